@@ -1,0 +1,1 @@
+//! Channels on a node: topics, shards and the sessions that they own.

@@ -1,0 +1,1 @@
+//! Metrics of the actors, passed in as structs.

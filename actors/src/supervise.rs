@@ -1,0 +1,1 @@
+//! Supervision: budgets, back-off and the order of stopping.

@@ -1,0 +1,176 @@
+//! One committed change, and the publication that tells it.
+
+use std::sync::Arc;
+
+use ::time::OffsetDateTime;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    channels::Publication,
+    platform::{EntityId, Kind, time::rfc3339_millis},
+};
+
+/// A document above this many bytes is left out of the publication and `ref: true` stands in its place: a
+/// subscriber's queue holds a megabyte, and a 7.5 MB object must never close anybody.
+pub const INLINE_DOC_LIMIT: usize = 32 * 1024;
+
+/// What was done to the entity. Spelled in lower case on every floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Op {
+    /// The first revision, or the first after a purge.
+    Create,
+    /// A changed document.
+    Update,
+    /// Moved to the trash.
+    Trash,
+    /// Taken out of the trash.
+    Restore,
+    /// The document was destroyed; the revision goes on counting.
+    Purge,
+}
+
+impl Op {
+    /// The spelling in JSON, database and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Trash => "trash",
+            Self::Restore => "restore",
+            Self::Purge => "purge",
+        }
+    }
+
+    /// Reads the spelling back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Create, Self::Update, Self::Trash, Self::Restore, Self::Purge].into_iter().find(|op| op.as_str() == text)
+    }
+}
+
+/// One committed revision of one entity: a row of the change log.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The kind of the entity.
+    pub kind: Kind,
+    /// The entity.
+    pub id: EntityId,
+    /// The entity's revision after this change, from 1, without gaps.
+    pub revision: u64,
+    /// The kind's offset of this change, from 1, without gaps.
+    pub offset: u64,
+    /// What was done.
+    pub op: Op,
+    /// When it was committed, by the database's clock.
+    pub at: OffsetDateTime,
+    /// Who: `mirror:{name}` for a Mirror, else the user.
+    pub by: Arc<str>,
+    /// Top-level fields that differ from the revision before, sorted.
+    pub changed: Vec<String>,
+    /// The document after the change; `None` when it is above [`INLINE_DOC_LIMIT`] or purged.
+    pub doc: Option<Box<RawValue>>,
+    /// W3C `traceparent` of the request or batch that made the change.
+    pub trace: Option<Arc<str>>,
+}
+
+#[derive(Serialize)]
+struct Wire<'a> {
+    kind: &'a Kind,
+    id: &'a EntityId,
+    revision: u64,
+    offset: u64,
+    op: Op,
+    at: String,
+    by: &'a str,
+    changed: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doc: Option<&'a RawValue>,
+    #[serde(rename = "ref", skip_serializing_if = "std::ops::Not::not")]
+    reference: bool,
+}
+
+impl Change {
+    /// The publication as the design writes it: `{kind, id, revision, offset, op, at, by, changed, doc | ref}`.
+    #[must_use]
+    pub fn publication(&self) -> Publication {
+        self.publication_with(self.doc.as_deref())
+    }
+
+    /// The same publication without its document, for a recovery that would not fit its byte limit otherwise.
+    #[must_use]
+    pub fn reference(&self) -> Publication {
+        self.publication_with(None)
+    }
+
+    fn publication_with(&self, doc: Option<&RawValue>) -> Publication {
+        let doc = doc.filter(|doc| doc.get().len() <= INLINE_DOC_LIMIT);
+        let wire = Wire {
+            kind: &self.kind,
+            id: &self.id,
+            revision: self.revision,
+            offset: self.offset,
+            op: self.op,
+            at: rfc3339_millis(self.at),
+            by: &self.by,
+            changed: &self.changed,
+            doc,
+            reference: doc.is_none() && self.op != Op::Purge,
+        };
+        // Serialising plain strings and numbers into memory cannot fail.
+        let data = serde_json::to_vec(&wire).unwrap_or_default();
+        Publication {
+            offset: self.offset,
+            id: self.id.clone(),
+            revision: self.revision,
+            data: Bytes::from(data),
+            trace: self.trace.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(doc: &str) -> Change {
+        Change {
+            kind: Kind::new("procedure").expect("kind"),
+            id: EntityId::new("a1").expect("id"),
+            revision: 2,
+            offset: 7,
+            op: Op::Update,
+            at: OffsetDateTime::UNIX_EPOCH,
+            by: "mirror:procedure".into(),
+            changed: vec!["title".into()],
+            doc: Some(RawValue::from_string(doc.to_owned()).expect("json")),
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn a_publication_is_the_designs_object() {
+        assert_eq!(
+            &change(r#"{"v":904.240}"#).publication().data[..],
+            br#"{"kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","changed":["title"],"doc":{"v":904.240}}"#
+        );
+    }
+
+    #[test]
+    fn a_large_document_becomes_a_reference() {
+        let big = format!("\"{}\"", "x".repeat(INLINE_DOC_LIMIT));
+        let data = change(&big).publication().data;
+        assert!(data.ends_with(br#""ref":true}"#) && data.len() < 300);
+    }
+
+    #[test]
+    fn ops_read_back() {
+        for op in [Op::Create, Op::Update, Op::Trash, Op::Restore, Op::Purge] {
+            assert_eq!(Op::parse(op.as_str()), Some(op));
+        }
+        assert_eq!(Op::parse("Update"), None);
+    }
+}

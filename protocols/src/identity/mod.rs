@@ -1,0 +1,5 @@
+//! Who may do what: permissions as they stand in a token.
+
+mod permissions;
+
+pub use permissions::{PermissionError, Permissions};

@@ -1,0 +1,90 @@
+//! Permissions: `{area}:{action}:{object}`, where the object may be `*`; `*` alone is everything.
+//!
+//! Known today: `entities:read:{kind}`, `mirrors:read:*`, `mirrors:operate:*`.
+
+use std::collections::BTreeSet;
+
+use crate::platform::Kind;
+
+/// Most permissions one token may carry: a token is a header, and headers are bounded.
+pub const MAX_PERMISSIONS: usize = 256;
+
+/// A text that is not a permission.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a permission: {0:?} (expected area:action:object, or *)")]
+pub struct PermissionError(pub String);
+
+/// What somebody may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permissions(BTreeSet<String>);
+
+impl Permissions {
+    /// Checks the form of each.
+    ///
+    /// # Errors
+    /// The first that is not of the form, or the first above [`MAX_PERMISSIONS`].
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, PermissionError> {
+        let mut all = BTreeSet::new();
+        for text in texts {
+            let parts: Vec<&str> = text.split(':').collect();
+            let formed = text == "*" || (parts.len() == 3 && parts.iter().all(|p| !p.is_empty() && p.len() <= 64));
+            if !formed || all.len() >= MAX_PERMISSIONS {
+                return Err(PermissionError(text.chars().take(80).collect()));
+            }
+            all.insert(text.to_owned());
+        }
+        Ok(Self(all))
+    }
+
+    /// Whether `{area}:{action}:{object}` is granted, by itself or by a star.
+    #[must_use]
+    pub fn allow(&self, area: &str, action: &str, object: &str) -> bool {
+        self.0.iter().any(|granted| {
+            let mut parts = granted.splitn(3, ':');
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some("*"), None, None) => true,
+                (Some(a), Some(b), Some(c)) => a == area && (b == action || b == "*") && (c == object || c == "*"),
+                _ => false,
+            }
+        })
+    }
+
+    /// Whether entities of the kind may be read, over REST or on a channel.
+    #[must_use]
+    pub fn may_read(&self, kind: &Kind) -> bool {
+        self.allow("entities", "read", kind.as_str())
+    }
+
+    /// The permissions as they were given, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_one_part() {
+        let kind = Kind::new("procedure").expect("kind");
+        for (granted, expected) in [
+            ("*", true),
+            ("entities:read:*", true),
+            ("entities:*:procedure", true),
+            ("entities:read:procedure", true),
+            ("entities:read:registry-object", false),
+            ("entities:write:*", false),
+        ] {
+            assert_eq!(Permissions::parse([granted]).expect(granted).may_read(&kind), expected, "{granted}");
+        }
+        assert!(!Permissions::default().may_read(&kind));
+    }
+
+    #[test]
+    fn forms_are_checked() {
+        for bad in ["", "a", "a:b", "a:b:", ":b:c", "a:b:c:d"] {
+            assert!(Permissions::parse([bad]).is_err(), "{bad}");
+        }
+    }
+}

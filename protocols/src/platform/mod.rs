@@ -1,0 +1,6 @@
+//! Words that every room uses: names with their alphabets, and time as it is written.
+
+mod names;
+pub mod time;
+
+pub use names::{EntityId, Kind, NameError, StreamName};

@@ -1,0 +1,1 @@
+//! The composition root: the whole system on one page, in start order.

@@ -1,0 +1,3 @@
+//! The endpoints of channels, and the bus between nodes.
+
+pub mod bus;

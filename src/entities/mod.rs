@@ -1,0 +1,1 @@
+//! Entities in the database and over REST.

@@ -1,0 +1,1 @@
+//! What is kept of a Mirror, and what is told of it.

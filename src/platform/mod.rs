@@ -1,0 +1,9 @@
+//! What every room of `src` stands on.
+
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod dev;
+pub mod http;
+pub mod lease;
+pub mod telemetry;
