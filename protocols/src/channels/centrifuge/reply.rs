@@ -178,6 +178,7 @@ mod tests {
             offset: 7,
             id: EntityId::new("a").expect("id"),
             revision: 2,
+            at: 0,
             data,
             trace: Some("00-aa-bb-01".into()),
         }
