@@ -2,4 +2,4 @@
 
 mod permissions;
 
-pub use permissions::{PermissionError, Permissions};
+pub use permissions::{MAX_PERMISSIONS, PermissionError, Permissions};
