@@ -55,10 +55,12 @@ impl Socket {
     async fn connect(client: &Client) -> Result<Self, Error> {
         let mut ready = pin!(client.wait_for_connect());
         // Polled once before the task starts: its answer cannot come before we listen.
-        poll_fn(|cx| Poll::Ready(ready.as_mut().poll(cx).is_ready())).await;
+        let early = poll_fn(|cx| Poll::Ready(ready.as_mut().poll(cx))).await;
         // Owned from here on: if connecting is given up, no task stays behind.
         let socket = Self(client.connect());
-        ready.await?;
+        if early.is_pending() {
+            ready.await?;
+        }
         Ok(socket)
     }
 
