@@ -123,7 +123,7 @@ fn object(old: &str, sets: &mut Vec<(Cow<'_, str>, Node<'_>)>, out: &mut String)
     let mut first = true;
     let mut comma = |out: &mut String| {
         if !std::mem::take(&mut first) {
-            out.push(',')
+            out.push(',');
         }
     };
     for (key, value) in members(old).into_iter().flatten() {
