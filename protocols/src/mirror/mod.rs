@@ -1,5 +1,16 @@
 //! The Mirror: frames, their dialect, and the rules of the cursor.
 
 mod batch;
+mod cursor;
+mod dialect;
+mod frame;
+mod version;
 
 pub use batch::{MirrorBatch, MirrorOp, Quarantined, VersionedDoc};
+pub use cursor::{Cursor, CursorKind, NullSpelling};
+pub use dialect::{
+    Ack, Compression, CursorSpelling, Dialect, DialectError, Envelope, FrameKind, Handshake, Heartbeat, Paths, Payload,
+    Protocol, Types, UnknownType,
+};
+pub use frame::{Asked, Frame, FrameFault};
+pub use version::{VersionKind, format_time, parse_time};

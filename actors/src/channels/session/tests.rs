@@ -8,7 +8,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    channels::{EntityKey, Epoch, Position, Publication},
+    channels::{IdKey, Epoch, Position, Publication},
     entities::{Change, Op},
     identity::Permissions,
     platform::{EntityId, Kind, StreamName},
@@ -138,7 +138,7 @@ impl ChangeLog for World {
     async fn read_entity(
         &self,
         _: &Kind,
-        key: &EntityKey,
+        key: &IdKey,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Option<LogSlice>, StoreError> {
