@@ -1,1 +1,3 @@
-//! From the change log to the bus.
+//! From the change log to the bus, and back from both for whoever lost its place.
+
+pub mod gap;
