@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 /// The end of the white space that starts at `at`.
-pub(super) fn space(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn space(text: &[u8], mut at: usize) -> usize {
     while matches!(text.get(at), Some(b' ' | b'\n' | b'\t' | b'\r')) {
         at += 1;
     }
@@ -13,7 +13,7 @@ pub(super) fn space(text: &[u8], mut at: usize) -> usize {
 }
 
 /// The end of the string whose opening quote is at `at`.
-pub(super) fn string_end(text: &[u8], at: usize) -> usize {
+pub(crate) fn string_end(text: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     loop {
         match text.get(at) {
@@ -26,7 +26,7 @@ pub(super) fn string_end(text: &[u8], at: usize) -> usize {
 }
 
 /// The end of the number, `true`, `false` or `null` that starts at `at`.
-pub(super) fn scalar_end(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn scalar_end(text: &[u8], mut at: usize) -> usize {
     while !matches!(text.get(at), None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\t' | b'\r')) {
         at += 1;
     }
@@ -34,7 +34,7 @@ pub(super) fn scalar_end(text: &[u8], mut at: usize) -> usize {
 }
 
 /// The end of the value that starts at `at`.
-pub(super) fn value_end(text: &[u8], mut at: usize) -> usize {
+pub(crate) fn value_end(text: &[u8], mut at: usize) -> usize {
     match text.get(at) {
         Some(b'"') => return string_end(text, at),
         Some(b'{' | b'[') => {}

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     cursor::{CursorKind, NullSpelling},
+    upstream::{Auth, HttpPaths},
     version::VersionKind,
 };
 use crate::{
@@ -47,6 +48,10 @@ pub struct Dialect {
     pub max_message_bytes: usize,
     /// What is done with a `type` that is not known.
     pub unknown_type: UnknownType,
+    /// How we say who we are.
+    pub auth: Auth,
+    /// The same collection over HTTP.
+    pub http: HttpPaths,
     /// Compression of messages. Only `off`: the WebSocket library has no permessage-deflate, and offering what we cannot
     /// decode would break the connection.
     pub compression: Compression,
@@ -66,6 +71,8 @@ impl Default for Dialect {
             heartbeat: Heartbeat::default(),
             max_message_bytes: 16 * 1024 * 1024,
             unknown_type: UnknownType::default(),
+            auth: Auth::default(),
+            http: HttpPaths::default(),
             compression: Compression::default(),
         }
     }
@@ -215,6 +222,8 @@ pub struct CursorSpelling {
     pub kind: CursorKind,
     /// How an empty answer is spelled, for the cursor and for the init point.
     pub null: NullSpelling,
+    /// Whether the init point is answered with its `Z`; the known upstream writes it without a zone.
+    pub init_point_zone: bool,
 }
 
 /// Whether and how commits are acknowledged. `{cursor}` in the template is replaced by the committed cursor.
@@ -390,6 +399,8 @@ impl Dialect {
             "must be above 0 and at most half of idle_limit_s",
         )?;
         must(beat.any_frame_s > beat.ping_s, "heartbeat.any_frame_s", "must be above ping_s")?;
+        let http = self.http.object.contains("{id}") && self.http.feed.contains("{since}");
+        must(http, "http", "object needs {id}, feed needs {since}")?;
         let json = |template: &str| {
             let filled = template.replace("{cursor}", "0").replace("{protocol}", "0").replace("{init_point}", "0");
             serde_json::from_str::<&RawValue>(&filled).is_ok()

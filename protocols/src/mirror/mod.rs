@@ -4,6 +4,8 @@ mod batch;
 mod cursor;
 mod dialect;
 mod frame;
+mod mask;
+mod upstream;
 mod version;
 
 pub use batch::{MirrorBatch, MirrorOp, Quarantined, VersionedDoc};
@@ -13,4 +15,6 @@ pub use dialect::{
     Protocol, Types, UnknownType,
 };
 pub use frame::{Asked, Frame, FrameFault};
+pub use mask::mask_secrets;
+pub use upstream::{Auth, HttpPaths, percent_encode};
 pub use version::{VersionKind, format_time, parse_time};
