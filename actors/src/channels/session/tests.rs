@@ -8,7 +8,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    channels::{IdKey, Epoch, Position, Publication},
+    channels::{Epoch, IdKey, Position, Publication},
     entities::{Change, Op},
     identity::Permissions,
     platform::{EntityId, Kind, StreamName},
