@@ -2,3 +2,6 @@
 
 pub mod metrics;
 pub mod ports;
+mod slot;
+
+pub use slot::{CallError, Slot};

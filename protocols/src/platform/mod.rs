@@ -4,4 +4,4 @@ mod names;
 pub mod problem;
 pub mod time;
 
-pub use names::{EntityId, Kind, NameError, StreamName};
+pub use names::{EntityId, Kind, MAX_ENTITY_ID, MAX_KIND, NameError, StreamName};
