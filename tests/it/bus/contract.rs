@@ -219,7 +219,8 @@ async fn a_reader_that_lags_is_told<K: Kit>() {
                 last = publications.last().expect("not empty").offset;
             }
         }
-        if last > 0 && lost_after == Some(last) && bus.position(&stream()).await.expect("asked") == Some(at("e1", all)) {
+        if last > 0 && lost_after == Some(last) && bus.position(&stream()).await.expect("asked") == Some(at("e1", all))
+        {
             // What `Lost` stands for is there to be read.
             let rest = bus.read(&stream(), last, ALL).await.expect("read").expect("known");
             assert!(rest.complete && rest.publications.len() as u64 == all - last);
