@@ -16,7 +16,7 @@ use super::{
     config::Token,
     context::Context,
     reconcile::{Reconciler, Wants},
-    session::{End, Session},
+    session::{End, Session, told_to},
     socket::{self, Ending, Refusal, Wiring},
     status::LinkState,
     tap::Tap,
@@ -248,7 +248,7 @@ async fn converse<S: MirrorStore, L: Leases, C: CdbApi>(
     };
     let dialled = tokio::select! {
         dialled = dialling => dialled,
-        _ = stop.wait_for(|stop| *stop) => return Broken::Ended(End::Stopped),
+        () = told_to(&mut stop) => return Broken::Ended(End::Stopped),
     };
     let (stream, pass, ceiling) = match dialled {
         Ok(parts) => parts,

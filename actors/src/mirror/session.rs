@@ -138,7 +138,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                     }
                 }
                 () = at(due) => inflight = self.begin_storing(),
-                _ = stop.wait_for(|stop| *stop) => break End::Stopped,
+                () = told_to(&mut stop) => break End::Stopped,
                 _ = limit.changed() => {
                     if *limit.borrow() > connection.ceiling {
                         break End::LimitRaised;
@@ -487,6 +487,11 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
         Ok(())
     }
+}
+
+/// Waits for the word to stop.
+pub(super) async fn told_to(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 /// Waits for what is in flight; for ever when nothing is.
