@@ -1,1 +1,0 @@
-//! The one integration binary: real servers on free ports.
