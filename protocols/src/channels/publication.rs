@@ -1,6 +1,6 @@
 //! One message on a stream, and the form in which the bus keeps it.
 //!
-//! The bus form is `offset \t revision \t id \t trace \n data`: a header that `topics` reads without parsing the JSON of
+//! The bus form is `offset \t revision \t at \t id \t trace \n data`: a header that `topics` reads without parsing the JSON of
 //! the data. Ids have no control characters, so the separators are safe.
 
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub struct Publication {
     pub id: EntityId,
     /// The entity's revision: the offset on its own channel.
     pub revision: u64,
+    /// When it was committed by the database's clock, in microseconds since 1970: how old it is when it is written.
+    pub at: i64,
     /// The JSON that clients receive, shared by every subscriber.
     pub data: Bytes,
     /// W3C `traceparent`, carried to the client as a tag.
@@ -35,7 +37,9 @@ impl Publication {
     pub fn encode(&self) -> Bytes {
         let trace = self.trace.as_deref().unwrap_or_default();
         let mut out = Vec::with_capacity(self.data.len() + self.id.as_str().len() + trace.len() + 32);
-        out.extend_from_slice(format!("{}\t{}\t{}\t{trace}\n", self.offset, self.revision, self.id).as_bytes());
+        out.extend_from_slice(
+            format!("{}\t{}\t{}\t{}\t{trace}\n", self.offset, self.revision, self.at, self.id).as_bytes(),
+        );
         out.extend_from_slice(&self.data);
         out.into()
     }
@@ -47,13 +51,14 @@ impl Publication {
     pub fn decode(bytes: &Bytes) -> Result<Self, PublicationError> {
         let end = bytes.iter().position(|b| *b == b'\n').ok_or(PublicationError("no header"))?;
         let header = std::str::from_utf8(&bytes[..end]).map_err(|_| PublicationError("header is not text"))?;
-        let mut parts = header.splitn(4, '\t');
+        let mut parts = header.splitn(5, '\t');
         let mut next = |what| parts.next().ok_or(PublicationError(what));
         let offset = next("offset")?.parse().map_err(|_| PublicationError("offset"))?;
         let revision = next("revision")?.parse().map_err(|_| PublicationError("revision"))?;
+        let at = next("time")?.parse().map_err(|_| PublicationError("time"))?;
         let id = EntityId::new(next("id")?).map_err(|_| PublicationError("id"))?;
         let trace = Some(next("trace")?).filter(|t| !t.is_empty()).map(Arc::from);
-        Ok(Self { offset, id, revision, data: bytes.slice(end + 1..), trace })
+        Ok(Self { offset, id, revision, at, data: bytes.slice(end + 1..), trace })
     }
 }
 
@@ -65,8 +70,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_bus_form_round_trips(offset: u64, revision: u64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}")) {
-            let it = Publication { offset, revision, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()) };
+        fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}")) {
+            let it = Publication { offset, revision, at, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()) };
             prop_assert_eq!(Publication::decode(&it.encode()), Ok(it));
         }
 

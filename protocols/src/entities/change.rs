@@ -126,6 +126,7 @@ impl Change {
             offset: self.offset,
             id: self.id.clone(),
             revision: self.revision,
+            at: i64::try_from(self.at.unix_timestamp_nanos() / 1000).unwrap_or_default(),
             data: Bytes::from(data),
             trace: self.trace.clone(),
         }

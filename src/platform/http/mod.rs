@@ -1,0 +1,5 @@
+//! What every HTTP endpoint stands on: problems.
+
+mod problem;
+
+pub use problem::{Problem, chain};
