@@ -219,6 +219,7 @@ impl Session {
 
     /// Deals with what the client and the control have said meanwhile, without waiting.
     async fn look_up(&mut self) -> Result<(), End> {
+        self.knobs = self.shared.knobs();
         while let Ok(message) = self.inbox.try_recv() {
             self.heard(message).await?;
         }
