@@ -11,7 +11,7 @@ use std::{
 
 use dzvin_actors::platform::ports::{ChangeLog, Lease, Leases, LogSlice, ReadLimit, StoreError};
 use dzvin_protocols::{
-    channels::{Epoch, Position},
+    channels::{Epoch, IdKey, Position},
     entities::{Change, Op},
     platform::{EntityId, Kind},
 };
@@ -203,12 +203,13 @@ impl ChangeLog for FakeLog {
     async fn read_entity(
         &self,
         kind: &Kind,
-        id: &EntityId,
+        key: &IdKey,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Option<LogSlice>, StoreError> {
         self.called()?;
-        Ok(self.slice(kind, |c| c.revision, Some(id), after, limit))
+        let id = key.id().expect("the fakes' ids are plain");
+        Ok(self.slice(kind, |c| c.revision, Some(&id), after, limit))
     }
 
     async fn renew_epoch(&self, kind: &Kind, old: &Epoch) -> Result<Option<Position>, StoreError> {
