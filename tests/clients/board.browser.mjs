@@ -216,6 +216,8 @@ describe('finding one entity', () => {
       await more.click();
       await page.waitForFunction((n) => document.querySelectorAll('.grid-row').length > n, first);
     }
+    // Rows hold still while one is picked.
+    await page.getByRole('button', { name: 'Пауза' }).click();
     const id = await rows(page).nth(2).getAttribute('data-id');
     await rows(page).nth(2).click();
     await page.locator('.panel .json-text').waitFor();
