@@ -22,7 +22,7 @@ mod supervisor;
 pub use backoff::Backoff;
 pub use metrics::{Cause, SupervisorMetrics};
 pub use progress::{Busy, Progress};
-pub use slot::{NoActor, Slot};
+pub use slot::{CallError, NoActor, Slot};
 pub use spec::{Budget, ChildSpec, Restart, Spawner, StopManner};
 pub use supervisor::{Meltdown, Settings, StartError, Supervisor};
 

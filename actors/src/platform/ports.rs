@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{IdKey, Epoch, Position, Publication},
+    channels::{Epoch, IdKey, Position, Publication},
     entities::Change,
     mirror::{MirrorBatch, VersionedDoc},
     platform::{EntityId, Kind, StreamName},

@@ -1,8 +1,11 @@
 //! Where a child's present incarnation is found: its address changes with every restart, the slot does not.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use ractor::{ActorRef, ActorStatus, Message};
+use ractor::{ActorRef, ActorStatus, Message, RpcReplyPort, concurrency::oneshot};
 
 use super::Progress;
 
@@ -10,6 +13,17 @@ use super::Progress;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the actor is not running")]
 pub struct NoActor;
+
+/// A question without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It is between two lives, or ended before it answered.
+    #[error("the actor is not running")]
+    Away,
+    /// It did not answer in time.
+    #[error("the actor did not answer in time")]
+    Timeout,
+}
 
 /// A shared place for one child's address. The factory fills it, everybody else sends through it.
 pub struct Slot<M>(Arc<RwLock<Option<Occupant<M>>>>);
@@ -60,5 +74,22 @@ impl<M: Message> Slot<M> {
         occupant.actor.cast(message).map_err(|_| NoActor)?;
         occupant.progress.sent();
         Ok(())
+    }
+
+    /// Sends a question and waits for the answer.
+    ///
+    /// # Errors
+    /// [`CallError`] when there is none in time.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(RpcReplyPort<T>) -> M,
+        within: Duration,
+    ) -> Result<T, CallError> {
+        let (port, answer) = oneshot();
+        self.cast(question(port.into())).map_err(|NoActor| CallError::Away)?;
+        match tokio::time::timeout(within, answer).await {
+            Ok(answer) => answer.map_err(|_| CallError::Away),
+            Err(_) => Err(CallError::Timeout),
+        }
     }
 }

@@ -35,7 +35,7 @@ export function BoardView({ feed, hub, kind, kinds, filter, openId, href, onOpen
       <div className="tools">
         <KindSelect kinds={kinds} value={kind.kind} onChange={onKind} />
         <Filters key={JSON.stringify(filter)} fields={kind.fields} filter={filter} rows={board.rows} onFilter={onFilter} />
-        <Flow feed={feed} state={state} />
+        <Flow feed={feed} hub={hub} state={state} />
       </div>
       <Behind hub={hub} state={state} />
       {phase === 'failed' && problem && <Failure words={t('board.failed')} problem={problem} onRetry={() => void feed.reload()} />}
@@ -53,16 +53,17 @@ export function BoardView({ feed, hub, kind, kinds, filter, openId, href, onOpen
 }
 
 /** Count, pause and resume. */
-function Flow({ feed, state }: { feed: Feed; state: FeedState }) {
+function Flow({ feed, hub, state }: { feed: Feed; hub: Hub; state: FeedState }) {
   const { t, number } = useLang();
+  const connected = useStore(hub.link).state === 'connected';
   const { board, paused, waiting, overflowed, channel, phase } = state;
   const total = board.total === null ? null : Math.max(board.total + board.drift, board.rows.length);
   return (
     <div className="flow">
       <p className="count" data-applied={state.applied}>
-        {t('board.count', { n: board.rows.length })}
+        {(phase === 'ready' || board.rows.length > 0) && t('board.count', { n: board.rows.length })}
         {total !== null && ` ${t(board.drift === 0 ? 'board.total' : 'board.total_about', { n: number(total) })}`}
-        {phase === 'ready' && channel === 'waiting' && <span className="muted"> · {t('board.subscribing')}</span>}
+        {connected && phase === 'ready' && channel === 'waiting' && <span className="muted"> · {t('board.subscribing')}</span>}
       </p>
       {paused && <p className="paused" role="status">{overflowed ? t('board.overflowed') : t('board.waiting', { n: waiting })}</p>}
       <button type="button" className={paused ? 'primary' : ''} aria-pressed={paused} onClick={paused ? feed.resume : feed.pause}>

@@ -3,6 +3,7 @@ import { type FormEvent, useState } from 'react';
 import type { Filter } from '../api/types';
 import { useLang } from '../i18n/useLang';
 import type { Row } from '../live/board';
+import { useNarrow } from './useNarrow';
 
 /** Offers per field: a hint, not a dictionary. */
 const MAX_OFFERS = 30;
@@ -16,6 +17,7 @@ interface Props {
 
 export function Filters({ fields, filter, rows, onFilter }: Props) {
   const { t } = useLang();
+  const narrow = useNarrow();
   // Gathered when a field is entered, not with every change of the board.
   const [offered, setOffered] = useState<Record<string, string[]>>({});
   if (fields.length === 0) return null;
@@ -29,7 +31,7 @@ export function Filters({ fields, filter, rows, onFilter }: Props) {
     }
     onFilter(next);
   };
-  return (
+  const form = (
     <form className="filters" role="search" aria-label={t('filter.title')} onSubmit={submit}>
       {fields.map((field) => (
         <label key={field} className="field">
@@ -43,6 +45,13 @@ export function Filters({ fields, filter, rows, onFilter }: Props) {
         <button type="button" className="quiet" onClick={() => onFilter({})}>{t('filter.clear')}</button>
       )}
     </form>
+  );
+  if (!narrow) return form;
+  return (
+    <details className="filters-fold" open={Object.keys(filter).length > 0}>
+      <summary>{t('filter.title')}</summary>
+      {form}
+    </details>
   );
 }
 

@@ -19,22 +19,21 @@ interface Props {
 }
 
 export function MirrorCard({ mirror, resuming, refused, onResume }: Props) {
-  const { t, word, duration } = useLang();
+  const { t, word } = useLang();
   const tone = TONES[mirror.state] ?? 'calm';
   return (
     <li className="mirror" data-mirror={mirror.name} data-state={mirror.state}>
       <div className="mirror-head">
         <h3>{mirror.name}</h3>
         <span className={`pill ${tone}`}><i className="dot" aria-hidden="true" />{word('mirror.state', mirror.state)}</span>
-        <span className="lag">{t('mirrors.lag')} <b>{mirror.lag_ms === null ? '–' : duration(mirror.lag_ms)}</b></span>
+        {RESUMABLE.has(mirror.state) && (
+          <button type="button" disabled={resuming} aria-label={t('mirrors.resume_of', { name: mirror.name })} onClick={onResume}>
+            {t(resuming ? 'mirrors.resuming' : 'mirrors.resume')}
+          </button>
+        )}
       </div>
       {mirror.reason && <p className="mirror-note">{mirror.reason}</p>}
       {mirror.last_error && tone !== 'good' && <p className="mirror-note">{t('mirrors.last_error')}: {mirror.last_error}</p>}
-      {RESUMABLE.has(mirror.state) && (
-        <button type="button" disabled={resuming} aria-label={t('mirrors.resume_of', { name: mirror.name })} onClick={onResume}>
-          {t(resuming ? 'mirrors.resuming' : 'mirrors.resume')}
-        </button>
-      )}
       {refused && <Refused problem={refused} />}
       <Facts mirror={mirror} />
     </li>
@@ -48,10 +47,11 @@ function Refused({ problem }: { problem: Problem }) {
 }
 
 function Facts({ mirror }: { mirror: Mirror }) {
-  const { t, number, size } = useLang();
+  const { t, number, size, duration } = useLang();
   return (
     <>
       <p className="facts">
+        <span className="lag">{t('mirrors.lag')} <b>{mirror.lag_ms == null ? '–' : duration(mirror.lag_ms)}</b></span>
         <span><b>{number(mirror.objects)}</b> {t('mirrors.objects')}</span>
         <span><b>{number(mirror.applied)}</b> {t('mirrors.applied')}</span>
         {mirror.quarantined > 0 && <span className="alarm"><b>{number(mirror.quarantined)}</b> {t('mirrors.quarantined')}</span>}

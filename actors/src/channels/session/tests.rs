@@ -8,7 +8,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    channels::{IdKey, Epoch, Position, Publication},
+    channels::{Epoch, IdKey, Position, Publication},
     entities::{Change, Op},
     identity::Permissions,
     platform::{EntityId, Kind, StreamName},
@@ -27,13 +27,11 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{Limits, Metrics, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage},
-    platform::{
-        Slot,
-        ports::{
-            Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Identity, LogSlice, ReadLimit,
-            Slice, StoreError,
-        },
+    platform::ports::{
+        Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Identity, LogSlice, ReadLimit, Slice,
+        StoreError,
     },
+    supervise::{Progress, Slot},
 };
 
 /// The log and the bus at once: what the bus knows is a prefix of the log.
@@ -190,9 +188,23 @@ impl Node {
             metrics: metrics.clone(),
             version: "dzvin test".to_owned(),
         });
-        let args = TopicsArgs { bus: Arc::clone(&world), log: Arc::clone(&world), slot, shards, limits, metrics };
+        let args = TopicsArgs {
+            bus: Arc::clone(&world),
+            log: Arc::clone(&world),
+            slot,
+            shards,
+            limits,
+            metrics,
+            progress: Progress::default(),
+        };
         let (topics, _) = Actor::spawn(None, Topics::default(), args).await.expect("topics");
-        Actor::spawn(None, Shard::default(), ShardArgs { index: 0, hub: Arc::clone(&hub) }).await.expect("shard");
+        Actor::spawn(
+            None,
+            Shard::default(),
+            ShardArgs { index: 0, hub: Arc::clone(&hub), progress: Progress::default() },
+        )
+        .await
+        .expect("shard");
         Self { world, hub, topics }
     }
 
@@ -418,9 +430,9 @@ async fn a_subscriber_that_missed_something_is_told_at_the_check() {
     client.ask(subscribe("entities.procedure")).await;
     // The delivery of one publication is planted to be lost between topics and shard.
     let shard = node.hub.shards.get(0).expect("shard").slot.get().expect("alive");
-    node.hub.shards.get(0).expect("shard").slot.fill(node_that_ignores().await);
+    node.hub.shards.get(0).expect("shard").slot.fill(node_that_ignores().await, Progress::default());
     node.publish("a").await;
-    node.hub.shards.get(0).expect("shard").slot.fill(shard);
+    node.hub.shards.get(0).expect("shard").slot.fill(shard, Progress::default());
     node.topics.cast(TopicsMessage::Check).expect("alive");
     assert_eq!(client.receive().await["push"]["unsubscribe"]["code"], 2500);
     eventually("counted", || async { node.hub.metrics.insufficient.get() == 1 }).await;
@@ -579,6 +591,7 @@ async fn topics_that_begin_again_lose_nobody() {
         shards: shards.clone(),
         limits: limits.clone(),
         metrics: metrics.clone(),
+        progress: Progress::default(),
     };
     Actor::spawn(None, Topics::default(), args).await.expect("topics again");
     eventually("followed", || async { metrics.streams.get() == 1 }).await;
