@@ -1,4 +1,5 @@
 //! The one integration binary: real servers on free ports.
 
 mod bus;
+mod dev_postgres;
 mod support;
