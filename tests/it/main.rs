@@ -2,4 +2,5 @@
 
 mod bus;
 mod dev_postgres;
+mod store;
 mod support;
