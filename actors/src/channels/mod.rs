@@ -1,1 +1,23 @@
-//! Channels on a node: topics, shards and the sessions that they own.
+//! Channels on a node: `topics` follows the streams and builds each frame once, shards own the sessions and hand the
+//! shared frames to them, a session is one client connection.
+//!
+//! Invariants: on one session the offsets of a channel go out in order, each once, or the session is told that it must
+//! recover; a slow session is closed and slows nobody; nothing here writes to storage.
+
+mod delivery;
+mod limits;
+mod metrics;
+mod outbox;
+mod reader;
+mod session;
+mod shard;
+mod topics;
+
+pub use delivery::{Delivery, Item, What};
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use reader::{Over, Reader, ReaderArgs, ReaderState};
+pub use session::{Hub, Incoming};
+pub use shard::{Shard, ShardArgs, ShardHandle, ShardMessage, Shards};
+pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+pub use topics::{AttachError, Topics, TopicsArgs, TopicsMessage};

@@ -11,9 +11,9 @@
 use std::collections::VecDeque;
 
 use dzvin_protocols::{
-    channels::{Position, Publication},
+    channels::{IdKey, Position, Publication},
     entities::Change,
-    platform::{EntityId, Kind, StreamName},
+    platform::{Kind, StreamName},
 };
 
 use crate::platform::ports::{Bus, BusError, ChangeLog, LogSlice, ReadLimit, Slice, StoreError};
@@ -105,7 +105,7 @@ pub async fn since<B: Bus, L: ChangeLog>(
         Err(error) => Err(HistoryError::Bus(error)),
     };
     let Some(kind) = stream.kind() else { return unsure };
-    match (LogWalk { log, kind: &kind, id: None }).since(after, limit).await? {
+    match (LogWalk { log, kind: &kind, key: None }).since(after, limit).await? {
         Some(answer) => Ok(answer),
         None => unsure,
     }
@@ -120,11 +120,11 @@ pub async fn since<B: Bus, L: ChangeLog>(
 pub async fn entity_since<L: ChangeLog>(
     log: &L,
     kind: &Kind,
-    id: &EntityId,
+    key: &IdKey,
     after: &Position,
     limit: ReadLimit,
 ) -> Result<Recovered, HistoryError> {
-    LogWalk { log, kind, id: Some(id) }.since(after, limit).await?.ok_or(HistoryError::Unknown)
+    LogWalk { log, kind, key: Some(key) }.since(after, limit).await?.ok_or(HistoryError::Unknown)
 }
 
 /// What the bus alone can say of a position of its own epoch.
@@ -178,20 +178,20 @@ async fn behind<L: ChangeLog>(
 struct LogWalk<'a, L> {
     log: &'a L,
     kind: &'a Kind,
-    id: Option<&'a EntityId>,
+    key: Option<&'a IdKey>,
 }
 
 impl<L: ChangeLog> LogWalk<'_, L> {
     async fn page(&self, after: u64, limit: ReadLimit) -> Result<Option<LogSlice>, HistoryError> {
-        match self.id {
+        match self.key {
             None => self.log.read(self.kind, after, limit).await,
-            Some(id) => self.log.read_entity(self.kind, id, after, limit).await,
+            Some(key) => self.log.read_entity(self.kind, key, after, limit).await,
         }
         .map_err(HistoryError::Log)
     }
 
     fn place(&self, change: &Change) -> u64 {
-        if self.id.is_some() { change.revision } else { change.offset }
+        if self.key.is_some() { change.revision } else { change.offset }
     }
 
     /// `None` when the log does not know the stream.

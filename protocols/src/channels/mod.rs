@@ -1,9 +1,11 @@
 //! Channels: streams with positions, what is published on them, and the client protocols spoken over them.
 
 pub mod centrifuge;
+mod names;
 mod position;
 mod publication;
 pub mod websocket;
 
+pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Publication, PublicationError};

@@ -1,5 +1,12 @@
 //! Entities as they are said: documents as raw text, changes, and the rules that compare and merge them.
 
 mod change;
+mod document;
+mod patch;
+pub(crate) mod raw;
 
 pub use change::{Change, INLINE_DOC_LIMIT, Op};
+pub use document::{
+    MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,
+};
+pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};

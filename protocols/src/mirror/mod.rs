@@ -1,5 +1,20 @@
 //! The Mirror: frames, their dialect, and the rules of the cursor.
 
 mod batch;
+mod cursor;
+mod dialect;
+mod frame;
+mod mask;
+mod upstream;
+mod version;
 
 pub use batch::{MirrorBatch, MirrorOp, Quarantined, VersionedDoc};
+pub use cursor::{Cursor, CursorKind, NullSpelling};
+pub use dialect::{
+    Ack, Compression, CursorSpelling, Dialect, DialectError, Envelope, FrameKind, Handshake, Heartbeat, Paths, Payload,
+    Protocol, Types, UnknownType,
+};
+pub use frame::{Asked, Frame, FrameFault};
+pub use mask::mask_secrets;
+pub use upstream::{Auth, HttpPaths, percent_encode};
+pub use version::{VersionKind, format_time, parse_time};

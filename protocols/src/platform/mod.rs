@@ -1,6 +1,7 @@
 //! Words that every room uses: names with their alphabets, and time as it is written.
 
 mod names;
+pub mod problem;
 pub mod time;
 
-pub use names::{EntityId, Kind, NameError, StreamName};
+pub use names::{EntityId, Kind, MAX_ENTITY_ID, MAX_KIND, NameError, StreamName};

@@ -1,0 +1,50 @@
+//! What one client may cost. The defaults are those that clients of the protocol know.
+
+use std::time::Duration;
+
+use crate::platform::ports::ReadLimit;
+
+/// Limits of sessions and channels.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes that may wait for one session before it is closed as slow.
+    pub queue_bytes: usize,
+    /// Subscriptions of one session.
+    pub channels: usize,
+    /// The largest message of a client, in bytes.
+    pub message: usize,
+    /// Between two pings of ours.
+    pub ping: Duration,
+    /// How long we wait for the pong.
+    pub pong: Duration,
+    /// How long a connection may stay without a `connect`.
+    pub connect: Duration,
+    /// How long a client may stay after its token has ended.
+    pub expiry_grace: Duration,
+    /// How long a command may take inside before the client is told to try again.
+    pub command: Duration,
+    /// What one recovery may bring. Its bytes must stay below `queue_bytes`, or the reply itself would close the client.
+    pub recovery: ReadLimit,
+    /// What one page of `history` may bring.
+    pub history: ReadLimit,
+    /// How often each followed stream is compared with the bus and the log.
+    pub check: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 1024 * 1024,
+            channels: 128,
+            message: 64 * 1024,
+            ping: Duration::from_secs(25),
+            pong: Duration::from_secs(8),
+            connect: Duration::from_secs(10),
+            expiry_grace: Duration::from_secs(25),
+            command: Duration::from_secs(5),
+            recovery: ReadLimit { count: 5_000, bytes: 512 * 1024 },
+            history: ReadLimit { count: 300, bytes: 512 * 1024 },
+            check: Duration::from_secs(3),
+        }
+    }
+}

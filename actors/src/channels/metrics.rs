@@ -1,0 +1,114 @@
+//! What is counted on channels. Labels are closed sets.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// A close code: our own, `client` for every other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabel {
+    /// The code.
+    pub code: u16,
+}
+
+/// A command or push by its protocol name, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CommandLabel {
+    /// The protocol's name of the command.
+    pub command: &'static str,
+    /// The error's number; 0 for success.
+    pub error: u16,
+}
+
+/// How a recovery ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RecoveryLabel {
+    /// `recovered` or `unrecovered`.
+    pub result: &'static str,
+}
+
+/// The metrics of the room.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Sessions now.
+    pub sessions: Gauge,
+    /// Subscriptions now.
+    pub subscriptions: Gauge,
+    /// Channels with subscribers now, counted once per shard.
+    pub channels: Gauge,
+    /// Streams that this node follows.
+    pub streams: Gauge,
+    /// Frames handed to sessions.
+    pub deliveries: Counter,
+    /// Closed connections by code; 0 when the client went by itself.
+    pub closed: Family<CloseLabel, Counter>,
+    /// Commands by name and error.
+    pub commands: Family<CommandLabel, Counter>,
+    /// Recoveries by result.
+    pub recoveries: Family<RecoveryLabel, Counter>,
+    /// Runs of publications that were missed on the bus and fetched afterwards.
+    pub gaps_healed: Counter,
+    /// Streams whose past was lost, so that their subscribers had to recover.
+    pub resets: Counter,
+    /// Subscriptions that had to recover because an offset did not follow.
+    pub insufficient: Counter,
+    /// Sessions that ended by a panic.
+    pub panics: Counter,
+    /// Deliveries that wait for shards, in batches.
+    pub shard_backlog: Gauge,
+    /// Bytes that wait for sockets that are full.
+    pub queue_bytes: Gauge,
+    /// From the commit to the write on the sockets, in seconds, once per batch and shard.
+    pub commit_to_write: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            sessions: Gauge::default(),
+            subscriptions: Gauge::default(),
+            channels: Gauge::default(),
+            streams: Gauge::default(),
+            deliveries: Counter::default(),
+            closed: Family::default(),
+            commands: Family::default(),
+            recoveries: Family::default(),
+            gaps_healed: Counter::default(),
+            resets: Counter::default(),
+            insufficient: Counter::default(),
+            panics: Counter::default(),
+            shard_backlog: Gauge::default(),
+            queue_bytes: Gauge::default(),
+            // 0.5 ms to 16 s: below is noise of the clocks, above is an outage.
+            commit_to_write: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+        }
+    }
+}
+
+impl Metrics {
+    /// Names the metrics under `dzvin_`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("sessions", "Client connections now", self.sessions.clone());
+        registry.register("subscriptions", "Subscriptions now", self.subscriptions.clone());
+        registry.register("channels", "Channels with subscribers now, per shard", self.channels.clone());
+        registry.register("streams", "Streams that this node follows", self.streams.clone());
+        registry.register("deliveries", "Frames handed to sessions", self.deliveries.clone());
+        registry.register("sessions_closed", "Closed connections by close code", self.closed.clone());
+        registry.register("commands", "Client commands by name and error code", self.commands.clone());
+        registry.register("recoveries", "Recoveries by result", self.recoveries.clone());
+        registry.register("gaps_healed", "Runs missed on the bus and fetched afterwards", self.gaps_healed.clone());
+        registry.register("stream_resets", "Streams whose past was lost", self.resets.clone());
+        registry.register("insufficient_state", "Subscriptions told to recover", self.insufficient.clone());
+        registry.register("session_panics", "Sessions that ended by a panic", self.panics.clone());
+        registry.register("shard_backlog", "Batches that wait for shards", self.shard_backlog.clone());
+        registry.register("queue_bytes", "Bytes that wait for sockets that are full", self.queue_bytes.clone());
+        registry.register("commit_to_write_seconds", "From commit to socket", self.commit_to_write.clone());
+    }
+}

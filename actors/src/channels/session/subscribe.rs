@@ -1,0 +1,160 @@
+//! Subscribing: first listen, then read the past, then answer, then go live. In that order nothing falls between.
+
+use std::sync::Arc;
+
+use dzvin_protocols::channels::{
+    Channel, Epoch, Position, Publication,
+    centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, encode_ok},
+};
+
+use super::commands::{Answer, Conversation, Refusal};
+use crate::{
+    channels::{
+        metrics::RecoveryLabel,
+        shard::ShardMessage,
+        topics::{AttachError, TopicsMessage},
+    },
+    entities::gap::{HistoryError, Recovered, entity_since, since},
+    platform::ports::{Bus, ChangeLog},
+};
+
+/// What the reply tells.
+struct Start {
+    position: Position,
+    publications: Vec<Publication>,
+    recovered: bool,
+}
+
+impl<B: Bus, L: ChangeLog> Conversation<B, L> {
+    pub(super) async fn subscribe(&mut self, id: u32, request: SubscribeRequest) -> Answer {
+        let channel = self.permitted(&request.channel)?;
+        if self.session.subscription_count() >= self.hub.limits.channels {
+            return Err(Refusal::Error(ErrorCode::LimitExceeded));
+        }
+        let name: Arc<str> = request.channel.as_str().into();
+        if !self.session.begin(&name) {
+            return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
+        }
+        let result = self.listen_and_recover(id, &request, &channel, &name).await;
+        if result.is_err() && result != Err(Refusal::Done) {
+            self.session.end(&name);
+            self.leave(&name).await;
+        }
+        result
+    }
+
+    async fn listen_and_recover(
+        &mut self,
+        id: u32,
+        request: &SubscribeRequest,
+        channel: &Channel,
+        name: &Arc<str>,
+    ) -> Answer {
+        let top = self.listen(channel, name).await?;
+        let start = self.start(request, channel, top).await?;
+        if request.recover {
+            let result = if start.recovered { "recovered" } else { "unrecovered" };
+            self.hub.metrics.recoveries.get_or_create(&RecoveryLabel { result }).inc();
+            if !start.recovered && request.rejects_unrecovered() {
+                return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
+            }
+        }
+        let by_revision = matches!(channel, Channel::Entity(..));
+        let offset_of = |p: &Publication| if by_revision { p.revision } else { p.offset };
+        // A recovered client walks forward from its own offset by the publications.
+        let offset = if start.recovered { request.offset } else { start.position.offset };
+        let result = SubscribeResult {
+            recoverable: true,
+            positioned: true,
+            epoch: &start.position.epoch,
+            offset,
+            publications: start.publications.iter().map(|p| Pub::new(p, offset_of(p))).collect(),
+            recovered: start.recovered,
+            was_recovering: request.recover,
+        };
+        let reply = encode_ok(id, "subscribe", &result);
+        self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
+        self.session.flush();
+        Err(Refusal::Done)
+    }
+
+    /// Registers with the shard, then with the topics: from then on every publication reaches the session.
+    async fn listen(&self, channel: &Channel, name: &Arc<str>) -> Result<Position, Refusal> {
+        let within = self.hub.limits.command;
+        let retry = Refusal::Error(ErrorCode::Internal);
+        let shard = self.hub.shards.get(self.shard).ok_or(retry)?;
+        let join =
+            |reply| ShardMessage::Join { channel: Arc::clone(name), session: Arc::clone(&self.session).into(), reply };
+        shard.slot.call(join, within).await.map_err(|_| retry)?;
+        let attach = |reply| TopicsMessage::Attach {
+            channel: Arc::clone(name),
+            parsed: channel.clone(),
+            shard: self.shard,
+            reply,
+        };
+        match self.hub.topics.call(attach, within).await {
+            Ok(Ok(position)) => Ok(position),
+            Ok(Err(AttachError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(AttachError::Unavailable)) | Err(_) => Err(retry),
+        }
+    }
+
+    async fn start(&self, request: &SubscribeRequest, channel: &Channel, top: Position) -> Result<Start, Refusal> {
+        let fresh = |position| Start { position, publications: Vec::new(), recovered: false };
+        if !request.recover {
+            let whole = matches!(channel, Channel::Entities(_));
+            return Ok(fresh(if whole { top } else { self.entity_position(channel).await? }));
+        }
+        // An empty epoch stands for whichever is current.
+        let epoch = if request.epoch.is_empty() { top.epoch } else { Epoch::new(&request.epoch) };
+        let after = Position { epoch, offset: request.offset };
+        let (bus, log, limit) = (self.hub.bus.as_ref(), self.hub.log.as_ref(), self.hub.limits.recovery);
+        let reading = async {
+            match channel {
+                Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
+                Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
+                Channel::Application(_) => Err(HistoryError::Unknown),
+            }
+        };
+        match tokio::time::timeout(self.hub.limits.command, reading).await {
+            Ok(Ok(Recovered::Complete { position, publications })) => {
+                Ok(Start { position, publications, recovered: true })
+            }
+            Ok(Ok(Recovered::Unrecoverable { position, cause })) => {
+                let (client, cause) = (&self.session.client, cause.as_str());
+                tracing::debug!(
+                    client,
+                    channel = request.channel,
+                    offset = request.offset,
+                    cause,
+                    "position not recovered"
+                );
+                Ok(fresh(position))
+            }
+            Ok(Err(HistoryError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(error)) => {
+                tracing::warn!(client = self.session.client, channel = request.channel, %error, "recovery could not be read");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
+    }
+
+    pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {
+        let name: Arc<str> = channel.into();
+        if self.session.end(&name) {
+            self.leave(&name).await;
+        }
+        Ok(format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"))
+    }
+
+    /// The shard must have forgotten the session before the same channel may be joined again.
+    async fn leave(&self, name: &Arc<str>) {
+        let Some(shard) = self.hub.shards.get(self.shard) else { return };
+        let leave = |reply| ShardMessage::Leave { channel: Arc::clone(name), session: self.session.id, reply };
+        if shard.slot.call(leave, self.hub.limits.command).await.is_err() {
+            // The shard is stuck or gone; its own end closes this session.
+            tracing::warn!(client = self.session.client, channel = %name, "shard did not confirm the end of a subscription");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Topics: which streams this node follows, where each stands, and which shards want its channels.
+//!
+//! Invariants: each publication of a stream is handed to the shards in offset order, each once; what the bus did not tell
+//! is fetched from it or from the log; when the past is lost every subscriber is told. Reading runs beside the actor, one
+//! reading per stream at a time, so that one slow stream delays no other.
+
+mod fetch;
+mod stream;
+
+use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
+
+use dzvin_protocols::{
+    channels::{Channel, Position},
+    platform::{Kind, StreamName},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use super::{Delivery, Limits, Metrics, ShardMessage, Shards};
+use crate::{
+    platform::ports::{Bus, BusEvent, ChangeLog},
+    supervise::{Progress, Slot},
+};
+use fetch::{Fetched, fetch, open};
+use stream::Stream;
+
+/// A stream that nobody has wanted for so many checks is left.
+const IDLE_CHECKS: u32 = 10;
+
+/// A channel that cannot be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttachError {
+    /// There is no such stream.
+    Unknown,
+    /// Neither bus nor log could be asked.
+    Unavailable,
+}
+
+/// What topics are told.
+#[derive(Debug)]
+pub enum TopicsMessage {
+    /// A shard has a subscriber: answered with the stream's position once its events are being followed.
+    Attach {
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The same, understood.
+        parsed: Channel,
+        /// The shard.
+        shard: usize,
+        /// The position from which deliveries begin.
+        reply: RpcReplyPort<Result<Position, AttachError>>,
+    },
+    /// The same, said again after topics began a new life.
+    Present {
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The shard.
+        shard: usize,
+    },
+    /// A shard's last subscriber has left.
+    Detach {
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The shard.
+        shard: usize,
+    },
+    /// News from the bus; answered when they are dealt with, which bounds the mailbox.
+    Event(BusEvent, RpcReplyPort<()>),
+    /// Time to compare every stream with the bus.
+    Check,
+    /// A reading has ended.
+    Fetched(StreamName, Fetched),
+}
+
+/// The actor.
+pub struct Topics<B, L>(PhantomData<fn() -> (B, L)>);
+
+impl<B, L> Default for Topics<B, L> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// What topics start with.
+pub struct TopicsArgs<B, L> {
+    /// The bus.
+    pub bus: Arc<B>,
+    /// The log.
+    pub log: Arc<L>,
+    /// Where topics are found.
+    pub slot: Slot<TopicsMessage>,
+    /// Who wants deliveries.
+    pub shards: Shards,
+    /// How often to check, how much to read.
+    pub limits: Limits,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What they show their supervisor.
+    pub progress: Progress,
+}
+
+/// What topics know.
+pub struct TopicsState<B, L> {
+    args: TopicsArgs<B, L>,
+    streams: HashMap<StreamName, Stream>,
+}
+
+impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
+    type Msg = TopicsMessage;
+    type State = TopicsState<B, L>;
+    type Arguments = TopicsArgs<B, L>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<TopicsMessage>,
+        args: TopicsArgs<B, L>,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        args.slot.fill(myself.clone(), args.progress.clone());
+        args.metrics.streams.set(0);
+        myself.send_interval(args.limits.check, || TopicsMessage::Check);
+        // A life before this one may have left subscribers.
+        for index in 0..args.shards.count() {
+            let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());
+        }
+        Ok(TopicsState { args, streams: HashMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<TopicsMessage>,
+        message: TopicsMessage,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        // Ticks and readings do not come through the slot.
+        let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..));
+        let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
+        match message {
+            TopicsMessage::Attach { channel, parsed, shard, reply } => match kind_of(&parsed) {
+                Some(kind) => state.attach(&myself, kind, channel, shard, Some(reply)),
+                None => drop(reply.send(Err(AttachError::Unknown))),
+            },
+            TopicsMessage::Present { channel, shard } => {
+                if let Some(kind) = Channel::parse(&channel).ok().as_ref().and_then(kind_of) {
+                    state.attach(&myself, kind, channel, shard, None);
+                }
+            }
+            TopicsMessage::Detach { channel, shard } => state.detach(&channel, shard),
+            TopicsMessage::Event(event, reply) => {
+                state.event(&myself, event).await;
+                let _ = reply.send(());
+            }
+            TopicsMessage::Check => state.check(&myself).await,
+            TopicsMessage::Fetched(stream, fetched) => state.fetched(&myself, stream, fetched).await,
+        }
+        Ok(())
+    }
+}
+
+fn kind_of(channel: &Channel) -> Option<Kind> {
+    match channel {
+        Channel::Entities(kind) | Channel::Entity(kind, _) => Some(kind.clone()),
+        Channel::Application(_) => None,
+    }
+}
+
+impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
+    fn attach(
+        &mut self,
+        myself: &ActorRef<TopicsMessage>,
+        kind: Kind,
+        channel: Arc<str>,
+        shard: usize,
+        reply: Option<RpcReplyPort<Result<Position, AttachError>>>,
+    ) {
+        let name = kind.stream();
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(kind));
+        stream.want(channel, shard);
+        match (&stream.position, reply) {
+            (Some(position), Some(reply)) => drop(reply.send(Ok(position.clone()))),
+            (None, reply) => {
+                stream.waiting.extend(reply);
+                self.read(myself, &name);
+            }
+            (Some(_), None) => {}
+        }
+        self.args.metrics.streams.set(i64::try_from(self.streams.len()).unwrap_or(i64::MAX));
+    }
+
+    fn detach(&mut self, channel: &Arc<str>, shard: usize) {
+        for stream in self.streams.values_mut() {
+            stream.unwant(channel, shard);
+        }
+    }
+
+    async fn event(&mut self, myself: &ActorRef<TopicsMessage>, event: BusEvent) {
+        match event {
+            BusEvent::Lost => self.check(myself).await,
+            BusEvent::Publications { stream: name, epoch, publications } => {
+                let Some(stream) = self.streams.get_mut(&name) else { return };
+                let Some(position) = &stream.position else { return };
+                let follows =
+                    epoch == position.epoch && publications.first().is_some_and(|p| p.offset <= position.offset + 1);
+                if follows {
+                    let batch = stream.advance(&publications);
+                    self.deliver(batch).await;
+                } else {
+                    self.read(myself, &name);
+                }
+            }
+        }
+    }
+
+    /// Starts the reading that the stream needs, unless one is under way: then another follows it.
+    fn read(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        if std::mem::replace(&mut stream.reading, true) {
+            stream.again = true;
+            return;
+        }
+        stream.again = false;
+        let (bus, log, limit) = (Arc::clone(&self.args.bus), Arc::clone(&self.args.log), self.args.limits.recovery);
+        let (kind, name, position, myself) =
+            (stream.kind.clone(), name.clone(), stream.position.clone(), myself.clone());
+        let within = self.args.limits.command;
+        tokio::spawn(async move {
+            let reading = async {
+                match position {
+                    None => open(bus.as_ref(), log.as_ref(), &kind).await,
+                    Some(position) => fetch(bus.as_ref(), log.as_ref(), &kind, &position, limit).await,
+                }
+            };
+            let fetched = tokio::time::timeout(within, reading).await.unwrap_or(Fetched::Failed);
+            let _ = myself.cast(TopicsMessage::Fetched(name, fetched));
+        });
+    }
+
+    async fn fetched(&mut self, myself: &ActorRef<TopicsMessage>, name: StreamName, fetched: Fetched) {
+        let Some(stream) = self.streams.get_mut(&name) else { return };
+        stream.reading = false;
+        let mut again = stream.again;
+        match fetched {
+            Fetched::Opened(position) => {
+                for reply in stream.waiting.drain(..) {
+                    let _ = reply.send(Ok(position.clone()));
+                }
+                stream.position = Some(position);
+                // Subscribers of a life of topics before this one may stand elsewhere.
+                again = true;
+            }
+            Fetched::Run { publications, more } => {
+                let batch = stream.advance(&publications);
+                if !batch.is_empty() {
+                    self.args.metrics.gaps_healed.inc();
+                    tracing::debug!(stream = %name, publications = publications.len(), "publications missed on the bus were fetched");
+                }
+                again |= more;
+                self.deliver(batch).await;
+            }
+            Fetched::Lost(position) => {
+                let batch = stream.reset(position);
+                self.args.metrics.resets.inc();
+                tracing::warn!(stream = %name, "the past of a stream is lost; its subscribers reload");
+                self.deliver(batch).await;
+            }
+            Fetched::Unknown => {
+                for reply in stream.waiting.drain(..) {
+                    let _ = reply.send(Err(AttachError::Unknown));
+                }
+                self.streams.remove(&name);
+                return;
+            }
+            Fetched::Failed => {
+                for reply in stream.waiting.drain(..) {
+                    let _ = reply.send(Err(AttachError::Unavailable));
+                }
+                // The next check tries again.
+                again = false;
+            }
+        }
+        if again {
+            self.read(myself, &name);
+        }
+    }
+
+    /// Reads every followed stream on, tells the shards where it stands, and leaves what nobody wants.
+    async fn check(&mut self, myself: &ActorRef<TopicsMessage>) {
+        let names: Vec<StreamName> = self.streams.keys().cloned().collect();
+        let mut tops = Vec::new();
+        for name in names {
+            let Some(stream) = self.streams.get_mut(&name) else { continue };
+            if stream.idle_for() > IDLE_CHECKS {
+                self.streams.remove(&name);
+                let bus = Arc::clone(&self.args.bus);
+                tokio::spawn(async move {
+                    let _ = tokio::time::timeout(Duration::from_secs(5), bus.unsubscribe(&name)).await;
+                });
+                continue;
+            }
+            tops.extend(stream.top());
+            self.read(myself, &name);
+        }
+        self.args.metrics.streams.set(i64::try_from(self.streams.len()).unwrap_or(i64::MAX));
+        self.deliver(tops).await;
+    }
+
+    /// Hands each shard the deliveries that it wants; most often all want all, and share one batch.
+    async fn deliver(&self, batch: Vec<(u64, Delivery)>) {
+        let Some(all) = batch.iter().map(|(shards, _)| *shards).reduce(|a, b| a | b) else { return };
+        let shared = batch.iter().all(|(shards, _)| *shards == all);
+        let whole: Arc<[Delivery]> =
+            if shared { batch.iter().map(|(_, delivery)| delivery.clone()).collect() } else { Arc::new([]) };
+        for index in (0..self.args.shards.count()).filter(|index| all & (1 << index) != 0) {
+            let Some(shard) = self.args.shards.get(index) else { continue };
+            let wanted = if shared {
+                Arc::clone(&whole)
+            } else {
+                batch.iter().filter(|(shards, _)| shards & (1 << index) != 0).map(|(_, d)| d.clone()).collect()
+            };
+            shard.deliver(wanted, &self.args.metrics).await;
+        }
+    }
+}

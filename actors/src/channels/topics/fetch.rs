@@ -1,0 +1,90 @@
+//! Reading a stream on from where a node stands: the bus answers first, the log has the last word.
+
+use dzvin_protocols::{
+    channels::{Position, Publication},
+    entities::Change,
+    platform::Kind,
+};
+
+use crate::platform::ports::{Bus, ChangeLog, ReadLimit};
+
+/// What a reading brought.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The stream is being followed from here.
+    Opened(Position),
+    /// What follows the position, without a gap.
+    Run {
+        /// In offset order; empty when nothing is new.
+        publications: Vec<Publication>,
+        /// The limit cut it: read on.
+        more: bool,
+    },
+    /// What follows the position is lost, or the stream has a new epoch: this is where it stands.
+    Lost(Position),
+    /// There is no such stream.
+    Unknown,
+    /// Neither could be asked.
+    Failed,
+}
+
+/// Asks for the stream's events and for where it stands. While the bus is away the log is followed alone.
+pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, kind: &Kind) -> Fetched {
+    let stream = kind.stream();
+    let subscribed = bus.subscribe(&stream).await;
+    if let Err(error) = &subscribed {
+        tracing::warn!(stream = %stream, %error, "the bus cannot be followed; the log is read instead");
+    }
+    // The bus may hold an epoch that the log has left; the log decides which is current.
+    match log.position(kind).await {
+        Ok(None) => Fetched::Unknown,
+        Ok(Some(at)) => match bus.position(&stream).await {
+            Ok(Some(known)) if known.epoch == at.epoch && known.offset <= at.offset => Fetched::Opened(known),
+            _ => Fetched::Opened(at),
+        },
+        Err(log_error) => match bus.position(&stream).await {
+            Ok(Some(known)) => Fetched::Opened(known),
+            _ => {
+                tracing::warn!(stream = %stream, error = %log_error, "neither log nor bus knows where a stream stands");
+                Fetched::Failed
+            }
+        },
+    }
+}
+
+/// What follows `at`.
+pub(super) async fn fetch<B: Bus, L: ChangeLog>(
+    bus: &B,
+    log: &L,
+    kind: &Kind,
+    at: &Position,
+    limit: ReadLimit,
+) -> Fetched {
+    let stream = kind.stream();
+    let bus_answer = bus.read(&stream, at.offset, limit).await;
+    if bus_answer.is_err() {
+        // After an interruption the bus must be asked for its events again.
+        let _ = bus.subscribe(&stream).await;
+    }
+    if let Ok(Some(slice)) = bus_answer
+        && slice.complete
+        && slice.position.epoch == at.epoch
+        && slice.position.offset >= at.offset
+    {
+        let reached = slice.publications.last().map_or(at.offset, |p| p.offset);
+        return Fetched::Run { publications: slice.publications, more: reached < slice.position.offset };
+    }
+    match log.read(kind, at.offset, limit).await {
+        Ok(None) => Fetched::Unknown,
+        Ok(Some(slice)) if slice.complete && slice.position.epoch == at.epoch && slice.position.offset >= at.offset => {
+            let publications: Vec<Publication> = slice.changes.iter().map(Change::publication).collect();
+            let reached = publications.last().map_or(at.offset, |p| p.offset);
+            Fetched::Run { publications, more: reached < slice.position.offset }
+        }
+        Ok(Some(slice)) => Fetched::Lost(slice.position),
+        Err(error) => {
+            tracing::warn!(stream = %stream, %error, "a stream could not be read on");
+            Fetched::Failed
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! One stream as this node follows it.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dzvin_protocols::{
+    channels::{Channel, Position, Publication, centrifuge::encode_push, websocket::text_frame},
+    platform::Kind,
+};
+use ractor::RpcReplyPort;
+
+use super::AttachError;
+use crate::channels::{Delivery, Item, What};
+
+/// A stream with the channels that lead to it: the kind's own, and those of single entities.
+pub(super) struct Stream {
+    pub(super) kind: Kind,
+    /// `None` until it has been opened.
+    pub(super) position: Option<Position>,
+    pub(super) waiting: Vec<RpcReplyPort<Result<Position, AttachError>>>,
+    pub(super) reading: bool,
+    pub(super) again: bool,
+    whole: Arc<str>,
+    /// Which shards want a channel, as bits.
+    wanted: HashMap<Arc<str>, u64>,
+    idle: u32,
+}
+
+impl Stream {
+    pub(super) fn new(kind: Kind) -> Self {
+        let whole = kind.stream().as_str().into();
+        Self {
+            kind,
+            position: None,
+            waiting: Vec::new(),
+            reading: false,
+            again: false,
+            whole,
+            wanted: HashMap::new(),
+            idle: 0,
+        }
+    }
+
+    pub(super) fn want(&mut self, channel: Arc<str>, shard: usize) {
+        *self.wanted.entry(channel).or_default() |= 1 << shard;
+        self.idle = 0;
+    }
+
+    pub(super) fn unwant(&mut self, channel: &Arc<str>, shard: usize) {
+        if let Some(shards) = self.wanted.get_mut(channel) {
+            *shards &= !(1 << shard);
+            if *shards == 0 {
+                self.wanted.remove(channel);
+            }
+        }
+    }
+
+    /// For how many checks nobody has wanted it.
+    pub(super) fn idle_for(&mut self) -> u32 {
+        self.idle = if self.wanted.is_empty() && self.waiting.is_empty() { self.idle + 1 } else { 0 };
+        self.idle
+    }
+
+    /// Takes what is new of a run that follows the position, and encodes it once per channel.
+    pub(super) fn advance(&mut self, publications: &[Publication]) -> Vec<(u64, Delivery)> {
+        let Some(position) = &mut self.position else { return Vec::new() };
+        let fresh: Vec<&Publication> = publications.iter().skip_while(|p| p.offset <= position.offset).collect();
+        let Some(last) = fresh.last() else { return Vec::new() };
+        position.offset = last.offset;
+        let epoch = position.epoch.clone();
+        let mut batch = Vec::new();
+        if let Some(shards) = self.wanted.get(&self.whole) {
+            let items = fresh.iter().map(|p| item(&self.whole, p, p.offset)).collect();
+            batch.push((
+                *shards,
+                Delivery { channel: Arc::clone(&self.whole), epoch: epoch.clone(), what: What::Items(items) },
+            ));
+        }
+        if self.wanted.len() > batch.len() {
+            for publication in fresh {
+                let channel = Channel::of_entity(&self.kind, &publication.id).to_string();
+                let Some((channel, shards)) = self.wanted.get_key_value(channel.as_str()) else { continue };
+                let items = Arc::new([item(channel, publication, publication.revision)]);
+                batch.push((
+                    *shards,
+                    Delivery { channel: Arc::clone(channel), epoch: epoch.clone(), what: What::Items(items) },
+                ));
+            }
+        }
+        batch
+    }
+
+    /// Stands at a new position whose past is unknown: every subscriber must recover.
+    pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
+        let told = |(channel, shards): (&Arc<str>, &u64)| {
+            (*shards, Delivery { channel: Arc::clone(channel), epoch: position.epoch.clone(), what: What::Reset })
+        };
+        let batch = self.wanted.iter().map(told).collect();
+        self.position = Some(position);
+        batch
+    }
+
+    /// Where the kind's own channel stands, for its subscribers to compare.
+    pub(super) fn top(&self) -> Option<(u64, Delivery)> {
+        let (position, shards) = (self.position.as_ref()?, self.wanted.get(&self.whole)?);
+        let what = What::Top(position.offset);
+        Some((*shards, Delivery { channel: Arc::clone(&self.whole), epoch: position.epoch.clone(), what }))
+    }
+}
+
+fn item(channel: &str, publication: &Publication, offset: u64) -> Item {
+    Item { offset, at: publication.at, frame: text_frame(&encode_push(channel, publication, offset)) }
+}

@@ -1,0 +1,50 @@
+//! The body of every error answer: RFC 9457 with a stable `code`.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of [`ProblemDetails`].
+pub const MEDIA_TYPE: &str = "application/problem+json";
+/// What `type` starts with; the code follows. A URN: it identifies, nobody fetches it.
+pub const TYPE_PREFIX: &str = "urn:dzvin:problem:";
+
+/// One error, for programs (`code`, `status`) and for people (`title`, `detail`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemDetails {
+    /// [`TYPE_PREFIX`] and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for every problem of this status.
+    pub title: Cow<'static, str>,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong this time; never a secret.
+    pub detail: String,
+    /// Stable: clients branch on it. `[a-z][a-z0-9_]*`.
+    pub code: Cow<'static, str>,
+}
+
+impl ProblemDetails {
+    /// A problem whose `type` follows from its code.
+    #[must_use]
+    pub fn new(status: u16, title: &'static str, code: &'static str, detail: String) -> Self {
+        Self { kind: format!("{TYPE_PREFIX}{code}"), title: title.into(), status, detail, code: code.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_written_as_the_rfc_names_its_members() {
+        let problem = ProblemDetails::new(404, "Not Found", "unknown_kind", "no kind \"a\"".to_owned());
+        let json = serde_json::to_string(&problem).expect("plain fields");
+        assert_eq!(
+            json,
+            r#"{"type":"urn:dzvin:problem:unknown_kind","title":"Not Found","status":404,"detail":"no kind \"a\"","code":"unknown_kind"}"#
+        );
+        assert_eq!(serde_json::from_str::<ProblemDetails>(&json).expect("own text"), problem);
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading: file, then environment, then the files that hold secrets; then the check as a whole.
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment, Provider,
+    error::{Actual, Kind},
+    providers::{Format, Toml},
+    value::Dict,
+};
+
+use super::{Config, Secret, SecretUrl, env, validate};
+
+/// Largest configuration file.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// What is wrong with the configuration, in one line for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Reads the file (none: only defaults and environment) and this process's environment.
+///
+/// # Errors
+/// One line that names the key and the source.
+pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
+    // A variable that is not UTF-8 is none of ours.
+    let vars = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    load_from(file, vars)
+}
+
+/// The same with a given environment.
+///
+/// # Errors
+/// One line that names the key and the source.
+pub fn load_from(file: Option<&Path>, vars: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        figment = figment.merge(Toml::string(&read(path)?));
+    }
+    let name = file.map_or_else(String::new, |path| path.display().to_string());
+    let of_file = figment.data().map_err(|error| describe(&figment, error, &name))?;
+    let dict = of_file.get(&figment::Profile::Default).cloned().unwrap_or_else(Dict::new);
+    let layer = env::EnvLayer::new(&dict, vars).map_err(|why| ConfigError(format!("{why} (in {})", env::SOURCE)))?;
+    // The layer carries the whole lists it changed: merging replaces them.
+    let figment = figment.merge(layer);
+    let mut config: Config = figment.extract_lossy().map_err(|error| describe(&figment, error, &name))?;
+    read_secrets(&mut config)?;
+    validate::check(&config).map_err(ConfigError)?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let told = |why: String| ConfigError(format!("cannot read the configuration {}: {why}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| told(e.to_string()))?.len();
+    if size > MAX_FILE {
+        return Err(told(format!("larger than {MAX_FILE} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|e| told(e.to_string()))
+}
+
+/// One line: key, what is wrong, where. Values are shown only when the key cannot be a secret's.
+fn describe(figment: &Figment, error: figment::Error, file: &str) -> ConfigError {
+    let path = &error.path;
+    let key = path.join(".");
+    let secret = ["token", "secret", "url", "keys"].iter().any(|word| key.contains(word));
+    let shown = |actual: &Actual| if secret { "another type".to_owned() } else { actual.to_string() };
+    let what = match &error.kind {
+        Kind::UnknownField(_, known) => match nearest(path.last().map_or("", String::as_str), known) {
+            Some(near) => format!("unknown key, did you mean {near}?"),
+            None => "unknown key".to_owned(),
+        },
+        Kind::MissingField(name) if key.is_empty() => format!("the key {name} is missing"),
+        Kind::MissingField(name) => format!("the key {key}.{name} is missing"),
+        Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
+            format!("expected {expected}, found {}", shown(actual))
+        }
+        // Texts of the TOML reader have several lines with the source's own; the first names line and column.
+        kind => kind.to_string().lines().next().unwrap_or_default().to_owned(),
+    };
+    let found = figment.find_metadata(&key).or(error.metadata.as_ref());
+    let source = match found {
+        Some(metadata) if metadata.name == env::SOURCE => env::SOURCE,
+        _ => file,
+    };
+    let place = if source.is_empty() { String::new() } else { format!(" (in {source})") };
+    let colon =
+        if key.is_empty() || matches!(error.kind, Kind::MissingField(_)) { String::new() } else { format!("{key}: ") };
+    ConfigError(format!("{colon}{what}{place}"))
+}
+
+/// The known name that differs by at most two letters.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    /// More differences than this is another word.
+    const NEAR: usize = 2;
+    known.iter().map(|k| (distance(name, k), *k)).filter(|(d, _)| *d <= NEAR).min().map(|(_, k)| k)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.chars().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = std::mem::replace(&mut row[j + 1], next);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// Fills every `x` from its `x_file`.
+fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
+    let url = |slot: &mut Option<SecretUrl>, file: &Option<PathBuf>, key: &str| {
+        let found = secret(slot.is_some(), file, key)?;
+        *slot = found.map(|text| SecretUrl::new(text.expose())).or(slot.take());
+        Ok::<(), ConfigError>(())
+    };
+    url(&mut config.database.url, &config.database.url_file, "database.url")?;
+    url(&mut config.database.direct_url, &config.database.direct_url_file, "database.direct_url")?;
+    url(&mut config.redis.url, &config.redis.url_file, "redis.url")?;
+    for (i, key) in config.identity.keys.iter_mut().enumerate() {
+        let name = format!("identity.keys.{i}.secret");
+        key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
+    }
+    for (i, mirror) in config.mirrors.iter_mut().enumerate() {
+        let name = format!("mirrors.{i}.token");
+        mirror.token = secret(mirror.token.is_some(), &mirror.token_file, &name)?.or(mirror.token.take());
+    }
+    Ok(())
+}
+
+fn secret(given: bool, file: &Option<PathBuf>, key: &str) -> Result<Option<Secret>, ConfigError> {
+    match file {
+        None => Ok(None),
+        Some(_) if given => Err(ConfigError(format!("{key} and {key}_file are both set; keep one"))),
+        Some(path) => Secret::read(path).map(Some).map_err(|why| ConfigError(format!("{key}_file: {why}"))),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,18 @@
+//! Configuration: one TOML file and the environment, checked as a whole before anything starts.
+//!
+//! `DZVIN__SECTION__KEY` overrides the file. Unknown keys are errors everywhere. An error is one line that names the key
+//! and where its value came from; values of secrets are never in it. `docs/configuration.toml` shows every key with its
+//! default, and a test holds it to this code.
+
+mod env;
+mod load;
+mod sections;
+mod validate;
+mod values;
+
+pub use load::{ConfigError, load, load_from};
+pub use sections::{
+    Changes, Channels, Config, Database, Dev, Http, IdentityConfig, KeyConfig, KindConfig, KindSource, Log, LogFormat,
+    MirrorConfig, Reconcile, Redis, Shutdown, Tap,
+};
+pub use values::{Secret, SecretUrl};

@@ -1,0 +1,373 @@
+//! Every key with its meaning and default.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use dzvin_protocols::platform::Kind;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Secret, SecretUrl, duration, size};
+use crate::identity::TokenRules;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Listeners.
+    pub http: Http,
+    /// PostgreSQL.
+    pub database: Database,
+    /// The bus between nodes; without `url` it is in memory and the node is alone.
+    pub redis: Redis,
+    /// Tokens and roles.
+    pub identity: IdentityConfig,
+    /// Types of entities by name; those of mirrors exist even when they are not named here.
+    pub kinds: BTreeMap<Kind, KindConfig>,
+    /// The CDB's push feeds.
+    pub mirrors: Vec<MirrorConfig>,
+    /// Limits of client connections and channels.
+    pub channels: Channels,
+    /// The change log.
+    pub changes: Changes,
+    /// Logs.
+    pub log: Log,
+    /// The orderly stop.
+    pub shutdown: Shutdown,
+    /// What only `dzvin dev` uses.
+    pub dev: Dev,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Clients: API, WebSocket, console.
+    pub listen: SocketAddr,
+    /// Operators: `/healthz`, `/readyz`, `/metrics`. Never for the public.
+    pub internal_listen: SocketAddr,
+    /// Origins whose pages may connect, `https://crm.example`; empty: only pages of the same host. `*`: any.
+    pub allowed_origins: Vec<String>,
+    /// Most open client connections of this node; the file descriptor limit must be above it.
+    pub max_connections: usize,
+    /// Largest request body.
+    #[serde(with = "size")]
+    pub max_body: usize,
+    /// Longest handling of one request (WebSocket connections are not bound by it).
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    /// Longest wait for a request's headers; also bounds idle keep-alive connections.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8480)),
+            internal_listen: SocketAddr::from(([127, 0, 0, 1], 8481)),
+            allowed_origins: Vec::new(),
+            max_connections: 50_000,
+            max_body: 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            // Above the 60 s for which nginx keeps idle upstream connections, so that we are never the first to close.
+            header_timeout: Duration::from_secs(75),
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:5432/db`, or `postgres:///db?host=/run/postgresql` for a unix socket. `serve` needs it.
+    pub url: Option<SecretUrl>,
+    /// A file that holds `url`.
+    pub url_file: Option<PathBuf>,
+    /// A direct address for LISTEN where a pooler stands between.
+    pub direct_url: Option<SecretUrl>,
+    /// A file that holds `direct_url`.
+    pub direct_url_file: Option<PathBuf>,
+    /// Pool size of this node.
+    pub max_connections: u32,
+    /// Longest statement.
+    #[serde(with = "duration")]
+    pub statement_timeout: Duration,
+    /// Longest wait for a connection from the pool.
+    #[serde(with = "duration")]
+    pub acquire_timeout: Duration,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            url_file: None,
+            direct_url: None,
+            direct_url_file: None,
+            max_connections: 16,
+            statement_timeout: Duration::from_secs(10),
+            acquire_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://`, `rediss://` or `redis+unix:///run/redis.sock`. Absent: the bus is in memory.
+    pub url: Option<SecretUrl>,
+    /// A file that holds `url`.
+    pub url_file: Option<PathBuf>,
+    /// What every key and channel starts with.
+    pub prefix: String,
+    /// Longest command.
+    #[serde(with = "duration")]
+    pub command_timeout: Duration,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self { url: None, url_file: None, prefix: "dzvin".to_owned(), command_timeout: Duration::from_secs(2) }
+    }
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// One or two; the first signs, both verify.
+    pub keys: Vec<KeyConfig>,
+    /// Required `iss`.
+    pub issuer: Option<String>,
+    /// Required `aud`.
+    pub audience: Option<String>,
+    /// Permissions of each role. Naming any role replaces the whole table.
+    pub roles: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        let TokenRules { issuer, audience, roles } = TokenRules::default();
+        Self { keys: Vec::new(), issuer, audience, roles }
+    }
+}
+
+/// `[[identity.keys]]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyConfig {
+    /// Written into tokens as `kid`.
+    pub id: String,
+    /// At least 32 bytes.
+    pub secret: Option<Secret>,
+    /// A file that holds `secret`.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// `[kinds.NAME]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KindConfig {
+    /// Who owns its entities.
+    pub source: KindSource,
+    /// Declared fields as dotted paths: filters may name them, and changes keep their earlier values.
+    pub fields: Vec<String>,
+}
+
+/// Who owns the entities of a kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KindSource {
+    /// A Mirror; read-only here.
+    #[default]
+    Mirrored,
+    /// The organisation itself.
+    Local,
+}
+
+/// `[[mirrors]]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MirrorConfig {
+    /// `[a-z][a-z0-9-]{0,40}`, unique.
+    pub name: Kind,
+    /// The kind of its entities; one Mirror for a kind.
+    pub kind: Kind,
+    /// `ws://` or `wss://`.
+    pub url: SecretUrl,
+    /// What the upstream knows us by.
+    pub token: Option<Secret>,
+    /// A file that holds `token`; read again when the Mirror is resumed, so a new token needs no restart.
+    pub token_file: Option<PathBuf>,
+    /// How this upstream spells the protocol; see the dialect's own page.
+    #[serde(default)]
+    pub dialect: toml::Table,
+    /// The same collection over HTTP, for reconciling and for objects above the message limit.
+    pub api_url: Option<SecretUrl>,
+    /// The `Platform-Version` header.
+    pub platform_version: Option<String>,
+    /// The comparison with the upstream over HTTP.
+    #[serde(default)]
+    pub reconcile: Reconcile,
+    /// Writes the first frames of the connection to a file, secrets masked.
+    pub tap: Option<Tap>,
+}
+
+/// `[mirrors.reconcile]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconcile {
+    /// From the end of one pass to the start of the next; `0s`: only after a gap.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Rest between two pages, so that a pass never eats the request budget.
+    #[serde(with = "duration")]
+    pub pause: Duration,
+    /// Objects in a page; the upstream gives at most 100.
+    pub page: usize,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(6 * 3600), pause: Duration::from_millis(500), page: 100 }
+    }
+}
+
+/// `[mirrors.tap]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tap {
+    /// Where to.
+    pub path: PathBuf,
+    /// How many frames.
+    #[serde(default = "Tap::default_frames")]
+    pub frames: usize,
+}
+
+impl Tap {
+    fn default_frames() -> usize {
+        200
+    }
+}
+
+/// `[channels]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Channels {
+    /// Bytes that may wait for one client; above it the client is closed as slow.
+    #[serde(with = "size")]
+    pub queue_bytes: usize,
+    /// Subscriptions of one session.
+    pub max_channels: usize,
+    /// Largest message from a client.
+    #[serde(with = "size")]
+    pub max_message: usize,
+    /// From one server ping to the next.
+    #[serde(with = "duration")]
+    pub ping: Duration,
+    /// How long a client may take to answer a ping.
+    #[serde(with = "duration")]
+    pub pong: Duration,
+    /// From the open connection to the connect command.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// Publications kept for a stream by the bus.
+    pub history_count: usize,
+    /// How long they are kept.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// Their bytes.
+    #[serde(with = "size")]
+    pub history_bytes: usize,
+    /// Publications in one recovery reply.
+    pub recovery_count: usize,
+    /// Bytes of one recovery reply; must be below `queue_bytes`, else a reply would close its own client.
+    #[serde(with = "size")]
+    pub recovery_bytes: usize,
+    /// Sessions of this node.
+    pub max_sessions: usize,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 1024 * 1024,
+            max_channels: 128,
+            max_message: 64 * 1024,
+            ping: Duration::from_secs(25),
+            pong: Duration::from_secs(8),
+            connect_timeout: Duration::from_secs(10),
+            history_count: 5_000,
+            history_age: Duration::from_secs(3600),
+            history_bytes: 16 * 1024 * 1024,
+            recovery_count: 5_000,
+            recovery_bytes: 512 * 1024,
+            max_sessions: 40_000,
+        }
+    }
+}
+
+/// `[changes]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Changes {
+    /// Days for which the change log is kept, and with it the power to recover.
+    pub retention_days: u16,
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self { retention_days: 30 }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// `info`, or directives such as `info,dzvin=debug`.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Pretty, level: "info".to_owned() }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// Longest orderly stop, sessions and drains included; keep the container's own grace above it.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(25) }
+    }
+}
+
+/// `[dev]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dev {
+    /// Where `dzvin dev` keeps its database and key. Absent: `dzvin` in the user's data directory.
+    pub data_dir: Option<PathBuf>,
+    /// Where `initdb` and `postgres` are. Absent: `DZVIN_PG_BIN`, PATH, then the distribution's folders, newest first.
+    pub pg_bin: Option<PathBuf>,
+}

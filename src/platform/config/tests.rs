@@ -1,0 +1,211 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::platform::config::{KindSource, LogFormat};
+
+fn from(toml: &str, vars: &[(&str, &str)]) -> Result<Config, String> {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("dzvin.toml");
+    std::fs::write(&path, toml).expect("written");
+    let vars = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    load_from(Some(&path), vars).map_err(|e| e.0.replace(&dir.path().display().to_string(), "DIR"))
+}
+
+const MIRROR: &str = "[[mirrors]]\nname = 'p'\nkind = 'procedure'\nurl = 'ws://m/ws'\n";
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let config = load_from(None, []).expect("defaults");
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8480");
+    assert_eq!(config.channels.queue_bytes, 1 << 20);
+    assert!(config.identity.roles.contains_key("viewer"));
+}
+
+#[test]
+fn the_example_file_shows_every_key_with_its_default() {
+    let example = include_str!("../../../docs/configuration.toml");
+    // Optional keys are shown commented out with one `#`; explanations have a space after it.
+    let defaults = from(example, &[]).expect("the example is valid");
+    let text = |config: &Config| toml::to_string(config).expect("toml");
+    assert_eq!(text(&defaults), text(&load_from(None, []).expect("defaults")));
+    let active: String = example
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => rest,
+            _ => line,
+        })
+        .filter(|line| !line.contains("_file ="))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let all = from(&active, &[]).expect("every key of the example exists");
+    assert!(!all.mirrors.is_empty() && !all.kinds.is_empty() && all.redis.url.is_some());
+    for section in ["http", "database", "redis", "identity", "channels", "changes", "log", "shutdown", "dev"] {
+        assert!(example.contains(&format!("[{section}]")), "{section}");
+    }
+    let shown: toml::Table = toml::from_str(&active).expect("toml");
+    let known: toml::Table = toml::from_str(&text(&all)).expect("toml");
+    for (section, keys) in known.iter().filter_map(|(name, value)| Some((name, value.as_table()?))) {
+        for key in keys.keys() {
+            assert!(shown[section].get(key).is_some(), "{section}.{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let toml = format!("[http]\nlisten = '127.0.0.1:1'\n{MIRROR}");
+    let vars = [
+        ("DZVIN__HTTP__LISTEN", "127.0.0.1:2"),
+        ("DZVIN__HTTP__ALLOWED_ORIGINS", "['https://a.example', 'https://b.example']"),
+        ("DZVIN__DATABASE__MAX_CONNECTIONS", "32"),
+        ("DZVIN__CHANNELS__QUEUE_BYTES", "2MiB"),
+        ("DZVIN__CHANNELS__MAX_MESSAGE", "70000"),
+        ("DZVIN__CHANNELS__PING", "30s"),
+        ("DZVIN__MIRRORS__0__TOKEN", "00123"),
+        ("DZVIN__MIRRORS__1__NAME", "r"),
+        ("DZVIN__MIRRORS__1__KIND", "registry-object"),
+        ("DZVIN__MIRRORS__1__URL", "wss://m/r"),
+        ("DZVIN__KINDS__REGISTRY_OBJECT__FIELDS", "[\"status\"]"),
+        ("DZVIN__KINDS__CUSTOMER__SOURCE", "local"),
+        ("DZVIN__LOG__FORMAT", "json"),
+        ("DZVIN_PG_BIN", "/not/ours"),
+        ("PATH", "/bin"),
+    ];
+    let config = from(&toml, &vars).expect("valid");
+    assert_eq!(config.http.listen.port(), 2);
+    assert_eq!(config.http.allowed_origins.len(), 2);
+    assert_eq!(config.database.max_connections, 32);
+    assert_eq!((config.channels.queue_bytes, config.channels.max_message), (2 << 20, 70_000));
+    assert_eq!(config.channels.ping, Duration::from_secs(30));
+    let [p, r] = &config.mirrors[..] else { panic!("two mirrors") };
+    assert_eq!((p.url.expose(), p.token.as_ref().map(Secret::expose)), ("ws://m/ws", Some("00123")));
+    assert_eq!(r.kind.as_str(), "registry-object");
+    let kinds: Vec<_> =
+        config.kinds.iter().map(|(name, kind)| (name.as_str(), kind.source, kind.fields.len())).collect();
+    assert_eq!(kinds, [("customer", KindSource::Local, 0), ("registry-object", KindSource::Mirrored, 1)]);
+    assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn errors_name_the_key_and_the_source() {
+    let file = "(in DIR/dzvin.toml)";
+    let env = "(in the environment)";
+    for (toml, vars, expected) in [
+        ("[http]\nlistn = 'x'", vec![], format!("http.listn: unknown key, did you mean listen? {file}")),
+        ("[htpp]\nlisten = 'x'", vec![], format!("htpp: unknown key, did you mean http? {file}")),
+        ("[http]\nquaternions = 1", vec![], format!("http.quaternions: unknown key {file}")),
+        ("", vec![("DZVIN__HTTP__LISTN", "x")], format!("http.listn: unknown key, did you mean listen? {env}")),
+        ("", vec![("DZVIN__HTTP__LISTEN", "x")], format!("http.listen: invalid socket address syntax {env}")),
+        ("[http]\nlisten = 'x'", vec![], format!("http.listen: invalid socket address syntax {file}")),
+        ("[database]\nmax_connections = 'many'", vec![], {
+            format!("database.max_connections: expected u32, found string \"many\" {file}")
+        }),
+        ("[[mirrors]]\nname = 'p'\nkind = 'p'", vec![], format!("the key mirrors.0.url is missing {file}")),
+        (
+            "[kinds.Bad]",
+            vec![],
+            format!("kinds.Bad: a kind is a lower-case letter and up to 40 letters, digits or hyphens {file}"),
+        ),
+        ("", vec![("DZVIN__HTTP", "x")], format!("http: expected struct Http, found string \"x\" {env}")),
+        (
+            "",
+            vec![("DZVIN__MIRRORS__3__URL", "x")],
+            format!("DZVIN__MIRRORS__3__URL: there is no element 0 before 3 {env}"),
+        ),
+        ("", vec![("DZVIN__", "x")], format!("DZVIN__ names no key (expected DZVIN__SECTION__KEY) {env}")),
+        (
+            "[channels]\nping = '25'",
+            vec![],
+            format!("channels.ping: expected a duration such as \"500ms\", \"25s\", \"10m\", \"6h\" or \"30d\" {file}"),
+        ),
+    ] {
+        let error = from(toml, &vars).map(drop).expect_err(toml);
+        assert_eq!(error, expected, "{toml} {vars:?}");
+    }
+    let syntax = from("[http\n", &[]).map(drop).expect_err("no TOML");
+    assert!(syntax.ends_with(file) && syntax.contains("line 1") && !syntax.contains('\n'), "{syntax}");
+    let missing = load_from(Some(Path::new("/nonexistent.toml")), []).map(drop).expect_err("no file");
+    assert!(missing.0.starts_with("cannot read the configuration /nonexistent.toml: "), "{missing}");
+}
+
+#[test]
+fn errors_do_not_show_secrets() {
+    for (toml, vars) in [
+        ("[[identity.keys]]\nid = 'a'\nsecret = ['hunter2']", vec![]),
+        ("[identity]\nkeys = 'hunter2'", vec![]),
+        ("[database]\nurl = ['hunter2']", vec![]),
+        ("[database]\nurl = 'mysql://u:hunter2@h/d'", vec![]),
+        ("", vec![("DZVIN__IDENTITY__KEYS", "hunter2")]),
+        ("", vec![("DZVIN__DATABASE__URL__X", "hunter2")]),
+    ] {
+        let error = from(toml, &vars).map(drop).expect_err(toml);
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    let vars = [("DZVIN__IDENTITY__KEYS", "[{ id = 'a', secret = 'hunter2hunter2hunter2hunter2hunter2' }]")];
+    let config = from("[database]\nurl = 'postgres://u:hunter2@h/d'", &vars).expect("valid");
+    assert!(!format!("{config:?}{}", toml::to_string(&config).expect("toml")).contains("hunter2"));
+}
+
+#[test]
+fn contradictions_are_found() {
+    let two = format!("{MIRROR}{MIRROR}");
+    let local = format!("{MIRROR}[kinds.procedure]\nsource = 'local'");
+    for (toml, part) in [
+        ("[http]\nlisten = '127.0.0.1:9'\ninternal_listen = '127.0.0.1:9'", "the same address"),
+        ("[http]\nallowed_origins = ['example.com/x']", "is no origin"),
+        ("[database]\nurl = 'mysql://x'", "starts with postgres://"),
+        ("[channels]\nrecovery_bytes = '1MiB'", "channels.recovery_bytes must be below channels.queue_bytes"),
+        ("[channels]\npong = '25s'", "channels.pong must be below channels.ping"),
+        ("[channels]\nmax_sessions = 60000", "above http.max_connections"),
+        ("[identity]\nkeys = [{id='a', secret='short'}]", "identity.keys.0.secret: shorter than 32 bytes"),
+        ("[identity]\nkeys = [{id='a'}]", "secret or secret_file is missing"),
+        (&two, "mirrors.1.name: p is used twice"),
+        (&local, "procedure is local"),
+        ("[redis]\nprefix = '{x}'", "redis.prefix"),
+    ] {
+        let error = from(toml, &[]).map(drop).expect_err(toml);
+        assert!(error.contains(part), "{toml}: {error}");
+    }
+}
+
+#[test]
+fn secrets_come_from_files() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("token");
+    std::fs::write(&path, "hunter2\n").expect("written");
+    let toml = format!("{MIRROR}token_file = '{}'\n", path.display());
+    let config = from(&toml, &[]).expect("valid");
+    assert_eq!(config.mirrors[0].token.as_ref().map(Secret::expose), Some("hunter2"));
+    let both = from(&format!("{toml}token = 'x'"), &[]).map(drop).expect_err("both");
+    assert_eq!(both, "mirrors.0.token and mirrors.0.token_file are both set; keep one");
+    let none = from(&format!("{MIRROR}token_file = '/nonexistent'"), &[]).map(drop).expect_err("no file");
+    assert!(none.starts_with("mirrors.0.token_file: /nonexistent: "), "{none}");
+}
+
+proptest! {
+    #[test]
+    fn any_environment_is_a_configuration_or_one_line(
+        vars in prop::collection::vec((
+            "DZVIN__(HTTP|MIRRORS|KINDS|IDENTITY|LOG|X)(__([A-Z0-9_]{0,6}|0|1|TOKEN|KEYS|ROLES)){0,4}",
+            "\\PC{0,12}|\\[\\PC{0,8}\\]|\\{\\PC{0,8}\\}|[0-9]{1,6}",
+        ), 0..5),
+    ) {
+        if let Err(error) = load_from(None, vars) {
+            prop_assert!(!error.0.is_empty() && !error.0.contains('\n'), "{}", error);
+        }
+    }
+
+    #[test]
+    fn a_text_arrives_as_it_was(text in "[^\\p{Cc}\\[{]\\PC{0,40}") {
+        let vars = [("DZVIN__IDENTITY__ISSUER".to_owned(), text.clone())];
+        prop_assert_eq!(load_from(None, vars).expect("valid").identity.issuer, Some(text));
+    }
+
+    #[test]
+    fn numbers_arrive_as_numbers(n in 4_u32..) {
+        let vars = [("DZVIN__DATABASE__MAX_CONNECTIONS".to_owned(), n.to_string())];
+        prop_assert_eq!(load_from(None, vars).expect("valid").database.max_connections, n);
+    }
+}

@@ -1,0 +1,136 @@
+//! Contradictions: settings that are fine alone and wrong together.
+
+use std::collections::BTreeSet;
+
+use super::{Config, KindSource, SecretUrl};
+use crate::identity::{MAX_KEYS, MIN_KEY};
+
+/// Most mirrors of one hub: each takes a connection of the upstream's few.
+const MAX_MIRRORS: usize = 32;
+/// Most kinds: each is a stream, a metric label and a subscription.
+const MAX_KINDS: usize = 256;
+/// Most declared fields of a kind: their earlier values are in every change.
+const MAX_FIELDS: usize = 32;
+
+/// The first contradiction, in one line that names the keys.
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    http(config)?;
+    database(config)?;
+    identity(config)?;
+    kinds(config)?;
+    mirrors(config)?;
+    channels(config)
+}
+
+fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(why()) }
+}
+
+fn scheme(key: &str, url: Option<&SecretUrl>, allowed: &[&str]) -> Result<(), String> {
+    let Some(url) = url else { return Ok(()) };
+    let fits = url.scheme().is_some_and(|scheme| allowed.contains(&scheme));
+    ensure(fits, || format!("{key}: expected an address that starts with {}://", allowed.join(":// or ")))
+}
+
+fn http(config: &Config) -> Result<(), String> {
+    let http = &config.http;
+    let same = http.listen == http.internal_listen && http.listen.port() != 0;
+    ensure(!same, || "http.listen and http.internal_listen are the same address".to_owned())?;
+    ensure(http.max_connections > 0, || "http.max_connections: must be above 0".to_owned())?;
+    for (key, value) in [("request_timeout", http.request_timeout), ("header_timeout", http.header_timeout)] {
+        ensure(!value.is_zero(), || format!("http.{key}: must be above 0s"))?;
+    }
+    for origin in &http.allowed_origins {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let formed = origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
+        ensure(formed, || format!("http.allowed_origins: {origin:?} is no origin (expected https://host, or *)"))?;
+    }
+    Ok(())
+}
+
+fn database(config: &Config) -> Result<(), String> {
+    let schemes = ["postgres", "postgresql"];
+    scheme("database.url", config.database.url.as_ref(), &schemes)?;
+    scheme("database.direct_url", config.database.direct_url.as_ref(), &schemes)?;
+    scheme("redis.url", config.redis.url.as_ref(), &["redis", "rediss", "redis+unix"])?;
+    // One each for LISTEN, the relay and a Mirror, and one to serve with.
+    ensure(config.database.max_connections >= 4, || "database.max_connections: must be at least 4".to_owned())?;
+    for (key, value) in [
+        ("database.statement_timeout", config.database.statement_timeout),
+        ("database.acquire_timeout", config.database.acquire_timeout),
+        ("redis.command_timeout", config.redis.command_timeout),
+    ] {
+        ensure(!value.is_zero(), || format!("{key}: must be above 0s"))?;
+    }
+    let prefix = &config.redis.prefix;
+    let plain = !prefix.is_empty()
+        && prefix.len() <= 32
+        && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
+    ensure(plain, || "redis.prefix: expected 1 to 32 letters, digits, hyphens, underscores or dots".to_owned())
+}
+
+fn identity(config: &Config) -> Result<(), String> {
+    let keys = &config.identity.keys;
+    ensure(keys.len() <= MAX_KEYS, || format!("identity.keys: at most {MAX_KEYS}"))?;
+    for (i, key) in keys.iter().enumerate() {
+        let length = key.secret.as_ref().map(|secret| secret.expose().len());
+        ensure(length.is_some(), || format!("identity.keys.{i}: secret or secret_file is missing"))?;
+        ensure(length >= Some(MIN_KEY), || format!("identity.keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
+    }
+    let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+    ensure(ids.len() == keys.len(), || "identity.keys: two keys have one id".to_owned())
+}
+
+fn kinds(config: &Config) -> Result<(), String> {
+    ensure(config.kinds.len() <= MAX_KINDS, || format!("kinds: at most {MAX_KINDS}"))?;
+    for (name, kind) in &config.kinds {
+        ensure(kind.fields.len() <= MAX_FIELDS, || format!("kinds.{name}.fields: at most {MAX_FIELDS}"))?;
+        for field in &kind.fields {
+            let formed = field.len() <= 128 && field.split('.').all(|part| !part.is_empty());
+            ensure(formed, || format!("kinds.{name}.fields: {field:?} is no dotted path"))?;
+        }
+    }
+    Ok(())
+}
+
+fn mirrors(config: &Config) -> Result<(), String> {
+    ensure(config.mirrors.len() <= MAX_MIRRORS, || format!("mirrors: at most {MAX_MIRRORS}"))?;
+    let (mut names, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for (i, mirror) in config.mirrors.iter().enumerate() {
+        ensure(names.insert(&mirror.name), || format!("mirrors.{i}.name: {} is used twice", mirror.name))?;
+        ensure(taken.insert(&mirror.kind), || format!("mirrors.{i}.kind: {} has a mirror already", mirror.kind))?;
+        scheme(&format!("mirrors.{i}.url"), Some(&mirror.url), &["ws", "wss"])?;
+        scheme(&format!("mirrors.{i}.api_url"), mirror.api_url.as_ref(), &["http", "https"])?;
+        let local = config.kinds.get(&mirror.kind).is_some_and(|kind| kind.source == KindSource::Local);
+        ensure(!local, || format!("mirrors.{i}.kind: {} is local in kinds.{}.source", mirror.kind, mirror.kind))?;
+        let page = mirror.reconcile.page;
+        ensure((1..=100).contains(&page), || format!("mirrors.{i}.reconcile.page: expected 1 to 100"))?;
+    }
+    Ok(())
+}
+
+fn channels(config: &Config) -> Result<(), String> {
+    let c = &config.channels;
+    let below = |small: (&str, u128), large: (&str, u128)| {
+        ensure(small.1 < large.1, || format!("channels.{} must be below channels.{}", small.0, large.0))
+    };
+    below(("recovery_bytes", c.recovery_bytes as u128), ("queue_bytes", c.queue_bytes as u128))?;
+    below(("max_message", c.max_message as u128), ("queue_bytes", c.queue_bytes as u128))?;
+    below(("pong", c.pong.as_millis()), ("ping", c.ping.as_millis()))?;
+    // A larger publication goes out as a reference; the queue must hold at least one that does not.
+    ensure(c.queue_bytes >= 128 * 1024, || "channels.queue_bytes: must be at least 128KiB".to_owned())?;
+    for (key, value) in [
+        ("max_channels", c.max_channels),
+        ("history_count", c.history_count),
+        ("history_bytes", c.history_bytes),
+        ("recovery_count", c.recovery_count),
+        ("max_sessions", c.max_sessions),
+    ] {
+        ensure(value > 0, || format!("channels.{key}: must be above 0"))?;
+    }
+    ensure(!c.connect_timeout.is_zero(), || "channels.connect_timeout: must be above 0s".to_owned())?;
+    let (sessions, connections) = (c.max_sessions, config.http.max_connections);
+    ensure(sessions <= connections, || "channels.max_sessions must not be above http.max_connections".to_owned())?;
+    ensure(config.changes.retention_days > 0, || "changes.retention_days: must be above 0".to_owned())?;
+    ensure(!config.shutdown.grace.is_zero(), || "shutdown.grace: must be above 0s".to_owned())
+}

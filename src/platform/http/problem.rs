@@ -1,0 +1,232 @@
+//! The one place that decides what a client is told and what is logged when a request fails.
+//!
+//! A client's mistake is logged at debug, ours at error, a dependency that is away at warn; each once, with the whole chain
+//! of causes, when the answer is made. Details never carry a cause's text: that is for the log.
+
+use std::{
+    error::Error,
+    fmt::{self, Write as _},
+    time::Duration,
+};
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dzvin_actors::platform::ports::{BusError, StoreError};
+use dzvin_protocols::platform::problem::{MEDIA_TYPE, ProblemDetails};
+
+/// How long a client should wait when a dependency is away: longer than a failover's first retry, shorter than patience.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// A failed request: the answer and, for the log, its cause.
+#[derive(Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after: Option<Duration>,
+    authenticate: Option<&'static str>,
+    allow: Option<HeaderValue>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// Any status with a stable code (`[a-z][a-z0-9_]*`) and a text for people.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), retry_after: None, authenticate: None, allow: None, source: None }
+    }
+
+    /// 400: the request is malformed.
+    #[must_use]
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// 401 `unauthorized`: no token, or not a good one.
+    #[must_use]
+    pub fn unauthorized() -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed");
+        Self { authenticate: Some(r#"Bearer realm="dzvin""#), ..problem }
+    }
+
+    /// 401 `token_expired`: it was good once; a new one helps.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired");
+        let challenge = r#"Bearer realm="dzvin", error="invalid_token", error_description="the token has expired""#;
+        Self { authenticate: Some(challenge), ..problem }
+    }
+
+    /// 403 `forbidden`: the bearer lacks this permission.
+    #[must_use]
+    pub fn forbidden(permission: impl fmt::Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", format!("the permission {permission} is needed"))
+    }
+
+    /// 404: there is no such thing.
+    #[must_use]
+    pub fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, detail)
+    }
+
+    /// 409: what is there stands in the way.
+    #[must_use]
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 422: well-formed, and yet it cannot be.
+    #[must_use]
+    pub fn unprocessable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    /// 500 `internal`: our mistake. The client learns nothing of it, the log everything.
+    #[must_use]
+    pub fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side").caused_by(source)
+    }
+
+    /// 503: a dependency is away; the same request may succeed soon.
+    #[must_use]
+    pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        Self { retry_after: Some(RETRY_AFTER), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+    }
+
+    /// Adds what the log should know.
+    #[must_use]
+    pub fn caused_by(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// Adds `Retry-After`, in whole seconds rounded up.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Adds `Allow`, which a 405 must carry.
+    #[must_use]
+    pub(super) fn allow(self, methods: Option<HeaderValue>) -> Self {
+        Self { allow: methods, ..self }
+    }
+
+    /// The status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The stable code of the answer.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    fn log(&self) {
+        let cause = self.source.as_deref().map(|source| chain(source));
+        let (status, code, detail) = (self.status.as_u16(), self.code, &*self.detail);
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status, code, detail, cause, "request not served"),
+            s if s.is_server_error() => tracing::error!(status, code, detail, cause, "request failed"),
+            _ => tracing::debug!(status, code, detail, cause, "request refused"),
+        }
+    }
+}
+
+/// An error with its sources, `outer: inner: innermost`: Display of ours leaves the source out, the log puts it back.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let _ = write!(text, ": {source}");
+        next = source.source();
+    }
+    text
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.log();
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        let body = ProblemDetails::new(self.status.as_u16(), title, self.code, self.detail);
+        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
+        }
+        if let Some(challenge) = self.authenticate {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, methods);
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => {
+                Self::unavailable("store_unavailable", "the database is unavailable, try again").caused_by(error)
+            }
+            StoreError::LeaseLost { .. } => {
+                Self::unavailable("lease_lost", "another node took over, try again").caused_by(error)
+            }
+            StoreError::Refused { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<BusError> for Problem {
+    fn from(error: BusError) -> Self {
+        Self::unavailable("bus_unavailable", "the bus is unavailable, try again").caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    async fn body(response: Response) -> ProblemDetails {
+        let bytes = to_bytes(response.into_body(), 65_536).await.expect("body");
+        serde_json::from_slice(&bytes).expect("problem")
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_away_is_503_and_says_when_to_return() {
+        let error = StoreError::Unavailable { doing: "reading", source: "password=hunter2".into() };
+        let response = Problem::from(error).into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        let body = body(response).await;
+        assert_eq!(body.code, "store_unavailable");
+        assert!(!body.detail.contains("hunter2"), "causes stay in the log");
+    }
+
+    #[tokio::test]
+    async fn unauthorized_challenges() {
+        for (problem, code) in [(Problem::unauthorized(), "unauthorized"), (Problem::token_expired(), "token_expired")]
+        {
+            let response = problem.into_response();
+            assert_eq!(response.status(), 401);
+            assert!(response.headers()["www-authenticate"].to_str().expect("ascii").starts_with("Bearer "));
+            assert_eq!(body(response).await.code, code);
+        }
+    }
+
+    #[test]
+    fn chains_are_whole() {
+        let error = BusError { doing: "reading", source: Box::new(std::io::Error::other("cut")) };
+        assert_eq!(chain(&error), "the bus is unavailable while reading: cut");
+    }
+}
