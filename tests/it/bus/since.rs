@@ -8,7 +8,7 @@ use dzvin_actors::{
     platform::ports::{Bus, ReadLimit},
 };
 use dzvin_protocols::{
-    channels::{Position, Publication},
+    channels::{IdKey, Position, Publication},
     entities::INLINE_DOC_LIMIT,
     platform::{EntityId, StreamName},
 };
@@ -163,7 +163,7 @@ async fn the_log_answers_while_the_bus_is_away() {
 async fn one_entity_recovers_by_revisions() {
     let log = FakeLog::with(&["tender"]);
     log.commit("tender", 30);
-    let id = EntityId::new("id-1").expect("an id");
+    let id = IdKey::of(&EntityId::new("id-1").expect("an id"));
     let ask = async |after| entity_since(&log, &kind("tender"), &id, &at("e0", after), LIMIT).await.expect("answered");
     let Recovered::Complete { position, publications } = ask(7).await else { panic!("complete") };
     assert_eq!(position, at("e0", 10));
