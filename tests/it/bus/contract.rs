@@ -299,3 +299,37 @@ async fn rubbish_in_redis_is_cut_off_and_counted() {
     let after = bus.read(&stream(), 3, ALL).await.expect("read").expect("known");
     assert!(after.complete, "the line behind it moves on");
 }
+
+#[tokio::test]
+async fn subscribed_means_that_the_server_has_taken_it() {
+    let World { bus: near, server, .. } = started::<InRedis>().await;
+    let server = server.expect("a server");
+    let (proxy, url) = server.proxy().await;
+    let (far, mut events) = hub(&url, HistoryLimits::default()).await;
+    proxy.delay(Duration::from_millis(20));
+    for offset in 1..=5 {
+        far.subscribe(&stream()).await.expect("subscribed");
+        append(&near, "e1", &run(offset..=offset)).await;
+        assert_eq!(next_run(&mut events).await.2, run(offset..=offset));
+        far.unsubscribe(&stream()).await.expect("unsubscribed");
+    }
+}
+
+#[tokio::test]
+async fn every_new_connection_is_told() {
+    let World { server, .. } = started::<InRedis>().await;
+    let server = server.expect("a server");
+    let (proxy, url) = server.proxy().await;
+    let (bus, mut events) = hub(&url, HistoryLimits::default()).await;
+    for connection in 1..=4 {
+        let event = timeout(patience(), events.recv()).await.expect("an event");
+        assert!(matches!(event, Some(BusEvent::Lost)), "{event:?}");
+        assert_eq!(bus.metrics().connections.get(), connection);
+        // An error is a wish that stands.
+        proxy.cut();
+        let _ = bus.subscribe(&stream()).await;
+    }
+    eventually("connected", || async { bus.position(&stream()).await.is_ok() }).await;
+    append(&bus, "e1", &run(1..=1)).await;
+    assert_eq!(next_run(&mut events).await.2, run(1..=1));
+}
