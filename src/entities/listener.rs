@@ -57,7 +57,8 @@ impl ChangeListener {
                 Err(error) => error,
             };
             tracing::warn!(error = %error, "listening for commits failed");
-            tokio::time::sleep(rand::rng().random_range(Duration::ZERO..pause)).await;
+            let jittered = rand::rng().random_range(Duration::ZERO..pause);
+            tokio::time::sleep(jittered).await;
             pause = (pause * 2).min(BACKOFF.1);
         }
     }

@@ -175,10 +175,15 @@ impl ChangeLog for Entities {
     async fn read_entity(
         &self,
         kind: &Kind,
-        id: &EntityId,
+        key: &IdKey,
         after: u64,
         limit: ReadLimit,
     ) -> Result<Option<LogSlice>, StoreError> {
+        let Some(id) = self.resolve(kind, key).await? else {
+            // No such entity yet: its channel is empty, and its first revision will be told.
+            let position = self.position(kind).await?.map(|position| Position { offset: 0, ..position });
+            return Ok(position.map(|position| LogSlice { position, changes: Vec::new(), complete: true }));
+        };
         let (count, bytes) = limits(limit);
         let stream = kind.stream();
         let rows = sqlx::query_as!(

@@ -79,9 +79,9 @@ pub struct DbMetrics {
 }
 
 impl DbMetrics {
-    /// Registers under `dzvin_db_`.
+    /// Registers under `db_`.
     pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("dzvin_db");
+        let registry = registry.sub_registry_with_prefix("db");
         registry.register("identity_changes", "Times the database went back in time", self.identity_changes.clone());
         registry.register("raced_batches", "Batches repeated after a race of writers", self.raced.clone());
         registry.register("refused_records", "Records that the database refused", self.refused_records.clone());

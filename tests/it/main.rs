@@ -8,4 +8,5 @@
 )]
 
 mod bus;
+mod store;
 mod support;

@@ -142,7 +142,6 @@ async fn history_is_bounded_by_bytes<K: Kit>() {
     let world = K::start(HistoryLimits { bytes: 4096, ..HistoryLimits::default() }).await;
     let bus = &world.bus;
     bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
-    let thousand = |offset| Publication { data: vec![b'x'; 1000].into(), ..publication(offset) };
     for offset in 1..=9 {
         append(bus, "e1", &[thousand(offset)]).await;
     }
@@ -155,18 +154,24 @@ async fn history_is_bounded_by_bytes<K: Kit>() {
 }
 
 async fn history_is_bounded_by_age<K: Kit>() {
-    let world = K::start(HistoryLimits { age: Duration::from_millis(200), ..HistoryLimits::default() }).await;
+    let limits = HistoryLimits { age: Duration::from_millis(200), bytes: 4096, ..HistoryLimits::default() };
+    let world = K::start(limits).await;
     let bus = &world.bus;
     bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
-    append(bus, "e1", &run(1..=3)).await;
+    append(bus, "e1", &[1, 2, 3].map(thousand)).await;
     assert_eq!(history(bus).await, [1, 2, 3]);
     eventually("the history is too old", || async { history(bus).await.is_empty() }).await;
     let slice = bus.read(&stream(), 2, ALL).await.expect("read").expect("the position outlives it");
     assert!(slice.position == at("e1", 3) && !slice.complete);
     let top = bus.read(&stream(), 3, ALL).await.expect("read").expect("known");
     assert!(top.complete, "who has all has lost nothing");
-    assert_eq!(append(bus, "e1", &run(4..=4)).await, Appended::Accepted { top: 4 });
-    assert_eq!(history(bus).await, [4]);
+    assert_eq!(append(bus, "e1", &[4, 5, 6].map(thousand)).await, Appended::Accepted { top: 6 });
+    assert_eq!(history(bus).await, [4, 5, 6], "what was too old counts no more");
+}
+
+/// A publication of a thousand bytes and a little.
+fn thousand(offset: u64) -> Publication {
+    Publication { data: vec![b'x'; 1000].into(), ..publication(offset) }
 }
 
 async fn a_long_run_goes_whole<K: Kit>() {

@@ -6,6 +6,7 @@ use dzvin::channels::bus::{HistoryLimits, MemoryBus};
 use dzvin_actors::{
     entities::{Relay, RelayArgs, RelayConfig, RelayHandle, RelayMessage, RelayMetrics, Role},
     platform::ports::{Bus, BusEvent, ReadLimit},
+    supervise::{Cause, Settings, Supervisor, SupervisorMetrics},
 };
 use dzvin_protocols::{channels::Publication, platform::EntityId};
 use ractor::{Actor, ActorRef};
@@ -375,6 +376,33 @@ async fn a_panic_is_the_actors_death() {
     eventually("it ends", || async { relay.task.is_finished() }).await;
     relay.is(Role::Stopped).await;
     assert_eq!(relay.metrics.holder.get(), 0);
+}
+
+#[tokio::test]
+async fn its_supervisor_starts_it_again_and_stops_it_in_order() {
+    let Scene { bus, log, leases, follower } = scene().await;
+    let settings = Settings { name: "test".into(), grace: Duration::from_secs(5) };
+    let metrics = SupervisorMetrics::default();
+    let supervisor = Supervisor::root(settings, metrics.clone()).await.expect("a root");
+    let handle = RelayHandle::default();
+    let args = RelayArgs {
+        config: impatient(),
+        bus: Arc::clone(&bus),
+        log: Arc::new(log.clone()),
+        leases: Arc::new(leases.clone()),
+        metrics: RelayMetrics::default(),
+        handle: handle.clone(),
+    };
+    supervisor.start(args.child()).await.expect("started");
+    log.commit("tender", 5);
+    follower.reaches(1, 5).await;
+    log.panic_once();
+    eventually("its death is seen", || async { metrics.deaths("relay", Cause::Error) == 1 }).await;
+    log.commit("tender", 5);
+    handle.wake();
+    follower.reaches(1, 10).await;
+    supervisor.stop().await;
+    assert_eq!((leases.owner(), handle.status().role), (None, Role::Stopped), "the lease was given back");
 }
 
 #[tokio::test]

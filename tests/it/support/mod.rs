@@ -2,5 +2,6 @@
 #![allow(dead_code, reason = "shared by rooms that come and go")]
 
 pub mod eventually;
+pub mod postgres;
 pub mod proxy;
 pub mod redis;
