@@ -8,5 +8,4 @@
 )]
 
 mod bus;
-mod store;
 mod support;
