@@ -8,4 +8,6 @@
 )]
 
 mod bus;
+mod dev_postgres;
+mod store;
 mod support;
