@@ -1,4 +1,11 @@
 //! The one integration binary: real servers on free ports.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "everything here is a test: it has no outside, and a panic is its verdict"
+)]
 
 mod bus;
 mod dev_postgres;

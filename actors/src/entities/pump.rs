@@ -21,7 +21,10 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::{metrics::RelayMetrics, relay::RelayConfig};
-use crate::platform::ports::{Appended, Bus, BusError, ChangeLog, LogSlice, ReadLimit, StoreError};
+use crate::{
+    platform::ports::{Appended, Bus, BusError, ChangeLog, LogSlice, ReadLimit, StoreError},
+    supervise::Progress,
+};
 
 /// Turns that a kind may take without coming nearer to the log's top, before it waits: two relays that race each
 /// other lose a turn or two, not ten.
@@ -33,10 +36,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Moves changes from the log to the bus.
 pub(super) struct Pump<B, L> {
-    pub(super) bus: Arc<B>,
-    pub(super) log: Arc<L>,
-    pub(super) config: RelayConfig,
-    pub(super) metrics: RelayMetrics,
+    bus: Arc<B>,
+    log: Arc<L>,
+    config: RelayConfig,
+    metrics: RelayMetrics,
+    progress: Progress,
     /// The bus's positions as we last heard of them.
     tops: HashMap<Kind, Position>,
     /// Kinds whose newest publication was compared with the log since we began or the log was last away.
@@ -72,9 +76,15 @@ enum Turn {
 }
 
 impl<B: Bus, L: ChangeLog> Pump<B, L> {
-    pub(super) fn new(bus: Arc<B>, log: Arc<L>, config: RelayConfig, metrics: RelayMetrics) -> Self {
+    pub(super) fn new(
+        bus: Arc<B>,
+        log: Arc<L>,
+        config: RelayConfig,
+        metrics: RelayMetrics,
+        progress: Progress,
+    ) -> Self {
         let (tops, compared, waiting) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { bus, log, config, metrics, tops, compared, waiting }
+        Self { bus, log, config, metrics, progress, tops, compared, waiting }
     }
 
     /// Forgets what it knows of the bus: the next pass asks.
@@ -98,6 +108,7 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         while !open.is_empty() && may_go_on() {
             let mut next = Vec::with_capacity(open.len());
             for (kind, mut top, idle) in open {
+                self.progress.tick();
                 let turn = match self.turn(&kind, &mut top, holder).await {
                     Ok(Turn::Idle) if idle == MAX_IDLE_TURNS => Err(PumpError::Contended),
                     turn => turn,

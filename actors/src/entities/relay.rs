@@ -18,12 +18,17 @@ use tokio::{
 };
 
 use super::{holding::Holding, metrics::RelayMetrics, pump::Pump};
-use crate::platform::ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError};
+use crate::{
+    platform::ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError},
+    supervise::{ChildSpec, Progress, Spawner},
+};
 
 /// Name of the lease.
 const LEASE: &str = "relay";
 /// How long a stop waits for the append that is under way and for the lease to be given back.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// A turn of one kind asks log and bus a few times, each within a timeout of a few seconds: longer is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The first pause after the log was away; it doubles up to the poll interval.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
@@ -68,6 +73,21 @@ pub struct RelayArgs<B, L, S> {
     pub metrics: RelayMetrics,
     /// The other end is with whoever wakes and asks.
     pub handle: RelayHandle,
+}
+
+impl<B: Bus, L: ChangeLog, S: Leases> RelayArgs<B, L, S> {
+    /// The relay as a permanent child of a supervisor.
+    #[must_use]
+    pub fn child(self) -> ChildSpec {
+        let factory = move |spawner: Spawner| {
+            let (args, relay) = (self.clone(), Relay { progress: spawner.progress, ports: PhantomData });
+            async move {
+                let (actor, _) = Actor::spawn_linked(None, relay, args, spawner.supervisor).await?;
+                Ok(actor.get_cell())
+            }
+        };
+        ChildSpec::new(LEASE, factory).stuck_after(STUCK_AFTER)
+    }
 }
 
 impl<B, L, S> Clone for RelayArgs<B, L, S> {
@@ -149,14 +169,18 @@ pub struct RelayStatus {
 }
 
 /// The actor. Permanent: its supervisor starts it again with the same arguments.
-pub struct Relay<B, L, S>(PhantomData<Ports<B, L, S>>);
+pub struct Relay<B, L, S> {
+    /// Shows its supervisor that it is not stuck.
+    progress: Progress,
+    ports: PhantomData<Ports<B, L, S>>,
+}
 
 /// Only names the types: the actor itself holds nothing.
 type Ports<B, L, S> = fn() -> (B, L, S);
 
 impl<B, L, S> Default for Relay<B, L, S> {
     fn default() -> Self {
-        Self(PhantomData)
+        Self { progress: Progress::default(), ports: PhantomData }
     }
 }
 
@@ -190,7 +214,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Actor for Relay<B, L, S> {
         args: Self::Arguments,
     ) -> Result<RelayState, ActorProcessingErr> {
         let (stop, stopped) = watch::channel(false);
-        let work = tokio::spawn(Worker::new(args, stopped).work());
+        let work = tokio::spawn(Worker::new(args, self.progress.clone(), stopped).work());
         let task = tokio::spawn(async move {
             let _work = AbortOnDrop(work.abort_handle());
             let cause = work.await.err().map_or_else(|| "it returned".to_owned(), |e| e.to_string());
@@ -229,6 +253,7 @@ impl Drop for AbortOnDrop {
 /// The loop behind the actor.
 struct Worker<B, L, S> {
     args: RelayArgs<B, L, S>,
+    progress: Progress,
     pump: Pump<B, L>,
     holding: Holding,
     stopped: watch::Receiver<bool>,
@@ -241,12 +266,13 @@ struct Worker<B, L, S> {
 }
 
 impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
-    fn new(args: RelayArgs<B, L, S>, stopped: watch::Receiver<bool>) -> Self {
+    fn new(args: RelayArgs<B, L, S>, progress: Progress, stopped: watch::Receiver<bool>) -> Self {
         let RelayArgs { config, bus, log, metrics, .. } = args.clone();
         let holding = Holding::new(LEASE, config.lease_ttl);
         Self {
-            pump: Pump::new(bus, log, config, metrics),
+            pump: Pump::new(bus, log, config, metrics, progress.clone()),
             args,
+            progress,
             holding,
             stopped,
             behind_since: None,
@@ -291,6 +317,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
 
     /// What there is to do now. Answers when a kind that failed is due.
     async fn round(&mut self) -> Result<Option<Instant>, StoreError> {
+        let _busy = self.progress.work();
         let kept = self.holding.keep(self.args.leases.as_ref()).await;
         let held = self.holding.is_held();
         self.args.metrics.holder.set(i64::from(held));

@@ -10,6 +10,7 @@ use super::{BusMetrics, MemoryBus, RedisBus};
 
 /// The bus of this process.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one per process")]
 pub enum AnyBus {
     /// One node.
     Memory(MemoryBus),

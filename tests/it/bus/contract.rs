@@ -142,7 +142,6 @@ async fn history_is_bounded_by_bytes<K: Kit>() {
     let world = K::start(HistoryLimits { bytes: 4096, ..HistoryLimits::default() }).await;
     let bus = &world.bus;
     bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
-    let thousand = |offset| Publication { data: vec![b'x'; 1000].into(), ..publication(offset) };
     for offset in 1..=9 {
         append(bus, "e1", &[thousand(offset)]).await;
     }
@@ -155,18 +154,24 @@ async fn history_is_bounded_by_bytes<K: Kit>() {
 }
 
 async fn history_is_bounded_by_age<K: Kit>() {
-    let world = K::start(HistoryLimits { age: Duration::from_millis(200), ..HistoryLimits::default() }).await;
+    let limits = HistoryLimits { age: Duration::from_millis(200), bytes: 4096, ..HistoryLimits::default() };
+    let world = K::start(limits).await;
     let bus = &world.bus;
     bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
-    append(bus, "e1", &run(1..=3)).await;
+    append(bus, "e1", &[1, 2, 3].map(thousand)).await;
     assert_eq!(history(bus).await, [1, 2, 3]);
     eventually("the history is too old", || async { history(bus).await.is_empty() }).await;
     let slice = bus.read(&stream(), 2, ALL).await.expect("read").expect("the position outlives it");
     assert!(slice.position == at("e1", 3) && !slice.complete);
     let top = bus.read(&stream(), 3, ALL).await.expect("read").expect("known");
     assert!(top.complete, "who has all has lost nothing");
-    assert_eq!(append(bus, "e1", &run(4..=4)).await, Appended::Accepted { top: 4 });
-    assert_eq!(history(bus).await, [4]);
+    assert_eq!(append(bus, "e1", &[4, 5, 6].map(thousand)).await, Appended::Accepted { top: 6 });
+    assert_eq!(history(bus).await, [4, 5, 6], "what was too old counts no more");
+}
+
+/// A publication of a thousand bytes and a little.
+fn thousand(offset: u64) -> Publication {
+    Publication { data: vec![b'x'; 1000].into(), ..publication(offset) }
 }
 
 async fn a_long_run_goes_whole<K: Kit>() {
@@ -298,4 +303,38 @@ async fn rubbish_in_redis_is_cut_off_and_counted() {
     assert_eq!(bus.metrics().malformed.get(), 1);
     let after = bus.read(&stream(), 3, ALL).await.expect("read").expect("known");
     assert!(after.complete, "the line behind it moves on");
+}
+
+#[tokio::test]
+async fn subscribed_means_that_the_server_has_taken_it() {
+    let World { bus: near, server, .. } = started::<InRedis>().await;
+    let server = server.expect("a server");
+    let (proxy, url) = server.proxy().await;
+    let (far, mut events) = hub(&url, HistoryLimits::default()).await;
+    proxy.delay(Duration::from_millis(20));
+    for offset in 1..=5 {
+        far.subscribe(&stream()).await.expect("subscribed");
+        append(&near, "e1", &run(offset..=offset)).await;
+        assert_eq!(next_run(&mut events).await.2, run(offset..=offset));
+        far.unsubscribe(&stream()).await.expect("unsubscribed");
+    }
+}
+
+#[tokio::test]
+async fn every_new_connection_is_told() {
+    let World { server, .. } = started::<InRedis>().await;
+    let server = server.expect("a server");
+    let (proxy, url) = server.proxy().await;
+    let (bus, mut events) = hub(&url, HistoryLimits::default()).await;
+    for connection in 1..=4 {
+        let event = timeout(patience(), events.recv()).await.expect("an event");
+        assert!(matches!(event, Some(BusEvent::Lost)), "{event:?}");
+        assert_eq!(bus.metrics().connections.get(), connection);
+        // An error is a wish that stands.
+        proxy.cut();
+        let _ = bus.subscribe(&stream()).await;
+    }
+    eventually("connected", || async { bus.position(&stream()).await.is_ok() }).await;
+    append(&bus, "e1", &run(1..=1)).await;
+    assert_eq!(next_run(&mut events).await.2, run(1..=1));
 }

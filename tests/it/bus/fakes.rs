@@ -133,13 +133,13 @@ impl FakeLog {
         &self,
         of: &Kind,
         place: impl Fn(&Change) -> u64,
-        only: Option<&EntityId>,
+        only: Option<&IdKey>,
         after: u64,
         limit: ReadLimit,
     ) -> Option<LogSlice> {
         let kinds = self.0.kinds.lock().unwrap();
         let log = kinds.get(of)?;
-        let mine = |c: &&Change| only.is_none_or(|id| *id == c.id);
+        let mine = |c: &&Change| only.is_none_or(|key| *key == IdKey::of(&c.id));
         let top = match only {
             None => log.top,
             Some(_) => log.changes.iter().filter(mine).map(&place).max().unwrap_or(0),
@@ -208,8 +208,7 @@ impl ChangeLog for FakeLog {
         limit: ReadLimit,
     ) -> Result<Option<LogSlice>, StoreError> {
         self.called()?;
-        let id = key.id().expect("the fakes' ids are plain");
-        Ok(self.slice(kind, |c| c.revision, Some(&id), after, limit))
+        Ok(self.slice(kind, |c| c.revision, Some(key), after, limit))
     }
 
     async fn renew_epoch(&self, kind: &Kind, old: &Epoch) -> Result<Option<Position>, StoreError> {

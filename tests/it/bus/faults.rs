@@ -142,7 +142,7 @@ async fn cut_while_publishing_and_subscribing() {
         let _ = timeout(Duration::from_millis(60), scene.follower.comes_to(top)).await;
     }
     scene.is_whole().await;
-    assert!(scene.far.metrics().connections.get() > 3, "it was really cut");
+    assert!(scene.far.metrics().connections.get() > 1, "it was really cut");
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ impl<B: Bus> Walk<B> {
             return self.heal().await;
         }
         let new: Vec<_> = publications.into_iter().filter(|p| p.offset >= next).collect();
-        self.take(new, false);
+        self.take(&new, false);
     }
 
     async fn compare(&mut self) {
@@ -128,7 +128,7 @@ impl<B: Bus> Walk<B> {
     async fn heal(&mut self) {
         match since(self.bus.as_ref(), &self.log, &self.stream, &self.position, LIMIT).await {
             Ok(Recovered::Complete { publications, position }) => {
-                self.take(publications, true);
+                self.take(&publications, true);
                 assert_eq!(position, self.position, "complete up to what it says");
             }
             Ok(Recovered::Unrecoverable { position, .. }) => {
@@ -140,11 +140,11 @@ impl<B: Bus> Walk<B> {
         }
     }
 
-    fn take(&mut self, publications: Vec<Publication>, healed: bool) {
+    fn take(&mut self, publications: &[Publication], healed: bool) {
         if publications.is_empty() {
             return;
         }
-        for publication in &publications {
+        for publication in publications {
             assert_eq!(publication.offset, self.position.offset + 1, "a hole or a double");
             self.position.offset += 1;
         }

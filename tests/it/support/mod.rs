@@ -1,5 +1,5 @@
 //! What every room's tests share: patience, servers and broken networks.
-#![allow(unreachable_pub, dead_code, reason = "shared by rooms that come and go, and a test binary has no outside")]
+#![allow(dead_code, reason = "shared by rooms that come and go")]
 
 pub mod eventually;
 pub mod front;
