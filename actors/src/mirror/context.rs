@@ -28,6 +28,8 @@ pub(super) struct Context<S, L, C> {
     pub(super) handle: LinkHandle,
     /// Bytes of frames between the socket and the commit.
     pub(super) budget: Arc<Semaphore>,
+    /// One permit: whoever has it may have a socket. Taken back means that the socket is really gone.
+    pub(super) place: Arc<Semaphore>,
 }
 
 /// What came of fetching one object.

@@ -247,6 +247,9 @@ impl Leases for Node {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return away();
+        }
         let mut held = self.leases.held.lock().unwrap();
         if held.1 == lease.term && held.0.is_some_and(|(node, _)| node == self.number) {
             held.0 = None;
