@@ -1,3 +1,6 @@
 //! The endpoints of channels, and the bus between nodes.
 
 pub mod bus;
+mod endpoint;
+
+pub use endpoint::{Endpoint, router};

@@ -26,9 +26,9 @@ use super::{
     session::{Hub, Incoming, Offered, Session, SessionId, run},
     topics::TopicsMessage,
 };
-use crate::platform::{
-    Slot,
-    ports::{Bus, ChangeLog},
+use crate::{
+    platform::ports::{Bus, ChangeLog},
+    supervise::{Progress, Slot},
 };
 
 /// Batches that may wait for one shard: enough to keep it busy, little enough that a stuck one is noticed at once.
@@ -125,7 +125,7 @@ impl Shards {
     #[must_use]
     pub fn accept(&self, incoming: Incoming) -> bool {
         let index = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
-        self.all[index].slot.cast(ShardMessage::Accept(incoming))
+        self.all[index].slot.cast(ShardMessage::Accept(incoming)).is_ok()
     }
 
     /// Closes every session of the node, spread over the time. Answers how many there were.
@@ -144,7 +144,7 @@ impl ShardHandle {
         match timeout(PATIENCE, Arc::clone(&self.credit).acquire_owned()).await {
             Ok(Ok(permit)) => {
                 metrics.shard_backlog.inc();
-                if !self.slot.cast(ShardMessage::Deliver(batch, permit)) {
+                if self.slot.cast(ShardMessage::Deliver(batch, permit)).is_err() {
                     metrics.shard_backlog.dec();
                 }
             }
@@ -168,12 +168,15 @@ pub struct ShardArgs<B, L> {
     pub index: usize,
     /// What its sessions need.
     pub hub: Arc<Hub<B, L>>,
+    /// What it shows its supervisor.
+    pub progress: Progress,
 }
 
 /// What a shard owns.
 pub struct ShardState<B, L> {
     index: usize,
     hub: Arc<Hub<B, L>>,
+    progress: Progress,
     channels: HashMap<Arc<str>, HashMap<SessionId, Arc<Session>>>,
     sessions: HashMap<SessionId, Arc<Session>>,
     tasks: JoinSet<()>,
@@ -192,12 +195,13 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         myself: ActorRef<ShardMessage>,
         args: ShardArgs<B, L>,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let ShardArgs { index, hub } = args;
+        let ShardArgs { index, hub, progress } = args;
         let slot = &hub.shards.get(index).ok_or("no such shard")?.slot;
-        slot.fill(myself);
+        slot.fill(myself, progress.clone());
         Ok(ShardState {
             index,
             hub,
+            progress,
             channels: HashMap::new(),
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
@@ -211,6 +215,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         message: ShardMessage,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        // The end of a session does not come through the slot.
+        let own = matches!(message, ShardMessage::Ended(_));
+        let _busy = if own { state.progress.work() } else { state.progress.begin() };
         match message {
             ShardMessage::Accept(incoming) => state.accept(&myself, incoming),
             ShardMessage::Join { channel, session: Member(session), reply } => {

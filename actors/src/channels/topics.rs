@@ -16,9 +16,9 @@ use dzvin_protocols::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::{Delivery, Limits, Metrics, ShardMessage, Shards};
-use crate::platform::{
-    Slot,
-    ports::{Bus, BusEvent, ChangeLog},
+use crate::{
+    platform::ports::{Bus, BusEvent, ChangeLog},
+    supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
 use stream::Stream;
@@ -94,6 +94,8 @@ pub struct TopicsArgs<B, L> {
     pub limits: Limits,
     /// What is counted.
     pub metrics: Metrics,
+    /// What they show their supervisor.
+    pub progress: Progress,
 }
 
 /// What topics know.
@@ -112,12 +114,12 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         myself: ActorRef<TopicsMessage>,
         args: TopicsArgs<B, L>,
     ) -> Result<Self::State, ActorProcessingErr> {
-        args.slot.fill(myself.clone());
+        args.slot.fill(myself.clone(), args.progress.clone());
         args.metrics.streams.set(0);
         myself.send_interval(args.limits.check, || TopicsMessage::Check);
         // A life before this one may have left subscribers.
         for index in 0..args.shards.count() {
-            let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce));
+            let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());
         }
         Ok(TopicsState { args, streams: HashMap::new() })
     }
@@ -128,6 +130,9 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         message: TopicsMessage,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
+        // Ticks and readings do not come through the slot.
+        let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..));
+        let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
             TopicsMessage::Attach { channel, parsed, shard, reply } => match kind_of(&parsed) {
                 Some(kind) => state.attach(&myself, kind, channel, shard, Some(reply)),

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use dzvin_protocols::{
-    channels::{EntityKey, Position, Publication},
+    channels::{IdKey, Position, Publication},
     entities::Change,
     platform::{Kind, StreamName},
 };
@@ -120,7 +120,7 @@ pub async fn since<B: Bus, L: ChangeLog>(
 pub async fn entity_since<L: ChangeLog>(
     log: &L,
     kind: &Kind,
-    key: &EntityKey,
+    key: &IdKey,
     after: &Position,
     limit: ReadLimit,
 ) -> Result<Recovered, HistoryError> {
@@ -178,7 +178,7 @@ async fn behind<L: ChangeLog>(
 struct LogWalk<'a, L> {
     log: &'a L,
     kind: &'a Kind,
-    key: Option<&'a EntityKey>,
+    key: Option<&'a IdKey>,
 }
 
 impl<L: ChangeLog> LogWalk<'_, L> {

@@ -2,6 +2,3 @@
 
 pub mod metrics;
 pub mod ports;
-mod slot;
-
-pub use slot::{CallError, Slot};

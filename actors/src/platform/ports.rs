@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{EntityKey, Epoch, Position, Publication},
+    channels::{Epoch, IdKey, Position, Publication},
     entities::Change,
     mirror::{MirrorBatch, Quarantined, VersionedDoc},
     platform::{EntityId, Kind, StreamName},
@@ -164,7 +164,7 @@ pub trait ChangeLog: Send + Sync + 'static {
     fn read_entity(
         &self,
         kind: &Kind,
-        key: &EntityKey,
+        key: &IdKey,
         after: u64,
         limit: ReadLimit,
     ) -> impl Answer<Result<Option<LogSlice>, StoreError>>;

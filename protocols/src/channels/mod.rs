@@ -6,6 +6,6 @@ mod position;
 mod publication;
 pub mod websocket;
 
-pub use names::{Channel, ChannelError, EntityKey, MAX_CHANNEL};
+pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Publication, PublicationError};

@@ -1,53 +1,64 @@
-//! Names of channels: which stream a name leads to, and the name of each entity's own channel.
+//! Names of channels: which belong to the hub, which to the application, and how an entity's id is spelled in one.
 //!
-//! Invariant: every name made here is legal in both client protocols (no colon, `[A-Za-z0-9_\-=.]`) and reads back.
+//! The alphabet is what both client protocols allow: no colon, no space. The hub's names begin with a reserved word and a
+//! dot; a name that begins so and is not one of ours is refused, never handed to the application.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
 use crate::platform::{EntityId, Kind};
 
-/// Longest channel name, as both protocols' clients know it.
+/// Longest channel name: the default limit of the Centrifuge protocol's servers.
 pub const MAX_CHANNEL: usize = 255;
-/// Longest id that stands in a name as it is.
-const MAX_PLAIN_ID: usize = 100;
-/// Marks a key that is a hash; it is legal in both protocols and never part of a plain id.
-const HASH_MARK: char = '=';
-const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Longest id that stands in a channel as it is.
+pub const MAX_PLAIN_KEY: usize = 100;
+/// Words before the first dot that no application channel may begin with.
+pub const RESERVED: [&str; 5] = ["entities", "entity", "query", "calls", "inbox"];
 
-/// A name that is no channel's.
+/// Marks a key that is a hash; a plain id that looks like one is hashed itself, so two ids never share a key.
+const HASHED: &str = "h_";
+/// base64url of 32 bytes without padding.
+const HASH_LEN: usize = 43;
+
+/// A name that is no channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
-    /// Empty, above [`MAX_CHANNEL`] bytes, or with characters that a name must not have.
-    #[error("a channel name is 1 to {MAX_CHANNEL} printable ascii characters")]
-    Form,
-    /// It begins like a reserved name and is none.
-    #[error("the name is reserved")]
+    /// Empty, above [`MAX_CHANNEL`] bytes, or with characters outside `[A-Za-z0-9_=@,.;-]`.
+    #[error("a channel name is 1 to {MAX_CHANNEL} characters of A-Z a-z 0-9 _ - = @ , . ;")]
+    Malformed,
+    /// It begins with a reserved word and names nothing that exists.
+    #[error("channel names of this prefix are reserved")]
     Reserved,
 }
 
-/// An entity within a channel's name: its id where `[A-Za-z0-9_-]{1,100}`, else `=` and the base64url of its SHA-256.
+/// How an entity's id is spelled in a channel name: itself when it is `[A-Za-z0-9_-]{1,100}`, else a hash of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct EntityKey(Arc<str>);
+pub struct IdKey(Arc<str>);
 
-impl EntityKey {
+impl IdKey {
     /// The key of an id.
     #[must_use]
     pub fn of(id: &EntityId) -> Self {
-        if is_plain(id.as_str()) { Self(id.as_str().into()) } else { Self(hashed(id.as_str()).into()) }
+        if is_plain(id.as_str()) { Self(id.as_str().into()) } else { Self(hash(id.as_str()).into()) }
     }
 
-    /// Reads a key.
-    fn parse(text: &str) -> Option<Self> {
-        let hash = text.strip_prefix(HASH_MARK).is_some_and(|hash| hash.len() == 43 && is_plain(hash));
-        (hash || is_plain(text)).then(|| Self(text.into()))
-    }
-
-    /// The id itself, where the key is not a hash.
+    /// Reads a key out of a channel name.
     #[must_use]
-    pub fn plain(&self) -> Option<EntityId> {
-        if self.0.starts_with(HASH_MARK) { None } else { EntityId::new(&self.0).ok() }
+    pub fn parse(text: &str) -> Option<Self> {
+        (is_plain(text) || is_hash(text)).then(|| Self(text.into()))
+    }
+
+    /// The id, when the key is the id; a hashed one has to be looked up.
+    #[must_use]
+    pub fn id(&self) -> Option<EntityId> {
+        if self.is_hashed() { None } else { EntityId::new(&self.0).ok() }
+    }
+
+    /// Whether the id is hidden behind a hash.
+    #[must_use]
+    pub fn is_hashed(&self) -> bool {
+        is_hash(&self.0)
     }
 
     /// The key as text.
@@ -57,69 +68,81 @@ impl EntityKey {
     }
 }
 
-/// What a channel's name leads to.
+fn word(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+fn is_plain(text: &str) -> bool {
+    (1..=MAX_PLAIN_KEY).contains(&text.len()) && word(text) && !is_hash(text)
+}
+
+fn is_hash(text: &str) -> bool {
+    text.strip_prefix(HASHED).is_some_and(|rest| rest.len() == HASH_LEN && word(rest))
+}
+
+fn hash(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::with_capacity(HASHED.len() + HASH_LEN);
+    out.push_str(HASHED);
+    for three in Sha256::digest(text.as_bytes()).chunks(3) {
+        let bits = three.iter().fold(0u32, |bits, b| bits << 8 | u32::from(*b)) << (8 * (3 - three.len()));
+        for digit in 0..=three.len() {
+            out.push(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] as char);
+        }
+    }
+    out
+}
+
+/// A channel by what it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// `entities.{kind}`: every change of a kind; its offsets are the kind's.
+    /// `entities.{kind}`: every change of a kind; offsets are the kind's.
     Entities(Kind),
-    /// `entity.{kind}.{key}`: one entity; its offsets are the revisions.
-    Entity(Kind, EntityKey),
+    /// `entity.{kind}.{key}`: one entity; offsets are its revisions.
+    Entity(Kind, IdKey),
     /// Anything else belongs to the application.
     Application(Arc<str>),
 }
 
-/// Prefixes that no application channel may have.
-const RESERVED: [&str; 5] = ["entities.", "entity.", "query.", "calls.", "inbox."];
-
 impl Channel {
-    /// Reads a name.
+    /// Reads a name as it stands on the Centrifuge wire.
     ///
     /// # Errors
-    /// [`ChannelError`] when it is no channel's.
+    /// [`ChannelError`] when it is no name, or a reserved one that names nothing.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
-        if name.is_empty() || name.len() > MAX_CHANNEL || !name.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(ChannelError::Form);
+        let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-=@,.;".contains(&b);
+        if name.is_empty() || name.len() > MAX_CHANNEL || !name.bytes().all(legal) {
+            return Err(ChannelError::Malformed);
         }
-        if let Some(kind) = name.strip_prefix("entities.") {
-            return Kind::new(kind).map(Self::Entities).map_err(|_| ChannelError::Reserved);
+        let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+        if !RESERVED.contains(&first) {
+            return Ok(Self::Application(name.into()));
         }
-        if let Some((kind, key)) = name.strip_prefix("entity.").and_then(|rest| rest.split_once('.')) {
-            let kind = Kind::new(kind).map_err(|_| ChannelError::Reserved)?;
-            return EntityKey::parse(key).map(|key| Self::Entity(kind, key)).ok_or(ChannelError::Reserved);
-        }
-        if RESERVED.iter().any(|prefix| name.starts_with(prefix)) {
-            return Err(ChannelError::Reserved);
-        }
-        Ok(Self::Application(name.into()))
+        let ours = match first {
+            "entities" => Kind::new(rest).ok().map(Self::Entities),
+            "entity" => rest
+                .split_once('.')
+                .and_then(|(kind, key)| Some(Self::Entity(Kind::new(kind).ok()?, IdKey::parse(key)?))),
+            _ => None,
+        };
+        ours.ok_or(ChannelError::Reserved)
     }
 
-    /// The name of an entity's own channel.
+    /// The channel of one entity.
     #[must_use]
-    pub fn entity_name(kind: &Kind, id: &EntityId) -> String {
-        if is_plain(id.as_str()) {
-            format!("entity.{kind}.{id}")
-        } else {
-            format!("entity.{kind}.{}", hashed(id.as_str()))
-        }
+    pub fn of_entity(kind: &Kind, id: &EntityId) -> Self {
+        Self::Entity(kind.clone(), IdKey::of(id))
     }
 }
 
-fn is_plain(id: &str) -> bool {
-    (1..=MAX_PLAIN_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-fn hashed(id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    let mut out = String::with_capacity(44);
-    out.push(HASH_MARK);
-    for chunk in digest.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..=chunk.len() {
-            let six = (word >> (18 - 6 * place)) & 0x3f;
-            out.push(char::from(BASE64_URL[six as usize]));
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entities(kind) => write!(f, "entities.{kind}"),
+            Self::Entity(kind, key) => write!(f, "entity.{kind}.{}", key.as_str()),
+            Self::Application(name) => f.write_str(name),
         }
     }
-    out
 }
 
 #[cfg(test)]
@@ -128,44 +151,64 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn names_lead_to_streams() {
-        let kind = Kind::new("registry-object").expect("kind");
-        assert_eq!(Channel::parse("entities.registry-object"), Ok(Channel::Entities(kind.clone())));
-        let id = EntityId::new("66f0c0ffee").expect("id");
-        assert_eq!(Channel::parse("entity.registry-object.66f0c0ffee"), Ok(Channel::Entity(kind, EntityKey::of(&id))));
-        assert_eq!(Channel::parse("chat.1"), Ok(Channel::Application("chat.1".into())));
-        for bad in [
-            "entities.",
-            "entities.A",
-            "entity.x",
-            "entity.x.",
-            "entity.x.a b",
-            "entity.x.a.b",
-            "entity.x.=short",
-            "inbox.1",
-            "query.7",
-        ] {
-            assert!(Channel::parse(bad).is_err(), "{bad}");
-        }
-        for bad in ["", "канал", "a\nb", &"x".repeat(256)] {
-            assert_eq!(Channel::parse(bad), Err(ChannelError::Form), "{bad}");
-        }
+    fn id(text: &str) -> EntityId {
+        EntityId::new(text).expect("id")
     }
 
     #[test]
-    fn a_hash_is_the_base64url_of_sha256() {
-        // The digest of "abc" in FIPS 180-2, appendix B.1, written in base64url.
-        assert_eq!(hashed("abc"), "=ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0");
+    fn an_id_outside_the_alphabet_is_hashed() {
+        assert_eq!(IdKey::of(&id("66f0c0ffee66f0c0ffee0001")).as_str(), "66f0c0ffee66f0c0ffee0001");
+        // sha256 of "a.b", by another implementation.
+        assert_eq!(IdKey::of(&id("a.b")).as_str(), "h_LnM23I66h-9HLfVow1SCq_JXXcPl6sDFxiuP-urCyTQ");
+        assert_eq!(IdKey::of(&id("a.b")).id(), None);
+        assert!(IdKey::of(&id(&"x".repeat(101))).is_hashed());
+    }
+
+    #[test]
+    fn an_id_that_looks_like_a_hash_does_not_pass_for_one() {
+        let fake = IdKey::of(&id("a.b"));
+        let other = IdKey::of(&id(fake.as_str()));
+        assert!(other.is_hashed() && other != fake);
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        let kind = Kind::new("procedure").expect("kind");
+        assert_eq!(Channel::parse("entities.procedure"), Ok(Channel::Entities(kind.clone())));
+        assert_eq!(Channel::parse("entity.procedure.a_1"), Ok(Channel::of_entity(&kind, &id("a_1"))));
+        for application in ["chat", "private-x", "entitiesx.y", "chat.entities.procedure", "a;b,c@d=e"] {
+            assert_eq!(Channel::parse(application), Ok(Channel::Application(application.into())));
+        }
+        for reserved in [
+            "entities",
+            "entities.",
+            "entities.P",
+            "entities.a.b",
+            "entity.a",
+            "entity.a.",
+            "entity.a.b.c",
+            "inbox.olha",
+            "query",
+        ] {
+            assert_eq!(Channel::parse(reserved), Err(ChannelError::Reserved), "{reserved}");
+        }
+        for bad in ["", "a:b", "a b", "дзвін", "a\n", &"x".repeat(256)] {
+            assert_eq!(Channel::parse(bad), Err(ChannelError::Malformed), "{bad:?}");
+        }
     }
 
     proptest! {
         #[test]
-        fn every_entity_has_a_channel_that_reads_back(id in "[^\\p{Cc}]{1,60}") {
-            let (kind, id) = (Kind::new("procedure").unwrap(), EntityId::new(&id).unwrap());
-            let name = Channel::entity_name(&kind, &id);
-            prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=.".contains(&b)));
-            prop_assert_eq!(Channel::parse(&name), Ok(Channel::Entity(kind, EntityKey::of(&id))));
+        fn the_channel_of_any_entity_reads_back(kind in "[a-z][a-z0-9-]{0,40}", text in "[^\\p{Cc}]{1,60}") {
+            let channel = Channel::of_entity(&Kind::new(&kind).unwrap(), &id(&text));
+            prop_assert_eq!(Channel::parse(&channel.to_string()), Ok(channel));
+        }
+
+        #[test]
+        fn what_is_read_is_written_the_same(name in "(entities|entity|x)?[.]?[ -~]{0,40}") {
+            if let Ok(channel) = Channel::parse(&name) {
+                prop_assert_eq!(channel.to_string(), name);
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{Delivery, Limits, Metrics, What, outbox::Outbox, shard::Shards, topics::TopicsMessage};
-use crate::platform::{Slot, ports::Authenticator};
+use crate::{platform::ports::Authenticator, supervise::Slot};
 
 pub(super) use task::run;
 

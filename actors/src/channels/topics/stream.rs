@@ -77,7 +77,7 @@ impl Stream {
         }
         if self.wanted.len() > batch.len() {
             for publication in fresh {
-                let channel = Channel::entity_name(&self.kind, &publication.id);
+                let channel = Channel::of_entity(&self.kind, &publication.id).to_string();
                 let Some((channel, shards)) = self.wanted.get_key_value(channel.as_str()) else { continue };
                 let items = Arc::new([item(channel, publication, publication.revision)]);
                 batch.push((

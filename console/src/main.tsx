@@ -1,0 +1,20 @@
+// The entry: takes the token out of the address bar before anything else, then mounts the page.
+import { createRoot } from 'react-dom/client';
+import { storeToken, takeFromAddressBar } from './api/token';
+import { LangProvider } from './i18n/useLang';
+import './styles/base.css';
+import './styles/board.css';
+import './styles/panel.css';
+import { App } from './ui/App';
+import { Boundary } from './ui/Boundary';
+
+const given = takeFromAddressBar();
+if (given) storeToken(given);
+
+createRoot(document.getElementById('root')!).render(
+  <LangProvider>
+    <Boundary>
+      <App />
+    </Boundary>
+  </LangProvider>,
+);

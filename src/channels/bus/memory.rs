@@ -1,0 +1,252 @@
+//! The bus of a single node: a ring per stream.
+//!
+//! Invariants: one lock guards rings, subscriptions and the order of events, and is never held across an await; an
+//! append never waits for the receiver of events: what does not fit its queue is replaced by one `Lost`, sent as soon
+//! as there is room, after everything that it stands for.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, ReadLimit, Slice};
+use dzvin_protocols::{
+    channels::{Epoch, Position, Publication},
+    platform::StreamName,
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{BusMetrics, HistoryLimits, check_run};
+
+/// Most streams that are remembered. Durable streams are as few as kinds; the rest is for the application, whose empty
+/// streams give way first.
+const MAX_STREAMS: usize = 100_000;
+
+/// A bus that lives and dies with its process.
+#[derive(Debug)]
+pub struct MemoryBus {
+    limits: HistoryLimits,
+    state: Mutex<State>,
+    events: Events,
+    metrics: BusMetrics,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rings: HashMap<StreamName, Ring>,
+    subscribed: HashSet<StreamName>,
+}
+
+#[derive(Debug)]
+struct Ring {
+    position: Position,
+    /// Publication and when it was appended; their offsets end at the position's.
+    entries: VecDeque<(Publication, Instant)>,
+    bytes: usize,
+}
+
+/// More streams than [`MAX_STREAMS`], all with history.
+#[derive(Debug, thiserror::Error)]
+#[error("the memory bus holds {MAX_STREAMS} streams already")]
+struct TooManyStreams;
+
+impl MemoryBus {
+    /// An empty bus. `events` is read by one receiver on this node.
+    #[must_use]
+    pub fn new(limits: HistoryLimits, events: mpsc::Sender<BusEvent>) -> Self {
+        let metrics = BusMetrics::default();
+        metrics.connected.set(1);
+        Self {
+            limits,
+            state: Mutex::default(),
+            events: Events { sender: events, owed: Arc::default(), metrics: metrics.clone() },
+            metrics,
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &BusMetrics {
+        &self.metrics
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held; if something did, the rings are still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append_now(&self, stream: &StreamName, epoch: &Epoch, run: &[Publication]) -> Appended {
+        let mut state = self.state();
+        let State { rings, subscribed } = &mut *state;
+        let Some(ring) = rings.get_mut(stream) else { return Appended::Gap { position: None } };
+        let top = ring.position.offset;
+        let Some(first) = run.first().map(|p| p.offset).or_else(|| top.checked_add(1)) else {
+            return Appended::Duplicate { top };
+        };
+        if ring.position.epoch != *epoch || first > top.saturating_add(1) {
+            return Appended::Gap { position: Some(ring.position.clone()) };
+        }
+        if first <= top {
+            return Appended::Duplicate { top };
+        }
+        let before = ring.bytes;
+        ring.extend(run, &self.limits);
+        let top = ring.position.offset;
+        self.metrics.appended.inc_by(run.len() as u64);
+        self.metrics.history_bytes.inc_by(gauge(ring.bytes) - gauge(before));
+        if !run.is_empty() && subscribed.contains(stream) {
+            let (stream, epoch, publications) = (stream.clone(), epoch.clone(), run.to_vec());
+            self.events.offer(BusEvent::Publications { stream, epoch, publications });
+        }
+        Appended::Accepted { top }
+    }
+
+    fn reset_now(&self, stream: &StreamName, position: &Position) -> Result<(), TooManyStreams> {
+        let mut state = self.state();
+        let State { rings, subscribed } = &mut *state;
+        match rings.get(stream) {
+            Some(ring) if ring.position.epoch == position.epoch && ring.position.offset >= position.offset => {
+                return Ok(());
+            }
+            Some(_) => {}
+            None if rings.len() < MAX_STREAMS => {}
+            None => {
+                rings.values_mut().for_each(|ring| ring.trim(&self.limits));
+                rings.retain(|name, ring| !ring.entries.is_empty() || subscribed.contains(name));
+                if rings.len() >= MAX_STREAMS {
+                    return Err(TooManyStreams);
+                }
+            }
+        }
+        let ring = Ring { position: position.clone(), entries: VecDeque::new(), bytes: 0 };
+        let before = rings.insert(stream.clone(), ring).map_or(0, |ring| ring.bytes);
+        self.metrics.history_bytes.dec_by(gauge(before));
+        self.metrics.streams.set(gauge(rings.len()));
+        if subscribed.contains(stream) {
+            self.events.offer(BusEvent::Lost);
+        }
+        Ok(())
+    }
+
+    fn read_now(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Option<Slice> {
+        let mut state = self.state();
+        let ring = state.rings.get_mut(stream)?;
+        let before = ring.bytes;
+        ring.trim(&self.limits);
+        self.metrics.history_bytes.dec_by(gauge(before) - gauge(ring.bytes));
+        Some(ring.slice(after, limit))
+    }
+}
+
+impl Bus for MemoryBus {
+    async fn append(&self, stream: &StreamName, epoch: &Epoch, run: &[Publication]) -> Result<Appended, BusError> {
+        check_run(run)?;
+        Ok(self.append_now(stream, epoch, run))
+    }
+
+    async fn reset(&self, stream: &StreamName, position: &Position) -> Result<(), BusError> {
+        self.reset_now(stream, position).map_err(|e| BusError { doing: "reset", source: Box::new(e) })
+    }
+
+    async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
+        Ok(self.state().rings.get(stream).map(|ring| ring.position.clone()))
+    }
+
+    async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
+        Ok(self.read_now(stream, after, limit))
+    }
+
+    async fn subscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        let mut state = self.state();
+        state.subscribed.insert(stream.clone());
+        self.metrics.subscriptions.set(gauge(state.subscribed.len()));
+        Ok(())
+    }
+
+    async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        let mut state = self.state();
+        state.subscribed.remove(stream);
+        self.metrics.subscriptions.set(gauge(state.subscribed.len()));
+        Ok(())
+    }
+}
+
+impl Ring {
+    fn extend(&mut self, run: &[Publication], limits: &HistoryLimits) {
+        let now = Instant::now();
+        for publication in run {
+            self.position.offset = publication.offset;
+            self.bytes += weight(publication);
+            self.entries.push_back((publication.clone(), now));
+        }
+        self.trim(limits);
+    }
+
+    fn trim(&mut self, limits: &HistoryLimits) {
+        let now = Instant::now();
+        while let Some((oldest, at)) = self.entries.front() {
+            let old = now.saturating_duration_since(*at) > limits.age;
+            if self.entries.len() <= limits.count && self.bytes <= limits.bytes && !old {
+                break;
+            }
+            self.bytes -= weight(oldest);
+            self.entries.pop_front();
+        }
+    }
+
+    fn slice(&self, after: u64, limit: ReadLimit) -> Slice {
+        // Offsets have no gaps, so the place in the ring is arithmetic.
+        let first = self.position.offset + 1 - self.entries.len() as u64;
+        let start = after.saturating_add(1);
+        let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len());
+        let mut room = limit.bytes;
+        let mut publications = Vec::new();
+        for (publication, _) in self.entries.range(skip..).take(limit.count.max(1)) {
+            if !publications.is_empty() && publication.data.len() > room {
+                break;
+            }
+            room = room.saturating_sub(publication.data.len());
+            publications.push(publication.clone());
+        }
+        Slice { position: self.position.clone(), publications, complete: start >= first }
+    }
+}
+
+/// The way to the receiver of events.
+#[derive(Debug)]
+struct Events {
+    sender: mpsc::Sender<BusEvent>,
+    /// A `Lost` is waiting for room; until it has it, events are dropped because it stands for them.
+    owed: Arc<Mutex<bool>>,
+    metrics: BusMetrics,
+}
+
+impl Events {
+    /// Called under the bus's lock, so that the order of events is the order of appends.
+    fn offer(&self, event: BusEvent) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *owed || !matches!(self.sender.try_send(event), Err(mpsc::error::TrySendError::Full(_))) {
+            return;
+        }
+        *owed = true;
+        self.metrics.lost.inc();
+        let (sender, debt) = (self.sender.clone(), Arc::clone(&self.owed));
+        tokio::spawn(async move {
+            let permit = sender.reserve().await;
+            // Cleared before it is sent: whatever is appended from here on is told by itself.
+            *debt.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            if let Ok(permit) = permit {
+                permit.send(BusEvent::Lost);
+            }
+        });
+    }
+}
+
+/// What a publication costs in a ring: its data and a little for the rest.
+fn weight(publication: &Publication) -> usize {
+    publication.data.len() + publication.id.as_str().len() + size_of::<(Publication, Instant)>()
+}
+
+fn gauge(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,45 @@
+//! What a bus counts.
+
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Counters and gauges of one bus; cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub struct BusMetrics {
+    /// 1 while commands can be sent.
+    pub connected: Gauge,
+    /// Connections made, the first included.
+    pub connections: Counter,
+    /// Connections that failed or were given up.
+    pub failures: Counter,
+    /// Publications appended by this node.
+    pub appended: Counter,
+    /// Times that events were replaced by `Lost`.
+    pub lost: Counter,
+    /// Streams known to this node's memory (memory bus only).
+    pub streams: Gauge,
+    /// Bytes of history in this node's memory (memory bus only).
+    pub history_bytes: Gauge,
+    /// Streams that this node is subscribed to.
+    pub subscriptions: Gauge,
+    /// Messages from the bus that were not in our form.
+    pub malformed: Counter,
+}
+
+impl BusMetrics {
+    /// Shows them under `bus_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("bus");
+        registry.register("connected", "1 while commands can be sent", self.connected.clone());
+        registry.register("connections", "Connections made, the first included", self.connections.clone());
+        registry.register("connection_failures", "Connections that failed or were given up", self.failures.clone());
+        registry.register("publications_appended", "Publications appended by this node", self.appended.clone());
+        registry.register("events_lost", "Times that events were replaced by a check of positions", self.lost.clone());
+        registry.register("streams", "Streams in this node's memory", self.streams.clone());
+        registry.register("history_bytes", "Bytes of history in this node's memory", self.history_bytes.clone());
+        registry.register("subscriptions", "Streams that this node is subscribed to", self.subscriptions.clone());
+        registry.register("malformed", "Messages from the bus that were not in our form", self.malformed.clone());
+    }
+}

@@ -1,0 +1,249 @@
+//! One life of the connection to Redis, and the task that begins the next.
+//!
+//! Two sockets, so that events do not wait behind a recovery's megabyte. The client library's own reconnection is not
+//! used: it retries resubscription once at most, holds commands while it waits, and never gives up a socket that
+//! stopped taking bytes. Here a life ends when a socket ends or a heartbeat fails, and everything is made anew.
+
+use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+
+use dzvin_actors::platform::ports::BusEvent;
+use fred::{
+    clients::Client,
+    error::{Error, ErrorKind},
+    interfaces::{ClientLike, EventInterface, LuaInterface, PubsubInterface},
+    types::{ConnectHandle, Key, Message, Value},
+};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Shared, wire};
+
+/// The first pause after a lost connection; it doubles up to the configured greatest.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// Channels in one SUBSCRIBE when all are asked for again.
+const SUBSCRIBE_CHUNK: usize = 512;
+
+/// A script and the name under which this server has it.
+#[derive(Debug)]
+pub(super) struct Script {
+    lua: &'static str,
+    sha: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) append: Script,
+    pub(super) read: Script,
+    pub(super) reset: Script,
+}
+
+/// A connection that was good when it was made.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) commands: Client,
+    pub(super) scripts: Scripts,
+    subscriber: Client,
+}
+
+/// The task that drives a socket; it ends with this.
+struct Socket(ConnectHandle);
+
+impl Socket {
+    async fn connect(client: &Client) -> Result<Self, Error> {
+        let mut ready = pin!(client.wait_for_connect());
+        // Polled once before the task starts: its answer cannot come before we listen.
+        let early = poll_fn(|cx| Poll::Ready(ready.as_mut().poll(cx))).await;
+        // Owned from here on: if connecting is given up, no task stays behind.
+        let socket = Self(client.connect());
+        if early.is_pending() {
+            ready.await?;
+        }
+        Ok(socket)
+    }
+
+    async fn ended(&mut self) -> Error {
+        match (&mut self.0).await {
+            Ok(Err(error)) => error,
+            _ => Error::new(ErrorKind::IO, "the connection ended"),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Link {
+    async fn open(shared: &Shared) -> Result<(Self, [Socket; 2]), Error> {
+        let builder = shared.config.builder();
+        let (commands, subscriber) = (builder.build()?, builder.build()?);
+        let sockets = tokio::try_join!(Socket::connect(&commands), Socket::connect(&subscriber))?;
+        let scripts = Scripts {
+            append: Script::load(&commands, include_str!("../lua/append.lua")).await?,
+            read: Script::load(&commands, include_str!("../lua/read.lua")).await?,
+            reset: Script::load(&commands, include_str!("../lua/reset.lua")).await?,
+        };
+        Ok((Self { commands, scripts, subscriber }, sockets.into()))
+    }
+
+    /// Runs a script, sending its text when the server has forgotten it.
+    pub(super) async fn eval(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, Error> {
+        // Keys and values are reference-counted: the copy for the second try is cheap.
+        match self.commands.evalsha(script.sha.as_str(), keys.clone(), args.clone()).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => self.commands.eval(script.lua, keys, args).await,
+            answer => answer,
+        }
+    }
+
+    /// Returns when the server has taken them: the library answers as soon as they are written, so a ping follows on
+    /// the same socket.
+    pub(super) async fn subscribe(&self, channels: Vec<String>) -> Result<(), Error> {
+        self.subscriber.subscribe(channels).await?;
+        self.subscriber.ping(None).await
+    }
+
+    pub(super) async fn unsubscribe(&self, channel: String) -> Result<(), Error> {
+        self.subscriber.unsubscribe(channel).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        tokio::try_join!(self.commands.ping::<()>(None), self.subscriber.ping::<()>(None)).map(drop)
+    }
+}
+
+impl Script {
+    async fn load(client: &Client, lua: &'static str) -> Result<Self, Error> {
+        Ok(Self { lua, sha: client.script_load(lua).await? })
+    }
+}
+
+/// Keeps a connection for as long as it is not aborted.
+pub(super) async fn keep(shared: Arc<Shared>, events: mpsc::Sender<BusEvent>) {
+    let _down = DownOnDrop(Arc::clone(&shared));
+    let mut pause = MIN_BACKOFF;
+    loop {
+        let opened = timeout(shared.config.connect_timeout, Link::open(&shared)).await;
+        let error = match opened.unwrap_or_else(|_| Err(too_slow())) {
+            Ok((link, sockets)) => {
+                let since = Instant::now();
+                let error = live(&shared, Arc::new(link), sockets, &events).await;
+                shared.set_link(None);
+                if since.elapsed() > shared.config.max_backoff {
+                    pause = MIN_BACKOFF;
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        shared.metrics.failures.inc();
+        tracing::warn!(error = &error as &dyn std::error::Error, "no connection to redis");
+        // Full jitter: nodes that lost the same Redis do not come back in one moment.
+        sleep(pause.mul_f64(rand::random())).await;
+        pause = (pause * 2).min(shared.config.max_backoff);
+    }
+}
+
+/// From a good connection to why it ended.
+async fn live(shared: &Arc<Shared>, link: Arc<Link>, sockets: [Socket; 2], events: &mpsc::Sender<BusEvent>) -> Error {
+    let messages = link.subscriber.message_rx();
+    // First shown, then resubscribed: a stream that is wanted meanwhile is either in the set below or asks by itself.
+    shared.set_link(Some(Arc::clone(&link)));
+    shared.metrics.connections.inc();
+    if let Err(error) = resubscribe(shared, &link).await {
+        return error;
+    }
+    tracing::info!("connected to redis");
+    let _reader = AbortOnDrop(tokio::spawn(tell(Arc::clone(shared), messages, events.clone())));
+    let [mut commands, mut subscriber] = sockets;
+    let beat = async {
+        loop {
+            sleep(shared.config.heartbeat).await;
+            if let Err(error) = link.ping().await {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        error = beat => error,
+        error = commands.ended() => error,
+        error = subscriber.ended() => error,
+    }
+}
+
+async fn resubscribe(shared: &Shared, link: &Link) -> Result<(), Error> {
+    let channels: Vec<_> = shared.subscribed().iter().map(|s| shared.config.channel(s)).collect();
+    for chunk in channels.chunks(SUBSCRIBE_CHUNK) {
+        link.subscribe(chunk.to_vec()).await?;
+    }
+    Ok(())
+}
+
+/// Hands events to this node. Waiting for it is safe: the library's buffer runs over meanwhile and says so.
+async fn tell(shared: Arc<Shared>, mut messages: broadcast::Receiver<Message>, events: mpsc::Sender<BusEvent>) {
+    let mut event = Some(BusEvent::Lost);
+    loop {
+        if matches!(event, Some(BusEvent::Lost)) {
+            shared.metrics.lost.inc();
+        }
+        if let Some(event) = event
+            && events.send(event).await.is_err()
+        {
+            return;
+        }
+        event = match messages.recv().await {
+            Ok(message) => heard(&shared, message),
+            Err(broadcast::error::RecvError::Lagged(messages)) => {
+                tracing::warn!(messages, "the reader of bus events lagged");
+                Some(BusEvent::Lost)
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+    }
+}
+
+/// What a message says; `None` when it is not for this node any more.
+fn heard(shared: &Shared, message: Message) -> Option<BusEvent> {
+    let stream = shared.config.stream(&message.channel)?;
+    if !shared.subscribed().contains(&stream) {
+        return None;
+    }
+    let body = message.value.into_bytes().unwrap_or_default();
+    Some(wire::event(stream, &body).unwrap_or_else(|error| {
+        shared.metrics.malformed.inc();
+        tracing::warn!(error = &error as &dyn std::error::Error, "a bus event is malformed");
+        BusEvent::Lost
+    }))
+}
+
+fn too_slow() -> Error {
+    Error::new(ErrorKind::Timeout, "connecting took too long")
+}
+
+impl Shared {
+    fn set_link(&self, link: Option<Arc<Link>>) {
+        self.metrics.connected.set(i64::from(link.is_some()));
+        self.link.send_replace(link);
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Whoever still holds the bus's parts sees that it is down.
+struct DownOnDrop(Arc<Shared>);
+
+impl Drop for DownOnDrop {
+    fn drop(&mut self) {
+        self.0.set_link(None);
+    }
+}

@@ -1,0 +1,244 @@
+//! The bus over Redis: what every node of a cluster shares.
+//!
+//! A stream is two keys and a channel under one hash tag, so that a cluster keeps them together:
+//! `{prefix:stream}:position` (hash: epoch, top, bytes), `{prefix:stream}:history` (list), `{prefix:stream}:events`.
+//! The history is a list and not a Redis stream: offsets have no gaps, so the place of an offset is arithmetic, and
+//! popping the oldest hands it back, which keeps the count of bytes exact. Every change is one Lua script, atomic with
+//! the event that tells it.
+//!
+//! Invariants: nothing waits for a lost connection (commands fail at once while there is none, and have a timeout
+//! while there is); every interruption after which events may be missing ends with `Lost`.
+//!
+//! Not here: Sentinel, Cluster, the epoch of application streams.
+
+mod config;
+mod link;
+mod wire;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, ReadLimit, Slice};
+use dzvin_protocols::{
+    channels::{Epoch, Position, Publication},
+    platform::StreamName,
+};
+use fred::{
+    interfaces::HashesInterface,
+    types::{Key, Value},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use self::link::Link;
+use super::{BusMetrics, check_run};
+
+pub use self::config::{RedisConfig, RedisConfigError};
+
+/// Most publications in one script call: far below the 8,000 values that Lua unpacks.
+const CHUNK_COUNT: usize = 128;
+/// Most bytes in one script call and so in one event, a single greater publication aside: 256 of these, which is what
+/// the client buffers for a reader that lags, are 16 MB.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Lua counts in doubles: offsets above this would lose their last digit.
+const MAX_OFFSET: u64 = 1 << 53;
+
+/// A bus shared by every node that is given the same Redis and prefix.
+#[derive(Debug)]
+pub struct RedisBus {
+    shared: Arc<Shared>,
+    keeper: JoinHandle<()>,
+}
+
+/// What the bus shares with the task that keeps its connection.
+#[derive(Debug)]
+struct Shared {
+    config: RedisConfig,
+    metrics: BusMetrics,
+    /// The connection while there is one.
+    link: watch::Sender<Option<Arc<Link>>>,
+    /// What this node wants to be told of, whether or not there is a connection.
+    subscribed: Mutex<HashSet<StreamName>>,
+}
+
+/// There is no connection now; one is being made.
+#[derive(Debug, thiserror::Error)]
+#[error("not connected to redis")]
+struct NotConnected;
+
+/// An offset that Lua cannot count.
+#[derive(Debug, thiserror::Error)]
+#[error("an offset above 2^53")]
+struct OffsetTooLarge;
+
+impl RedisBus {
+    /// Starts to connect, and goes on for as long as the bus lives. Needs a runtime. The receiver of `events` may be
+    /// slow: what it misses is replaced by `Lost`.
+    #[must_use]
+    pub fn new(config: RedisConfig, events: mpsc::Sender<BusEvent>) -> Self {
+        let shared = Arc::new(Shared {
+            config,
+            metrics: BusMetrics::default(),
+            link: watch::Sender::new(None),
+            subscribed: Mutex::default(),
+        });
+        let keeper = tokio::spawn(link::keep(Arc::clone(&shared), events));
+        Self { shared, keeper }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &BusMetrics {
+        &self.shared.metrics
+    }
+
+    /// True while commands can be sent.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.shared.link.borrow().is_some()
+    }
+
+    /// Returns once there is a connection; the caller sets the time limit.
+    pub async fn connected(&self) {
+        // The sender lives as long as we do: the wait cannot fail.
+        let _ = self.shared.link.subscribe().wait_for(Option::is_some).await;
+    }
+
+    fn link(&self, doing: &'static str) -> Result<Arc<Link>, BusError> {
+        let link = self.shared.link.borrow().clone();
+        link.ok_or_else(|| BusError { doing, source: Box::new(NotConnected) })
+    }
+
+    fn keys(&self, stream: &StreamName) -> Vec<Key> {
+        let tag = self.shared.config.tag(stream);
+        vec![format!("{tag}:position").into(), format!("{tag}:history").into()]
+    }
+
+    async fn append_chunk(
+        &self,
+        stream: &StreamName,
+        epoch: &Epoch,
+        first: u64,
+        chunk: &[Bytes],
+    ) -> Result<Appended, BusError> {
+        let (config, limits) = (&self.shared.config, &self.shared.config.limits);
+        let head = [
+            config.channel(stream).into(),
+            epoch.as_str().into(),
+            wire::number(first),
+            wire::number(limits.count as u64),
+            wire::number(limits.bytes as u64),
+            wire::millis(limits.age),
+            wire::millis(config.keep_position),
+        ];
+        let args = head.into_iter().chain(chunk.iter().cloned().map(Value::Bytes)).collect();
+        let link = self.link("append")?;
+        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("append"))?;
+        wire::appended(answer).map_err(failed("append"))
+    }
+}
+
+impl Bus for RedisBus {
+    /// A long run goes in chunks, each atomic: after an error or a lost race its beginning may be there.
+    async fn append(&self, stream: &StreamName, epoch: &Epoch, run: &[Publication]) -> Result<Appended, BusError> {
+        check_run(run)?;
+        let Some(last) = run.last() else {
+            return Ok(match self.position(stream).await? {
+                Some(position) if position.epoch == *epoch => Appended::Accepted { top: position.offset },
+                position => Appended::Gap { position },
+            });
+        };
+        if last.offset >= MAX_OFFSET {
+            return Err(failed("append")(OffsetTooLarge));
+        }
+        let mut answer = Appended::Gap { position: None };
+        let mut rest = run;
+        while let [head, ..] = rest {
+            let (chunk, count) = wire::chunk(rest, CHUNK_COUNT, CHUNK_BYTES);
+            answer = self.append_chunk(stream, epoch, head.offset, &chunk).await?;
+            if !matches!(answer, Appended::Accepted { .. }) {
+                break;
+            }
+            self.shared.metrics.appended.inc_by(count as u64);
+            rest = &rest[count..];
+        }
+        Ok(answer)
+    }
+
+    async fn reset(&self, stream: &StreamName, position: &Position) -> Result<(), BusError> {
+        if position.offset >= MAX_OFFSET {
+            return Err(failed("reset")(OffsetTooLarge));
+        }
+        let config = &self.shared.config;
+        let args = vec![
+            config.channel(stream).into(),
+            position.epoch.as_str().into(),
+            wire::number(position.offset),
+            wire::millis(config.keep_position),
+        ];
+        let link = self.link("reset")?;
+        link.eval(&link.scripts.reset, self.keys(stream), args).await.map_err(failed("reset"))?;
+        Ok(())
+    }
+
+    async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
+        let key = format!("{}:position", self.shared.config.tag(stream));
+        let link = self.link("position")?;
+        let answer: Value = link.commands.hmget(key, vec!["epoch", "top"]).await.map_err(failed("position"))?;
+        wire::position(answer).map_err(failed("position"))
+    }
+
+    async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
+        let args = vec![
+            wire::number(after.min(MAX_OFFSET)),
+            wire::number(limit.count.max(1) as u64),
+            wire::number(limit.bytes as u64),
+            wire::millis(self.shared.config.limits.age),
+        ];
+        let link = self.link("read")?;
+        let answer = link.eval(&link.scripts.read, self.keys(stream), args).await.map_err(failed("read"))?;
+        wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))
+    }
+
+    /// After an error the wish stands: the next connection subscribes, and `Lost` tells when. Calls for one stream must
+    /// not race each other.
+    async fn subscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        self.shared.change_subscribed(|all| all.insert(stream.clone()));
+        let channels = vec![self.shared.config.channel(stream)];
+        self.link("subscribe")?.subscribe(channels).await.map_err(failed("subscribe"))
+    }
+
+    async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        self.shared.change_subscribed(|all| all.remove(stream));
+        let channel = self.shared.config.channel(stream);
+        self.link("unsubscribe")?.unsubscribe(channel).await.map_err(failed("unsubscribe"))
+    }
+}
+
+impl Drop for RedisBus {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl Shared {
+    fn subscribed(&self) -> MutexGuard<'_, HashSet<StreamName>> {
+        // Nothing panics while it is held.
+        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change_subscribed(&self, change: impl FnOnce(&mut HashSet<StreamName>) -> bool) {
+        let mut all = self.subscribed();
+        change(&mut all);
+        self.metrics.subscriptions.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+    }
+}
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> BusError {
+    move |e| BusError { doing, source: Box::new(e) }
+}

@@ -1,0 +1,135 @@
+//! What the scripts take and answer, and the form of an event: `epoch \n` and then each publication behind its length
+//! in four bytes, big-endian. An event without publications asks to check the position.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use dzvin_actors::platform::ports::{Appended, BusEvent, Slice};
+use dzvin_protocols::{
+    channels::{Epoch, Position, Publication},
+    platform::StreamName,
+};
+use fred::types::Value;
+
+use super::super::BusMetrics;
+
+/// An answer or event that is not in our form.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected {0}")]
+pub(super) struct Malformed(&'static str);
+
+pub(super) fn number(n: u64) -> Value {
+    // Callers stay below 2^53.
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+pub(super) fn millis(d: Duration) -> Value {
+    // At least one: Redis takes an expiry of zero for a deletion.
+    number(u64::try_from(d.as_millis()).unwrap_or(u64::MAX >> 1).max(1))
+}
+
+/// Encodes the head of a run, at least one publication, and says how many.
+pub(super) fn chunk(run: &[Publication], most: usize, most_bytes: usize) -> (Vec<Bytes>, usize) {
+    let mut bytes = 0;
+    let mut chunk = Vec::new();
+    for publication in run.iter().take(most) {
+        bytes += publication.data.len();
+        if !chunk.is_empty() && bytes > most_bytes {
+            break;
+        }
+        chunk.push(publication.encode());
+    }
+    let count = chunk.len();
+    (chunk, count)
+}
+
+pub(super) fn appended(answer: Value) -> Result<Appended, Malformed> {
+    let mut parts = array(answer)?.into_iter();
+    let status = parts.next().and_then(|v| v.as_u64());
+    let top = parts.next().and_then(|v| v.as_u64());
+    let epoch = parts.next().and_then(|v| v.as_string());
+    match (status, top, epoch) {
+        (Some(1), Some(top), _) => Ok(Appended::Accepted { top }),
+        (Some(2), Some(top), _) => Ok(Appended::Duplicate { top }),
+        (Some(3), Some(offset), Some(epoch)) => {
+            Ok(Appended::Gap { position: Some(Position { epoch: Epoch::new(&epoch), offset }) })
+        }
+        (Some(3), None, None) => Ok(Appended::Gap { position: None }),
+        _ => Err(Malformed("answer of append")),
+    }
+}
+
+pub(super) fn position(answer: Value) -> Result<Option<Position>, Malformed> {
+    let mut parts = array(answer)?.into_iter();
+    match (parts.next(), parts.next()) {
+        (Some(Value::Null), _) | (_, Some(Value::Null)) => Ok(None),
+        (Some(epoch), Some(top)) => {
+            let epoch = epoch.as_string().ok_or(Malformed("epoch"))?;
+            let offset = top.as_u64().ok_or(Malformed("top"))?;
+            Ok(Some(Position { epoch: Epoch::new(&epoch), offset }))
+        }
+        _ => Err(Malformed("answer of position")),
+    }
+}
+
+/// A publication that cannot be read cuts the past: what is before it counts as gone.
+pub(super) fn slice(answer: Value, after: u64, metrics: &BusMetrics) -> Result<Option<Slice>, Malformed> {
+    if matches!(answer, Value::Null) {
+        return Ok(None);
+    }
+    let mut parts = array(answer)?.into_iter();
+    let epoch = parts.next().and_then(|v| v.as_string()).ok_or(Malformed("epoch"))?;
+    let offset = parts.next().and_then(|v| v.as_u64()).ok_or(Malformed("top"))?;
+    let mut complete = parts.next().and_then(|v| v.as_u64()).ok_or(Malformed("completeness"))? == 1;
+    let mut publications: Vec<Publication> = Vec::with_capacity(parts.len());
+    for entry in parts {
+        let next = publications.last().map_or(after, |p| p.offset).wrapping_add(1);
+        match stored(&entry) {
+            Some(publication) if publication.offset == next || !complete && publications.is_empty() => {
+                publications.push(publication);
+            }
+            _ => {
+                metrics.malformed.inc();
+                complete = false;
+                publications.clear();
+            }
+        }
+    }
+    Ok(Some(Slice { position: Position { epoch: Epoch::new(&epoch), offset }, publications, complete }))
+}
+
+/// `milliseconds \n publication`.
+fn stored(entry: &Value) -> Option<Publication> {
+    let bytes = match entry {
+        Value::Bytes(bytes) => bytes.clone(),
+        other => Bytes::from(other.as_string()?.into_bytes()),
+    };
+    let end = bytes.iter().position(|b| *b == b'\n')?;
+    Publication::decode(&bytes.slice(end + 1..)).ok()
+}
+
+pub(super) fn event(stream: StreamName, body: &Bytes) -> Result<BusEvent, Malformed> {
+    let end = body.iter().position(|b| *b == b'\n').ok_or(Malformed("event without epoch"))?;
+    let epoch = std::str::from_utf8(&body[..end]).map_err(|_| Malformed("epoch of an event"))?;
+    let mut rest = body.slice(end + 1..);
+    let mut publications = Vec::new();
+    while rest.has_remaining() {
+        let length = rest.try_get_u32().map_err(|_| Malformed("end of an event"))? as usize;
+        if length > rest.len() {
+            return Err(Malformed("end of an event"));
+        }
+        let publication = rest.split_to(length);
+        publications.push(Publication::decode(&publication).map_err(|_| Malformed("publication in an event"))?);
+    }
+    if publications.is_empty() {
+        return Ok(BusEvent::Lost);
+    }
+    Ok(BusEvent::Publications { stream, epoch: Epoch::new(epoch), publications })
+}
+
+fn array(value: Value) -> Result<Vec<Value>, Malformed> {
+    match value {
+        Value::Array(values) => Ok(values),
+        _ => Err(Malformed("answer")),
+    }
+}

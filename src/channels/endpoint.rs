@@ -1,0 +1,185 @@
+//! `GET /connection/websocket`: the upgrade of a client connection.
+//!
+//! The socket is taken out of hyper after the 101 and belongs to a shard from then on: no layer of the web framework
+//! stands between a publication and the client. Compression and the protobuf form are not offered here.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use dzvin_actors::channels::{Incoming, Shards, derive_accept_key};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::Semaphore};
+
+use crate::platform::http::Problem;
+
+/// The subprotocol of the JSON form; clients may also ask for none.
+const JSON_SUBPROTOCOL: &str = "centrifuge-json";
+
+/// What the endpoint needs.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Who takes the connections.
+    pub shards: Shards,
+    /// A permit per session of the node.
+    pub sessions: Arc<Semaphore>,
+    /// Origins of pages, besides the hub's own, that may connect; `*` for all.
+    pub allowed_origins: Arc<[String]>,
+}
+
+/// The route.
+pub fn router(endpoint: Endpoint) -> Router {
+    Router::new().route("/connection/websocket", get(connect)).with_state(endpoint)
+}
+
+async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let accept = handshake(headers)?;
+    endpoint.check_origin(headers)?;
+    let subprotocol = subprotocol(headers)?;
+    let permit = Arc::clone(&endpoint.sessions).try_acquire_owned().map_err(|_| {
+        Problem::unavailable("too_many_sessions", "this node has all the connections that it may have; try again soon")
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%error, "client left during the upgrade"),
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+            return tracing::error!("the server gave an upgraded connection that is no tcp socket");
+        };
+        let incoming = Incoming { socket: parts.io.into_inner(), leftover: parts.read_buf, permit };
+        if !endpoint.shards.accept(incoming) {
+            tracing::warn!("no shard took a new connection");
+        }
+    });
+    Ok(switching(accept, subprotocol))
+}
+
+fn switching(accept: HeaderValue, subprotocol: Option<HeaderValue>) -> Response {
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}
+
+/// Checks the request of RFC 6455, 4.2.1; answers the accept key.
+fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
+    let refuse =
+        |what: &str| Problem::bad_request("websocket_expected", format!("this address speaks websocket only: {what}"));
+    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
+        return Err(refuse("the request asks for no upgrade"));
+    }
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(refuse("the version must be 13"));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
+    let key = key.ok_or_else(|| refuse("the key is missing or malformed"))?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(Problem::internal)
+}
+
+fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name);
+    values
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.trim().eq_ignore_ascii_case(token))
+}
+
+fn subprotocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
+    let name = header::SEC_WEBSOCKET_PROTOCOL;
+    if !headers.contains_key(&name) {
+        return Ok(None);
+    }
+    if has_token(headers, name, JSON_SUBPROTOCOL) {
+        return Ok(Some(HeaderValue::from_static(JSON_SUBPROTOCOL)));
+    }
+    Err(Problem::bad_request("subprotocol_unknown", format!("ask for the subprotocol {JSON_SUBPROTOCOL}, or for none")))
+}
+
+impl Endpoint {
+    /// A page of another site must not use the tokens that a browser holds. Clients that are no browsers send no origin.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let own = origin
+            .split_once("://")
+            .is_some_and(|(_, authority)| !host.is_empty() && authority.eq_ignore_ascii_case(host));
+        if own || self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
+            return Ok(());
+        }
+        let detail = "pages of this origin may not connect; add it to http.allowed_origins";
+        Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(k, v)| (header::HeaderName::from_static(k), HeaderValue::from_str(v).expect("header")))
+            .collect()
+    }
+
+    const GOOD: [(&str, &str); 4] = [
+        ("upgrade", "WebSocket"),
+        ("connection", "keep-alive, Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+
+    #[test]
+    fn the_handshake_is_that_of_the_rfc() {
+        // The sample of RFC 6455, 1.3.
+        assert_eq!(handshake(&headers(&GOOD)).expect("good"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for missing in 0..GOOD.len() {
+            let mut bad = GOOD.to_vec();
+            bad.remove(missing);
+            assert_eq!(handshake(&headers(&bad)).expect_err("bad").code(), "websocket_expected");
+        }
+    }
+
+    #[test]
+    fn only_known_origins_may_connect() {
+        let endpoint = Endpoint {
+            shards: Shards::new(1),
+            sessions: Arc::new(Semaphore::new(1)),
+            allowed_origins: vec!["https://desk.example".to_owned()].into(),
+        };
+        for (origin, allowed) in [
+            (None, true),
+            (Some("http://hub.example:8480"), true),
+            (Some("https://desk.example"), true),
+            (Some("https://evil.example"), false),
+            (Some("null"), false),
+        ] {
+            let mut all = headers(&[("host", "hub.example:8480")]);
+            all.extend(origin.map(|o| (header::ORIGIN, HeaderValue::from_static(o))));
+            assert_eq!(endpoint.check_origin(&all).is_ok(), allowed, "{origin:?}");
+        }
+    }
+
+    #[test]
+    fn the_json_form_is_spoken() {
+        assert_eq!(subprotocol(&headers(&[])).expect("none"), None);
+        let both = headers(&[("sec-websocket-protocol", "x, centrifuge-json")]);
+        assert_eq!(subprotocol(&both).expect("json").expect("some"), JSON_SUBPROTOCOL);
+        assert!(subprotocol(&headers(&[("sec-websocket-protocol", "centrifuge-protobuf")])).is_err());
+    }
+}
