@@ -31,6 +31,8 @@ use dzvin_protocols::platform::time::rfc3339_millis;
 /// Most ids in one answer, and how many are read at a time.
 const MAX_IDS: usize = 100_000;
 const IDS_PAGE: usize = 1_000;
+/// Frames that are taken at once before anything else is looked at.
+const RUN: usize = 32;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -147,7 +149,11 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 inbound = connection.inbound.recv(), if self.gather.has_room(&limits) => match inbound {
                     Some(Inbound::Ended(ending)) => break End::Connection(ending),
                     None => break End::Connection(Ending::Lost("the reading task died".into())),
-                    Some(inbound) => self.take(inbound, &connection).await,
+                    Some(inbound) => {
+                        if let Some(ending) = self.take_run(inbound, &mut connection).await {
+                            break End::Connection(ending);
+                        }
+                    }
                 },
                 () = at(self.settle_at) => {
                     self.settle_at = None;
@@ -211,6 +217,27 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             }
             _ => dialect.cursor.null.json().to_owned(),
         }
+    }
+
+    /// Takes what came and what is already behind it, as far as there is room: a select for every frame would cost more than
+    /// the frame.
+    async fn take_run(&mut self, first: Inbound, connection: &mut Connection) -> Option<Ending> {
+        let mut next = Some(first);
+        for _ in 0..RUN {
+            match next {
+                None => break,
+                Some(Inbound::Ended(ending)) => return Some(ending),
+                Some(inbound) => self.take(inbound, connection).await,
+            }
+            let room = self.gather.has_room(&self.context.config.limits);
+            next = if room { connection.inbound.try_recv().ok() } else { None };
+        }
+        match next {
+            Some(Inbound::Ended(ending)) => return Some(ending),
+            Some(inbound) => self.take(inbound, connection).await,
+            None => {}
+        }
+        None
     }
 
     async fn take(&mut self, inbound: Inbound, connection: &Connection) {

@@ -45,7 +45,7 @@ async fn resuming_answers_what_is_committed_and_loses_nothing() {
     for round in 0..5u32 {
         let mut peer = rig.mirror.peer().await;
         // Shuffled: the init point is asked although the cursor is good.
-        assert_eq!(peer.ask("init-point-request").await.as_str().map(|t| t.len()), Some(26));
+        assert_eq!(peer.ask("init-point-request").await.as_str().map(str::len), Some(26));
         let committed = rig.store.read(|world| world.record.cursor.clone().unwrap());
         assert_eq!(peer.ask("timestamp-request").await.to_string(), committed.get().replace(' ', ""));
         for n in 0..300 {
