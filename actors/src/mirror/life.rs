@@ -105,7 +105,7 @@ async fn reign<S: MirrorStore, L: Leases, C: CdbApi>(
 
 /// Takes the Mirror's row. `None`: the lease is no longer ours.
 async fn open<S: MirrorStore, L: Leases, C: CdbApi>(context: &Context<S, L, C>, lease: &Lease) -> Option<MirrorRecord> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
     loop {
         let opened = context.store.open(&context.metrics.mirror, &context.config.kind, lease);
         let why = match timeout(context.config.limits.store, opened).await {
