@@ -185,7 +185,7 @@ impl CdbClient {
                 tracing::error!(target: "dzvin::cdb", status, said, "the upstream refuses us: not repeated with this token");
             }
             other => {
-                tracing::warn!(target: "dzvin::cdb", status, error = %other, "the upstream did not do what was asked")
+                tracing::warn!(target: "dzvin::cdb", status, error = %other, "the upstream did not do what was asked");
             }
         }
         error

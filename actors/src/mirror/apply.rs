@@ -101,7 +101,7 @@ impl<S: MirrorStore> Worker<S> {
     }
 
     async fn store_part(&self, part: &MirrorBatch) -> Outcome {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let begun = Instant::now();
             let answer = timeout(self.limit, self.store.apply(&self.metrics.mirror, &self.lease, part.clone())).await;

@@ -97,6 +97,9 @@ pub struct LinkLimits {
     pub store: Duration,
     /// One HTTP call with its waiting.
     pub http: Duration,
+    /// Fetching one object of a batch, repeats included: the stream stands meanwhile. Longer: the batch is stored without it
+    /// and a full reconcile is owed.
+    pub fetch: Duration,
     /// Frames in one transaction: beyond a few hundred rows a transaction gains nothing and only delays its readers.
     pub batch_frames: usize,
     /// Bytes in one transaction.
@@ -126,6 +129,7 @@ impl Default for LinkLimits {
             write: Duration::from_secs(20),
             store: Duration::from_secs(30),
             http: Duration::from_secs(150),
+            fetch: Duration::from_secs(30),
             batch_frames: 256,
             batch_bytes: 4 * 1024 * 1024,
             batch_delay: Duration::from_millis(3),

@@ -28,6 +28,8 @@ pub(super) struct Context<S, L, C> {
     pub(super) handle: LinkHandle,
     /// Bytes of frames between the socket and the commit.
     pub(super) budget: Arc<Semaphore>,
+    /// One permit: whoever has it may have a socket. Taken back means that the socket is really gone.
+    pub(super) place: Arc<Semaphore>,
 }
 
 /// What came of fetching one object.
@@ -105,7 +107,8 @@ impl<S, L, C: CdbApi> Context<S, L, C> {
                 aside.push(Quarantined { reason: "not_fetched", detail, id: Some(id), raw: Vec::new() });
                 continue;
             };
-            match self.fetch(api, &id).await {
+            let late = |_| Fetched::Owed(CdbError::Failed("no answer in time".into()));
+            match timeout(self.config.limits.fetch, self.fetch(api, &id)).await.unwrap_or_else(late) {
                 Fetched::Doc(doc) => ops.push(MirrorOp::Upsert(doc)),
                 Fetched::Gone => {}
                 Fetched::Unfit(record) => aside.push(record),

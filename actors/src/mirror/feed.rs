@@ -81,9 +81,7 @@ impl FeedWalk {
         let grew = len > self.last_len;
         self.known.extend(edge);
         self.stalls += 1;
-        if grew && len < self.limit {
-            return Next::End;
-        }
+        // A page that grew but is not full may be the end or the upstream's own limit: only the next answer tells.
         if grew && self.limit < MAX_PAGE && self.stalls <= MAX_STALLS {
             self.last_len = len;
             self.limit = (self.limit * 2).min(MAX_PAGE);

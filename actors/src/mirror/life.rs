@@ -17,7 +17,7 @@ use super::{
     context::Context,
     reconcile::{Reconciler, Wants},
     session::{End, Session, told_to},
-    socket::{self, Ending, Refusal, Wiring},
+    socket::{self, Ending, Place, Refusal, Wiring},
     status::LinkState,
     tap::Tap,
     tenure::Tenure,
@@ -67,6 +67,8 @@ pub(super) async fn live<S: MirrorStore, L: Leases, C: CdbApi>(
         board.owed(metrics, None);
         metrics.gap.set(0);
         tracing::info!(mirror = %metrics.mirror, why = ended, "the link gives up the lease");
+        // The tasks of the socket were told to end; the lease goes only after them.
+        let _ = timeout(limits.stop, context.place.acquire()).await;
         let _ = timeout(limits.stop, context.leases.release(&lease)).await;
         if !*stop.borrow() {
             board.stream(metrics, LinkState::Standby, Some(ended.into()));
@@ -103,7 +105,7 @@ async fn reign<S: MirrorStore, L: Leases, C: CdbApi>(
 
 /// Takes the Mirror's row. `None`: the lease is no longer ours.
 async fn open<S: MirrorStore, L: Leases, C: CdbApi>(context: &Context<S, L, C>, lease: &Lease) -> Option<MirrorRecord> {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(1));
     loop {
         let opened = context.store.open(&context.metrics.mirror, &context.config.kind, lease);
         let why = match timeout(context.config.limits.store, opened).await {
@@ -243,14 +245,16 @@ async fn converse<S: MirrorStore, L: Leases, C: CdbApi>(
         let pass = context.governor.admit().await.map_err(crowded)?;
         let token = signals.token.borrow_and_update().clone();
         let ceiling = socket::ceiling_of(*signals.limit.borrow_and_update());
+        let gone = |_| Refusal::Failed("the link is stopping".into());
+        let place = Arc::clone(&context.place).acquire_owned().await.map_err(gone)?;
         let stream = socket::dial(&context.config, &session.url(), token.as_ref(), ceiling).await?;
-        Ok((stream, pass, ceiling))
+        Ok((stream, Place::new(pass, place), ceiling))
     };
     let dialled = tokio::select! {
         dialled = dialling => dialled,
         () = told_to(&mut stop) => return Broken::Ended(End::Stopped),
     };
-    let (stream, pass, ceiling) = match dialled {
+    let (stream, place, ceiling) = match dialled {
         Ok(parts) => parts,
         Err(refusal) => return Broken::Refused(refusal),
     };
@@ -263,7 +267,7 @@ async fn converse<S: MirrorStore, L: Leases, C: CdbApi>(
         metrics: context.metrics.clone(),
         tap: Tap::begin(context.config.tap.as_ref()).map(Arc::new),
     };
-    let connection = socket::start(stream, wiring, ceiling, pass);
+    let connection = socket::start(stream, wiring, ceiling, place);
     let (end, connection) = session.run(connection, signals.stop.clone()).await;
     connection.close(limits.stop).await;
     Broken::Ended(end)

@@ -102,6 +102,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Actor for Link<S, L, C> {
             governor: parts.governor,
             handle: parts.handle,
             budget: Arc::new(Semaphore::new(limits.budget_bytes)),
+            place: Arc::new(Semaphore::new(1)),
         };
         let (stop, stopped) = watch::channel(false);
         let life = tokio::spawn(life::live(Arc::new(context), stopped));

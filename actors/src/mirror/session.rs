@@ -4,16 +4,16 @@
 //! stored in the order of their frames, one at a time, the next is gathered meanwhile. What is lost and what is owed is
 //! written in the same transaction as the frames that showed it.
 
-use std::{collections::BTreeSet, future::pending, pin::Pin, sync::Arc};
+mod answers;
 
-use dzvin_protocols::mirror::{
-    Ack, Asked, Cursor, Frame, FrameFault, FrameKind, Handshake, UnknownType, VersionKind, format_time, percent_encode,
-};
+use std::{future::pending, pin::Pin, sync::Arc};
+
+use dzvin_protocols::mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, UnknownType};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -28,9 +28,8 @@ use super::{
 use crate::platform::ports::{Applied, CdbApi, Leases, MirrorRecord, MirrorStore};
 use dzvin_protocols::platform::time::rfc3339_millis;
 
-/// Most ids in one answer, and how many are read at a time.
-const MAX_IDS: usize = 100_000;
-const IDS_PAGE: usize = 1_000;
+/// Frames that are taken at once before anything else is looked at.
+const RUN: usize = 32;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -101,22 +100,6 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
     }
 
-    /// The cursor that may be answered: none before a snapshot was whole.
-    fn cursor(&self) -> Option<&RawValue> {
-        self.committed.cursor.as_deref().filter(|_| self.committed.snapshot_complete)
-    }
-
-    /// The address to dial.
-    pub(super) fn url(&self) -> String {
-        let url = self.context.config.url.clone();
-        match &self.context.config.dialect.handshake {
-            Handshake::CursorInUrl { template } => {
-                url + &self.fill(template, |json| percent_encode(json.trim_matches('"')))
-            }
-            _ => url,
-        }
-    }
-
     /// Runs until the connection or the lease is gone. What was gathered is stored before it ends.
     pub(super) async fn run(
         mut self,
@@ -147,7 +130,11 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 inbound = connection.inbound.recv(), if self.gather.has_room(&limits) => match inbound {
                     Some(Inbound::Ended(ending)) => break End::Connection(ending),
                     None => break End::Connection(Ending::Lost("the reading task died".into())),
-                    Some(inbound) => self.take(inbound, &connection).await,
+                    Some(inbound) => {
+                        if let Some(ending) = self.take_run(inbound, &mut connection).await {
+                            break End::Connection(ending);
+                        }
+                    }
                 },
                 () = at(self.settle_at) => {
                     self.settle_at = None;
@@ -169,48 +156,25 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         (end, connection)
     }
 
-    async fn open(&mut self, connection: &Connection) {
-        self.state(LinkState::Handshaking);
-        match &self.context.config.dialect.handshake {
-            Handshake::ServerAsks | Handshake::None => {}
-            Handshake::CursorInUrl { .. } => self.cursor_told(),
-            Handshake::ClientSendsSubscribe { template } => {
-                let message = self.fill(template, str::to_owned);
-                self.cursor_told();
-                self.send(connection, message).await;
+    /// Takes what came and what is already behind it, as far as there is room: a select for every frame would cost more than
+    /// the frame.
+    async fn take_run(&mut self, first: Inbound, connection: &mut Connection) -> Option<Ending> {
+        let mut next = Some(first);
+        for _ in 0..RUN {
+            match next {
+                None => break,
+                Some(Inbound::Ended(ending)) => return Some(ending),
+                Some(inbound) => self.take(inbound, connection).await,
             }
+            let room = self.gather.has_room(&self.context.config.limits);
+            next = if room { connection.inbound.try_recv().ok() } else { None };
         }
-    }
-
-    fn fill(&self, template: &str, spell: impl Fn(&str) -> String) -> String {
-        let protocol = format!("\"{}\"", self.context.config.dialect.protocol.as_str());
-        template
-            .replace("{cursor}", &spell(self.cursor_json()))
-            .replace("{protocol}", &spell(&protocol))
-            .replace("{init_point}", &spell(&self.init_point()))
-    }
-
-    fn cursor_json(&self) -> &str {
-        self.cursor().map_or(self.context.config.dialect.cursor.null.json(), RawValue::get)
-    }
-
-    fn cursor_told(&mut self) {
-        self.resuming = self.cursor().is_some();
-        if self.resuming {
-            self.settle_at = Some(Instant::now() + self.context.config.limits.settle);
+        match next {
+            Some(Inbound::Ended(ending)) => return Some(ending),
+            Some(inbound) => self.take(inbound, connection).await,
+            None => {}
         }
-    }
-
-    fn init_point(&self) -> String {
-        let dialect = &self.context.config.dialect;
-        match &self.committed.newest_version {
-            Some(newest) if self.committed.snapshot_complete => {
-                let bare = dialect.paths.version_kind == VersionKind::Time && !dialect.cursor.init_point_zone;
-                let text = if bare { newest.trim_end_matches('Z') } else { newest };
-                serde_json::Value::from(text).to_string()
-            }
-            _ => dialect.cursor.null.json().to_owned(),
-        }
+        None
     }
 
     async fn take(&mut self, inbound: Inbound, connection: &Connection) {
@@ -364,58 +328,6 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         if now != state && now != LinkState::OverLimit {
             self.state(state);
         }
-    }
-
-    async fn question(&mut self, frame: &Frame<'_>, connection: &Connection) {
-        let dialect = Arc::clone(&self.context.config.dialect);
-        let data = match frame.kind {
-            Some(FrameKind::ProtocolRequest) => format!("\"{}\"", dialect.protocol.as_str()),
-            Some(FrameKind::TimestampRequest) => {
-                self.cursor_told();
-                self.cursor_json().to_owned()
-            }
-            Some(FrameKind::InitPointRequest) => self.init_point(),
-            Some(FrameKind::IdsSinceRequest) => self.ids_since(frame).await,
-            _ => frame.data.map_or("null", RawValue::get).to_owned(),
-        };
-        let answer = dialect.answer(frame, &data);
-        self.send(connection, answer).await;
-    }
-
-    /// Ids of what was stored at or after the moment of the frame's cursor. Too many is better than too few here: the upstream
-    /// sends them again.
-    async fn ids_since(&self, frame: &Frame<'_>) -> String {
-        let moment = match frame.cursor {
-            Cursor::At(raw) => self.context.config.dialect.cursor.kind.moment(raw),
-            _ => None,
-        };
-        let mut since = moment.map(format_time).unwrap_or_default();
-        let mut after: Option<String> = None;
-        let mut ids = BTreeSet::new();
-        while ids.len() < MAX_IDS {
-            let page = self.context.store.ids_since(&self.context.config.kind, &since, after.as_deref(), IDS_PAGE);
-            let page = match timeout(self.context.config.limits.store, page).await {
-                Ok(Ok(page)) => page,
-                Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "ids since a moment could not be read");
-                    break;
-                }
-                Err(_) => break,
-            };
-            let Some((id, version)) = page.last() else { break };
-            (since, after) = (version.clone(), Some(id.to_string()));
-            let full = page.len() == IDS_PAGE;
-            ids.extend(page.into_iter().map(|(id, _)| id));
-            if !full {
-                break;
-            }
-        }
-        serde_json::to_string(&ids).unwrap_or_else(|_| "[]".into())
-    }
-
-    async fn send(&self, connection: &Connection, message: String) {
-        // A full queue means that the writer is stuck; it says so itself within its own limit.
-        let _ = timeout(self.context.config.limits.write, connection.answers.send(message)).await;
     }
 
     fn begin_storing(&mut self) -> Option<InFlight<'a>> {

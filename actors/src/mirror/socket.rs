@@ -132,7 +132,18 @@ pub(super) struct Connection {
     pub(super) ceiling: usize,
     writer: Option<JoinHandle<()>>,
     _reader: Task,
-    _pass: Pass,
+}
+
+/// The right to a socket: a slot of the address and the link's only place. Given back when both tasks are gone.
+#[derive(Clone)]
+pub(super) struct Place {
+    _held: Arc<(Pass, OwnedSemaphorePermit)>,
+}
+
+impl Place {
+    pub(super) fn new(pass: Pass, place: OwnedSemaphorePermit) -> Self {
+        Self { _held: Arc::new((pass, place)) }
+    }
 }
 
 impl Connection {
@@ -236,7 +247,7 @@ pub(super) struct Wiring {
 }
 
 /// Starts the tasks of an open stream.
-pub(super) fn start(stream: Stream, wiring: Wiring, ceiling: usize, pass: Pass) -> Connection {
+pub(super) fn start(stream: Stream, wiring: Wiring, ceiling: usize, place: Place) -> Connection {
     let (sink, source) = stream.split();
     let (inbound_to, inbound) = mpsc::channel(QUEUE);
     let (answers, answers_from) = mpsc::channel(ANSWERS);
@@ -249,16 +260,10 @@ pub(super) fn start(stream: Stream, wiring: Wiring, ceiling: usize, pass: Pass) 
         every: Duration::from_secs(wiring.dialect.heartbeat.ping_s),
         write: wiring.write,
         tap: wiring.tap.clone(),
+        _place: place.clone(),
     };
-    let read = Reader { source, to: inbound_to, pings, wiring };
-    Connection {
-        inbound,
-        answers,
-        ceiling,
-        writer: Some(tokio::spawn(write.run())),
-        _reader: Task::spawn(read.run()),
-        _pass: pass,
-    }
+    let read = Reader { source, to: inbound_to, pings, wiring, _place: place };
+    Connection { inbound, answers, ceiling, writer: Some(tokio::spawn(write.run())), _reader: Task::spawn(read.run()) }
 }
 
 /// The last ping, until its pong comes.
@@ -290,6 +295,7 @@ struct Writer {
     every: Duration,
     write: Duration,
     tap: Option<Arc<Tap>>,
+    _place: Place,
 }
 
 impl Writer {
@@ -331,6 +337,7 @@ struct Reader {
     to: mpsc::Sender<Inbound>,
     pings: Arc<Pings>,
     wiring: Wiring,
+    _place: Place,
 }
 
 impl Reader {

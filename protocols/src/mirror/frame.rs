@@ -3,12 +3,18 @@
 //! Invariants: a frame's JSON is checked once and its document stays a span of the frame; a frame that cannot be used still
 //! gives its cursor, so that the line behind it moves on.
 
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{
     batch::{MirrorOp, VersionedDoc},
     cursor::Cursor,
-    dialect::{Dialect, FrameKind, Payload},
+    dialect::{Dialect, Envelope, FrameKind, Payload},
 };
 use crate::{
     entities::{
@@ -57,30 +63,64 @@ pub enum Asked {
     Nothing,
 }
 
+/// Reads the envelope in one pass: what is inside is only checked to be JSON, and stays a span of the frame.
+struct EnvelopeSeed<'e>(&'e Envelope);
+
+#[derive(Default)]
+struct Parts<'a> {
+    kind: Option<&'a RawValue>,
+    data: Option<&'a RawValue>,
+    cursor: Option<&'a RawValue>,
+}
+
+/// A key, borrowed unless it is spelled with escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_> {
+    type Value = Parts<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
+    type Value = Parts<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a frame's object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut parts = Parts::default();
+        while let Some(Key(key)) = map.next_key()? {
+            let value = Some(map.next_value::<&RawValue>()?);
+            if key == self.0.kind {
+                parts.kind = value;
+            } else if key == self.0.data {
+                parts.data = value;
+            } else if key == self.0.cursor {
+                parts.cursor = value;
+            }
+        }
+        Ok(parts)
+    }
+}
+
 impl Dialect {
     /// Reads a frame.
     ///
     /// # Errors
     /// `malformed` when it is not a JSON object with a text type.
     pub fn decode<'a>(&self, text: &'a str) -> Result<Frame<'a>, FrameFault> {
-        let whole: &'a RawValue = serde_json::from_str(text).map_err(|e| fault("malformed", e.to_string(), None))?;
-        let (mut kind, mut data, mut cursor) = (None, None, None);
-        for (key, value) in members(whole.get()).ok_or_else(|| fault("malformed", "not an object", None))? {
-            if is_key(key, &self.envelope.kind) {
-                kind = unquote(value);
-            } else if is_key(key, &self.envelope.data) {
-                data = Some(value);
-            } else if is_key(key, &self.envelope.cursor) {
-                cursor = Some(value);
-            }
-        }
+        let malformed = |error: serde_json::Error| fault("malformed", error.to_string(), None);
+        let mut json = serde_json::Deserializer::from_str(text);
+        let Parts { kind, data, cursor } = EnvelopeSeed(&self.envelope).deserialize(&mut json).map_err(malformed)?;
+        json.end().map_err(malformed)?;
+        let kind = kind.and_then(|kind| unquote(kind.get()));
         let kind = kind.ok_or_else(|| fault("malformed", format!("no text in {:?}", self.envelope.kind), None))?;
-        Ok(Frame {
-            kind: self.types.get(&kind),
-            cursor: self.cursor.kind.read(cursor.and_then(as_raw)),
-            data: data.and_then(as_raw),
-            text,
-        })
+        Ok(Frame { kind: self.types.get(&kind), cursor: self.cursor.kind.read(cursor), data, text })
     }
 
     /// What a data frame asks of the store.
@@ -195,7 +235,6 @@ fn as_raw(text: &str) -> Option<&RawValue> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde::Deserialize;
 
     use super::*;
 

@@ -45,6 +45,9 @@ use crate::{
 /// Longest wait for anything in a test.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A committed batch: its ids, its cursor, `snapshot_complete`, `gap`.
+type Committed = (Vec<String>, Option<String>, Option<bool>, Option<bool>);
+
 /// What is stored.
 #[derive(Default)]
 pub(super) struct World {
@@ -52,8 +55,8 @@ pub(super) struct World {
     pub(super) trash: Vec<String>,
     pub(super) quarantined: Vec<(String, Option<String>)>,
     pub(super) record: MirrorRecord,
-    /// Every committed batch: its ids, its cursor, its flags.
-    pub(super) batches: Vec<(Vec<String>, Option<String>, Option<bool>, Option<bool>)>,
+    /// In order.
+    pub(super) batches: Vec<Committed>,
     pub(super) missing: Vec<String>,
     pub(super) noted: Vec<String>,
     pub(super) in_flight: usize,
@@ -247,6 +250,9 @@ impl Leases for Node {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return away();
+        }
         let mut held = self.leases.held.lock().unwrap();
         if held.1 == lease.term && held.0.is_some_and(|(node, _)| node == self.number) {
             held.0 = None;

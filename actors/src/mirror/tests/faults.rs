@@ -155,9 +155,9 @@ async fn a_store_that_is_away_holds_the_upstream_back() {
     peer.send(noop(1)).await;
     rig.state("live").await;
     rig.store.away.store(true, Ordering::SeqCst);
-    // Far more than budget and socket buffers hold: 64 MB.
+    // Far more than budget and socket buffers hold: 26 MB.
     let (mut to, mut from) = futures_util::StreamExt::split(peer.0);
-    let total = 2_000u32;
+    let total = 800u32;
     let sending = tokio::spawn(async move {
         for n in 0..total {
             let text = big(&format!("n{n}"), n, u64::from(n) + 2, 32 * 1024);
