@@ -3,14 +3,18 @@
 use std::{path::Path, time::Duration};
 
 use dzvin_protocols::mirror::Dialect;
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use fred::{
+    prelude::{Builder, ClientLike},
+    types::{InfoKind, config::Config as RedisClientConfig},
+};
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     Exit, Failure,
-    serve::{cause, database, pending},
+    serve::{connect, pending},
 };
 use crate::{
-    channels::bus::{RedisBus, RedisConfig},
+    channels::bus::RedisConfig,
     console, identity,
     platform::{
         config::{Config, MirrorConfig, SecretUrl},
@@ -22,6 +26,9 @@ use crate::{
 const TRY: Duration = Duration::from_secs(5);
 /// The oldest PostgreSQL that is tested, as its server spells it.
 const OLDEST_POSTGRES: i32 = 150_000;
+
+/// The oldest Redis, by its major version.
+const OLDEST_REDIS: u32 = 7;
 
 /// What a try came to: well, wrong, or only worth a word.
 enum Verdict {
@@ -106,16 +113,16 @@ async fn postgres(config: &Config) -> Vec<(&'static str, Verdict)> {
     if config.database.url.is_none() {
         return vec![("database", Verdict::Note("no database.url: serve needs it, dev starts its own".to_owned()))];
     }
-    let database = match database(config) {
-        Ok(database) => database,
+    let mut connection = match connect(config).await {
+        Ok(connection) => connection,
         Err(failure) => return vec![("database", Verdict::Wrong(failure.exit, failure.to_string()))],
     };
     let settings = sqlx::query_as::<_, (String, String, String)>(
         "SELECT current_setting('server_version_num'), current_setting('server_version'), current_setting('synchronous_commit')",
     );
-    let (number, version, synchronous) = match timeout(TRY, settings.fetch_one(database.pool())).await {
+    let (number, version, synchronous) = match timeout(TRY, settings.fetch_one(&mut connection)).await {
         Ok(Ok(row)) => row,
-        Ok(Err(error)) => return vec![("database", Verdict::Wrong(Exit::Unavailable, cause(&error)))],
+        Ok(Err(error)) => return vec![("database", Verdict::Wrong(Exit::Unavailable, http::chain(&error)))],
         Err(_) => return vec![("database", Verdict::Wrong(Exit::Unavailable, format!("no answer within {TRY:?}")))],
     };
     let new = number.parse::<i32>().is_ok_and(|number| number >= OLDEST_POSTGRES);
@@ -130,7 +137,7 @@ async fn postgres(config: &Config) -> Vec<(&'static str, Verdict)> {
         }
         other => Verdict::Ok(format!("synchronous_commit is {other}")),
     };
-    let schema = match pending(&database).await {
+    let schema = match pending(&mut connection).await {
         Ok(0) => Verdict::Ok("the schema is up to date".to_owned()),
         Ok(n) => Verdict::Wrong(Exit::Unavailable, format!("the schema is {n} migrations behind; run dzvin migrate")),
         Err(failure) => Verdict::Wrong(failure.exit, failure.to_string()),
@@ -142,17 +149,30 @@ async fn redis(config: &Config) -> Verdict {
     let Some(url) = &config.redis.url else {
         return Verdict::Note("no redis.url: the bus is in memory and this node is alone".to_owned());
     };
-    let settings = match RedisConfig::new(url.expose(), &config.redis.prefix) {
-        Ok(settings) => settings,
-        Err(error) => return Verdict::Wrong(Exit::Config, format!("redis.url: {error}")),
-    };
-    // The bus itself checks what it needs of the server when it connects.
-    let (events, _) = mpsc::channel(1);
-    let bus = RedisBus::new(settings, events);
-    match timeout(TRY, bus.connected()).await {
-        Ok(()) => Verdict::Ok(format!("answers at {}", url.masked())),
-        Err(_) => Verdict::Wrong(Exit::Unavailable, format!("no answer from {} within {TRY:?}", url.masked())),
+    if let Err(error) = RedisConfig::new(url.expose(), &config.redis.prefix) {
+        return Verdict::Wrong(Exit::Config, format!("redis.url: {error}"));
     }
+    let info = match timeout(TRY, redis_info(url)).await {
+        Ok(Ok(info)) => info,
+        Ok(Err(error)) => return Verdict::Wrong(Exit::Unavailable, format!("{}: {error}", url.masked())),
+        Err(_) => return Verdict::Wrong(Exit::Unavailable, format!("no answer from {} within {TRY:?}", url.masked())),
+    };
+    // Valkey says 7.2 here for the sake of clients, whatever its own version is.
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("unknown").trim();
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(OLDEST_REDIS..) => Verdict::Ok(format!("Redis {version}")),
+        _ => Verdict::Wrong(Exit::Unavailable, format!("Redis {version} is too old, {OLDEST_REDIS} is needed")),
+    }
+}
+
+async fn redis_info(url: &SecretUrl) -> Result<String, fred::error::Error> {
+    let config = RedisClientConfig::from_url(url.expose())?;
+    let client = Builder::from_config(RedisClientConfig { fail_fast: true, ..config }).build()?;
+    client.init().await?;
+    let info = client.info(Some(InfoKind::Server)).await?;
+    client.quit().await?;
+    Ok(info)
 }
 
 fn dialect(mirror: &MirrorConfig) -> Verdict {

@@ -8,11 +8,12 @@ use dzvin_sandbox::{DEFAULT_TOKEN, Generate, Play, Sandbox, SandboxConfig, Sandb
 
 use super::{Exit, Failure, Stop, serve, token, until_stopped};
 use crate::{
-    app::App,
+    app::{App, AppError},
     identity::{self, Verifier},
     platform::{
         config::{Config, MirrorConfig, Reconcile, Secret, SecretUrl},
         dev::DevRoom,
+        http::listen,
     },
 };
 
@@ -25,6 +26,10 @@ const EDITS_PER_S: f64 = 2.0;
 
 pub(super) async fn run(mut config: Config) -> Result<(), Failure> {
     let stop = Stop::new()?;
+    // A taken port is told before a database is started for nothing; the hub itself takes them later.
+    for (key, addr) in [("http.listen", config.http.listen), ("http.internal_listen", config.http.internal_listen)] {
+        listen(key, addr).map_err(AppError::from)?;
+    }
     let mut room = DevRoom::open(&mut config).await?;
     let ended = until_stopped(stop, |stopped| hub(&mut config, &mut room, stopped)).await;
     let closed = room.close().await;

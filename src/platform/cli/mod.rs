@@ -36,6 +36,9 @@ struct Cli {
     /// The configuration file; without it dzvin.toml of the current directory, if there is one.
     #[arg(long, short, global = true, env = "DZVIN_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where dev keeps its database and key, and token finds the key; instead of dev.data_dir.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,7 +46,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run on this machine alone: a private PostgreSQL, a bus in memory, the sandbox as the outside world.
-    Dev(DevArgs),
+    Dev,
     /// Run as configured.
     Serve,
     /// Bring the database's schema up to date.
@@ -52,13 +55,6 @@ enum Command {
     Check,
     /// Print a token.
     Token(TokenArgs),
-}
-
-#[derive(Debug, Args)]
-struct DevArgs {
-    /// Where to keep the database and the key.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -101,17 +97,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn work(cli: Cli) -> Result<(), Failure> {
     let file = cli.config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()));
     let mut config = load(file.as_deref())?;
-    if let Command::Dev(DevArgs { data_dir: Some(dir) }) = &cli.command {
-        config.dev.data_dir = Some(dir.clone());
-    }
+    config.dev.data_dir = cli.data_dir.or(config.dev.data_dir);
     if let Command::Token(args) = &cli.command {
         return token::print(&config, args);
     }
-    telemetry::init(&config.log).map_err(Failure::config)?;
+    // What check finds it says itself, in one line each.
+    let check = matches!(cli.command, Command::Check);
+    let level = if check { "off".to_owned() } else { config.log.level.clone() };
+    telemetry::init(&config::Log { level, ..config.log.clone() }).map_err(Failure::config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
     let done = runtime.block_on(async move {
         match cli.command {
-            Command::Dev(_) => dev::run(config).await,
+            Command::Dev => dev::run(config).await,
             Command::Serve => serve::run(&config).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,

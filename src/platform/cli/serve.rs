@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
+
 use super::{Exit, Failure, Stop, until_stopped};
 use crate::{
     app::App,
@@ -9,6 +12,7 @@ use crate::{
     platform::{
         config::Config,
         db::{Database, DbOptions, MIGRATIONS},
+        http::chain,
     },
 };
 
@@ -18,7 +22,8 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Config, "identity.keys: at least one key is needed"));
     }
     let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
-    let pending = pending(&database(config)?).await?;
+    database(config)?;
+    let pending = pending(&mut connect(config).await?).await?;
     if pending > 0 {
         let text = format!("the schema of the database is {pending} migrations behind; run dzvin migrate");
         return Err(Failure::new(Exit::Unavailable, text));
@@ -33,7 +38,7 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
 
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
     let database = database(config)?;
-    let before = pending(&database).await?;
+    let before = pending(&mut connect(config).await?).await?;
     database.migrate().await.map_err(Failure::unavailable)?;
     println!("the schema is up to date; {before} migrations were applied");
     Ok(())
@@ -50,28 +55,32 @@ pub(super) fn database(config: &Config) -> Result<Database, Failure> {
     Ok(Database::new(options))
 }
 
+/// One connection, without the pool's patience: a refusal is told at once and as it is.
+pub(super) async fn connect(config: &Config) -> Result<PgConnection, Failure> {
+    let url = config.database.url.as_ref().map_or("", |url| url.expose());
+    match timeout(config.database.acquire_timeout, PgConnection::connect(url)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(unusable(&error)),
+        Err(_) => Err(Failure::new(Exit::Unavailable, "PostgreSQL does not answer in time")),
+    }
+}
+
+fn unusable(error: &sqlx::Error) -> Failure {
+    Failure::new(Exit::Unavailable, format!("PostgreSQL cannot be used: {}", chain(error)))
+}
+
 /// How many migrations of this program the database lacks.
-pub(super) async fn pending(database: &Database) -> Result<usize, Failure> {
-    let unusable =
-        |error: sqlx::Error| Failure::new(Exit::Unavailable, format!("PostgreSQL cannot be used: {}", cause(&error)));
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<usize, Failure> {
     let table: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
-        .fetch_one(database.pool())
+        .fetch_one(&mut *connection)
         .await
-        .map_err(unusable)?;
+        .map_err(|error| unusable(&error))?;
     let applied: Vec<i64> = if table {
-        let all = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(database.pool());
-        all.await.map_err(unusable)?
+        let all = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection);
+        all.await.map_err(|error| unusable(&error))?
     } else {
         Vec::new()
     };
     let ours = MIGRATIONS.iter().filter(|migration| migration.migration_type.is_up_migration());
     Ok(ours.filter(|migration| !applied.contains(&migration.version)).count())
-}
-
-/// What helps: the pool's own timeout only says that it waited.
-pub(super) fn cause(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::PoolTimedOut => "it does not answer in time".to_owned(),
-        error => crate::platform::http::chain(error),
-    }
 }
