@@ -4,7 +4,8 @@
 //! scrape, so nothing runs in between. Logs never carry a secret: values that are secret have types that do not print.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, IsTerminal},
     panic::PanicHookInfo,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +19,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::TryInitError};
+use tracing_subscriber::{EnvFilter, util::TryInitError};
 
 use super::config::{Log, LogFormat};
 
@@ -40,7 +41,8 @@ pub enum TelemetryError {
 pub fn init(log: &Log) -> Result<(), TelemetryError> {
     let filter = filter(&log.level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let builder = builder.with_span_events(FmtSpan::NONE);
+    // Colours are for people at a terminal, not for files.
+    let builder = builder.with_ansi(io::stderr().is_terminal());
     let done = match log.format {
         LogFormat::Pretty => tracing_subscriber::util::SubscriberInitExt::try_init(builder.compact().finish()),
         LogFormat::Json => {

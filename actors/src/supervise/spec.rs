@@ -52,7 +52,7 @@ pub struct Spawner {
 impl Spawner {
     /// The usual end of a factory: puts the new child into its slot.
     #[must_use]
-    pub fn fill<M: Message>(self, slot: &Slot<M>, actor: ActorRef<M>) -> ActorCell {
+    pub fn fill<M: Message>(self, slot: &Slot<M>, actor: &ActorRef<M>) -> ActorCell {
         slot.fill(actor.clone(), self.progress);
         actor.get_cell()
     }

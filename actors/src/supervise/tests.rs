@@ -127,7 +127,7 @@ fn spec(name: &'static str, patient: &Patient, slot: &Slot<Ask>) -> ChildSpec {
         async move {
             let progress = spawner.progress.clone();
             let (actor, _) = Actor::spawn_linked(None, patient, progress, spawner.supervisor.clone()).await?;
-            Ok(spawner.fill(&slot, actor))
+            Ok(spawner.fill(&slot, &actor))
         }
     })
 }
@@ -276,7 +276,7 @@ async fn a_child_that_dies_in_the_moment_of_its_birth_is_seen() {
         async move {
             let progress = spawner.progress.clone();
             let (actor, handle) = Actor::spawn_linked(None, patient, progress, spawner.supervisor.clone()).await?;
-            let cell = spawner.fill(&slot, actor.clone());
+            let cell = spawner.fill(&slot, &actor);
             // Only the first incarnation; it is dead, and its death told, before the factory answers.
             if slot.get().is_some_and(|a| a.get_id() == actor.get_id()) && FIRST.swap(false, Relaxed) {
                 actor.cast(Ask::Fail).map_err(|error| SpawnErr::StartupFailed(error.into()))?;

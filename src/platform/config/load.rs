@@ -39,12 +39,12 @@ pub fn load_from(file: Option<&Path>, vars: impl IntoIterator<Item = (String, St
         figment = figment.merge(Toml::string(&read(path)?));
     }
     let name = file.map_or_else(String::new, |path| path.display().to_string());
-    let of_file = figment.data().map_err(|error| describe(&figment, error, &name))?;
+    let of_file = figment.data().map_err(|error| describe(&figment, &error, &name))?;
     let dict = of_file.get(&figment::Profile::Default).cloned().unwrap_or_else(Dict::new);
     let layer = env::EnvLayer::new(&dict, vars).map_err(|why| ConfigError(format!("{why} (in {})", env::SOURCE)))?;
     // The layer carries the whole lists it changed: merging replaces them.
     let figment = figment.merge(layer);
-    let mut config: Config = figment.extract_lossy().map_err(|error| describe(&figment, error, &name))?;
+    let mut config: Config = figment.extract_lossy().map_err(|error| describe(&figment, &error, &name))?;
     read_secrets(&mut config)?;
     validate::check(&config).map_err(ConfigError)?;
     Ok(config)
@@ -60,7 +60,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 /// One line: key, what is wrong, where. Values are shown only when the key cannot be a secret's.
-fn describe(figment: &Figment, error: figment::Error, file: &str) -> ConfigError {
+fn describe(figment: &Figment, error: &figment::Error, file: &str) -> ConfigError {
     let path = &error.path;
     let key = path.join(".");
     let secret = ["token", "secret", "url", "keys"].iter().any(|word| key.contains(word));

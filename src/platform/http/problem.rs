@@ -25,6 +25,12 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    /// Boxed: a result that may be a problem is returned from everywhere, and should be small.
+    extra: Box<Extra>,
+}
+
+#[derive(Debug, Default)]
+struct Extra {
     retry_after: Option<Duration>,
     authenticate: Option<&'static str>,
     allow: Option<HeaderValue>,
@@ -35,7 +41,7 @@ impl Problem {
     /// Any status with a stable code (`[a-z][a-z0-9_]*`) and a text for people.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None, authenticate: None, allow: None, source: None }
+        Self { status, code, detail: detail.into(), extra: Box::default() }
     }
 
     /// 400: the request is malformed.
@@ -48,7 +54,7 @@ impl Problem {
     #[must_use]
     pub fn unauthorized() -> Self {
         let problem = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed");
-        Self { authenticate: Some(r#"Bearer realm="dzvin""#), ..problem }
+        problem.challenge(r#"Bearer realm="dzvin""#)
     }
 
     /// 401 `token_expired`: it was good once; a new one helps.
@@ -56,7 +62,12 @@ impl Problem {
     pub fn token_expired() -> Self {
         let problem = Self::new(StatusCode::UNAUTHORIZED, "token_expired", "the token has expired");
         let challenge = r#"Bearer realm="dzvin", error="invalid_token", error_description="the token has expired""#;
-        Self { authenticate: Some(challenge), ..problem }
+        problem.challenge(challenge)
+    }
+
+    fn challenge(mut self, challenge: &'static str) -> Self {
+        self.extra.authenticate = Some(challenge);
+        self
     }
 
     /// 403 `forbidden`: the bearer lacks this permission.
@@ -92,25 +103,28 @@ impl Problem {
     /// 503: a dependency is away; the same request may succeed soon.
     #[must_use]
     pub fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(RETRY_AFTER), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(RETRY_AFTER)
     }
 
     /// Adds what the log should know.
     #[must_use]
-    pub fn caused_by(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(source.into()), ..self }
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.extra.source = Some(source.into());
+        self
     }
 
     /// Adds `Retry-After`, in whole seconds rounded up.
     #[must_use]
-    pub fn retry_after(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.extra.retry_after = Some(wait);
+        self
     }
 
     /// Adds `Allow`, which a 405 must carry.
     #[must_use]
-    pub(super) fn allow(self, methods: Option<HeaderValue>) -> Self {
-        Self { allow: methods, ..self }
+    pub(super) fn allow(mut self, methods: Option<HeaderValue>) -> Self {
+        self.extra.allow = methods;
+        self
     }
 
     /// The status of the answer.
@@ -126,7 +140,7 @@ impl Problem {
     }
 
     fn log(&self) {
-        let cause = self.source.as_deref().map(|source| chain(source));
+        let cause = self.extra.source.as_deref().map(|source| chain(source));
         let (status, code, detail) = (self.status.as_u16(), self.code, &*self.detail);
         match self.status {
             StatusCode::SERVICE_UNAVAILABLE => tracing::warn!(status, code, detail, cause, "request not served"),
@@ -157,13 +171,13 @@ impl IntoResponse for Problem {
         let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = self.extra.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
         }
-        if let Some(challenge) = self.authenticate {
+        if let Some(challenge) = self.extra.authenticate {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(methods) = self.allow {
+        if let Some(methods) = self.extra.allow {
             headers.insert(header::ALLOW, methods);
         }
         response

@@ -1,0 +1,86 @@
+//! `dzvin serve` and `dzvin migrate`.
+
+use std::sync::Arc;
+
+use sqlx::{Connection, PgConnection};
+use tokio::time::timeout;
+
+use super::{Exit, Failure, Stop, until_stopped};
+use crate::{
+    app::App,
+    identity,
+    platform::{
+        config::Config,
+        db::{Database, DbOptions, MIGRATIONS},
+        http::chain,
+    },
+};
+
+pub(super) async fn run(config: &Config) -> Result<(), Failure> {
+    let stop = Stop::new()?;
+    if config.identity.keys.is_empty() {
+        return Err(Failure::new(Exit::Config, "identity.keys: at least one key is needed"));
+    }
+    let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
+    database(config)?;
+    let pending = pending(&mut connect(config).await?).await?;
+    if pending > 0 {
+        let text = format!("the schema of the database is {pending} migrations behind; run dzvin migrate");
+        return Err(Failure::new(Exit::Unavailable, text));
+    }
+    until_stopped(stop, |stopped| async {
+        let app = App::start(config, verifier).await?;
+        tracing::info!(address = %app.address, internal = %app.internal_address, "serving");
+        Ok(app.run(async { drop(stopped.await) }).await?)
+    })
+    .await
+}
+
+pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
+    let database = database(config)?;
+    let before = pending(&mut connect(config).await?).await?;
+    database.migrate().await.map_err(Failure::unavailable)?;
+    println!("the schema is up to date; {before} migrations were applied");
+    Ok(())
+}
+
+pub(super) fn database(config: &Config) -> Result<Database, Failure> {
+    let url = config.database.url.as_ref();
+    let url =
+        url.ok_or_else(|| Failure::new(Exit::Config, "database.url is missing; give the address of PostgreSQL"))?;
+    let bad =
+        |_| Failure::new(Exit::Config, "database.url is no address of PostgreSQL (postgres://user@host/database)");
+    let mut options = DbOptions::new(url.expose()).map_err(bad)?;
+    options.acquire_timeout = config.database.acquire_timeout;
+    Ok(Database::new(options))
+}
+
+/// One connection, without the pool's patience: a refusal is told at once and as it is.
+pub(super) async fn connect(config: &Config) -> Result<PgConnection, Failure> {
+    let url = config.database.url.as_ref().map_or("", |url| url.expose());
+    match timeout(config.database.acquire_timeout, PgConnection::connect(url)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(unusable(&error)),
+        Err(_) => Err(Failure::new(Exit::Unavailable, "PostgreSQL does not answer in time")),
+    }
+}
+
+fn unusable(error: &sqlx::Error) -> Failure {
+    Failure::new(Exit::Unavailable, format!("PostgreSQL cannot be used: {}", chain(error)))
+}
+
+/// How many migrations of this program the database lacks.
+pub(super) async fn pending(connection: &mut PgConnection) -> Result<usize, Failure> {
+    let table: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(|error| unusable(&error))?;
+    let applied: Vec<i64> = if table {
+        let all = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success").fetch_all(connection);
+        all.await.map_err(|error| unusable(&error))?
+    } else {
+        Vec::new()
+    };
+    let ours = MIGRATIONS.iter().filter(|migration| migration.migration_type.is_up_migration());
+    Ok(ours.filter(|migration| !applied.contains(&migration.version)).count())
+}
