@@ -21,16 +21,14 @@ fn play(world: &World, rate: u32) {
     world.sandbox.control().play(&play).expect("plays");
 }
 
-/// Waits until the hub has stored what the upstream has now.
+/// Waits until the hub has committed the newest operation of the upstream.
 async fn caught_up(world: &World, hub: &Hub) {
-    let newest = world.sandbox.control().truth_index("procedure").expect("truth");
-    let newest = newest.iter().map(|row| row.last_modified.clone()).max().expect("objects");
+    let (newest, _) = world.sandbox.control().top("procedure").expect("the collection");
     eventually("the hub has what the upstream has", async || {
         let mirrors = hub.api("operator", "/api/v1/mirrors").await;
         let mirror = &mirrors["items"][0];
-        let version = mirror["newest_version"].as_str().unwrap_or_default().trim_end_matches('Z').to_owned();
-        let same = version.trim_end_matches('0').starts_with(newest.trim_end_matches('Z').trim_end_matches('0'));
-        same && mirror["objects"] == OBJECTS
+        let cursor = serde_json::from_str::<(u32, u32)>(mirror["cursor"].as_str().unwrap_or_default());
+        cursor.is_ok_and(|cursor| cursor >= newest.into()) && mirror["objects"] == OBJECTS
     })
     .await;
 }
