@@ -16,19 +16,21 @@ use dzvin_protocols::{
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
-use serde_json::value::RawValue;
 use sqlx::{Connection, PgConnection};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
-    fold::{EntityOp, Folded, NewChange, NewState, Prepared, Stored, filterable, fold, prepare},
+    fold::{Doc, EntityOp, Folded, NewChange, NewState, Prepared, Stored, fold, prepare},
 };
 use crate::platform::db::{is_data_refusal, store_error};
 
-/// Bytes of documents that one statement carries, new or old: one object of the greatest size, or some hundreds of usual ones.
+/// Bytes of old documents that are read at a time: one object of the greatest size, or some hundreds of usual ones.
 pub const PIECE_BYTES: usize = 8 * 1024 * 1024;
 /// Operations that one statement carries.
 pub const PIECE_OPS: usize = 1_000;
+/// Bytes of new documents that are made ready at a time: small, so that making ready and writing overlap within a batch.
+const READY_BYTES: usize = 512 * 1024;
 /// From this many bytes on, checking and comparing leaves the runtime's thread: about a millisecond of work.
 const OFFLOAD_BYTES: usize = 256 * 1024;
 /// How often a batch is repeated when another writer created the same entity meanwhile.
@@ -250,78 +252,119 @@ async fn write_run(
     ops: &[EntityOp],
     written: &mut Written,
 ) -> Result<(), WriteError> {
-    let mut rest = ops;
-    while !rest.is_empty() {
-        let piece = piece_len(rest.iter().map(EntityOp::bytes));
-        let done = write_piece(tx, spec, author, &rest[..piece], written).await?;
-        rest = &rest[done..];
+    // While the database is busy with one piece, the next is made ready.
+    let mut ready = Ready::new(Arc::clone(spec), ops);
+    while let Some(piece) = ready.piece().await? {
+        write_piece(tx, spec, author, piece, written).await?;
     }
     Ok(())
 }
 
-/// How many of the sizes fit one piece; at least one.
-fn piece_len(sizes: impl Iterator<Item = usize>) -> usize {
+/// Operations checked and hashed one piece ahead of the writing.
+struct Ready<'a> {
+    spec: Arc<KindSpec>,
+    rest: &'a [EntityOp],
+    next: Option<JoinHandle<Vec<Prepared>>>,
+}
+
+impl<'a> Ready<'a> {
+    fn new(spec: Arc<KindSpec>, ops: &'a [EntityOp]) -> Self {
+        let mut it = Self { spec, rest: ops, next: None };
+        // What is little is done at once; a hand-over would cost more.
+        if ops.iter().map(EntityOp::bytes).sum::<usize>() >= OFFLOAD_BYTES {
+            it.start();
+        }
+        it
+    }
+
+    fn take(&mut self) -> Vec<EntityOp> {
+        let piece = piece_len(self.rest.iter().map(EntityOp::bytes), READY_BYTES);
+        let (now, rest) = self.rest.split_at(piece.min(self.rest.len()));
+        self.rest = rest;
+        now.to_vec()
+    }
+
+    fn start(&mut self) {
+        self.next = (!self.rest.is_empty()).then(|| {
+            let (spec, ops) = (Arc::clone(&self.spec), self.take());
+            tokio::task::spawn_blocking(move || prepare_all(&spec, ops))
+        });
+    }
+
+    async fn piece(&mut self) -> Result<Option<Vec<Prepared>>, StoreError> {
+        if let Some(next) = self.next.take() {
+            let piece = joined(next.await)?;
+            self.start();
+            return Ok(Some(piece));
+        }
+        let ops = self.take();
+        Ok((!ops.is_empty()).then(|| prepare_all(&self.spec, ops)))
+    }
+}
+
+fn prepare_all(spec: &KindSpec, ops: Vec<EntityOp>) -> Vec<Prepared> {
+    ops.into_iter().map(|op| prepare(spec, op)).collect()
+}
+
+fn joined<T>(done: Result<T, JoinError>) -> Result<T, StoreError> {
+    done.map_err(|error| StoreError::Refused { doing: "comparing documents", source: Box::new(error) })
+}
+
+/// How many of the sizes fit so many bytes; at least one.
+fn piece_len(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0usize;
     let fitting = sizes.take(PIECE_OPS).take_while(|size| {
         bytes = bytes.saturating_add(*size);
-        bytes <= PIECE_BYTES
+        bytes <= limit
     });
     fitting.count().max(1)
 }
 
-/// Writes as many of the operations as the old documents that they need let fit; answers how many.
+/// Writes the operations, in as many turns as the old documents that they need ask for.
 async fn write_piece(
     tx: &mut PgConnection,
     spec: &Arc<KindSpec>,
     author: Author<'_>,
-    ops: &[EntityOp],
+    mut ops: Vec<Prepared>,
     written: &mut Written,
-) -> Result<usize, WriteError> {
-    let bytes: usize = ops.iter().map(EntityOp::bytes).sum();
-    let (ours, owned) = (Arc::clone(spec), ops.to_vec());
-    let mut prepared =
-        offload(bytes, move || owned.into_iter().map(|op| prepare(&ours, op)).collect::<Vec<_>>()).await?;
-    let ids: BTreeSet<&EntityId> = ops.iter().map(EntityOp::id).collect();
-    let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+) -> Result<(), WriteError> {
+    while !ops.is_empty() {
+        let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+        let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+        let needed = needed_docs(&ops, &stored);
+        // An entity that occurs twice is counted twice: a turn may be smaller than it could be, never larger.
+        let sizes = ops.iter().map(|it| needed.get(it.op.id()).copied().unwrap_or(0));
+        let rest = ops.split_off(piece_len(sizes, PIECE_BYTES).min(ops.len()));
+        let wanted: BTreeSet<&EntityId> =
+            ops.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
+        let bytes: usize = wanted.iter().filter_map(|id| needed.get(*id)).sum();
+        read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
+        // Rows of later turns are not this one's.
+        let now: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+        stored.retain(|id, _| now.contains(id));
 
-    let needed = needed_docs(&prepared, &stored);
-    let sizes = prepared.iter().map(|it| needed.get(it.op.id()).copied().unwrap_or(0));
-    prepared.truncate(piece_len(sizes));
-    let done = prepared.len();
-    let wanted: BTreeSet<&EntityId> =
-        prepared.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
-    let old_bytes: usize = wanted.iter().filter_map(|id| needed.get(*id)).sum();
-    read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
-
-    let ours = Arc::clone(spec);
-    let folded = offload(bytes + old_bytes, move || fold(&ours, stored, prepared)).await?;
-    store(tx, spec, author, &folded).await?;
-    written.add(Written {
-        applied: folded.applied,
-        quarantined: folded.quarantined,
-        created: folded.created,
-        newest: folded.newest,
-    });
-    Ok(done)
-}
-
-/// Small work here, large work where blocking is allowed.
-async fn offload<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-    if bytes < OFFLOAD_BYTES {
-        return Ok(work());
+        let ours = Arc::clone(spec);
+        let folded = if bytes < OFFLOAD_BYTES {
+            fold(&ours, stored, ops)
+        } else {
+            joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
+        };
+        store(tx, spec, author, &folded).await?;
+        let Folded { applied, quarantined, created, newest, .. } = folded;
+        written.add(Written { applied, quarantined, created, newest });
+        ops = rest;
     }
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| StoreError::Refused { doing: "comparing documents", source: Box::new(error) })
+    Ok(())
 }
 
 /// The ids whose stored document the fold will look at, with its size.
 fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<EntityId, usize> {
     let mut needed = HashMap::new();
-    for Prepared { op, hash, unfit } in ops {
+    for Prepared { op, derived, unfit } in ops {
         let Some(row) = stored.get(op.id()).filter(|row| !row.purged && unfit.is_none()) else { continue };
         let needs = match op {
             EntityOp::Upsert { version, .. } => {
-                row.hash.as_deref() != hash.as_ref().map(|hash| &hash[..])
+                row.hash.as_deref() != derived.as_ref().map(|derived| &derived.hash[..])
                     && row.version.as_ref().is_none_or(|old| version >= old)
             }
             EntityOp::Set { .. } => true,
@@ -387,8 +430,8 @@ async fn read_docs(
     .map_err(write_error)?;
     for row in rows {
         let known = EntityId::new(&row.id).ok().and_then(|id| stored.get_mut(&id));
-        if let (Some(known), Ok(doc)) = (known, RawValue::from_string(row.doc)) {
-            known.doc = Some(doc.into());
+        if let Some(known) = known {
+            known.doc = Some(Doc::Stored(row.doc.into()));
         }
     }
     Ok(())
@@ -405,8 +448,8 @@ async fn store(tx: &mut PgConnection, spec: &KindSpec, author: Author<'_>, folde
     Ok(())
 }
 
-fn text(doc: Option<&Arc<RawValue>>) -> Option<&str> {
-    doc.map(|doc| doc.get())
+fn text(doc: Option<&Doc>) -> Option<&str> {
+    doc.map(Doc::text)
 }
 
 fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
@@ -432,7 +475,7 @@ async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewStat
         &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
         &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
         &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(spec, row))
+        &column(rows, |row| fields(row)) as &[&str]
     )
     .execute(tx)
     .await
@@ -440,8 +483,8 @@ async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewStat
     Ok(())
 }
 
-fn fields(spec: &KindSpec, row: &NewState) -> String {
-    row.doc.as_ref().map_or_else(|| "{}".to_owned(), |doc| filterable(spec, doc))
+fn fields(row: &NewState) -> &str {
+    row.filterable.as_deref().unwrap_or("{}")
 }
 
 /// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is not
@@ -453,7 +496,7 @@ async fn store_changes(
     changes: &[NewChange],
     rows: &[&NewState],
 ) -> Result<(), WriteError> {
-    let inline = |change: &NewChange| change.doc.as_ref().is_some_and(|doc| doc.get().len() <= INLINE_DOC_LIMIT);
+    let inline = |change: &NewChange| change.doc.as_ref().is_some_and(|doc| doc.text().len() <= INLINE_DOC_LIMIT);
     let keys = column(rows, |row| Some(IdKey::of(&row.id)).filter(IdKey::is_hashed));
     let done = sqlx::query!(
         r#"WITH s AS (
@@ -501,7 +544,7 @@ async fn store_changes(
         &column(rows, |row| row.hash.as_deref()) as &[Option<&[u8]>],
         &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
         &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(spec, row)),
+        &column(rows, |row| fields(row)) as &[&str],
         &column(&keys, |key| key.as_ref().map(IdKey::as_str)) as &[Option<&str>],
         &column(rows, |row| row.trashed),
         &column(rows, |row| row.missing),
@@ -526,9 +569,9 @@ mod tests {
 
     #[test]
     fn pieces_are_bounded_and_never_empty() {
-        assert_eq!(piece_len([PIECE_BYTES * 2, 1].into_iter()), 1);
-        assert_eq!(piece_len([PIECE_BYTES - 1, 1, 1].into_iter()), 2);
-        assert_eq!(piece_len(std::iter::repeat_n(0, PIECE_OPS + 5)), PIECE_OPS);
+        assert_eq!(piece_len([20, 1].into_iter(), 10), 1);
+        assert_eq!(piece_len([9, 1, 1].into_iter(), 10), 2);
+        assert_eq!(piece_len(std::iter::repeat_n(0, PIECE_OPS + 5), 10), PIECE_OPS);
     }
 
     #[test]
