@@ -80,8 +80,8 @@ impl App {
         // Ports first: a second node on the same address must not touch anything.
         let listener = listen("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
-        let mut metrics = telemetry::Metrics::new();
-        let registry = metrics.registry();
+        let mut rooms = Registry::with_prefix("dzvin");
+        let registry = &mut rooms;
         let owner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
@@ -123,7 +123,7 @@ impl App {
         let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
-        let scrape = crate::platform::telemetry::scrape(registry);
+        let scrape = telemetry::scrape(rooms);
         let ops =
             plumb(internal_router(Arc::clone(&readiness), scrape), Plumbing::new(&config.http, http_metrics.clone()));
 
