@@ -109,7 +109,7 @@ pub(super) enum Doc {
 }
 
 impl Doc {
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::New(raw) => raw.get(),
             Self::Stored(text) => text,
@@ -341,7 +341,8 @@ impl Folded {
         };
         (stored.trashed, stored.missing, stored.purged) = (false, false, false);
         self.created += u64::from(op == Op::Create);
-        let (changed, before) = old.filter(|_| exists).map(|old| difference(spec, old.text(), doc.get())).unwrap_or_default();
+        let (changed, before) =
+            old.filter(|_| exists).map(|old| difference(spec, old.text(), doc.get())).unwrap_or_default();
         self.change(id, state, op, changed, before);
     }
 

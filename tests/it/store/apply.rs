@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dzvin_actors::platform::ports::{Applied, ChangeLog, Leases, MirrorStatus, MirrorStore, StoreError};
 use dzvin_protocols::{
+    channels::IdKey,
     entities::{INLINE_DOC_LIMIT, Op},
     mirror::{MirrorBatch, MirrorOp, Quarantined},
 };
@@ -271,7 +272,7 @@ async fn a_tombstone_keeps_the_revision() {
     assert!(store.scalar::<bool>("SELECT doc IS NULL AND fields = '{}' AND hash IS NULL FROM entities").await);
     store.apply(vec![upsert("a", "1", "x")]).await;
     assert_eq!(store.story().await, ["a 1 create", "a 2 purge", "a 3 create"]);
-    let slice = store.entities.read_entity(&kind(), &id("a"), 1, ALL).await.expect("read").expect("kind");
+    let slice = store.entities.read_entity(&kind(), &IdKey::of(&id("a")), 1, ALL).await.expect("read").expect("kind");
     assert_eq!(slice.changes.iter().map(|c| c.op).collect::<Vec<_>>(), [Op::Purge, Op::Create]);
 }
 

@@ -2,6 +2,7 @@
 
 use dzvin::entities::{Partitions, Retention};
 use dzvin_actors::platform::ports::ChangeLog;
+use dzvin_protocols::channels::IdKey;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::{ALL, Store, id, kind, upsert};
@@ -65,7 +66,7 @@ async fn retention_cuts_the_past_and_says_so() {
     assert!(store.log(2).await.complete);
     let of = |name: &'static str, after| {
         let entities = store.entities.clone();
-        async move { entities.read_entity(&kind(), &id(name), after, ALL).await.expect("read").expect("kind") }
+        async move { entities.read_entity(&kind(), &IdKey::of(&id(name)), after, ALL).await.expect("read").expect("kind") }
     };
     assert!(!of("a", 0).await.complete);
     assert!(of("a", 1).await.complete);
