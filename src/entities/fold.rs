@@ -253,10 +253,10 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         match op {
             EntityOp::Upsert { version, doc, .. } => {
                 let derived = derived.unwrap_or_else(|| Derived::of(spec, &doc));
-                out.upsert(spec, &id, state, Some(version), doc, derived);
+                out.upsert(spec, &id, state, Some(version), &doc, derived);
             }
             EntityOp::Set { ref version, ref set, .. } => match merged(spec, state, set) {
-                Ok((doc, derived)) => out.upsert(spec, &id, state, version.clone(), doc, derived),
+                Ok((doc, derived)) => out.upsert(spec, &id, state, version.clone(), &doc, derived),
                 Err((reason, detail)) => out.put_aside(reason, detail, &op),
             },
             EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
@@ -306,7 +306,7 @@ impl Folded {
         id: &EntityId,
         state: &mut State,
         version: Option<String>,
-        doc: Arc<RawValue>,
+        doc: &Arc<RawValue>,
         derived: Derived,
     ) {
         if matches!((&version, &state.stored.version), (Some(new), Some(old)) if new < old) {
@@ -327,7 +327,7 @@ impl Folded {
         stored.hash = Some(derived.hash.to_vec());
         stored.filterable = Some(derived.filterable);
         stored.size = doc.get().len();
-        stored.doc = Some(Doc::New(Arc::clone(&doc)));
+        stored.doc = Some(Doc::New(Arc::clone(doc)));
         state.new_doc = true;
         state.dirty = true;
         if same && !hidden {

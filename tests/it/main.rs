@@ -2,5 +2,6 @@
 
 mod bus;
 mod dev_postgres;
+mod spine;
 mod store;
 mod support;

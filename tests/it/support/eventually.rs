@@ -1,6 +1,6 @@
 //! Waiting by condition, with one knob of patience.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 /// How often the condition is looked at: short beside what it waits for, long beside what it costs.
 const EVERY: Duration = Duration::from_millis(5);
@@ -34,23 +34,7 @@ pub fn patience() -> Duration {
 }
 
 /// Returns what the condition answers as soon as it does; panics with `what` when patience ends.
-#[track_caller]
-pub fn eventually<F, Fut>(what: &str, condition: F) -> impl Future<Output = <Fut::Output as Outcome>::Value>
-where
-    F: FnMut() -> Fut,
-    Fut: Future,
-    Fut::Output: Outcome,
-{
-    let caller = std::panic::Location::caller();
-    wait(format!("{what} (waited for at {caller})"), condition)
-}
-
-async fn wait<F, Fut>(what: String, mut condition: F) -> <Fut::Output as Outcome>::Value
-where
-    F: FnMut() -> Fut,
-    Fut: Future,
-    Fut::Output: Outcome,
-{
+pub async fn eventually<O: Outcome>(what: &str, mut condition: impl AsyncFnMut() -> O) -> O::Value {
     let looked = async {
         loop {
             if let Some(value) = condition().await.value() {

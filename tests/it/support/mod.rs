@@ -2,6 +2,9 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by rooms that come and go, and a test binary has no outside")]
 
 pub mod eventually;
+pub mod front;
+pub mod hub;
+pub mod node;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;

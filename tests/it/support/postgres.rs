@@ -49,6 +49,11 @@ impl TestDb {
         the_cluster().options(&self.name)
     }
 
+    /// The same as an address, for a configuration.
+    pub fn url(&self) -> String {
+        format!("postgres:///{}?host={}&user=dzvin", self.name, the_cluster().dir.display())
+    }
+
     /// A pool on it, as the hub makes it.
     pub fn database(&self) -> Database {
         Database::new(DbOptions::at(self.connect_options()))

@@ -1,0 +1,163 @@
+//! The spine: from a Mirror's frame to unmodified clients, through everything that may break on the way.
+
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+
+use crate::support::{
+    eventually::eventually,
+    front::Front,
+    hub::{Hub, World},
+    node::Followers,
+};
+
+const OBJECTS: usize = 200;
+/// Edits a second while things break.
+const RATE: u32 = 200;
+
+fn play(world: &World, rate: u32) {
+    let play = dzvin_sandbox::Play { rate_per_s: f64::from(rate), collection: Some("procedure".to_owned()), seed: 7 };
+    world.sandbox.control().play(&play).expect("plays");
+}
+
+/// Waits until the hub has stored what the upstream has now.
+async fn caught_up(world: &World, hub: &Hub) {
+    let newest = world.sandbox.control().truth_index("procedure").expect("truth");
+    let newest = newest.iter().map(|row| row.last_modified.clone()).max().expect("objects");
+    eventually("the hub has what the upstream has", async || {
+        let mirrors = hub.api("operator", "/api/v1/mirrors").await;
+        let mirror = &mirrors["items"][0];
+        let version = mirror["newest_version"].as_str().unwrap_or_default().trim_end_matches('Z').to_owned();
+        let same = version.trim_end_matches('0').starts_with(newest.trim_end_matches('Z').trim_end_matches('0'));
+        same && mirror["objects"] == OBJECTS
+    })
+    .await;
+}
+
+/// What every report must say, whatever has happened.
+fn assert_nothing_lost(report: &Value) {
+    for key in ["lost", "doubled", "behind", "differences"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert!(report["received"].as_u64().expect("a count") > 0, "{report}");
+}
+
+fn assert_recovered(report: &Value) {
+    let (recovered, unrecovered) =
+        (report["recovered"].as_f64().expect("n"), report["unrecovered"].as_f64().expect("n"));
+    let ratio = recovered / (recovered + unrecovered);
+    println!("recovered {recovered} of {}, ratio {ratio:.4}", recovered + unrecovered);
+    assert!(ratio >= 0.99, "{report}");
+}
+
+#[tokio::test]
+async fn every_change_reaches_every_client_in_order() {
+    let world = World::new(OBJECTS, false).await;
+    let hub = world.hub("a").await;
+    caught_up(&world, &hub).await;
+    let mut followers = Followers::start(&format!("http://{}", hub.addr), 10, &[]).await;
+    let start = followers.progress().await[0];
+    play(&world, RATE);
+    eventually("three hundred changes everywhere", async || {
+        followers.progress().await.into_iter().all(|last| last >= start + 300)
+    })
+    .await;
+    play(&world, 0);
+    caught_up(&world, &hub).await;
+    let report = followers.finish().await;
+    println!("{report}");
+    assert_nothing_lost(&report);
+    assert_eq!((&report["recovered"], &report["reloads"]), (&Value::from(10), &Value::from(0)));
+}
+
+#[tokio::test]
+async fn a_planted_skip_turns_the_checker_red() {
+    let world = World::new(20, false).await;
+    let hub = world.hub("a").await;
+    eventually("the snapshot", async || {
+        hub.api("viewer", "/api/v1/entities/procedure?total=true").await["total"] == 20
+    })
+    .await;
+    let mut followers = Followers::start(&format!("http://{}", hub.addr), 2, &["--drop", "5"]).await;
+    let start = followers.progress().await[0];
+    play(&world, RATE);
+    eventually("changes", async || followers.progress().await.into_iter().all(|last| last >= start + 20)).await;
+    play(&world, 0);
+    let report = followers.finish().await;
+    assert_eq!(report["lost"], 1, "{report}");
+}
+
+/// Kills a hub twenty times at random moments under load; once in a while everybody is cut and the bus loses everything.
+async fn survives_kills(redis: bool, seed: u64) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut world = World::new(OBJECTS, redis).await;
+    let mut hubs = vec![world.hub("a").await];
+    if redis {
+        hubs.push(world.hub("b").await);
+    }
+    caught_up(&world, &hubs[0]).await;
+    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
+    let mut followers = Followers::start(&format!("http://{}", front.addr), 6, &[]).await;
+    play(&world, RATE);
+    let began = Instant::now();
+    for round in 0..20 {
+        let at = followers.progress().await.into_iter().max().unwrap_or(0);
+        let further = random.random_range(1..60);
+        eventually("changes between two kills", async || {
+            followers.progress().await.into_iter().any(|last| last >= at + further)
+        })
+        .await;
+        let victim = random.random_range(0..hubs.len());
+        hubs[victim].kill().await;
+        if let Some(redis) = &mut world.redis
+            && round % 5 == 3
+        {
+            if round % 2 == 1 {
+                redis.flush().await;
+            } else {
+                redis.kill();
+                redis.restart_empty().await;
+            }
+        }
+        if round % 4 == 2 {
+            front.cut();
+        }
+        hubs[victim].start().await;
+    }
+    play(&world, 0);
+    caught_up(&world, &hubs[0]).await;
+    let report = followers.finish().await;
+    println!("20 kills in {:?}: {report}", began.elapsed());
+    assert_nothing_lost(&report);
+    assert_recovered(&report);
+}
+
+#[tokio::test]
+async fn nothing_is_lost_over_twenty_kills_in_memory() {
+    survives_kills(false, 11).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_over_twenty_kills_on_redis() {
+    survives_kills(true, 12).await;
+}
+
+#[tokio::test]
+async fn a_stop_tells_clients_to_come_back_and_ends_with_zero() {
+    let world = World::new(20, false).await;
+    let mut hub = world.hub("a").await;
+    eventually("the snapshot", async || {
+        hub.api("viewer", "/api/v1/entities/procedure?total=true").await["total"] == 20
+    })
+    .await;
+    let front = Front::start(vec![hub.addr]).await;
+    let followers = Followers::start(&format!("http://{}", front.addr), 5, &[]).await;
+    play(&world, RATE);
+    assert_eq!(hub.stop().await, Some(0), "{}", hub.log());
+    hub.start().await;
+    play(&world, 0);
+    let report = followers.finish().await;
+    assert_nothing_lost(&report);
+    assert_eq!(report["disconnects"]["3001"], 5, "{report}");
+}

@@ -1,0 +1,207 @@
+//! The hub as a process of its own, as an operator starts it: it can be killed, and comes back on the same ports.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use dzvin::identity::{SigningKey, TokenRules, Verifier};
+use dzvin_protocols::identity::Claims;
+use dzvin_sandbox::{CollectionConfig, DEFAULT_TOKEN, Knobs, Sandbox, SandboxConfig, SandboxHandle};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::process::{Child, Command};
+
+use super::{eventually::eventually, postgres::TestDb, redis::Redis};
+
+/// The key with which tests sign tokens.
+const KEY: &str = "a key of thirty-two bytes and more, for tests only";
+
+/// What hubs stand on: a database, an upstream, and Redis when there are several.
+pub struct World {
+    pub db: TestDb,
+    pub sandbox: SandboxHandle,
+    pub redis: Option<Redis>,
+    pub dir: TempDir,
+}
+
+impl World {
+    /// An upstream with `objects` small objects of the kind `procedure`.
+    pub async fn new(objects: usize, redis: bool) -> Self {
+        let collections = vec![CollectionConfig::new("procedure", "procedures")];
+        let config = SandboxConfig { collections, knobs: Knobs::unlimited(), ..SandboxConfig::default() };
+        let sandbox = Sandbox::start(config).await.expect("sandbox");
+        for n in 0..objects {
+            sandbox.control().put("procedure", &small_object(n)).expect("an object");
+        }
+        let redis = if redis { Some(Redis::start().await) } else { None };
+        Self { db: TestDb::new().await, sandbox, redis, dir: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// A token with a role of the default configuration.
+    pub fn token(role: &str) -> String {
+        let verifier =
+            Verifier::new(vec![SigningKey::new("test", KEY.as_bytes()).expect("key")], TokenRules::default());
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let claims = Claims {
+            sub: format!("{role}-1"),
+            exp: Some(now + 3600),
+            roles: vec![role.to_owned()],
+            ..Claims::default()
+        };
+        verifier.expect("verifier").sign(&claims).expect("signed")
+    }
+
+    fn config(&self, listen: SocketAddr, internal: SocketAddr, more: &str) -> String {
+        let redis = self.redis.as_ref().map_or(String::new(), |redis| format!("[redis]\nurl = \"{}\"\n", redis.url()));
+        format!(
+            r#"
+[http]
+listen = "{listen}"
+internal_listen = "{internal}"
+[database]
+url = "{}"
+{redis}
+[[identity.keys]]
+id = "test"
+secret = "{KEY}"
+[kinds.procedure]
+fields = ["status"]
+[[mirrors]]
+name = "procedure"
+kind = "procedure"
+url = "{}"
+token = "{DEFAULT_TOKEN}"
+api_url = "{}"
+platform_version = "1.0"
+[leases]
+ttl = "1s"
+[shutdown]
+grace = "5s"
+[log]
+format = "json"
+level = "info,dzvin_actors=debug"
+{more}
+"#,
+            self.db.url(),
+            self.sandbox.mirror_url("procedure"),
+            self.sandbox.api_url(),
+        )
+    }
+
+    /// Starts a hub and waits until it is ready.
+    pub async fn hub(&self, name: &str) -> Hub {
+        self.hub_with(name, "").await
+    }
+
+    /// The same with more configuration.
+    pub async fn hub_with(&self, name: &str, more: &str) -> Hub {
+        let (addr, internal) = (free_address(), free_address());
+        let config = self.dir.path().join(format!("{name}.toml"));
+        fs::write(&config, self.config(addr, internal, more)).expect("configuration");
+        let log = self.dir.path().join(format!("{name}.log"));
+        let mut hub = Hub { addr, internal, config, log, child: None };
+        hub.start().await;
+        hub
+    }
+}
+
+/// About three hundred bytes, with a field that edits touch.
+pub fn small_object(n: usize) -> String {
+    format!(
+        r#"{{"_id":"{n:024x}","status":"active_tendering","title":{{"uk_UA":"Лот <b>{n}</b>"}},"value":{{"amount":904.240,"currency":"UAH"}},"bids":null}}"#
+    )
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("address")
+}
+
+/// One hub.
+pub struct Hub {
+    pub addr: SocketAddr,
+    pub internal: SocketAddr,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Hub {
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_dzvin"))
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the hub starts");
+        self.child = Some(child);
+        let log = self.log.clone();
+        eventually(&format!("a ready hub; its log is {}", log.display()), async || {
+            if let Ok(Some(status)) = self.child.as_mut().expect("started").try_wait() {
+                panic!("the hub ended with {status}:\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            self.get("/readyz").await.is_some_and(|(status, _)| status == 200)
+        })
+        .await;
+    }
+
+    /// Kills it as the kernel would.
+    pub async fn kill(&mut self) {
+        let mut child = self.child.take().expect("a running hub");
+        child.start_kill().expect("killed");
+        child.wait().await.expect("reaped");
+    }
+
+    /// Asks it to stop; answers its exit code.
+    pub async fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("a running hub");
+        let pid = child.id().expect("alive").to_string();
+        let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
+        assert!(told.success());
+        let status = tokio::time::timeout(Duration::from_secs(15), child.wait()).await.expect("stops in time");
+        status.expect("reaped").code()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("a running hub")
+    }
+
+    /// Asks the internal listener.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let response = reqwest::get(format!("http://{}{path}", self.internal)).await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
+    /// The value of a metric, summed over its labels; 0 when there is none.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.expect("metrics");
+        let values = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' ')));
+        values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Asks the API as a role; panics unless it is a success.
+    pub async fn api(&self, role: &str, path: &str) -> serde_json::Value {
+        let request = reqwest::Client::new().get(format!("http://{}{path}", self.addr)).bearer_auth(World::token(role));
+        let response = request.send().await.expect("answered");
+        let (status, text) = (response.status(), response.text().await.expect("read"));
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).expect("json")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
