@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
-    entities::{Op, changed_fields, check, content_hash, filter_values, merge_set, value_at},
+    entities::{Fields, Op, check, content_hash, merge_set},
     mirror::{MirrorOp, Quarantined},
     platform::EntityId,
 };
@@ -101,12 +101,47 @@ impl From<MirrorOp> for EntityOp {
     }
 }
 
-/// An operation that was checked, with the hash of what it brings.
+/// A document's text: as it came, or as it was stored, which needs no second check.
+#[derive(Debug, Clone)]
+pub(super) enum Doc {
+    New(Arc<RawValue>),
+    Stored(Arc<str>),
+}
+
+impl Doc {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::New(raw) => raw.get(),
+            Self::Stored(text) => text,
+        }
+    }
+}
+
+/// What is derived from a document alone.
+#[derive(Debug, Clone)]
+pub(super) struct Derived {
+    /// Of the content without versions.
+    pub hash: Hash,
+    /// The JSON object that equality filters look into.
+    pub filterable: String,
+}
+
+impl Derived {
+    fn of(spec: &KindSpec, doc: &RawValue) -> Self {
+        let values = Fields::of(doc.get()).filter_values(&spec.fields).into_iter();
+        let short = values.filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
+        let object: serde_json::Map<_, _> = short.map(|(field, value)| (field.to_owned(), value.into())).collect();
+        let filterable = serde_json::Value::Object(object).to_string();
+        Self { hash: content_hash(doc, &spec.version_paths), filterable }
+    }
+}
+
+/// An operation that was checked, with what is derived from what it brings.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub op: EntityOp,
-    /// Of an upsert's content.
-    pub hash: Option<Hash>,
+    /// Of an upsert's document.
+    pub derived: Option<Derived>,
     /// Why it is put aside: code and text.
     pub unfit: Option<(&'static str, String)>,
 }
@@ -120,11 +155,11 @@ pub(super) fn prepare(spec: &KindSpec, op: EntityOp) -> Prepared {
         (Some(raw), _) => check(raw).err().map(|unfit| (unfit.code(), unfit.to_string())),
         _ => None,
     };
-    let hash = match &op {
-        EntityOp::Upsert { doc, .. } if unfit.is_none() => Some(content_hash(doc, &spec.version_paths)),
+    let derived = match &op {
+        EntityOp::Upsert { doc, .. } if unfit.is_none() => Some(Derived::of(spec, doc)),
         _ => None,
     };
-    Prepared { op, hash, unfit }
+    Prepared { op, derived, unfit }
 }
 
 /// An entity as it is stored.
@@ -135,7 +170,9 @@ pub(super) struct Stored {
     pub version: Option<String>,
     pub hash: Option<Vec<u8>>,
     /// Read only when it is needed.
-    pub doc: Option<Arc<RawValue>>,
+    pub doc: Option<Doc>,
+    /// Of a document that this run brought.
+    pub filterable: Option<String>,
     pub size: usize,
     pub trashed: bool,
     pub missing: bool,
@@ -151,7 +188,7 @@ pub(super) struct NewChange {
     pub changed: Vec<String>,
     /// A JSON object, when something declared differs.
     pub before: Option<String>,
-    pub doc: Option<Arc<RawValue>>,
+    pub doc: Option<Doc>,
 }
 
 /// A row of entities to be.
@@ -165,7 +202,9 @@ pub(super) struct NewState {
     pub version: Option<String>,
     pub hash: Option<Vec<u8>>,
     /// Only when it differs from what is stored.
-    pub doc: Option<Arc<RawValue>>,
+    pub doc: Option<Doc>,
+    /// Of that document.
+    pub filterable: Option<String>,
     pub size: usize,
     pub trashed: bool,
     pub missing: bool,
@@ -204,7 +243,7 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         .map(|(id, stored)| (id, State { fresh: stored.revision == 0, stored, ..State::default() }))
         .collect();
     let mut out = Folded::default();
-    for Prepared { op, hash, unfit } in ops {
+    for Prepared { op, derived, unfit } in ops {
         if let Some((reason, detail)) = unfit {
             out.put_aside(reason, detail, &op);
             continue;
@@ -213,11 +252,11 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
         match op {
             EntityOp::Upsert { version, doc, .. } => {
-                let hash = hash.unwrap_or_else(|| content_hash(&doc, &spec.version_paths));
-                out.upsert(spec, &id, state, Some(version), doc, hash);
+                let derived = derived.unwrap_or_else(|| Derived::of(spec, &doc));
+                out.upsert(spec, &id, state, Some(version), &doc, derived);
             }
             EntityOp::Set { ref version, ref set, .. } => match merged(spec, state, set) {
-                Ok((doc, hash)) => out.upsert(spec, &id, state, version.clone(), doc, hash),
+                Ok((doc, derived)) => out.upsert(spec, &id, state, version.clone(), &doc, derived),
                 Err((reason, detail)) => out.put_aside(reason, detail, &op),
             },
             EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
@@ -235,15 +274,23 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
 
 type Unfit = (&'static str, String);
 
-fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValue>, Hash), Unfit> {
+fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValue>, Derived), Unfit> {
     let Some(doc) = &state.stored.doc else {
         return Err(("no_base", "fields were set of a document that is not here".to_owned()));
     };
-    let doc = merge_set(doc, set).map_err(|error| ("bad_set", error.to_string()))?;
+    let stored;
+    let base = match doc {
+        Doc::New(raw) => raw,
+        Doc::Stored(text) => {
+            stored = RawValue::from_string(text.to_string()).map_err(|error| ("bad_base", error.to_string()))?;
+            &*stored
+        }
+    };
+    let doc = merge_set(base, set).map_err(|error| ("bad_set", error.to_string()))?;
     // Paths may nest what each by itself was fit.
     check(&doc).map_err(|unfit| (unfit.code(), unfit.to_string()))?;
-    let hash = content_hash(&doc, &spec.version_paths);
-    Ok((doc.into(), hash))
+    let derived = Derived::of(spec, &doc);
+    Ok((doc.into(), derived))
 }
 
 impl Folded {
@@ -259,8 +306,8 @@ impl Folded {
         id: &EntityId,
         state: &mut State,
         version: Option<String>,
-        doc: Arc<RawValue>,
-        hash: Hash,
+        doc: &Arc<RawValue>,
+        derived: Derived,
     ) {
         if matches!((&version, &state.stored.version), (Some(new), Some(old)) if new < old) {
             self.applied.stale += 1;
@@ -269,7 +316,7 @@ impl Folded {
         self.newest = self.newest.take().max(version.clone());
         let stored = &mut state.stored;
         let exists = stored.revision > 0 && !stored.purged;
-        let same = exists && stored.hash.as_deref() == Some(&hash[..]);
+        let same = exists && stored.hash.as_deref() == Some(&derived.hash[..]);
         let hidden = stored.trashed || stored.missing;
         if same && !hidden && (version.is_none() || version == stored.version) {
             self.applied.unchanged += 1;
@@ -277,9 +324,10 @@ impl Folded {
         }
         let old = if same { None } else { stored.doc.take() };
         stored.version = version.or(stored.version.take());
-        stored.hash = Some(hash.to_vec());
+        stored.hash = Some(derived.hash.to_vec());
+        stored.filterable = Some(derived.filterable);
         stored.size = doc.get().len();
-        stored.doc = Some(Arc::clone(&doc));
+        stored.doc = Some(Doc::New(Arc::clone(doc)));
         state.new_doc = true;
         state.dirty = true;
         if same && !hidden {
@@ -293,7 +341,8 @@ impl Folded {
         };
         (stored.trashed, stored.missing, stored.purged) = (false, false, false);
         self.created += u64::from(op == Op::Create);
-        let (changed, before) = old.filter(|_| exists).map(|old| difference(spec, &old, &doc)).unwrap_or_default();
+        let (changed, before) =
+            old.filter(|_| exists).map(|old| difference(spec, old.text(), doc.get())).unwrap_or_default();
         self.change(id, state, op, changed, before);
     }
 
@@ -340,7 +389,7 @@ impl Folded {
 
 impl State {
     fn into_row(self, id: EntityId) -> NewState {
-        let Stored { revision, version, hash, doc, size, trashed, missing, .. } = self.stored;
+        let Stored { revision, version, hash, doc, filterable, size, trashed, missing, .. } = self.stored;
         NewState {
             id,
             revision,
@@ -349,6 +398,7 @@ impl State {
             version,
             hash,
             doc: doc.filter(|_| self.new_doc),
+            filterable,
             size,
             trashed,
             missing,
@@ -358,14 +408,15 @@ impl State {
 }
 
 /// Names of the top-level fields that differ, and the earlier values of the declared ones that do.
-fn difference(spec: &KindSpec, old: &RawValue, new: &RawValue) -> (Vec<String>, Option<String>) {
-    let mut changed = changed_fields(old, new);
+fn difference(spec: &KindSpec, old: &str, new: &str) -> (Vec<String>, Option<String>) {
+    let (old, new) = (Fields::of(old), Fields::of(new));
+    let mut changed = old.changed(&new);
     changed.retain(|name| name.len() <= MAX_CHANGED_NAME);
     changed.truncate(MAX_CHANGED);
     let mut before = String::new();
     for field in &spec.fields {
-        let was = value_at(old, field);
-        if was == value_at(new, field) || was.is_some_and(|was| was.len() > MAX_FIELD_VALUE) {
+        let was = old.value_at(field);
+        if was == new.value_at(field) || was.is_some_and(|was| was.len() > MAX_FIELD_VALUE) {
             continue;
         }
         before.push(if before.is_empty() { '{' } else { ',' });
@@ -374,11 +425,4 @@ fn difference(spec: &KindSpec, old: &RawValue, new: &RawValue) -> (Vec<String>, 
         before.push_str(was.unwrap_or("null"));
     }
     (changed, (!before.is_empty()).then(|| before + "}"))
-}
-
-/// The declared fields of a document as the JSON object that equality filters look into.
-pub(super) fn filterable(spec: &KindSpec, doc: &RawValue) -> String {
-    let values = filter_values(doc, &spec.fields).into_iter().filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
-    let object: serde_json::Map<_, _> = values.map(|(field, value)| (field.to_owned(), value.into())).collect();
-    serde_json::Value::Object(object).to_string()
 }

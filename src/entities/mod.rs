@@ -11,6 +11,7 @@ mod listener;
 mod log;
 mod partitions;
 mod query;
+mod rows;
 mod write;
 
 pub use fold::{EntityOp, MAX_CHANGED, MAX_CHANGED_NAME, MAX_FIELD_VALUE, MAX_VERSION};

@@ -11,24 +11,26 @@ use std::{
 
 use dzvin_actors::platform::ports::{Applied, StoreError};
 use dzvin_protocols::{
-    channels::IdKey,
     entities::INLINE_DOC_LIMIT,
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
-use serde_json::value::RawValue;
 use sqlx::{Connection, PgConnection};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
-    fold::{EntityOp, Folded, NewChange, NewState, Prepared, Stored, filterable, fold, prepare},
+    fold::{EntityOp, Folded, Prepared, Stored, fold, prepare},
+    rows::{lock_rows, read_docs, store},
 };
 use crate::platform::db::{is_data_refusal, store_error};
 
-/// Bytes of documents that one statement carries, new or old: one object of the greatest size, or some hundreds of usual ones.
+/// Bytes of old documents that are read at a time: one object of the greatest size, or some hundreds of usual ones.
 pub const PIECE_BYTES: usize = 8 * 1024 * 1024;
 /// Operations that one statement carries.
 pub const PIECE_OPS: usize = 1_000;
+/// Bytes of new documents that are made ready at a time: small, so that making ready and writing overlap within a batch.
+const READY_BYTES: usize = 512 * 1024;
 /// From this many bytes on, checking and comparing leaves the runtime's thread: about a millisecond of work.
 const OFFLOAD_BYTES: usize = 256 * 1024;
 /// How often a batch is repeated when another writer created the same entity meanwhile.
@@ -70,7 +72,12 @@ pub enum WriteError {
     Store(#[from] StoreError),
 }
 
-fn write_error(error: sqlx::Error) -> WriteError {
+pub(super) fn write_error(error: sqlx::Error) -> WriteError {
+    // Deadlock or serialisation failure: somebody else got through, we begin again.
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    if code.is_some_and(|code| matches!(&*code, "40P01" | "40001")) {
+        return WriteError::Raced;
+    }
     if is_data_refusal(&error) { WriteError::Data(error) } else { store_error("writing entities")(error).into() }
 }
 
@@ -250,78 +257,119 @@ async fn write_run(
     ops: &[EntityOp],
     written: &mut Written,
 ) -> Result<(), WriteError> {
-    let mut rest = ops;
-    while !rest.is_empty() {
-        let piece = piece_len(rest.iter().map(EntityOp::bytes));
-        let done = write_piece(tx, spec, author, &rest[..piece], written).await?;
-        rest = &rest[done..];
+    // While the database is busy with one piece, the next is made ready.
+    let mut ready = Ready::new(Arc::clone(spec), ops);
+    while let Some(piece) = ready.piece().await? {
+        write_piece(tx, spec, author, piece, written).await?;
     }
     Ok(())
 }
 
-/// How many of the sizes fit one piece; at least one.
-fn piece_len(sizes: impl Iterator<Item = usize>) -> usize {
+/// Operations checked and hashed one piece ahead of the writing.
+struct Ready<'a> {
+    spec: Arc<KindSpec>,
+    rest: &'a [EntityOp],
+    next: Option<JoinHandle<Vec<Prepared>>>,
+}
+
+impl<'a> Ready<'a> {
+    fn new(spec: Arc<KindSpec>, ops: &'a [EntityOp]) -> Self {
+        let mut it = Self { spec, rest: ops, next: None };
+        // What is little is done at once; a hand-over would cost more.
+        if ops.iter().map(EntityOp::bytes).sum::<usize>() >= OFFLOAD_BYTES {
+            it.start();
+        }
+        it
+    }
+
+    fn take(&mut self) -> Vec<EntityOp> {
+        let piece = piece_len(self.rest.iter().map(EntityOp::bytes), READY_BYTES);
+        let (now, rest) = self.rest.split_at(piece.min(self.rest.len()));
+        self.rest = rest;
+        now.to_vec()
+    }
+
+    fn start(&mut self) {
+        self.next = (!self.rest.is_empty()).then(|| {
+            let (spec, ops) = (Arc::clone(&self.spec), self.take());
+            tokio::task::spawn_blocking(move || prepare_all(&spec, ops))
+        });
+    }
+
+    async fn piece(&mut self) -> Result<Option<Vec<Prepared>>, StoreError> {
+        if let Some(next) = self.next.take() {
+            let piece = joined(next.await)?;
+            self.start();
+            return Ok(Some(piece));
+        }
+        let ops = self.take();
+        Ok((!ops.is_empty()).then(|| prepare_all(&self.spec, ops)))
+    }
+}
+
+fn prepare_all(spec: &KindSpec, ops: Vec<EntityOp>) -> Vec<Prepared> {
+    ops.into_iter().map(|op| prepare(spec, op)).collect()
+}
+
+fn joined<T>(done: Result<T, JoinError>) -> Result<T, StoreError> {
+    done.map_err(|error| StoreError::Refused { doing: "comparing documents", source: Box::new(error) })
+}
+
+/// How many of the sizes fit so many bytes; at least one.
+fn piece_len(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0usize;
     let fitting = sizes.take(PIECE_OPS).take_while(|size| {
         bytes = bytes.saturating_add(*size);
-        bytes <= PIECE_BYTES
+        bytes <= limit
     });
     fitting.count().max(1)
 }
 
-/// Writes as many of the operations as the old documents that they need let fit; answers how many.
+/// Writes the operations, in as many turns as the old documents that they need ask for.
 async fn write_piece(
     tx: &mut PgConnection,
     spec: &Arc<KindSpec>,
     author: Author<'_>,
-    ops: &[EntityOp],
+    mut ops: Vec<Prepared>,
     written: &mut Written,
-) -> Result<usize, WriteError> {
-    let bytes: usize = ops.iter().map(EntityOp::bytes).sum();
-    let (ours, owned) = (Arc::clone(spec), ops.to_vec());
-    let mut prepared =
-        offload(bytes, move || owned.into_iter().map(|op| prepare(&ours, op)).collect::<Vec<_>>()).await?;
-    let ids: BTreeSet<&EntityId> = ops.iter().map(EntityOp::id).collect();
-    let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+) -> Result<(), WriteError> {
+    while !ops.is_empty() {
+        let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+        let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+        let needed = needed_docs(&ops, &stored);
+        // An entity that occurs twice is counted twice: a turn may be smaller than it could be, never larger.
+        let sizes = ops.iter().map(|it| needed.get(it.op.id()).copied().unwrap_or(0));
+        let rest = ops.split_off(piece_len(sizes, PIECE_BYTES).min(ops.len()));
+        let wanted: BTreeSet<&EntityId> =
+            ops.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
+        let bytes: usize = wanted.iter().filter_map(|id| needed.get(*id)).sum();
+        read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
+        // Rows of later turns are not this one's.
+        let now: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+        stored.retain(|id, _| now.contains(id));
 
-    let needed = needed_docs(&prepared, &stored);
-    let sizes = prepared.iter().map(|it| needed.get(it.op.id()).copied().unwrap_or(0));
-    prepared.truncate(piece_len(sizes));
-    let done = prepared.len();
-    let wanted: BTreeSet<&EntityId> =
-        prepared.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
-    let old_bytes: usize = wanted.iter().filter_map(|id| needed.get(*id)).sum();
-    read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
-
-    let ours = Arc::clone(spec);
-    let folded = offload(bytes + old_bytes, move || fold(&ours, stored, prepared)).await?;
-    store(tx, spec, author, &folded).await?;
-    written.add(Written {
-        applied: folded.applied,
-        quarantined: folded.quarantined,
-        created: folded.created,
-        newest: folded.newest,
-    });
-    Ok(done)
-}
-
-/// Small work here, large work where blocking is allowed.
-async fn offload<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
-    if bytes < OFFLOAD_BYTES {
-        return Ok(work());
+        let ours = Arc::clone(spec);
+        let folded = if bytes < OFFLOAD_BYTES {
+            fold(&ours, stored, ops)
+        } else {
+            joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
+        };
+        store(tx, spec, author, &folded).await?;
+        let Folded { applied, quarantined, created, newest, .. } = folded;
+        written.add(Written { applied, quarantined, created, newest });
+        ops = rest;
     }
-    let joined = tokio::task::spawn_blocking(work).await;
-    joined.map_err(|error| StoreError::Refused { doing: "comparing documents", source: Box::new(error) })
+    Ok(())
 }
 
 /// The ids whose stored document the fold will look at, with its size.
 fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<EntityId, usize> {
     let mut needed = HashMap::new();
-    for Prepared { op, hash, unfit } in ops {
+    for Prepared { op, derived, unfit } in ops {
         let Some(row) = stored.get(op.id()).filter(|row| !row.purged && unfit.is_none()) else { continue };
         let needs = match op {
             EntityOp::Upsert { version, .. } => {
-                row.hash.as_deref() != hash.as_ref().map(|hash| &hash[..])
+                row.hash.as_deref() != derived.as_ref().map(|derived| &derived.hash[..])
                     && row.version.as_ref().is_none_or(|old| version >= old)
             }
             EntityOp::Set { .. } => true,
@@ -335,205 +383,14 @@ fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<
     needed
 }
 
-async fn lock_rows(
-    tx: &mut PgConnection,
-    kind: &Kind,
-    ids: &BTreeSet<&EntityId>,
-) -> Result<HashMap<EntityId, Stored>, WriteError> {
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    let rows = sqlx::query!(
-        r#"SELECT id, revision, version, hash, size, trashed_at IS NOT NULL AS "trashed!",
-             missing_since IS NOT NULL AS "missing!", doc IS NULL AS "purged!"
-         FROM entities WHERE kind = $1 AND id = ANY($2) ORDER BY id FOR UPDATE"#,
-        kind.as_str(),
-        &ids as &[&str]
-    )
-    .fetch_all(tx)
-    .await
-    .map_err(write_error)?;
-    let row = rows.into_iter().filter_map(|row| {
-        let stored = Stored {
-            revision: row.revision,
-            version: row.version,
-            hash: row.hash,
-            doc: None,
-            size: usize::try_from(row.size).unwrap_or(0),
-            trashed: row.trashed,
-            missing: row.missing,
-            purged: row.purged,
-        };
-        Some((EntityId::new(&row.id).ok()?, stored))
-    });
-    Ok(row.collect())
-}
-
-async fn read_docs(
-    tx: &mut PgConnection,
-    kind: &Kind,
-    ids: &BTreeSet<&EntityId>,
-    stored: &mut HashMap<EntityId, Stored>,
-) -> Result<(), WriteError> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
-    let rows = sqlx::query!(
-        r#"SELECT id, doc AS "doc!" FROM entities WHERE kind = $1 AND id = ANY($2) AND doc IS NOT NULL"#,
-        kind.as_str(),
-        &ids as &[&str]
-    )
-    .fetch_all(tx)
-    .await
-    .map_err(write_error)?;
-    for row in rows {
-        let known = EntityId::new(&row.id).ok().and_then(|id| stored.get_mut(&id));
-        if let (Some(known), Ok(doc)) = (known, RawValue::from_string(row.doc)) {
-            known.doc = Some(doc.into());
-        }
-    }
-    Ok(())
-}
-
-async fn store(tx: &mut PgConnection, spec: &KindSpec, author: Author<'_>, folded: &Folded) -> Result<(), WriteError> {
-    let (silent, changed): (Vec<_>, Vec<_>) = folded.states.iter().partition(|state| state.change == 0);
-    if !silent.is_empty() {
-        store_silently(tx, spec, &silent).await?;
-    }
-    if !changed.is_empty() {
-        store_changes(tx, spec, author, &folded.changes, &changed).await?;
-    }
-    Ok(())
-}
-
-fn text(doc: Option<&Arc<RawValue>>) -> Option<&str> {
-    doc.map(|doc| doc.get())
-}
-
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-fn size(bytes: usize) -> i32 {
-    i32::try_from(bytes).unwrap_or(i32::MAX)
-}
-
-/// Document and version of rows whose content is the same. They exist and are locked by us, so the insert never inserts;
-/// in this form the planner cannot choose to scan the table.
-async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewState]) -> Result<(), WriteError> {
-    sqlx::query!(
-        r#"INSERT INTO entities AS e
-             (kind, id, revision, "offset", op, at, by, version, doc, size, fields, created_at, updated_at)
-         SELECT $1, i.id, 0, 0, '', now(), '', i.version, i.doc, i.size, i.fields::jsonb, now(), now()
-         FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int4[], $6::text[]) AS i (id, version, doc, size, fields)
-         ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, doc = excluded.doc, size = excluded.size,
-             fields = excluded.fields, updated_at = now()"#,
-        spec.kind.as_str(),
-        &column(rows, |row| row.id.as_str()) as &[&str],
-        &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
-        &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
-        &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(spec, row))
-    )
-    .execute(tx)
-    .await
-    .map_err(write_error)?;
-    Ok(())
-}
-
-fn fields(spec: &KindSpec, row: &NewState) -> String {
-    row.doc.as_ref().map_or_else(|| "{}".to_owned(), |doc| filterable(spec, doc))
-}
-
-/// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is not
-/// touched: its count is missing, and the batch is repeated.
-async fn store_changes(
-    tx: &mut PgConnection,
-    spec: &KindSpec,
-    author: Author<'_>,
-    changes: &[NewChange],
-    rows: &[&NewState],
-) -> Result<(), WriteError> {
-    let inline = |change: &NewChange| change.doc.as_ref().is_some_and(|doc| doc.get().len() <= INLINE_DOC_LIMIT);
-    let keys = column(rows, |row| Some(IdKey::of(&row.id)).filter(IdKey::is_hashed));
-    let done = sqlx::query!(
-        r#"WITH s AS (
-             UPDATE streams SET top = top + $3, at = GREATEST(at, clock_timestamp()) WHERE name = 'entities.' || $1::text
-             RETURNING top - $3 AS base, at
-         ), log AS (
-             INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace)
-             SELECT $1, s.base + c.n, (s.at AT TIME ZONE 'UTC')::date, c.id, c.revision, c.op, s.at, $2,
-                 c.changed::text[], c.before::json, c.doc, COALESCE(octet_length(c.doc), 0), $4
-             FROM s, UNNEST($5::text[], $6::int8[], $7::text[], $8::text[], $9::text[], $10::text[])
-                 WITH ORDINALITY AS c (id, revision, op, changed, before, doc, n)
-         )
-         INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
-             trashed_at, missing_since, created_at, updated_at)
-         SELECT $1, i.id, i.revision, s.base + i.n, i.op, s.at, $2, i.version, i.hash, i.doc, i.size, i.fields::jsonb, i.key,
-             CASE WHEN i.trashed THEN s.at END, CASE WHEN i.missing THEN s.at END,
-             CASE WHEN i.fresh THEN s.at ELSE '-infinity' END, s.at
-         FROM s, UNNEST($11::text[], $12::int8[], $13::int8[], $14::text[], $15::text[], $16::bytea[], $17::text[],
-             $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[])
-             AS i (id, revision, n, op, version, hash, doc, size, fields, key, trashed, missing, fresh)
-         ON CONFLICT (kind, id) DO UPDATE SET
-             revision = excluded.revision, "offset" = excluded."offset", op = excluded.op, at = excluded.at, by = excluded.by,
-             version = excluded.version, hash = excluded.hash, size = excluded.size,
-             doc = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.doc ELSE excluded.doc END,
-             fields = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.fields ELSE excluded.fields END,
-             trashed_at = CASE WHEN excluded.trashed_at IS NULL THEN NULL ELSE COALESCE(e.trashed_at, excluded.at) END,
-             missing_since = CASE WHEN excluded.missing_since IS NULL THEN NULL ELSE COALESCE(e.missing_since, excluded.at) END,
-             updated_at = excluded.at
-         WHERE excluded.created_at = '-infinity'"#,
-        spec.kind.as_str(),
-        author.by,
-        changes.len() as i64,
-        author.trace,
-        &column(changes, |change| change.id.as_str()) as &[&str],
-        &column(changes, |change| change.revision),
-        &column(changes, |change| change.op.as_str()) as &[&str],
-        &column(changes, |change| text_array(&change.changed)),
-        &column(changes, |change| change.before.as_deref()) as &[Option<&str>],
-        &column(changes, |change| text(change.doc.as_ref()).filter(|_| inline(change))) as &[Option<&str>],
-        &column(rows, |row| row.id.as_str()) as &[&str],
-        &column(rows, |row| row.revision),
-        &column(rows, |row| row.change),
-        &column(rows, |row| row.op.as_str()) as &[&str],
-        &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
-        &column(rows, |row| row.hash.as_deref()) as &[Option<&[u8]>],
-        &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
-        &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(spec, row)),
-        &column(&keys, |key| key.as_ref().map(IdKey::as_str)) as &[Option<&str>],
-        &column(rows, |row| row.trashed),
-        &column(rows, |row| row.missing),
-        &column(rows, |row| row.fresh)
-    )
-    .execute(tx)
-    .await
-    .map_err(write_error)?;
-    if done.rows_affected() == rows.len() as u64 { Ok(()) } else { Err(WriteError::Raced) }
-}
-
-/// A `text[]` as PostgreSQL writes it: arrays of arrays would have to be of one length.
-fn text_array(items: &[String]) -> String {
-    let quoted: Vec<_> =
-        items.iter().map(|item| format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\""))).collect();
-    format!("{{{}}}", quoted.join(","))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn pieces_are_bounded_and_never_empty() {
-        assert_eq!(piece_len([PIECE_BYTES * 2, 1].into_iter()), 1);
-        assert_eq!(piece_len([PIECE_BYTES - 1, 1, 1].into_iter()), 2);
-        assert_eq!(piece_len(std::iter::repeat_n(0, PIECE_OPS + 5)), PIECE_OPS);
-    }
-
-    #[test]
-    fn array_literals_are_quoted() {
-        assert_eq!(text_array(&[r#"a"b\"#.to_owned(), "{,}".to_owned()]), r#"{"a\"b\\","{,}"}"#);
-        assert_eq!(text_array(&[]), "{}");
+        assert_eq!(piece_len([20, 1].into_iter(), 10), 1);
+        assert_eq!(piece_len([9, 1, 1].into_iter(), 10), 2);
+        assert_eq!(piece_len(std::iter::repeat_n(0, PIECE_OPS + 5), 10), PIECE_OPS);
     }
 }

@@ -123,7 +123,11 @@ fn check_number(number: &[u8]) -> Result<(), Unfit> {
 /// A value by its dotted path (`_meta.systemDateModified`, `items.0.id`), as it is written.
 #[must_use]
 pub fn value_at<'a>(doc: &'a RawValue, path: &str) -> Option<&'a str> {
-    path.split('.').try_fold(doc.get(), |value, step| {
+    descend(doc.get(), path)
+}
+
+fn descend<'a>(value: &'a str, path: &str) -> Option<&'a str> {
+    path.split('.').try_fold(value, |value, step| {
         super::raw::member(value, step).or_else(|| items(value)?.nth(step.parse().ok()?))
     })
 }
@@ -132,7 +136,10 @@ pub fn value_at<'a>(doc: &'a RawValue, path: &str) -> Option<&'a str> {
 /// and escapes, the rest as written. `None` for null, objects, arrays and what is not there.
 #[must_use]
 pub fn scalar_at<'a>(doc: &'a RawValue, path: &str) -> Option<Cow<'a, str>> {
-    let value = value_at(doc, path)?;
+    scalar(value_at(doc, path)?)
+}
+
+fn scalar(value: &str) -> Option<Cow<'_, str>> {
     match value.as_bytes().first()? {
         b'"' => unquote(value),
         b'{' | b'[' | b'n' => None,
@@ -143,7 +150,7 @@ pub fn scalar_at<'a>(doc: &'a RawValue, path: &str) -> Option<Cow<'a, str>> {
 /// The declared fields that the document has, with the text that an equality filter compares.
 #[must_use]
 pub fn filter_values<'f>(doc: &RawValue, fields: &'f [String]) -> Vec<(&'f str, String)> {
-    fields.iter().filter_map(|field| Some((field.as_str(), scalar_at(doc, field)?.into_owned()))).collect()
+    Fields::of(doc.get()).filter_values(fields)
 }
 
 /// SHA-256 of the content without the values at `version_paths`: equal for two documents that differ only in their
@@ -156,33 +163,63 @@ pub fn content_hash<P: AsRef<str>>(doc: &RawValue, version_paths: &[P]) -> [u8; 
 /// Top-level fields whose content differs between two documents, sorted; fields that only one of them has included.
 #[must_use]
 pub fn changed_fields(old: &RawValue, new: &RawValue) -> Vec<String> {
-    let (old, new) = (sorted_members(old), sorted_members(new));
-    let (mut a, mut b) = (old.iter().peekable(), new.iter().peekable());
-    let mut changed = Vec::new();
-    loop {
-        let key = match (a.peek(), b.peek()) {
-            (None, None) => return changed,
-            (Some(x), None) => &x.0,
-            (None, Some(y)) => &y.0,
-            (Some(x), Some(y)) => std::cmp::min(&x.0, &y.0),
-        };
-        let before = a.next_if(|x| x.0 == *key).map(|x| x.1);
-        let after = b.next_if(|y| y.0 == *key).map(|y| y.1);
-        if !matches!((before, after), (Some(x), Some(y)) if same(x, y)) {
-            changed.push(key.to_string());
-        }
-    }
+    Fields::of(old.get()).changed(&Fields::of(new.get()))
 }
 
-fn sorted_members(doc: &RawValue) -> Vec<(Cow<'_, str>, &str)> {
-    let mut all: Vec<_> =
-        members(doc.get()).into_iter().flatten().map(|(k, v)| (unquote(k).unwrap_or(Cow::Borrowed(k)), v)).collect();
-    // Stable, so of equal keys the last stays last; `dedup` keeps the first, hence the two turns.
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all.reverse();
-    all.dedup_by(|a, b| a.0 == b.0);
-    all.reverse();
-    all
+/// The top-level fields of a document, found in one pass: what is asked of it then looks only into the field it names.
+#[derive(Debug)]
+pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a str)>);
+
+impl<'a> Fields<'a> {
+    /// Of the text of a JSON object that was checked when it came; any other text has no fields.
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
+        let mut all: Vec<_> =
+            members(text).into_iter().flatten().map(|(k, v)| (unquote(k).unwrap_or(Cow::Borrowed(k)), v)).collect();
+        // Stable, so of equal keys the last stays last; `dedup` keeps the first, hence the two turns.
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.reverse();
+        all.dedup_by(|a, b| a.0 == b.0);
+        all.reverse();
+        Self(all)
+    }
+
+    /// A value by its dotted path, as it is written: [`value_at`] of an object.
+    #[must_use]
+    pub fn value_at(&self, path: &str) -> Option<&'a str> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        let place = self.0.binary_search_by(|(name, _)| (**name).cmp(first)).ok()?;
+        let value = self.0[place].1;
+        rest.map_or(Some(value), |rest| descend(value, rest))
+    }
+
+    /// The declared fields that the document has, with the text that an equality filter compares.
+    #[must_use]
+    pub fn filter_values<'f>(&self, fields: &'f [String]) -> Vec<(&'f str, String)> {
+        let scalar = |field: &str| scalar(self.value_at(field)?).map(Cow::into_owned);
+        fields.iter().filter_map(|field| Some((field.as_str(), scalar(field)?))).collect()
+    }
+
+    /// Fields whose content differs in `new`, sorted; fields that only one of the two has included.
+    #[must_use]
+    pub fn changed(&self, new: &Fields<'_>) -> Vec<String> {
+        let (mut a, mut b) = (self.0.iter().peekable(), new.0.iter().peekable());
+        let mut changed = Vec::new();
+        loop {
+            let key: &str = match (a.peek(), b.peek()) {
+                (None, None) => return changed,
+                (Some(x), None) => &x.0,
+                (None, Some(y)) => &y.0,
+                (Some(x), Some(y)) => std::cmp::min(&x.0, &y.0),
+            };
+            let key = key.to_owned();
+            let before = a.next_if(|x| x.0 == key).map(|x| x.1);
+            let after = b.next_if(|y| y.0 == key).map(|y| y.1);
+            if !matches!((before, after), (Some(x), Some(y)) if same(x, y)) {
+                changed.push(key);
+            }
+        }
+    }
 }
 
 fn same(a: &str, b: &str) -> bool {
@@ -415,6 +452,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn one_pass_finds_what_a_walk_finds(value in json(), path in "[a-c0-1]{0,2}(\\.[a-c0-1]{0,2}){0,2}") {
+            let doc = raw(&serde_json::json!({"a": value, "b": [value, {"c": value}], "0": 1}).to_string());
+            prop_assert_eq!(Fields::of(doc.get()).value_at(&path), value_at(&doc, &path));
+        }
+
         #[test]
         fn equal_values_have_equal_hashes(value in json(), other in json()) {
             let (a, b) = (raw(&value.to_string()), raw(&shuffled(&value)));

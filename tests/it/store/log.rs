@@ -136,13 +136,14 @@ async fn one_entity_reads_by_revision() {
     let key = IdKey::of(&id("ключ"));
     assert!(key.is_hashed());
     let found = store.entities.resolve(&kind(), &key).await.expect("resolved").expect("known");
-    let slice = store.entities.read_entity(&kind(), &IdKey::of(&found), 1, ALL).await.expect("read").expect("kind");
+    let slice = store.entities.read_entity(&kind(), &key, 1, ALL).await.expect("read").expect("kind");
     assert!(slice.complete && slice.position.offset == 3);
     assert_eq!(slice.changes.iter().map(|c| (c.revision, c.offset)).collect::<Vec<_>>(), [(2, 3), (3, 5)]);
     let nobody =
         store.entities.read_entity(&kind(), &IdKey::of(&id("nobody")), 0, ALL).await.expect("read").expect("kind");
     assert!(nobody.complete && nobody.position.offset == 0 && nobody.changes.is_empty());
     assert_eq!(nobody.position.epoch, slice.position.epoch);
+    assert_eq!(found, id("ключ"));
     let none = store.entities.resolve(&kind(), &IdKey::of(&id("інший"))).await.expect("resolved");
     assert_eq!(none, None);
 }
