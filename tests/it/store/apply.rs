@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use dzvin_actors::platform::ports::{Applied, ChangeLog, Leases, MirrorStatus, MirrorStore, StoreError};
-use dzvin_protocols::channels::IdKey;
 use dzvin_protocols::{
     channels::IdKey,
     entities::{INLINE_DOC_LIMIT, Op},
