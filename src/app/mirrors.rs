@@ -1,6 +1,6 @@
 //! The links of this node, one per configured Mirror, behind one governor for the egress address that they share.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use dzvin_actors::{
     cdb::{EgressLimits, Governor},
@@ -45,7 +45,7 @@ impl Links {
         let store = Arc::new(Mirrors::new(entities.clone()));
         let mut handles = BTreeMap::new();
         for mirror in &config.mirrors {
-            let parts = parts(mirror, &store, leases, &governor, &metrics)?;
+            let parts = parts(mirror, config.leases.ttl, &store, leases, &governor, &metrics)?;
             handles.insert(mirror.name.to_string(), parts.handle.clone());
             let link = ChildSpec::new(format!("mirror-{}", mirror.name), move |spawner| {
                 let parts = parts.clone();
@@ -86,6 +86,7 @@ impl Resume for Links {
 
 fn parts(
     mirror: &MirrorConfig,
+    lease_ttl: Duration,
     store: &Arc<Mirrors>,
     leases: &Arc<PgLeases>,
     governor: &Arc<Governor>,
@@ -115,7 +116,8 @@ fn parts(
             page: mirror.reconcile.page,
         },
         tap: mirror.tap.as_ref().map(|tap| TapRules { path: tap.path.clone(), frames: tap.frames }),
-        limits: LinkLimits::default(),
+        // Asked for often enough that a takeover comes within one and a half of the term.
+        limits: LinkLimits { lease_ttl, standby_poll: lease_ttl / 5, ..LinkLimits::default() },
         dialect: Arc::clone(&dialect),
     };
     let handle = LinkHandle::new(token, dialect.max_message_bytes);

@@ -37,6 +37,7 @@ use crate::{
         db::Database,
         http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
         lease::PgLeases,
+        telemetry,
     },
 };
 
@@ -79,13 +80,14 @@ impl App {
         // Ports first: a second node on the same address must not touch anything.
         let listener = listen("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
-        let mut registry = Registry::with_prefix("dzvin");
+        let mut rooms = Registry::with_prefix("dzvin");
+        let registry = &mut rooms;
         let owner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
 
         let database = Database::new(settings::database(config)?);
-        database.metrics().register(&mut registry);
+        database.metrics().register(registry);
         database.guard_identity().await.map_err(AppError::database)?;
         let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
@@ -95,22 +97,23 @@ impl App {
 
         let (events, told) = mpsc::channel(BUS_EVENTS);
         let bus = Arc::new(settings::bus(config, events).await?);
-        bus.metrics().register(&mut registry);
+        bus.metrics().register(registry);
 
         let supervision = SupervisorMetrics::default();
-        supervision.register(&mut registry);
+        supervision.register(registry);
         let settings = Settings { name: "root".into(), grace: config.shutdown.grace };
         let root = Supervisor::root(settings, supervision).await.map_err(AppError::internal)?;
 
         let hub = hub(config, &bus, &entities, &verifier);
-        hub.metrics.register(&mut registry);
+        hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
-        start_relay(&root, &bus, &entities, &leases, &database, &mut registry, &mut tasks, phase.clone()).await?;
-        let links = Links::start(config, &root, &entities, &leases, &mut registry).await?;
+        start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
+            .await?;
+        let links = Links::start(config, &root, &entities, &leases, registry).await?;
 
         let readiness = readiness(&bus, &database, &links);
         let http_metrics = HttpMetrics::default();
-        http_metrics.register(&mut registry);
+        http_metrics.register(registry);
         let endpoint = channels::Endpoint {
             shards: hub.shards.clone(),
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
@@ -120,7 +123,7 @@ impl App {
         let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
-        let scrape = crate::platform::telemetry::scrape(registry);
+        let scrape = telemetry::scrape(rooms);
         let ops =
             plumb(internal_router(Arc::clone(&readiness), scrape), Plumbing::new(&config.http, http_metrics.clone()));
 
@@ -226,12 +229,13 @@ async fn start_relay(
     registry: &mut Registry,
     tasks: &mut JoinSet<()>,
     phase: watch::Receiver<Phase>,
+    lease_ttl: Duration,
 ) -> Result<(), AppError> {
     let metrics = RelayMetrics::default();
     metrics.register(registry);
     let handle = RelayHandle::default();
     let args = RelayArgs {
-        config: RelayConfig::default(),
+        config: RelayConfig { lease_ttl, ..RelayConfig::default() },
         bus: Arc::clone(bus),
         log: Arc::new(entities.clone()),
         leases: Arc::clone(leases),

@@ -11,16 +11,16 @@ use std::{
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
+    encoding::{
+        DescriptorEncoder, EncodeMetric,
+        text::{encode_eof, encode_registry},
+    },
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::TryInitError};
 
 use super::config::{Log, LogFormat};
-
-/// What every metric of ours starts with; figures of the process keep the names that all exporters give them.
-const PREFIX: &str = "dzvin";
 
 /// Logs cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -68,41 +68,18 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(place, text, thread = std::thread::current().name(), "panic");
 }
 
-/// The metrics of the process.
-#[derive(Debug)]
-pub struct Metrics {
-    root: Registry,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Metrics {
-    /// A registry with the process's own figures and the build.
-    #[must_use]
-    pub fn new() -> Self {
-        let mut root = Registry::default();
-        root.register_collector(Box::new(Process { started: SystemTime::now() }));
-        let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
-        root.sub_registry_with_prefix(PREFIX).register("build", "What is running", version);
-        Self { root }
-    }
-
-    /// Where rooms register theirs; the prefix `dzvin_` is added here.
-    pub fn registry(&mut self) -> &mut Registry {
-        self.root.sub_registry_with_prefix(PREFIX)
-    }
-
-    /// Everything as OpenMetrics text.
-    ///
-    /// # Errors
-    /// A metric that cannot be written, which is a mistake of ours.
-    pub fn scrape(&self) -> Result<String, fmt::Error> {
+/// What writes everything as OpenMetrics text: the rooms' registry, the build, and the process's own figures, which keep the
+/// names that all exporters give them.
+pub fn scrape(mut rooms: Registry) -> impl Fn() -> Result<String, fmt::Error> + Send + Sync + 'static {
+    let version = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
+    rooms.register("build", "What is running", version);
+    let mut process = Registry::default();
+    process.register_collector(Box::new(Process { started: SystemTime::now() }));
+    move || {
         let mut text = String::new();
-        encode(&mut text, &self.root)?;
+        encode_registry(&mut text, &rooms)?;
+        encode_registry(&mut text, &process)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -170,15 +147,14 @@ mod tests {
 
     #[test]
     fn the_text_has_ours_with_the_prefix_and_the_process_without() {
-        let mut metrics = Metrics::new();
+        let mut rooms = Registry::with_prefix("dzvin");
         let gauge: Gauge = Gauge::default();
         gauge.set(7);
-        metrics.registry().register("sessions", "Client connections now", gauge.clone());
-        metrics.registry().register("other", "Also under the prefix", Gauge::<i64>::default());
-        let text = metrics.scrape().expect("text");
-        assert!(text.contains("\ndzvin_sessions 7\n") && text.contains("\ndzvin_other 0\n"), "{text}");
+        rooms.register("sessions", "Client connections now", gauge);
+        let text = scrape(rooms)().expect("text");
+        assert!(text.contains("\ndzvin_sessions 7\n"), "{text}");
         assert!(text.contains(&format!("dzvin_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION"))), "{text}");
-        assert!(text.ends_with("# EOF\n"));
+        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
         let value = |name: &str| -> f64 {
             let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect(name);
             line.split_whitespace().nth(1).expect("value").parse().expect("number")

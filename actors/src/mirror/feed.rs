@@ -55,8 +55,8 @@ impl FeedWalk {
     }
 
     /// Takes a page; answers what is new in it, and what to do next.
-    pub(super) fn take(&mut self, page: Vec<VersionedDoc>, paths: &Paths) -> (Vec<VersionedDoc>, Next) {
-        let len = page.len();
+    /// `len` is how many objects the upstream sent, unusable ones included.
+    pub(super) fn take(&mut self, page: Vec<VersionedDoc>, len: usize, paths: &Paths) -> (Vec<VersionedDoc>, Next) {
         let moments: Vec<String> =
             page.iter().map(|doc| paths.feed_of(&doc.doc).unwrap_or_else(|| doc.version.clone())).collect();
         let newest = moments.iter().max().cloned();
@@ -128,7 +128,8 @@ mod tests {
                 feed.iter().map(|(id, at)| doc(*id, *at)).filter(|doc| doc.version >= walk.at).collect();
             all.sort_by(|a, b| a.version.cmp(&b.version));
             all.truncate(walk.limit.min(cap));
-            let (fresh, next) = walk.take(all, &Paths::default());
+            let len = all.len();
+            let (fresh, next) = walk.take(all, len, &Paths::default());
             seen.extend(fresh.iter().map(|doc| doc.id.as_str().parse::<u32>().unwrap()));
             match next {
                 Next::More => {}

@@ -233,10 +233,14 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                 Err(error) => return Err(error.into()),
             };
             if let Some(seen) = &mut seen {
-                page.iter().for_each(|doc| seen.add(&doc.id));
+                page.docs
+                    .iter()
+                    .map(|doc| &doc.id)
+                    .chain(page.aside.iter().flat_map(|it| &it.id))
+                    .for_each(|id| seen.add(id));
             }
-            let (fresh, next) = walk.take(page, paths);
-            self.store(fresh, Vec::new()).await?;
+            let (fresh, next) = walk.take(page.docs, page.len, paths);
+            self.store(fresh, page.aside).await?;
             match next {
                 Next::End => return Ok(()),
                 Next::More => {}
