@@ -104,15 +104,13 @@ async fn stale_pids_locks_and_sockets_are_seen_through() {
     // The whole machine went down, or the server itself was killed.
     let (room, url) = open(dir.path()).await.expect("started");
     assert_eq!(count(&url).await, 4);
-    let mut postgres = room.postgres.expect("private");
+    let mut room = room;
+    let postgres = room.postgres.as_mut().expect("private");
     let killed = Command::new("kill").args(["-9", &postgres.pid.to_string()]).status().expect("kill");
     assert!(killed.success());
     tokio::time::timeout(Duration::from_secs(30), postgres.ended()).await.expect("its end is seen");
-    drop(postgres);
-    let (room, url) = {
-        // The lock file of the room is released with the rest of it.
-        open(dir.path()).await.expect("recovered")
-    };
+    drop(room);
+    let (room, url) = open(dir.path()).await.expect("recovered");
     assert_eq!(count(&url).await, 5);
 
     // A cleaner of /tmp swept the socket of an orphan away.

@@ -15,4 +15,4 @@ pub use sections::{
     Changes, Channels, Config, Database, Dev, Http, IdentityConfig, KeyConfig, KindConfig, KindSource, LeaseConfig,
     Log, LogFormat, MirrorConfig, Reconcile, Redis, Shutdown, Tap,
 };
-pub use values::{Secret, SecretUrl};
+pub use values::{Secret, SecretUrl, parse_duration};

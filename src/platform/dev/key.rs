@@ -48,6 +48,12 @@ pub(super) fn load_or_make(dir: &Path) -> Result<KeyConfig, DevError> {
     Ok(KeyConfig { id: KEY_ID.to_owned(), secret: Some(secret(dir, "key")?), secret_file: None })
 }
 
+/// The signing key, if one was made.
+pub(super) fn read(dir: &Path) -> Option<KeyConfig> {
+    let text = fs::read_to_string(dir.join("key")).ok()?;
+    Some(KeyConfig { id: KEY_ID.to_owned(), secret: Some(Secret::new(text.trim())), secret_file: None })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

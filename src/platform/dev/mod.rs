@@ -19,7 +19,7 @@ use std::{
 pub use binaries::Binaries;
 pub use postgres::DevPostgres;
 
-use super::config::{Config, Dev};
+use super::config::{Config, Dev, KeyConfig};
 use user::Runner;
 
 /// Where data goes when the user has no home of its own, relative to the current directory.
@@ -149,6 +149,17 @@ impl DevRoom {
     }
 }
 
+/// The key of an earlier `dzvin dev`, if there was one.
+#[must_use]
+pub fn existing_key(dev: &Dev) -> Option<KeyConfig> {
+    key::read(&data_dir(dev, &Runner::of_process()))
+}
+
+fn data_dir(dev: &Dev, runner: &Runner) -> PathBuf {
+    let given = dev.data_dir.clone();
+    given.unwrap_or_else(|| default_dir(runner, |name| std::env::var_os(name).map(PathBuf::from)))
+}
+
 /// Files, and programs that are waited for, off the runtime's threads.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DevError> + Send + 'static,
@@ -159,8 +170,7 @@ async fn blocking<T: Send + 'static>(
 
 /// The data directory, made if need be and locked for this process.
 fn enter(dev: &Dev, runner: &Runner) -> Result<(PathBuf, File), DevError> {
-    let dir =
-        dev.data_dir.clone().unwrap_or_else(|| default_dir(runner, |name| std::env::var_os(name).map(PathBuf::from)));
+    let dir = data_dir(dev, runner);
     // Root's PostgreSQL is another user that must pass through; files within are private by their own modes.
     let mode = if runner.is_other() { 0o711 } else { 0o700 };
     DirBuilder::new().recursive(true).mode(mode).create(&dir).map_err(DevError::file("make", &dir))?;
