@@ -1,2 +1,9 @@
-//! skeleton
-fn main() {}
+//! The one binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // One crypto provider for the whole process, before anybody opens a connection. A second call would only repeat it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    dzvin::platform::cli::run(std::env::args_os())
+}

@@ -155,6 +155,21 @@ describe('failures', () => {
     expect(w.feed.state.get()).toMatchObject({ phase: 'ready', problem: null });
   });
 
+  it('that pass by themselves are tried again, at once when the connection is back; the others wait', async () => {
+    const w = world();
+    w.answers(() => Promise.reject(new Problem('network', 0, '', '', '')));
+    w.feed.start();
+    await settled();
+    w.answers(async () => ({ items: [], next: null, position: { epoch: 'e', offset: 0 }, channel: 'c' }));
+    w.feed.nudge();
+    expect(w.feed.state.get().phase).toBe('failed');
+    await settled();
+    expect(w.feed.state.get().phase).toBe('ready');
+    w.feed.nudge();
+    await settled();
+    expect(w.lists.length).toBe(2);
+  });
+
   it('an answer that comes after the feed has stopped changes nothing', async () => {
     const w = world();
     w.feed.start();

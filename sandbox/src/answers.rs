@@ -45,6 +45,14 @@ pub(crate) fn status_page(status: u16) -> Response<Body> {
     }
 }
 
+/// Gives an answer of the application its request id.
+pub(crate) fn named(mut response: Response<Body>) -> Response<Body> {
+    if let Ok(id) = HeaderValue::from_str(&request_id()) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    response
+}
+
 /// A random UUID (version 4).
 pub(crate) fn request_id() -> String {
     let n = (rand::rng().random::<u128>() & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);

@@ -1,14 +1,14 @@
 //! The HTTP API of the CDB: one object, the feed by date, and the create call that gives an `acc_token`. Feeds are bare arrays,
 //! inclusive, ascending; 204 when there is nothing. Bodies are streamed object by object, so a page of large ones costs little.
 
-use crate::answers::{Refusal, json_text, request_id, status_page};
+use crate::answers::{Refusal, json_text, named, request_id, status_page};
 use crate::faults::Fault;
 use crate::shared::Shared;
 use crate::world::{Document, Query, Shelf};
 use crate::{access, clock, json};
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderValue, Method, Response, StatusCode, Uri, header};
+use axum::http::{Method, Response, StatusCode, Uri, header};
 use bytes::Bytes;
 use futures_util::stream;
 use rand::Rng;
@@ -32,13 +32,6 @@ pub(crate) async fn handle(shared: &Shared, request: Request) -> Response<Body> 
         return if matches!(status, 429 | 502..=504) { status_page(status) } else { named(status_page(status)) };
     }
     named(answer(shared, request).await.unwrap_or_else(Into::into))
-}
-
-fn named(mut response: Response<Body>) -> Response<Body> {
-    if let Ok(id) = HeaderValue::from_str(&request_id()) {
-        response.headers_mut().insert("x-request-id", id);
-    }
-    response
 }
 
 async fn answer(shared: &Shared, request: Request) -> Result<Response<Body>, Refusal> {

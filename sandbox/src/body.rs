@@ -30,6 +30,13 @@ pub(crate) fn filling(bytes: usize) -> String {
     out
 }
 
+/// How many bytes of filling the text begins with.
+fn run_of_filling(text: &[u8]) -> usize {
+    let tile = TILE.as_bytes();
+    let whole = text.chunks_exact(tile.len()).take_while(|chunk| *chunk == tile).count() * tile.len();
+    whole + text[whole..].iter().zip(tile).take_while(|(a, b)| a == b).count()
+}
+
 /// A text with at most one folded run of filling.
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
@@ -44,13 +51,20 @@ impl Body {
         if text.len() >= LEAST_FOLD
             && let Some(start) = text.find(&TILE[..PROBE])
         {
-            let tile = TILE.as_bytes();
-            let run = text.as_bytes()[start..].iter().zip(tile.iter().cycle()).take_while(|(a, b)| a == b).count();
+            let run = run_of_filling(&text.as_bytes()[start..]);
             if run >= LEAST_FOLD {
                 return Self { head: text[..start].into(), fill: run, tail: text[start + run..].into() };
             }
         }
         Self { head: text.into(), fill: 0, tail: "".into() }
+    }
+
+    /// A text into which so many bytes of filling go at a place.
+    pub(crate) fn filled(text: &str, at: usize, fill: usize) -> Self {
+        if fill < LEAST_FOLD {
+            return Self::new(&format!("{}{}{}", &text[..at], filling(fill), &text[at..]));
+        }
+        Self { head: text[..at].into(), fill, tail: text[at..].into() }
     }
 
     /// The length of the whole text in bytes.
@@ -93,6 +107,7 @@ mod tests {
             let body = Body::new(&text);
             assert_eq!(body.len(), text.len());
             assert_eq!(body.text(), text);
+            assert_eq!(Body::filled("{\"а\":\"\"}", 7, size).text(), text);
             assert!(size < LEAST_FOLD || body.kept_bytes() < 100, "{size} bytes were kept");
         }
         assert_eq!(Body::new("").pieces().count(), 0);

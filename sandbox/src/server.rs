@@ -1,7 +1,7 @@
 //! The listener: one port for the Mirror, the HTTP API and the control API. The first two stand behind NGINX's limits. Plain
 //! HTTP/1.1, because after the upgrade the raw socket is needed.
 
-use crate::answers::json_error;
+use crate::answers::{json_error, named};
 use crate::clock;
 use crate::config::SandboxConfig;
 use crate::control::{Control, http};
@@ -12,7 +12,7 @@ use crate::{api, mirror};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,6 +26,8 @@ use tower::ServiceExt;
 
 /// Connections at the same time.
 const MAX_CONNECTIONS: usize = 8192;
+/// How long an HTTP connection may wait for its next request: what the CDB itself allows.
+const IDLE_HTTP: Duration = Duration::from_secs(350);
 /// How long the orderly part of a stop may take.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -143,7 +145,7 @@ async fn serve(router: Router, socket: TcpStream, peer: SocketAddr) {
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(120))
+        .header_read_timeout(IDLE_HTTP)
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
     if let Err(error) = connection.await {
@@ -177,7 +179,11 @@ async fn limited(shared: &Arc<Shared>, request: Request) -> (Response<Body>, &'s
         None => None,
     };
     let response = match collection {
-        Some(collection) => mirror::upgrade(shared, &collection, request, Some(slot)).await,
+        Some(collection) => {
+            let response = mirror::upgrade(shared, &collection, request, Some(slot)).await;
+            let html = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/html");
+            if html { response } else { named(response) }
+        }
         None if path == "/api" || path.starts_with("/api/") => api::handle(shared, request).await,
         None => json_error(StatusCode::NOT_FOUND, "not found"),
     };

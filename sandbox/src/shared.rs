@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 
 /// What can be said to a Mirror link.
 #[derive(Debug)]
@@ -45,7 +45,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) links: Mutex<HashMap<u64, LinkDoor>>,
     pub(crate) next_link: AtomicU64,
-    pub(crate) player: Mutex<Option<AbortHandle>>,
+    /// The switch of the flow of edits that is on.
+    pub(crate) player: Mutex<Option<Arc<Mutex<bool>>>>,
     pub(crate) stopping: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
     dice: Mutex<StdRng>,
@@ -107,10 +108,10 @@ impl Shared {
     }
 
     /// Runs a task that ends with the sandbox at the latest.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task)
+        tasks.spawn(task);
     }
 
     /// All tasks, for the one who stops them.

@@ -1,1 +1,59 @@
-//! Entities in the database and over REST.
+//! Entities in the database and over REST: documents, their change log, and the positions of both.
+//!
+//! Invariants: entity row, change row and stream top are written in one transaction; writers of a kind are ordered by its
+//! `streams` row, so offsets have no gaps and follow commits; a revision is one more than the one before. Documents are
+//! raw text and pass through untouched. What a Mirror asks for is in `crate::mirror`; publishing is the relay's.
+
+mod fold;
+mod http;
+mod kinds;
+mod listener;
+mod log;
+mod partitions;
+mod query;
+mod write;
+
+pub use fold::{EntityOp, MAX_CHANGED, MAX_CHANGED_NAME, MAX_FIELD_VALUE, MAX_VERSION};
+pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
+pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
+pub use listener::ChangeListener;
+pub use partitions::{PARTITIONS_AHEAD, Partitions, Retention};
+pub use query::{EntityRow, Filters, HistoryRow, ListPage};
+pub(crate) use write::{Attempt, notify};
+pub use write::{Author, PIECE_BYTES, PIECE_OPS, Refusal, WriteError, Written};
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use dzvin_protocols::platform::Kind;
+use time::Date;
+
+use crate::platform::db::Database;
+
+/// The channel on which nodes tell each other of commits.
+pub(crate) const NOTIFY_CHANNEL: &str = "dzvin_changes";
+
+/// The store of entities and their change log. Cheap to clone.
+#[derive(Clone)]
+pub struct Entities {
+    database: Database,
+    kinds: Arc<HashMap<Kind, Arc<KindSpec>>>,
+    /// Per kind an offset and its day: days follow offsets, so what comes after lies in that day's partition or later.
+    days: Arc<Mutex<HashMap<Kind, (u64, Date)>>>,
+}
+
+impl Entities {
+    /// The database behind.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// What was declared of a kind.
+    #[must_use]
+    pub fn spec(&self, kind: &Kind) -> Option<&Arc<KindSpec>> {
+        self.kinds.get(kind)
+    }
+}

@@ -13,6 +13,8 @@ use dzvin_protocols::identity::{ClaimError, ClaimRules, Claims, MAX_PERMISSIONS,
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use time::OffsetDateTime;
 
+use crate::platform::config::{IdentityConfig, KeyConfig};
+
 /// Longest token: it must fit beside other headers into the 16 KiB that proxies commonly allow.
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// One that signs and one that is on its way out.
@@ -168,6 +170,17 @@ impl Verifier {
     fn inner(&self) -> Arc<Inner> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The verifier that the configuration describes.
+///
+/// # Errors
+/// Unusable keys or roles, as [`Verifier::new`].
+pub fn verifier(config: &IdentityConfig) -> Result<Verifier, IdentityError> {
+    let secret = |key: &KeyConfig| key.secret.clone().ok_or(IdentityError::Keys);
+    let keys = config.keys.iter().map(|key| SigningKey::new(&key.id, secret(key)?.expose().as_bytes()));
+    let IdentityConfig { issuer, audience, roles, .. } = config.clone();
+    Verifier::new(keys.collect::<Result<_, _>>()?, TokenRules { issuer, audience, roles })
 }
 
 impl Inner {

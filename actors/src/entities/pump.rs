@@ -280,7 +280,10 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
                 Ok(Turn::Idle)
             }
             Appended::Gap { position: known } => {
-                self.metrics.gaps_healed.inc();
+                // Of an empty bus, or another epoch's, the refill that follows is counted.
+                if known.as_ref().is_some_and(|known| known.epoch == position.epoch) {
+                    self.metrics.gaps_healed.inc();
+                }
                 tracing::info!(%kind, ?known, at = first.offset, "bus is behind, refilling from the log");
                 self.tops.remove(kind);
                 Ok(Turn::Idle)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Position, Publication},
     entities::Change,
-    mirror::{MirrorBatch, VersionedDoc},
+    mirror::{MirrorBatch, Quarantined, VersionedDoc},
     platform::{EntityId, Kind, StreamName},
 };
 use serde_json::value::RawValue;
@@ -280,7 +280,18 @@ pub trait CdbApi: Send + Sync + 'static {
     /// One object by id; `None` when the upstream does not know it (404).
     fn object(&self, id: &EntityId) -> impl Answer<Result<Option<Bytes>, CdbError>>;
     /// One page of the feed: objects whose `dateModified` is at or after the given moment, ascending; empty when none.
-    fn modified_since(&self, since: &str, limit: usize) -> impl Answer<Result<Vec<VersionedDoc>, CdbError>>;
+    fn modified_since(&self, since: &str, limit: usize) -> impl Answer<Result<FeedPage, CdbError>>;
+}
+
+/// One page of the HTTP feed.
+#[derive(Debug, Clone, Default)]
+pub struct FeedPage {
+    /// What can be stored.
+    pub docs: Vec<VersionedDoc>,
+    /// What cannot.
+    pub aside: Vec<Quarantined>,
+    /// How many objects the upstream sent: only this tells a full page from the last one.
+    pub len: usize,
 }
 
 /// What the upstream answered when it did not do what was asked.

@@ -19,7 +19,7 @@ export class Api {
   ) {}
 
   kinds(signal?: AbortSignal): Promise<Kind[]> {
-    return this.json<{ items: Kind[] }>('/kinds', signal).then((it) => it.items);
+    return this.json<{ items: Kind[] }>('/kinds', signal).then((it) => it.items.map((kind) => ({ ...kind, fields: kind.fields ?? [] })));
   }
 
   mirrors(signal?: AbortSignal, timeout = TIMEOUT_MS): Promise<Mirror[]> {

@@ -2,7 +2,7 @@
 // changes frame by frame. Owns no DOM and no React; everything outside comes through FeedPorts.
 // Invariants: an answer that belongs to an earlier load is ignored; unrecovered -> the list is loaded again;
 // pausing loses nothing (or says so by loading again); at most FETCHES documents are fetched at once.
-import { Problem, asProblem, isAbort } from '../api/problem';
+import { type Problem, asProblem, isAbort } from '../api/problem';
 import type { Change, Entity, EntityList, Filter, Position } from '../api/types';
 import { Batch, type Frames } from './batch';
 import { type Board, LINGER_MS, MAX_ROWS, type Scope, emptyBoard, pruned, withChanges, withDocument, withList, withPage, withoutEntity } from './board';
@@ -10,6 +10,12 @@ import { Fetches } from './fetches';
 import type { SubscriptionHandlers } from './hub';
 import { mustReload, reloadDelay } from './recovery';
 import { Store } from './store';
+
+/** A failed list is asked for again no sooner than this. */
+const RETRY_MS = 1000;
+
+/** Failures that pass by themselves; the others wait for the operator. */
+const passing = ({ origin, status }: Problem): boolean => origin !== 'http' || status >= 500 || status === 429;
 
 export interface FeedPorts {
   list(kind: string, filter: Filter, cursor: string | null, signal: AbortSignal): Promise<EntityList>;
@@ -55,6 +61,7 @@ export class Feed {
   private timer: ReturnType<typeof setTimeout> | undefined;
   private pruning: ReturnType<typeof setTimeout> | undefined;
   private lossesInRow = 0;
+  private failures = 0;
 
   constructor(
     readonly scope: Scope,
@@ -70,6 +77,11 @@ export class Feed {
 
   start = (): void => void this.reload();
 
+  /** The connection is back: a list that failed is asked for at once. */
+  nudge(): void {
+    if (this.state.get().phase === 'failed') void this.fetchList(true);
+  }
+
   stop(): void {
     this.load.abort();
     clearTimeout(this.timer);
@@ -81,11 +93,15 @@ export class Feed {
   }
 
   /** Loads the first page and follows the channel from its position. Rows that are shown stay until it is here. */
-  reload = async (): Promise<void> => {
+  reload = (): Promise<void> => this.fetchList(false);
+
+  /** `again`: by itself after a failure, which stays on the screen until it is over. */
+  private async fetchList(again: boolean): Promise<void> {
     this.stop();
     this.load = new AbortController();
     const { signal } = this.load;
-    this.state.patch({ phase: this.board.rows.length ? 'ready' : 'loading', problem: null, channel: 'waiting', more: 'idle' });
+    this.state.patch({ channel: 'waiting', more: 'idle' });
+    if (!again) this.state.patch({ phase: this.board.rows.length ? 'ready' : 'loading', problem: null });
     try {
       const list = await this.ports.list(this.scope.kind, this.scope.filter, null, signal);
       if (signal.aborted) return;
@@ -93,12 +109,17 @@ export class Feed {
         phase: 'ready', problem: null, board: withList(list, this.scope), loadedAt: this.now(), waiting: 0, overflowed: false, refusal: '',
       });
       if (this.state.get().paused) this.batch.hold();
+      this.failures = 0;
       this.unsubscribe = this.ports.subscribe(list.channel, list.position, this.handlers);
     } catch (error) {
       if (signal.aborted || isAbort(error)) return;
-      this.state.patch({ phase: 'failed', problem: asProblem(error) });
+      const problem = asProblem(error);
+      this.state.patch({ phase: 'failed', problem });
+      if (!passing(problem)) return;
+      this.failures += 1;
+      this.timer = setTimeout(() => void this.fetchList(true), RETRY_MS + reloadDelay(this.failures));
     }
-  };
+  }
 
   more = async (): Promise<void> => {
     const { board, more } = this.state.get();

@@ -25,13 +25,21 @@ export function EntityPanel({ api, feed, id, onClose }: Props) {
 
   useEffect(() => {
     view.start();
-    const stop = feed.onChange((change) => view.heard(change));
+    // After a cut the channel tells what was missed like any change. When it could not, the board has loaded its list
+    // again, and so does the panel.
+    const heard = feed.onChange((change) => view.heard(change));
+    let { loadedAt } = feed.state.get();
+    const reloaded = feed.state.subscribe(() => {
+      const now = feed.state.get().loadedAt;
+      if (loadedAt !== 0 && now !== loadedAt) view.refresh();
+      loadedAt = now;
+    });
     return () => {
-      stop();
+      heard();
+      reloaded();
       view.stop();
     };
   }, [view, feed]);
-  // Back from a cut: what was missed here is recovered on the board's channel, which tells us like any change.
   useEffect(() => heading.current?.focus({ preventScroll: true }), []);
 
   const { phase, problem, meta } = state;

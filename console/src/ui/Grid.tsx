@@ -1,6 +1,6 @@
 // The rows as one keyboard stop: arrows move, Enter opens. The focus stays on the grid and names the active row
 // (aria-activedescendant), so a row that changes and moves under the operator's hands never takes the focus away.
-import { type CSSProperties, type KeyboardEvent, memo, useCallback, useEffect, useRef, useState } from 'react';
+import { type CSSProperties, type KeyboardEvent, memo, useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { useLang } from '../i18n/useLang';
 import type { Row } from '../live/board';
 import { GridRow, rowDomId } from './GridRow';
@@ -23,7 +23,8 @@ export const Grid = memo(GridView, (a, b) => a.rows === b.rows && a.openId === b
 
 function GridView({ rows, fields, openId, label, href, onOpen, onSeen }: Props) {
   const { t } = useLang();
-  const shown = fields.slice(0, MAX_FIELD_COLUMNS);
+  // The same array for every frame: rows are skipped when nothing of theirs has changed.
+  const shown = useMemo(() => fields.slice(0, MAX_FIELD_COLUMNS), [fields]);
   const { active, setActive, onKeyDown } = useCursor(rows, onOpen);
   const openRow = useCallback(
     (id: string) => {
@@ -35,7 +36,7 @@ function GridView({ rows, fields, openId, label, href, onOpen, onSeen }: Props) 
   const columns: CSSProperties = { ['--fields' as string]: Math.max(1, shown.length) };
   return (
     <div
-      id="grid" className="grid" role="grid" tabIndex={0} style={columns} aria-label={label}
+      id="grid" className={active ? 'grid moving' : 'grid'} role="grid" tabIndex={0} style={columns} aria-label={label}
       aria-describedby="grid-keys" aria-activedescendant={active ? rowDomId(active) : undefined} onKeyDown={onKeyDown}
     >
       <div role="row" className="grid-head">

@@ -1,6 +1,6 @@
 // One entity on the board. Every text is a React text node inside <bdi>: markup in a title is letters, and a
 // right-to-left trick in it ends with the title.
-import { memo, useEffect, useRef } from 'react';
+import { type MouseEvent, memo, useEffect, useRef } from 'react';
 import { useLang } from '../i18n/useLang';
 import type { Row } from '../live/board';
 import { Time } from './parts';
@@ -27,13 +27,19 @@ export const GridRow = memo(function GridRow({ row, fields, active, open, href, 
   const fresh = row.liveAt > 0 && Date.now() - row.liveAt < FRESH_MS;
   const states = ['grid-row', fresh && 'fresh', active && 'active', open && 'opened', row.trashed && 'trashed', row.leftAt > 0 && 'left'];
   const title = row.title?.[lang] ?? '';
+  const click = (event: MouseEvent) => {
+    // A new tab, or text being selected, is not an opening.
+    if (event.ctrlKey || event.metaKey || event.shiftKey || getSelection()?.type === 'Range') return;
+    event.preventDefault();
+    onOpen(row.id);
+  };
   return (
     <div
       ref={element} id={rowDomId(row.id)} role="row" aria-selected={open} className={states.filter(Boolean).join(' ')}
-      data-id={row.id} data-revision={row.revision} data-live={row.liveAt > 0 || undefined} onClick={() => onOpen(row.id)}
+      data-id={row.id} data-revision={row.revision} data-live={row.liveAt > 0 || undefined} onClick={click}
     >
       <div role="gridcell" className="cell-title">
-        <a href={href} tabIndex={-1} className={title ? 'title' : 'title muted'} onClick={(event) => event.stopPropagation()}>
+        <a href={href} tabIndex={-1} className={title ? 'title' : 'title muted'}>
           <bdi>{title || t(row.ref ? 'row.ref' : 'row.untitled')}</bdi>
         </a>
         <span className="under"><bdi className="mono">{row.id}</bdi><Badges row={row} /></span>

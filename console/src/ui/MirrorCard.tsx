@@ -51,7 +51,7 @@ function Facts({ mirror }: { mirror: Mirror }) {
   return (
     <>
       <p className="facts">
-        <span className="lag">{t('mirrors.lag')} <b>{mirror.lag_ms === null ? '–' : duration(mirror.lag_ms)}</b></span>
+        <span className="lag">{t('mirrors.lag')} <b>{mirror.lag_ms == null ? '–' : duration(mirror.lag_ms)}</b></span>
         <span><b>{number(mirror.objects)}</b> {t('mirrors.objects')}</span>
         <span><b>{number(mirror.applied)}</b> {t('mirrors.applied')}</span>
         {mirror.quarantined > 0 && <span className="alarm"><b>{number(mirror.quarantined)}</b> {t('mirrors.quarantined')}</span>}

@@ -24,7 +24,7 @@ export function Session({ token, onSignOut }: Props) {
     const made = new Api(token, ended);
     return { api: made, hub: new Hub(token, ended), mirrors: new MirrorPoll(made) };
   }, [token, onSignOut]);
-  const { kinds, problem, reload } = useKinds(api);
+  const { kinds, problem, reload } = useKinds(api, hub);
   const subject = useMemo(() => subjectOf(token), [token]);
 
   useEffect(() => {
@@ -60,8 +60,8 @@ export function Session({ token, onSignOut }: Props) {
   );
 }
 
-/** The kinds are read once; a failure waits for the operator, or for the network to come back. */
-function useKinds(api: Api) {
+/** The kinds are read once; a failure waits for the operator, or for the connection. */
+function useKinds(api: Api, hub: Hub) {
   const [kinds, setKinds] = useState<Kind[] | null>(null);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [attempt, setAttempt] = useState(0);
@@ -73,12 +73,14 @@ function useKinds(api: Api) {
       (error) => isAbort(error) || setProblem(asProblem(error)),
     );
     const again = () => setAttempt((n) => n + 1);
-    window.addEventListener('online', again);
+    const stop = hub.link.subscribe(() => {
+      if (hub.link.get().state === 'connected') again();
+    });
     return () => {
       abort.abort();
-      window.removeEventListener('online', again);
+      stop();
     };
-  }, [api, attempt, kinds]);
+  }, [api, hub, attempt, kinds]);
   const reload = () => {
     setProblem(null);
     setAttempt((n) => n + 1);

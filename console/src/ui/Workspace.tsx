@@ -93,8 +93,14 @@ function useFeed(api: Api, hub: Hub, kind: Kind, route: Route): Feed {
   );
   useEffect(() => {
     feed.start();
-    return () => feed.stop();
-  }, [feed]);
+    const stop = hub.link.subscribe(() => {
+      if (hub.link.get().state === 'connected') feed.nudge();
+    });
+    return () => {
+      stop();
+      feed.stop();
+    };
+  }, [feed, hub]);
   return feed;
 }
 

@@ -173,8 +173,16 @@ async fn set_token(State(shared): Door, Json(order): Json<Token>) -> Answer {
     shown(&json!({ "ok": true }))
 }
 
-async fn truth(State(shared): Door, Path(collection): Path<String>) -> Answer {
-    outcome(Control { shared }.truth(&collection))
+#[derive(Deserialize)]
+struct TruthOptions {
+    /// Leaves the texts out.
+    #[serde(default)]
+    index: bool,
+}
+
+async fn truth(State(shared): Door, Path(collection): Path<String>, Query(options): Query<TruthOptions>) -> Answer {
+    let control = Control { shared };
+    outcome(if options.index { control.truth_index(&collection) } else { control.truth(&collection) })
 }
 
 async fn generate(State(shared): Door, Json(order): Json<Generate>) -> Answer {

@@ -10,11 +10,11 @@ use crate::clock::{self, Ts};
 use crate::config::{Knobs, Manner};
 use crate::error::WorldError;
 use crate::faults::{ActiveFault, Fault};
+use crate::json;
 use crate::mirror::{Frame, Speller, raw};
 use crate::shared::{Command, Shared, lock};
 use crate::stats::Stats;
 use crate::world::{Collection, TruthRow, Written};
-use crate::{generate, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,12 @@ impl Control {
 
     /// Every document of a collection as it stands now, ordered by id.
     pub fn truth(&self, collection: &str) -> Outcome<Vec<TruthRow>> {
-        Ok(self.shared.shelf(collection)?.read(Collection::truth))
+        Ok(self.shared.shelf(collection)?.read(|c| c.truth(true)))
+    }
+
+    /// The same without the texts: ids, versions and lengths. For collections of large documents.
+    pub fn truth_index(&self, collection: &str) -> Outcome<Vec<TruthRow>> {
+        Ok(self.shared.shelf(collection)?.read(|c| c.truth(false)))
     }
 
     /// One document's text.
@@ -115,7 +120,7 @@ impl Control {
             let bare = json::set(text, &[("x_filling", "\"\"")])?;
             let least = scrap.put(&bare, now, None, &knobs.world)?.bytes;
             let missing = wanted.checked_sub(least).ok_or(WorldError::TooSmall { wanted, least })?;
-            c.put(&generate::with_size(&bare, bare.len() + missing)?, now, None, &knobs.world)
+            c.put_filled(&bare, missing, now, None, &knobs.world)
         })
     }
 

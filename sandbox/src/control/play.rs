@@ -3,14 +3,14 @@
 use super::{Control, micros};
 use crate::clock;
 use crate::error::WorldError;
-use crate::generate::{Generator, with_size};
+use crate::generate::Generator;
 use crate::json;
 use crate::shared::{Shared, lock};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Most objects of one order.
 const MAX_GENERATED: usize = 100_000;
@@ -116,15 +116,21 @@ impl Control {
         };
         let mut player = lock(&self.shared.player);
         if let Some(old) = player.take() {
-            old.abort();
+            // Under its lock, so that no edit comes after this call has returned.
+            *lock(&old) = false;
         }
         if per_second > 0.0 {
             let mut editor =
                 Editor { shared: self.shared.clone(), rng: StdRng::seed_from_u64(order.seed), names, ids: Vec::new() };
-            *player = Some(self.shared.spawn(Flow::new(per_second).run(move || {
-                editor.edit();
-                true
-            })));
+            let on = Arc::new(Mutex::new(true));
+            *player = Some(on.clone());
+            self.shared.spawn(Flow::new(per_second).run(move || {
+                let on = lock(&on);
+                if *on {
+                    editor.edit();
+                }
+                *on
+            }));
         }
         Ok(())
     }
@@ -132,31 +138,38 @@ impl Control {
 
 fn one(shared: &Shared, generator: &mut Generator, order: &Generate, date: Option<i64>) -> Result<(), WorldError> {
     let mut text = generator.object(&order.collection);
-    if let Some(bytes) = order.bytes {
-        text = with_size(&text, bytes)?;
+    let mut fill = 0;
+    if let Some(wanted) = order.bytes {
+        text = json::set(&text, &[("x_filling", "\"\"")])?;
+        let least = text.len();
+        fill = wanted.checked_sub(least).ok_or(WorldError::TooSmall { wanted, least })?;
     }
     let knobs = shared.knobs();
-    shared.shelf(&order.collection)?.write(|c| c.put(&text, clock::now(), date, &knobs.world)).map(|_| ())
+    let shelf = shared.shelf(&order.collection)?;
+    shelf.write(|c| c.put_filled(&text, fill, clock::now(), date, &knobs.world)).map(|_| ())
 }
 
-/// Does something so many times a second.
+/// Does something so many times a second. What a busy machine cannot keep up with is forgiven after a second's worth.
 struct Flow {
-    per_step: f64,
+    per_second: f64,
 }
 
 impl Flow {
     fn new(per_second: f64) -> Self {
-        Self { per_step: per_second * STEP.as_secs_f64() }
+        Self { per_second }
     }
 
     async fn run(self, mut act: impl FnMut() -> bool) {
         let mut ticks = interval(STEP);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut due = 0.0;
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut due, mut last) = (0.0, Instant::now());
         loop {
-            ticks.tick().await;
-            due += self.per_step;
-            while due >= 1.0 {
+            let now = ticks.tick().await;
+            due += self.per_second * now.duration_since(last).as_secs_f64();
+            due = due.min(self.per_second.max(1.0));
+            last = now;
+            let end = Instant::now() + STEP;
+            while due >= 1.0 && Instant::now() < end {
                 due -= 1.0;
                 if !act() {
                     return;

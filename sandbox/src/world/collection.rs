@@ -35,7 +35,9 @@ pub struct TruthRow {
     pub last_modified: String,
     /// Where it was written.
     pub ts: Option<Ts>,
-    /// The document's text.
+    /// The document's length in bytes.
+    pub bytes: usize,
+    /// The document's text; empty where only versions were asked for.
     pub raw: String,
 }
 
@@ -102,13 +104,29 @@ impl Collection {
         date: Option<i64>,
         knobs: &WorldKnobs,
     ) -> Result<Written, WorldError> {
+        self.put_filled(text, 0, now, date, knobs)
+    }
+
+    /// The same with so many bytes of filling in its member `x_filling`, which are never written out here.
+    pub(crate) fn put_filled(
+        &mut self,
+        text: &str,
+        fill: usize,
+        now: i64,
+        date: Option<i64>,
+        knobs: &WorldKnobs,
+    ) -> Result<Written, WorldError> {
         let id = stamp::id_of(text).ok_or_else(|| WorldError::NotAnObject("it has no _id".to_owned()))?;
         let at = self.tick(now);
         let date = date.unwrap_or(at);
         let mut edits = stamp::edits(text, at, Some(date), knobs);
         edits.push(("_id".to_owned(), json::quote(&id)));
         let text = stamp::apply(text, &edits)?;
-        self.store(id.into(), &text, at, date, None, now, knobs)
+        let body = match json::members(&text)?.into_iter().find(|m| m.key == "x_filling") {
+            Some(member) if fill > 0 => Body::filled(&text, member.value.start + 1, fill),
+            _ => Body::new(&text),
+        };
+        self.store(id.into(), body, at, date, None, now, knobs)
     }
 
     /// Writes a text as it is, under an id that is given: no stamps, no checks of its content.
@@ -121,7 +139,7 @@ impl Collection {
     ) -> Result<Written, WorldError> {
         let at = self.tick(now);
         let date = stamp::date_of(text).unwrap_or(at);
-        self.store(id.into(), text, at, date, None, now, knobs)
+        self.store(id.into(), Body::new(text), at, date, None, now, knobs)
     }
 
     /// Sets members (dotted paths allowed) of a document that exists.
@@ -145,7 +163,7 @@ impl Collection {
             .map(|(path, value)| format!("{}:{value}", json::quote(path)))
             .collect();
         let set = format!("{{{}}}", dedup(members).join(","));
-        self.store(old.id.clone(), &text, at, at, Some(set.into()), now, knobs)
+        self.store(old.id.clone(), Body::new(&text), at, at, Some(set.into()), now, knobs)
     }
 
     /// Takes a document out.
@@ -169,20 +187,21 @@ impl Collection {
     fn store(
         &mut self,
         id: Arc<str>,
-        text: &str,
+        body: Body,
         at: i64,
         date: i64,
         set: Option<Arc<str>>,
         now: i64,
         knobs: &WorldKnobs,
     ) -> Result<Written, WorldError> {
-        self.check(&id, text.len(), knobs)?;
+        let bytes = body.len();
+        self.check(&id, bytes, knobs)?;
         let ts = self.oplog.next_ts(now);
-        let doc = Document { id, body: Body::new(text), last_modified: at, date_modified: date, ts: Some(ts) };
+        let doc = Document { id, body, last_modified: at, date_modified: date, ts: Some(ts) };
         let doc = Arc::new(doc);
         let prev = self.place(&doc);
         self.oplog.append(ts, Op::Write { doc: doc.clone(), prev, set }, knobs);
-        Ok(Written { id: doc.id.to_string(), ts, last_modified: clock::bare(at), bytes: text.len() })
+        Ok(Written { id: doc.id.to_string(), ts, last_modified: clock::bare(at), bytes })
     }
 
     fn place(&mut self, doc: &Arc<Document>) -> Option<Arc<Document>> {
@@ -239,8 +258,8 @@ impl Collection {
         }
     }
 
-    /// Every document, ordered by id.
-    pub(crate) fn truth(&self) -> Vec<TruthRow> {
+    /// Every document, ordered by id; without the texts if only the versions are wanted.
+    pub(crate) fn truth(&self, texts: bool) -> Vec<TruthRow> {
         let mut rows: Vec<TruthRow> = self
             .docs
             .values()
@@ -248,7 +267,8 @@ impl Collection {
                 id: doc.id.to_string(),
                 last_modified: clock::bare(doc.last_modified),
                 ts: doc.ts,
-                raw: doc.body.text(),
+                bytes: doc.body.len(),
+                raw: if texts { doc.body.text() } else { String::new() },
             })
             .collect();
         rows.sort_by(|a, b| a.id.cmp(&b.id));
@@ -308,7 +328,7 @@ mod tests {
         c.put(r#"{"_id":"a"}"#, 0, None, &knobs).unwrap();
         c.put_verbatim("b", r#"{"_id":"b","x":"\u0000"}"#, 0, &knobs).unwrap();
         c.delete("a", 0, &knobs).unwrap();
-        let truth = c.truth();
+        let truth = c.truth(true);
         assert_eq!(truth.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["b", "s"]);
         assert_eq!(truth[0].raw, r#"{"_id":"b","x":"\u0000"}"#);
         assert!(truth[1].ts.is_none() && truth[1].last_modified == "2020-01-01T00:00:00.000000");

@@ -5,6 +5,7 @@
 //!
 //! Not here: who may publish, what a gap means for a subscriber, when to refill. The relay and `topics` decide that.
 
+mod either;
 pub mod memory;
 mod metrics;
 pub mod redis;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use dzvin_actors::platform::ports::BusError;
 use dzvin_protocols::channels::Publication;
 
+pub use either::AnyBus;
 pub use memory::MemoryBus;
 pub use metrics::BusMetrics;
 pub use redis::{RedisBus, RedisConfig, RedisConfigError};

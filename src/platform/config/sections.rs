@@ -28,6 +28,8 @@ pub struct Config {
     pub channels: Channels,
     /// The change log.
     pub changes: Changes,
+    /// Who does what in a cluster.
+    pub leases: LeaseConfig,
     /// Logs.
     pub log: Log,
     /// The orderly stop.
@@ -318,6 +320,21 @@ pub struct Changes {
 impl Default for Changes {
     fn default() -> Self {
         Self { retention_days: 30 }
+    }
+}
+
+/// `[leases]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseConfig {
+    /// How long a node that says nothing keeps a Mirror or the relay. Another takes over within one and a half of it.
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(10) }
     }
 }
 

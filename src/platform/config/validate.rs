@@ -131,6 +131,8 @@ fn channels(config: &Config) -> Result<(), String> {
     ensure(!c.connect_timeout.is_zero(), || "channels.connect_timeout: must be above 0s".to_owned())?;
     let (sessions, connections) = (c.max_sessions, config.http.max_connections);
     ensure(sessions <= connections, || "channels.max_sessions must not be above http.max_connections".to_owned())?;
+    let ttl = config.leases.ttl.as_millis();
+    ensure((500..=60_000).contains(&ttl), || "leases.ttl: must be from 500ms to 1m".to_owned())?;
     ensure(config.changes.retention_days > 0, || "changes.retention_days: must be above 0".to_owned())?;
     ensure(!config.shutdown.grace.is_zero(), || "shutdown.grace: must be above 0s".to_owned())
 }

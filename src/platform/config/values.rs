@@ -145,6 +145,12 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// Reads a duration as the configuration writes it: `500ms`, `25s`, `10m`, `6h`, `30d`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    parse(text, &TIMES).filter(|ms| *ms <= MAX_TIME_MS).map(Duration::from_millis)
+}
+
 fn print(value: u64, units: &[(&str, u64)]) -> String {
     let fits = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
     let smallest = units.last().map_or(("", 1), |unit| *unit);
@@ -162,10 +168,9 @@ pub(super) mod duration {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
-        match parse(&text, &TIMES) {
-            Some(ms) if ms <= MAX_TIME_MS => Ok(Duration::from_millis(ms)),
-            _ => Err(de::Error::custom("expected a duration such as \"500ms\", \"25s\", \"10m\", \"6h\" or \"30d\"")),
-        }
+        parse_duration(&text).ok_or_else(|| {
+            de::Error::custom("expected a duration such as \"500ms\", \"25s\", \"10m\", \"6h\" or \"30d\"")
+        })
     }
 }
 

@@ -1,5 +1,19 @@
-//! What every HTTP endpoint stands on: problems.
+//! What every HTTP endpoint stands on: problems, tracing, metrics, limits, and the server loop.
+//!
+//! Invariants: every answer above 399 is a problem (RFC 9457), whoever made it; every request has an id and a trace; a panic
+//! in a handler ends that request alone; labels of metrics come from closed sets. Connections are plain TCP under HTTP/1.1,
+//! so that an upgrade gives the socket itself back (`Upgraded::downcast::<TokioIo<TcpStream>>`). TLS is the proxy's.
 
+mod layers;
+mod metrics;
+mod ops;
 mod problem;
+mod serve;
+mod trace;
 
+pub use layers::{Plumbing, plumb};
+pub use metrics::HttpMetrics;
+pub use ops::{Check, Readiness, internal_router};
 pub use problem::{Problem, chain};
+pub use serve::{ListenError, Serving, listen, serve};
+pub use trace::TraceContext;

@@ -1,0 +1,7 @@
+//! The rules under which anything of ours speaks to the central database.
+
+mod governor;
+mod retry;
+
+pub use governor::{Crowded, EgressLimits, Governor, Pass};
+pub use retry::{Backoff, MAX_REPEATS, with_retries};

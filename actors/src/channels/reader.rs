@@ -1,0 +1,73 @@
+//! The bus reader: hands what the bus tells to `topics`, one event at a time.
+//!
+//! Invariant: the next event is taken when the last has been dealt with, so the bus's own bounded queue is the only one;
+//! what does not fit there the bus replaces by `Lost`. While topics are between two lives events are dropped, for topics
+//! begin each life by reading every stream on.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
+
+use super::topics::TopicsMessage;
+use crate::{
+    platform::ports::BusEvent,
+    supervise::{Progress, Slot},
+};
+
+/// Topics that do not answer for so long are stuck; their supervisor acts.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The actor.
+pub struct Reader;
+
+/// What the reader starts with; the receiver outlives it.
+#[derive(Clone)]
+pub struct ReaderArgs {
+    /// What the bus tells.
+    pub events: Arc<Mutex<mpsc::Receiver<BusEvent>>>,
+    /// Who is told.
+    pub topics: Slot<TopicsMessage>,
+    /// What it shows its supervisor.
+    pub progress: Progress,
+}
+
+/// The task that reads.
+pub struct ReaderState(JoinHandle<()>);
+
+impl Drop for ReaderState {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The reading task is over: the bus is gone.
+#[derive(Debug)]
+pub struct Over;
+
+impl Actor for Reader {
+    type Msg = Over;
+    type State = ReaderState;
+    type Arguments = ReaderArgs;
+
+    async fn pre_start(&self, myself: ActorRef<Over>, args: ReaderArgs) -> Result<ReaderState, ActorProcessingErr> {
+        let ReaderArgs { events, topics, progress } = args;
+        Ok(ReaderState(tokio::spawn(async move {
+            let mut events = events.lock().await;
+            while let Some(event) = events.recv().await {
+                let _busy = progress.work();
+                if let Err(error) = topics.call(|reply| TopicsMessage::Event(event, reply), PATIENCE).await {
+                    tracing::warn!(%error, "topics took no event from the bus");
+                }
+            }
+            let _ = myself.cast(Over);
+        })))
+    }
+
+    async fn handle(&self, _: ActorRef<Over>, Over: Over, _: &mut ReaderState) -> Result<(), ActorProcessingErr> {
+        Err("the bus tells nothing any more".into())
+    }
+}

@@ -1,0 +1,122 @@
+//! What the parts of one link share.
+
+use std::{sync::Arc, time::Duration};
+
+use dzvin_protocols::{
+    mirror::{MirrorOp, Quarantined, VersionedDoc},
+    platform::EntityId,
+};
+use serde_json::value::RawValue;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{config::LinkConfig, gather::Slot, handle::LinkHandle, metrics::LinkMetrics};
+use crate::{
+    cdb::{Governor, with_retries},
+    platform::ports::{CdbApi, CdbError, MirrorStatus},
+};
+
+/// Everything but the connection.
+pub(super) struct Context<S, L, C> {
+    pub(super) config: LinkConfig,
+    pub(super) by: Arc<str>,
+    pub(super) lease_name: Arc<str>,
+    pub(super) store: Arc<S>,
+    pub(super) leases: Arc<L>,
+    pub(super) cdb: Option<Arc<C>>,
+    pub(super) governor: Arc<Governor>,
+    pub(super) metrics: LinkMetrics,
+    pub(super) handle: LinkHandle,
+    /// Bytes of frames between the socket and the commit.
+    pub(super) budget: Arc<Semaphore>,
+}
+
+/// What came of fetching one object.
+pub(super) enum Fetched {
+    /// Here it is.
+    Doc(VersionedDoc),
+    /// The upstream does not know it.
+    Gone,
+    /// It came and cannot be used.
+    Unfit(Quarantined),
+    /// It could not be fetched: owed.
+    Owed(CdbError),
+}
+
+impl<S, L, C: CdbApi> Context<S, L, C> {
+    pub(super) fn update(&self, change: impl FnOnce(&mut MirrorStatus)) {
+        self.handle.0.board.update(change);
+    }
+
+    /// One call over HTTP under the rules of repeating.
+    pub(super) async fn http<T, F: Future<Output = Result<T, CdbError>>>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, CdbError> {
+        let limit = self.config.limits.http;
+        with_retries(|| {
+            let call = call();
+            async move {
+                let answer = timeout(limit, call).await;
+                let answer = answer.unwrap_or_else(|_| Err(CdbError::Failed("no answer in time".into())));
+                if matches!(answer, Err(CdbError::TooMany)) {
+                    self.governor.hold(Duration::from_secs(1));
+                }
+                answer
+            }
+        })
+        .await
+    }
+
+    /// One object over HTTP, ready to be stored.
+    pub(super) async fn fetch(&self, api: &C, id: &EntityId) -> Fetched {
+        let bytes = match self.http(|| api.object(id)).await {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Fetched::Gone,
+            Err(error) => return Fetched::Owed(error),
+        };
+        let unfit = |reason, detail| {
+            let raw = bytes[..bytes.len().min(64 * 1024)].to_vec();
+            Fetched::Unfit(Quarantined { reason, detail, id: Some(id.clone()), raw })
+        };
+        match serde_json::from_slice::<&RawValue>(&bytes) {
+            Err(error) => unfit("malformed", error.to_string()),
+            Ok(raw) => match self.config.dialect.document(id.clone(), raw) {
+                Ok(doc) => Fetched::Doc(doc),
+                Err(fault) => unfit(fault.reason, fault.detail),
+            },
+        }
+    }
+
+    /// The operations of a batch, fetched where needed. The second part is true when an object could not be had: a full
+    /// reconcile is owed then, which survives a restart.
+    pub(super) async fn resolve(&self, slots: Vec<Slot>, aside: &mut Vec<Quarantined>) -> (Vec<MirrorOp>, bool) {
+        let mut ops = Vec::with_capacity(slots.len());
+        let mut owed = false;
+        for slot in slots {
+            let id = match slot {
+                Slot::Op(op) => {
+                    ops.push(op);
+                    continue;
+                }
+                Slot::Fetch(id) => id,
+            };
+            let Some(api) = &self.cdb else {
+                let detail = "no HTTP address is configured to fetch it from".into();
+                aside.push(Quarantined { reason: "not_fetched", detail, id: Some(id), raw: Vec::new() });
+                continue;
+            };
+            match self.fetch(api, &id).await {
+                Fetched::Doc(doc) => ops.push(MirrorOp::Upsert(doc)),
+                Fetched::Gone => {}
+                Fetched::Unfit(record) => aside.push(record),
+                Fetched::Owed(error) => {
+                    let detail = error.to_string();
+                    self.update(|status| status.last_error = Some(detail.clone()));
+                    aside.push(Quarantined { reason: "not_fetched", detail, id: Some(id), raw: Vec::new() });
+                    owed = true;
+                }
+            }
+        }
+        (ops, owed)
+    }
+}

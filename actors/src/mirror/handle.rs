@@ -1,0 +1,62 @@
+//! What outlives a restart of the link's actor: its status, token, limit and the operator's word.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{config::Token, status::StatusBoard};
+use crate::platform::ports::MirrorStatus;
+
+/// The operator's side of a link. Clones share; a restarted actor takes up the same handle, so nobody holds a dead reference.
+#[derive(Debug, Clone)]
+pub struct LinkHandle(pub(super) Arc<Shared>);
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) board: StatusBoard,
+    pub(super) token: watch::Sender<Option<Token>>,
+    pub(super) limit: watch::Sender<usize>,
+    pub(super) resume: watch::Sender<u64>,
+}
+
+impl LinkHandle {
+    /// A handle with the token and the message limit to begin with. The sender is shared with the HTTP client, so that one
+    /// new token serves both.
+    #[must_use]
+    pub fn new(token: watch::Sender<Option<Token>>, max_message_bytes: usize) -> Self {
+        Self(Arc::new(Shared {
+            board: StatusBoard::new(max_message_bytes),
+            token,
+            limit: watch::Sender::new(max_message_bytes),
+            resume: watch::Sender::new(0),
+        }))
+    }
+
+    /// What the link says of itself.
+    #[must_use]
+    pub fn status(&self) -> MirrorStatus {
+        self.0.board.watch().borrow().clone()
+    }
+
+    /// The same, to wait for changes of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<MirrorStatus> {
+        self.0.board.watch()
+    }
+
+    /// Ends whatever wait there is: `forbidden`, `backoff`, `over_limit`.
+    pub fn resume(&self) {
+        self.0.resume.send_modify(|count| *count += 1);
+    }
+
+    /// Replaces the token; a forbidden link tries again with it.
+    pub fn set_token(&self, token: Option<Token>) {
+        self.0.token.send_replace(token);
+    }
+
+    /// Changes the message limit. In force with the next message; above the ceiling of the open connection it connects again.
+    pub fn set_max_message_bytes(&self, bytes: usize) {
+        self.0.limit.send_replace(bytes);
+        self.0.board.update(|status| status.max_message_bytes = bytes as u64);
+    }
+}

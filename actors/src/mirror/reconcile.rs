@@ -1,0 +1,356 @@
+//! The comparison with the upstream over HTTP: after history was lost, after a message that could not be read, and now and
+//! then, because the simple protocol announces no deletes and any feed may leave something out.
+//!
+//! Invariants: rows go through the same [`Applier`] as the stream's, versions decide which is newer; what vanished is
+//! marked, never deleted; the gap mark is taken away only when a whole pass has ended and no newer gap came meanwhile.
+
+use std::{
+    collections::HashSet,
+    future::pending,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use dzvin_protocols::{
+    mirror::{MirrorBatch, MirrorOp, Protocol, Quarantined, VersionedDoc, format_time},
+    platform::EntityId,
+};
+use time::OffsetDateTime;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    apply::{Applier, LeaseLost},
+    context::{Context, Fetched},
+    feed::{FeedWalk, Next},
+    gather::traceparent,
+    status::LinkState,
+};
+use crate::{
+    cdb::Backoff,
+    platform::ports::{CdbApi, CdbError, Lease, Leases, MirrorStore, StoreError},
+};
+
+/// Where a full pass begins.
+const ORIGIN: &str = "1970-01-01T00:00:00.000000Z";
+/// Ids that are compared at a time.
+const IDS_PAGE: usize = 1_000;
+/// Most objects that one pass asks for one by one; more have vanished only if the feed itself is broken.
+const MAX_CHECKS: usize = 10_000;
+/// How far before the newest known moment a partial pass begins: clocks and the order of commits differ upstream.
+const OVERLAP: time::Duration = time::Duration::minutes(10);
+/// Tries of a store call that is not a batch.
+const STORE_TRIES: u32 = 5;
+
+/// What the stream asks of the reconciler.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    inner: Mutex<Wanted>,
+    bell: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// A full pass is owed.
+    full: bool,
+    /// Grows with every gap.
+    generation: u64,
+    /// A partial pass is wanted from here.
+    since: Option<String>,
+    cleared: bool,
+}
+
+enum Want {
+    Full(u64),
+    Since(String),
+    Cleared,
+}
+
+impl Wants {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wanted> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The committed gap mark has changed.
+    pub(super) fn gap_is(&self, gap: bool) {
+        let mut wanted = self.lock();
+        wanted.full = gap;
+        wanted.cleared = !gap;
+        wanted.generation += u64::from(gap);
+        drop(wanted);
+        self.bell.notify_one();
+    }
+
+    /// Everything since shortly before this moment should be read over HTTP.
+    pub(super) fn since(&self, moment: OffsetDateTime) {
+        let since = format_time(moment.checked_sub(OVERLAP).unwrap_or(moment));
+        let mut wanted = self.lock();
+        wanted.since = Some(wanted.since.take().map_or(since.clone(), |earlier| earlier.min(since)));
+        drop(wanted);
+        self.bell.notify_one();
+    }
+
+    fn take(&self) -> Option<Want> {
+        let mut wanted = self.lock();
+        if std::mem::take(&mut wanted.cleared) {
+            return Some(Want::Cleared);
+        }
+        if wanted.full {
+            return Some(Want::Full(wanted.generation));
+        }
+        wanted.since.take().map(Want::Since)
+    }
+
+    fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+}
+
+/// Why a pass did not end.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Http(#[from] CdbError),
+    #[error("{0}")]
+    Store(StoreError),
+    #[error("{0}")]
+    Lease(#[from] LeaseLost),
+}
+
+pub(super) struct Reconciler<'a, S, L, C> {
+    pub(super) context: &'a Context<S, L, C>,
+    pub(super) applier: Applier,
+    pub(super) wants: &'a Wants,
+    pub(super) lease: Lease,
+}
+
+impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
+    /// Runs until it is dropped.
+    pub(super) async fn run(self) {
+        let rules = self.context.config.reconcile;
+        let periodic = self.context.cdb.is_some()
+            && !rules.interval.is_zero()
+            && self.context.config.dialect.protocol == Protocol::Simple;
+        let mut next_pass = Instant::now() + rules.interval;
+        let mut backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(600));
+        loop {
+            let want = match self.wants.take() {
+                Some(Want::Cleared) => {
+                    self.show(None);
+                    continue;
+                }
+                Some(want) => Some(want),
+                None => {
+                    let timer = async { if periodic { sleep_until(next_pass).await } else { pending().await } };
+                    tokio::select! {
+                        () = self.wants.bell.notified() => continue,
+                        () = timer => None,
+                    }
+                }
+            };
+            let Some(api) = &self.context.cdb else {
+                // Shown and counted; a whole snapshot over the Mirror is what ends it.
+                self.show(Some(LinkState::Gap));
+                self.wants.bell.notified().await;
+                continue;
+            };
+            let ended = match &want {
+                Some(Want::Since(since)) => self.walk(api, since.clone(), None).await,
+                Some(Want::Full(generation)) => self.heal(api, *generation).await,
+                Some(Want::Cleared) | None => self.full(api).await,
+            };
+            next_pass = Instant::now() + rules.interval;
+            match ended {
+                Ok(()) => backoff.reset(),
+                Err(Broken::Lease(_)) => return pending().await,
+                Err(broken) => {
+                    let wait = backoff.next(Duration::from_secs(1));
+                    tracing::warn!(mirror = %self.context.metrics.mirror, error = %broken, wait_s = wait.as_secs(), "the comparison over HTTP did not end");
+                    self.context.update(|status| status.last_error = Some(broken.to_string()));
+                    if matches!(want, Some(Want::Full(_))) {
+                        self.show(Some(LinkState::Gap));
+                    }
+                    self.rest(&broken, wait).await;
+                }
+            }
+        }
+    }
+
+    /// Waits before another try: after 403 and 400 for a person or a new token, else for a while.
+    async fn rest(&self, broken: &Broken, wait: Duration) {
+        let shared = &self.context.handle.0;
+        let (mut token, mut resume) = (shared.token.subscribe(), shared.resume.subscribe());
+        let last = matches!(broken, Broken::Http(CdbError::Forbidden(_) | CdbError::Refused { .. }));
+        tokio::select! {
+            () = sleep(wait), if !last => {}
+            _ = token.changed() => {}
+            _ = resume.changed() => {}
+        }
+    }
+
+    fn show(&self, owed: Option<LinkState>) {
+        self.context.metrics.gap.set(i64::from(owed.is_some()));
+        self.context.handle.0.board.owed(&self.context.metrics, owed);
+    }
+
+    /// A full pass that pays the debt of a gap.
+    async fn heal(&self, api: &C, generation: u64) -> Result<(), Broken> {
+        self.show(Some(LinkState::Gap));
+        tracing::warn!(mirror = %self.context.metrics.mirror, "a full reconcile begins");
+        self.show(Some(LinkState::Reconciling));
+        self.full(api).await?;
+        if self.wants.generation() == generation {
+            let batch = MirrorBatch { gap: Some(false), by: Arc::clone(&self.context.by), ..MirrorBatch::default() };
+            self.applier.submit(batch).await?;
+            if self.wants.generation() == generation {
+                self.wants.gap_is(false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads everything, and marks what the upstream no longer shows.
+    async fn full(&self, api: &C) -> Result<(), Broken> {
+        let mut seen = Seen::default();
+        self.walk(api, ORIGIN.into(), Some(&mut seen)).await?;
+        self.mark_vanished(api, &seen).await
+    }
+
+    async fn walk(&self, api: &C, since: String, mut seen: Option<&mut Seen>) -> Result<(), Broken> {
+        let rules = self.context.config.reconcile;
+        let paths = &self.context.config.dialect.paths;
+        let mut walk = FeedWalk::new(since, rules.page);
+        loop {
+            let page = match self.context.http(|| api.modified_since(&walk.at, walk.limit)).await {
+                Ok(page) => page,
+                Err(CdbError::Unusable(why)) if walk.smaller() => {
+                    tracing::warn!(mirror = %self.context.metrics.mirror, why, limit = walk.limit, "asking for a smaller page");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(seen) = &mut seen {
+                page.docs
+                    .iter()
+                    .map(|doc| &doc.id)
+                    .chain(page.aside.iter().flat_map(|it| &it.id))
+                    .for_each(|id| seen.add(id));
+            }
+            let (fresh, next) = walk.take(page.docs, page.len, paths);
+            self.store(fresh, page.aside).await?;
+            match next {
+                Next::End => return Ok(()),
+                Next::More => {}
+                Next::Stepped(moment) => {
+                    self.context.metrics.feed_stuck.inc();
+                    let detail = format!("more objects share {moment} than the feed shows");
+                    tracing::error!(mirror = %self.context.metrics.mirror, moment, "the feed cannot show a moment whole");
+                    let aside = Quarantined { reason: "feed_stuck", detail, id: None, raw: Vec::new() };
+                    self.store(Vec::new(), vec![aside]).await?;
+                }
+            }
+            sleep(rules.pause).await;
+        }
+    }
+
+    async fn store(&self, docs: Vec<VersionedDoc>, quarantined: Vec<Quarantined>) -> Result<(), Broken> {
+        if docs.is_empty() && quarantined.is_empty() {
+            return Ok(());
+        }
+        let batch = MirrorBatch {
+            ops: docs.into_iter().map(MirrorOp::Upsert).collect(),
+            quarantined,
+            by: Arc::clone(&self.context.by),
+            trace: Some(traceparent()),
+            ..MirrorBatch::default()
+        };
+        let applied = self.applier.submit(batch).await?;
+        self.context.update(|status| {
+            status.applied += applied.changed;
+            status.unchanged += applied.unchanged;
+            status.stale += applied.stale;
+        });
+        Ok(())
+    }
+
+    /// What is stored and was not seen is asked for one by one; only a clear "not known" is a mark.
+    async fn mark_vanished(&self, api: &C, seen: &Seen) -> Result<(), Broken> {
+        let (mut since, mut after) = (String::new(), None::<String>);
+        let mut checks = 0;
+        loop {
+            let kind = &self.context.config.kind;
+            let page =
+                self.store_call(|| self.context.store.ids_since(kind, &since, after.as_deref(), IDS_PAGE)).await?;
+            let Some((id, version)) = page.last() else { return Ok(()) };
+            let ended = page.len() < IDS_PAGE;
+            (since, after) = (version.clone(), Some(id.to_string()));
+            let (mut found, unseen): (Vec<EntityId>, Vec<EntityId>) =
+                page.into_iter().map(|(id, _)| id).partition(|id| seen.has(id));
+            let mut missing = Vec::new();
+            let mut fresh = Vec::new();
+            for id in unseen {
+                checks += 1;
+                if checks > MAX_CHECKS {
+                    tracing::error!(mirror = %self.context.metrics.mirror, checks, "too many objects are not in the feed, none more is checked");
+                    return Ok(());
+                }
+                match self.context.fetch(api, &id).await {
+                    Fetched::Gone => missing.push(id),
+                    Fetched::Doc(doc) => {
+                        found.push(id);
+                        fresh.push(doc);
+                    }
+                    Fetched::Unfit(_) => found.push(id),
+                    Fetched::Owed(error) => return Err(error.into()),
+                }
+                sleep(self.context.config.reconcile.pause.min(Duration::from_millis(100))).await;
+            }
+            self.store(fresh, Vec::new()).await?;
+            self.store_call(|| self.context.store.mark_missing(kind, &self.lease, &missing, &found)).await?;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A call of the store, a few times.
+    async fn store_call<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, Broken> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            let answer = timeout(self.context.config.limits.store, call()).await;
+            let error = match answer {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(StoreError::LeaseLost { .. })) => return Err(LeaseLost.into()),
+                Ok(Err(error)) => error,
+                Err(elapsed) => StoreError::Unavailable { doing: "comparing", source: Box::new(elapsed) },
+            };
+            if backoff.failures() >= STORE_TRIES {
+                return Err(Broken::Store(error));
+            }
+            sleep(backoff.next(Duration::ZERO)).await;
+        }
+    }
+}
+
+/// Ids seen in a pass, 8 bytes each: two ids of one hash would only hide a mark, never make one.
+#[derive(Default)]
+struct Seen {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Seen {
+    fn add(&mut self, id: &EntityId) {
+        self.hashes.insert(self.hasher.hash_one(id));
+    }
+
+    fn has(&self, id: &EntityId) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(id))
+    }
+}

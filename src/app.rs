@@ -1,1 +1,0 @@
-//! The composition root: the whole system on one page, in start order.

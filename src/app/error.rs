@@ -1,0 +1,52 @@
+//! Why a node does not start, or could not go on. Each is one line for the operator and one kind for the exit code.
+
+use std::error::Error;
+
+use dzvin_actors::supervise::{Meltdown, StartError};
+
+use crate::platform::http::ListenError;
+
+/// What ended or prevented a node.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A value that only the rooms can check.
+    #[error("{key}: {problem}")]
+    Config {
+        /// The key.
+        key: String,
+        /// What is wrong with it, and what it should be.
+        problem: String,
+    },
+    /// The database does not answer, or not as it should.
+    #[error("the database cannot be used; `dzvin check` says more")]
+    Database(#[source] Box<dyn Error + Send + Sync>),
+    /// Redis does not answer.
+    #[error("redis does not answer at the configured address; `dzvin check` says more")]
+    Redis,
+    /// A port is taken, or the address is not ours.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// An actor could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// An actor could not be kept alive.
+    #[error(transparent)]
+    Meltdown(Meltdown),
+    /// A fault of ours.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl AppError {
+    pub(super) fn database(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Database(source.into())
+    }
+
+    pub(super) fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Internal(source.into())
+    }
+
+    pub(super) fn config(key: impl Into<String>, problem: impl ToString) -> Self {
+        Self::Config { key: key.into(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,133 @@
+//! The links of this node, one per configured Mirror, behind one governor for the egress address that they share.
+
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use dzvin_actors::{
+    cdb::{EgressLimits, Governor},
+    mirror::{Link, LinkConfig, LinkHandle, LinkLimits, LinkParts, MirrorMetrics, ReconcileRules, TapRules, Token},
+    supervise::{ChildSpec, Supervisor},
+};
+use prometheus_client::registry::Registry;
+use ractor::Actor;
+use tokio::sync::watch;
+
+use super::{AppError, settings};
+use crate::{
+    cdb::{CdbClient, CdbConfig, CdbLimits},
+    entities::Entities,
+    mirror::{Mirrors, Resume, Resumed},
+    platform::{
+        config::{Config, MirrorConfig},
+        http::Check,
+        lease::PgLeases,
+    },
+};
+
+type Parts = LinkParts<Mirrors, PgLeases, CdbClient>;
+
+/// The links by the Mirror's name.
+#[derive(Clone)]
+pub(super) struct Links(Arc<BTreeMap<String, LinkHandle>>);
+
+impl Links {
+    pub(super) async fn start(
+        config: &Config,
+        root: &Supervisor,
+        entities: &Entities,
+        leases: &Arc<PgLeases>,
+        registry: &mut Registry,
+    ) -> Result<Self, AppError> {
+        let metrics = MirrorMetrics::new(registry);
+        // Every Mirror holds one of the connections for good.
+        let limits = EgressLimits::default();
+        let connections = limits.connections.max(config.mirrors.len() + 4);
+        let governor = Arc::new(Governor::new(EgressLimits { connections, ..limits }));
+        let store = Arc::new(Mirrors::new(entities.clone()));
+        let mut handles = BTreeMap::new();
+        for mirror in &config.mirrors {
+            let parts = parts(mirror, config.leases.ttl, &store, leases, &governor, &metrics)?;
+            handles.insert(mirror.name.to_string(), parts.handle.clone());
+            let link = ChildSpec::new(format!("mirror-{}", mirror.name), move |spawner| {
+                let parts = parts.clone();
+                async move { Ok(Actor::spawn_linked(None, Link::default(), parts, spawner.supervisor).await?.0.get_cell()) }
+            });
+            root.start(link).await?;
+        }
+        Ok(Self(Arc::new(handles)))
+    }
+
+    /// What readiness shows; it decides nothing.
+    pub(super) fn check(&self) -> Check {
+        let troubled = |(name, handle): (&String, &LinkHandle)| {
+            let status = handle.status();
+            let well = matches!(status.state.as_str(), "live" | "snapshot" | "standby" | "handshaking" | "connecting");
+            (!well).then(|| format!("{name} is {}", status.state))
+        };
+        match self.0.iter().filter_map(troubled).reduce(|all, one| format!("{all}, {one}")) {
+            None => Check::ok(),
+            Some(detail) => Check::down(detail),
+        }
+    }
+}
+
+impl Resume for Links {
+    fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
+        Box::pin(async move {
+            match self.0.get(mirror) {
+                Some(handle) => {
+                    handle.resume();
+                    Resumed::Told
+                }
+                None => Resumed::NotHere,
+            }
+        })
+    }
+}
+
+fn parts(
+    mirror: &MirrorConfig,
+    lease_ttl: Duration,
+    store: &Arc<Mirrors>,
+    leases: &Arc<PgLeases>,
+    governor: &Arc<Governor>,
+    metrics: &MirrorMetrics,
+) -> Result<Parts, AppError> {
+    let dialect = Arc::new(settings::dialect(mirror)?);
+    let token = watch::Sender::new(mirror.token.as_ref().map(|token| Token::new(token.expose())));
+    let cdb = mirror.api_url.as_ref().map(|url| {
+        let config = CdbConfig {
+            base_url: url.expose().to_owned(),
+            dialect: Arc::clone(&dialect),
+            platform_version: mirror.platform_version.clone(),
+            token: token.subscribe(),
+            limits: CdbLimits::default(),
+        };
+        CdbClient::new(config, Arc::clone(governor))
+            .map_err(|error| AppError::config(format!("mirrors.{}.api_url", mirror.name), error))
+    });
+    let config = LinkConfig {
+        name: mirror.name.as_str().into(),
+        kind: mirror.kind.clone(),
+        url: mirror.url.expose().to_owned(),
+        platform_version: mirror.platform_version.clone(),
+        reconcile: ReconcileRules {
+            interval: mirror.reconcile.interval,
+            pause: mirror.reconcile.pause,
+            page: mirror.reconcile.page,
+        },
+        tap: mirror.tap.as_ref().map(|tap| TapRules { path: tap.path.clone(), frames: tap.frames }),
+        // Asked for often enough that a takeover comes within one and a half of the term.
+        limits: LinkLimits { lease_ttl, standby_poll: lease_ttl / 5, ..LinkLimits::default() },
+        dialect: Arc::clone(&dialect),
+    };
+    let handle = LinkHandle::new(token, dialect.max_message_bytes);
+    Ok(LinkParts {
+        config,
+        store: Arc::clone(store),
+        leases: Arc::clone(leases),
+        cdb: cdb.transpose()?.map(Arc::new),
+        governor: Arc::clone(governor),
+        metrics: metrics.clone(),
+        handle,
+    })
+}

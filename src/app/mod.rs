@@ -1,0 +1,289 @@
+//! The composition root: the whole system on one page, in start order.
+//!
+//! Start: store, bus, topics, shards, relay, mirrors, then accept. Stop is the reverse. Nothing here decides anything
+//! that a room could decide; it binds ports to what stands behind them.
+
+mod error;
+mod mirrors;
+mod settings;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::Extension;
+use dzvin_actors::{
+    channels::{Hub, Metrics, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
+    entities::{Relay, RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
+    platform::ports::Authenticator,
+    supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
+};
+use prometheus_client::registry::Registry;
+use ractor::Actor;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
+
+pub use self::error::AppError;
+use self::mirrors::Links;
+use crate::{
+    channels::{self, bus::AnyBus},
+    console,
+    entities::{self, ChangeListener, Entities, Retention},
+    identity::Verifier,
+    mirror::{self, Mirrors},
+    platform::{
+        config::Config,
+        db::Database,
+        http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        lease::PgLeases,
+        telemetry,
+    },
+};
+
+/// Events that may wait between the bus and topics; what does not fit the bus replaces by one word, and topics read on.
+const BUS_EVENTS: usize = 1024;
+/// Shards or topics that are busy for so long without a step are stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// A node that runs.
+pub struct App {
+    root: Supervisor,
+    shards: Shards,
+    readiness: Arc<Readiness>,
+    /// Ends what is no actor: servers, listener, maintenance.
+    stop: watch::Sender<Phase>,
+    tasks: JoinSet<()>,
+    grace: Duration,
+    /// Where clients are served.
+    pub address: std::net::SocketAddr,
+    /// Where operators are served.
+    pub internal_address: std::net::SocketAddr,
+}
+
+/// What the tasks beside the actors are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running,
+    /// Clients are no longer accepted.
+    Closing,
+    /// Everything ends.
+    Ending,
+}
+
+impl App {
+    /// Starts a node. The schema must be up to date.
+    ///
+    /// # Errors
+    /// [`AppError`] says in one line what is wrong and what to do.
+    pub async fn start(config: &Config, verifier: Arc<Verifier>) -> Result<Self, AppError> {
+        // Ports first: a second node on the same address must not touch anything.
+        let listener = listen("http.listen", config.http.listen)?;
+        let internal = listen("http.internal_listen", config.http.internal_listen)?;
+        let mut rooms = Registry::with_prefix("dzvin");
+        let registry = &mut rooms;
+        let owner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
+        let (stop, phase) = watch::channel(Phase::Running);
+        let mut tasks = JoinSet::new();
+
+        let database = Database::new(settings::database(config)?);
+        database.metrics().register(registry);
+        database.guard_identity().await.map_err(AppError::database)?;
+        let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
+        let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
+        tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
+        let retention = Retention { days: config.changes.retention_days };
+        tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
+
+        let (events, told) = mpsc::channel(BUS_EVENTS);
+        let bus = Arc::new(settings::bus(config, events).await?);
+        bus.metrics().register(registry);
+
+        let supervision = SupervisorMetrics::default();
+        supervision.register(registry);
+        let settings = Settings { name: "root".into(), grace: config.shutdown.grace };
+        let root = Supervisor::root(settings, supervision).await.map_err(AppError::internal)?;
+
+        let hub = hub(config, &bus, &entities, &verifier);
+        hub.metrics.register(registry);
+        start_channels(&root, &hub, told).await?;
+        start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
+            .await?;
+        let links = Links::start(config, &root, &entities, &leases, registry).await?;
+
+        let readiness = readiness(&bus, &database, &links);
+        let http_metrics = HttpMetrics::default();
+        http_metrics.register(registry);
+        let endpoint = channels::Endpoint {
+            shards: hub.shards.clone(),
+            sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
+            allowed_origins: config.http.allowed_origins.as_slice().into(),
+        };
+        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(entities.clone()), owner, resume: Arc::new(links) };
+        let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let public = api.merge(channels::router(endpoint)).merge(console::router());
+        let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
+        let scrape = telemetry::scrape(rooms);
+        let ops =
+            plumb(internal_router(Arc::clone(&readiness), scrape), Plumbing::new(&config.http, http_metrics.clone()));
+
+        let addresses = (address(&listener)?, address(&internal)?);
+        let serving = Serving::new(&config.http, config.shutdown.grace, http_metrics);
+        tasks.spawn(serve(listener, public, serving.clone(), reached(phase.clone(), Phase::Closing)));
+        tasks.spawn(serve(internal, ops, serving, reached(phase, Phase::Ending)));
+        readiness.ready();
+        let shards = hub.shards.clone();
+        let (address, internal_address) = addresses;
+        Ok(Self { root, shards, readiness, stop, tasks, grace: config.shutdown.grace, address, internal_address })
+    }
+
+    /// Runs until `stop` is ready, then stops in order; or until a restart budget is used up.
+    ///
+    /// # Errors
+    /// [`AppError::Meltdown`] when an actor could not be kept alive.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let meltdown = tokio::select! {
+            () = stop => None,
+            meltdown = self.root.meltdown() => Some(meltdown),
+        };
+        self.stop().await;
+        meltdown.map_or(Ok(()), |meltdown| Err(AppError::Meltdown(meltdown)))
+    }
+
+    /// The reverse of the start, within one grace period.
+    async fn stop(mut self) {
+        tracing::info!("stopping");
+        self.readiness.stopping();
+        self.stop.send_replace(Phase::Closing);
+        let orderly = async {
+            let closed = self.shards.drain(self.grace / 2).await;
+            tracing::info!(sessions = closed, "sessions were told to come back");
+            self.root.stop().await;
+            self.stop.send_replace(Phase::Ending);
+            while self.tasks.join_next().await.is_some() {}
+        };
+        if tokio::time::timeout(self.grace, orderly).await.is_err() {
+            tracing::warn!(grace = ?self.grace, "not everything stopped within the grace period");
+        }
+    }
+}
+
+type Node = Hub<AnyBus, Entities>;
+
+fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<Verifier>) -> Arc<Node> {
+    let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(Hub {
+        bus: Arc::clone(bus),
+        log: Arc::new(entities.clone()),
+        auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
+        topics: Slot::default(),
+        shards: Shards::new(shards),
+        limits: settings::limits(config),
+        metrics: Metrics::default(),
+        version: concat!("dzvin ", env!("CARGO_PKG_VERSION")).to_owned(),
+    })
+}
+
+async fn start_channels(
+    root: &Supervisor,
+    hub: &Arc<Node>,
+    told: mpsc::Receiver<dzvin_actors::platform::ports::BusEvent>,
+) -> Result<(), AppError> {
+    let node = Arc::clone(hub);
+    let topics = ChildSpec::new("topics", move |spawner| {
+        let args = TopicsArgs {
+            bus: Arc::clone(&node.bus),
+            log: Arc::clone(&node.log),
+            slot: node.topics.clone(),
+            shards: node.shards.clone(),
+            limits: node.limits.clone(),
+            metrics: node.metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
+        async move { Ok(Actor::spawn_linked(None, Topics::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    root.start(topics.stuck_after(STUCK)).await?;
+    for index in 0..hub.shards.count() {
+        let node = Arc::clone(hub);
+        let shard = ChildSpec::new(format!("shard-{index}"), move |spawner| {
+            let args = ShardArgs { index, hub: Arc::clone(&node), progress: spawner.progress.clone() };
+            async move { Ok(Actor::spawn_linked(None, Shard::default(), args, spawner.supervisor).await?.0.get_cell()) }
+        });
+        root.start(shard.stuck_after(STUCK)).await?;
+    }
+    let (events, slot) = (Arc::new(tokio::sync::Mutex::new(told)), hub.topics.clone());
+    let reader = ChildSpec::new("bus-reader", move |spawner| {
+        let args = ReaderArgs { events: Arc::clone(&events), topics: slot.clone(), progress: spawner.progress.clone() };
+        async move { Ok(Actor::spawn_linked(None, Reader, args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(reader.stuck_after(STUCK)).await?)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the root hands each room what it stands on")]
+async fn start_relay(
+    root: &Supervisor,
+    bus: &Arc<AnyBus>,
+    entities: &Entities,
+    leases: &Arc<PgLeases>,
+    database: &Database,
+    registry: &mut Registry,
+    tasks: &mut JoinSet<()>,
+    phase: watch::Receiver<Phase>,
+    lease_ttl: Duration,
+) -> Result<(), AppError> {
+    let metrics = RelayMetrics::default();
+    metrics.register(registry);
+    let handle = RelayHandle::default();
+    let args = RelayArgs {
+        config: RelayConfig { lease_ttl, ..RelayConfig::default() },
+        bus: Arc::clone(bus),
+        log: Arc::new(entities.clone()),
+        leases: Arc::clone(leases),
+        metrics,
+        handle: handle.clone(),
+    };
+    let mut commits = database.commits();
+    tasks.spawn(async move {
+        let waking = async {
+            while commits.changed().await.is_ok() {
+                commits.borrow_and_update();
+                handle.wake();
+            }
+        };
+        tokio::select! {
+            () = waking => {}
+            () = reached(phase, Phase::Ending) => {}
+        }
+    });
+    let relay = ChildSpec::new("relay", move |spawner| {
+        let args = args.clone();
+        async move { Ok(Actor::spawn_linked(None, Relay::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(relay).await?)
+}
+
+fn readiness(bus: &Arc<AnyBus>, database: &Database, links: &Links) -> Arc<Readiness> {
+    let readiness = Arc::new(Readiness::default());
+    let (bus, pool, links) = (Arc::clone(bus), database.pool().clone(), links.clone());
+    readiness.add("bus", move || {
+        if bus.is_connected() { Check::ok() } else { Check::down("redis is away; changes are read from the log") }
+    });
+    readiness.add(
+        "database",
+        move || {
+            if pool.size() > 0 { Check::ok() } else { Check::down("no connection to postgresql") }
+        },
+    );
+    readiness.add("mirrors", move || links.check());
+    readiness
+}
+
+fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, AppError> {
+    listener.local_addr().map_err(AppError::internal)
+}
+
+/// Ends when the phase has come.
+async fn reached(mut phase: watch::Receiver<Phase>, wanted: Phase) {
+    // A sender that is gone ends everything as well.
+    let _ = phase.wait_for(|now| *now >= wanted).await;
+}

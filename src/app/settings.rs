@@ -1,0 +1,94 @@
+//! From the configuration's words to what the rooms take.
+
+use std::time::Duration;
+
+use dzvin_actors::{
+    channels::Limits,
+    platform::ports::{BusEvent, ReadLimit},
+};
+use dzvin_protocols::mirror::Dialect;
+use tokio::{sync::mpsc, time::timeout};
+
+use super::AppError;
+use crate::{
+    channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+    entities::{KindSpec, Source},
+    platform::{
+        config::{Config, KindSource, MirrorConfig},
+        db::DbOptions,
+    },
+};
+
+/// A node that starts must find Redis; later it may go and come back.
+const REDIS_AT_START: Duration = Duration::from_secs(10);
+
+pub(super) fn database(config: &Config) -> Result<DbOptions, AppError> {
+    let url = config.database.url.as_ref();
+    let url = url.ok_or_else(|| AppError::config("database.url", "missing; give the address of PostgreSQL"))?;
+    let bad = |key: &'static str| move |_| AppError::config(key, "not a PostgreSQL address (postgres://...)");
+    let mut options = DbOptions::new(url.expose()).map_err(bad("database.url"))?;
+    if let Some(direct) = &config.database.direct_url {
+        options.listen = Some(DbOptions::new(direct.expose()).map_err(bad("database.direct_url"))?.connect);
+    }
+    options.max_connections = config.database.max_connections;
+    options.acquire_timeout = config.database.acquire_timeout;
+    options.statement_timeout = config.database.statement_timeout;
+    Ok(options)
+}
+
+/// The kinds of the configuration; a Mirror's kind that is not declared is declared without fields.
+pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
+    let mut kinds = config.kinds.clone();
+    for mirror in &config.mirrors {
+        kinds.entry(mirror.kind.clone()).or_default();
+    }
+    kinds
+        .into_iter()
+        .map(|(kind, declared)| {
+            let mirror = config.mirrors.iter().find(|mirror| mirror.kind == kind);
+            let version_paths = mirror.map(dialect).transpose()?.unwrap_or_default().paths.versions;
+            let source = match declared.source {
+                KindSource::Mirrored => Source::Mirrored,
+                KindSource::Local => Source::Local,
+            };
+            let mirror = mirror.map(|mirror| mirror.name.to_string());
+            Ok(KindSpec { kind, source, mirror, fields: declared.fields, version_paths })
+        })
+        .collect()
+}
+
+pub(super) fn dialect(mirror: &MirrorConfig) -> Result<Dialect, AppError> {
+    let key = || format!("mirrors.{}.dialect", mirror.name);
+    let dialect: Dialect =
+        mirror.dialect.clone().try_into().map_err(|error: toml::de::Error| AppError::config(key(), error.message()))?;
+    dialect.check().map_err(|error| AppError::config(key(), error))?;
+    Ok(dialect)
+}
+
+pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Result<AnyBus, AppError> {
+    let channels = &config.channels;
+    let limits =
+        HistoryLimits { count: channels.history_count, bytes: channels.history_bytes, age: channels.history_age };
+    let Some(url) = &config.redis.url else { return Ok(AnyBus::Memory(MemoryBus::new(limits, events))) };
+    let mut redis =
+        RedisConfig::new(url.expose(), &config.redis.prefix).map_err(|error| AppError::config("redis.url", error))?;
+    redis.limits = limits;
+    redis.command_timeout = config.redis.command_timeout;
+    let bus = RedisBus::new(redis, events);
+    timeout(REDIS_AT_START, bus.connected()).await.map_err(|_| AppError::Redis)?;
+    Ok(AnyBus::Redis(bus))
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let channels = &config.channels;
+    Limits {
+        queue_bytes: channels.queue_bytes,
+        channels: channels.max_channels,
+        message: channels.max_message,
+        ping: channels.ping,
+        pong: channels.pong,
+        connect: channels.connect_timeout,
+        recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
+        ..Limits::default()
+    }
+}

@@ -1,0 +1,122 @@
+//! What an answer means: the upstream's own errors are JSON, its proxy's are HTML, and any of them may be neither.
+
+use dzvin_actors::platform::ports::{CdbError, FeedPage};
+use dzvin_protocols::{
+    mirror::{Dialect, Quarantined, mask_secrets},
+    platform::EntityId,
+};
+use serde_json::value::RawValue;
+
+/// Longest text that is kept of what the upstream said.
+const MAX_SAID: usize = 300;
+/// Most raw bytes of a broken object that are kept.
+const MAX_RAW: usize = 64 * 1024;
+
+/// The error that a status stands for.
+pub(super) fn error_of(status: u16, body: &[u8]) -> CdbError {
+    let message = said(body);
+    match status {
+        401 | 403 => CdbError::Forbidden(message),
+        429 => CdbError::TooMany,
+        408 | 500..=599 => CdbError::Failed(format!("{status} {message}")),
+        _ => CdbError::Refused { status, message },
+    }
+}
+
+/// What a body says, for people: `message` of a JSON object, else the text without tags, shortened, secrets masked.
+fn said(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let message = serde_json::from_str::<serde_json::Value>(&text).ok().and_then(|value| {
+        let message = value.get("message")?;
+        Some(message.as_str().map_or_else(|| message.to_string(), str::to_owned))
+    });
+    let plain = message.unwrap_or_else(|| without_tags(&text));
+    let masked = mask_secrets(&plain.split_whitespace().collect::<Vec<_>>().join(" "));
+    masked.chars().take(MAX_SAID).collect()
+}
+
+fn without_tags(text: &str) -> String {
+    let mut inside = false;
+    let keep = |c: &char| {
+        match c {
+            '<' => inside = true,
+            '>' => inside = false,
+            _ => return !inside,
+        }
+        false
+    };
+    text.chars().filter(keep).collect()
+}
+
+/// A page of the feed: a bare array, or an object with `data`. One broken object never hides the others.
+pub(super) fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbError> {
+    let unusable = |error: serde_json::Error| CdbError::Unusable(format!("the feed is not an array: {error}"));
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        data: Vec<&'a RawValue>,
+    }
+    let bare = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let rows: Vec<&RawValue> = if bare {
+        serde_json::from_slice(body).map_err(unusable)?
+    } else {
+        serde_json::from_slice::<Envelope<'_>>(body).map_err(unusable)?.data
+    };
+    let mut page = FeedPage { len: rows.len(), ..FeedPage::default() };
+    for raw in rows {
+        let aside = |reason, detail, id: Option<EntityId>| {
+            let bytes = raw.get().as_bytes();
+            Quarantined { reason, detail, id, raw: bytes[..bytes.len().min(MAX_RAW)].to_vec() }
+        };
+        match dialect.paths.id_of(raw) {
+            None => page.aside.push(aside("no_id", "no id in an object of the feed".into(), None)),
+            Some(id) => match dialect.document(id, raw) {
+                Ok(doc) => page.docs.push(doc),
+                Err(fault) => page.aside.push(aside(fault.reason, fault.detail, fault.id)),
+            },
+        }
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn statuses_have_their_rules() {
+        let html = b"<html><head><title>429 Too Many Requests</title></head><body>nginx</body></html>";
+        assert!(matches!(error_of(429, html), CdbError::TooMany));
+        assert!(
+            matches!(error_of(403, b"{\"message\":\"no right\"}"), CdbError::Forbidden(text) if text == "no right")
+        );
+        assert!(matches!(error_of(502, html), CdbError::Failed(text) if text == "502 429 Too Many Requestsnginx"));
+        assert!(
+            matches!(error_of(422, br#"{"message":{"a":[1]}}"#), CdbError::Refused { status: 422, message } if message == r#"{"a":[1]}"#)
+        );
+        assert!(matches!(error_of(302, b""), CdbError::Refused { status: 302, .. }));
+    }
+
+    #[test]
+    fn one_broken_object_hides_no_other() {
+        let body = br#" [{"_id":"a","dateModified":"2024-01-01T00:00:00Z"},{"x":1},7,{"_id":"b","t":"\u0000","dateModified":"2024-01-01T00:00:00Z"}]"#;
+        let page = page_of(body, &Dialect::default()).expect("a page");
+        assert_eq!((page.len, page.docs.len()), (4, 1));
+        assert_eq!(page.aside.iter().map(|it| it.reason).collect::<Vec<_>>(), ["no_id", "no_id", "bad_text"]);
+        let wrapped = page_of(
+            br#"{"data":[{"id":"a","dateModified":"2024-01-01T00:00:00Z"}],"next_page":{}}"#,
+            &Dialect::default(),
+        );
+        assert_eq!(wrapped.expect("a page").docs.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bodies_are_values(status: u16, body: Vec<u8>, text in "[\\[{<>\"a:1,}\\]]{0,40}") {
+            let _ = (error_of(status, &body), page_of(&body, &Dialect::default()), page_of(text.as_bytes(), &Dialect::default()));
+            prop_assert!(said(text.as_bytes()).chars().count() <= MAX_SAID);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Whichever bus the configuration names.
+
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, ReadLimit, Slice};
+use dzvin_protocols::{
+    channels::{Epoch, Position, Publication},
+    platform::StreamName,
+};
+
+use super::{BusMetrics, MemoryBus, RedisBus};
+
+/// The bus of this process.
+#[derive(Debug)]
+pub enum AnyBus {
+    /// One node.
+    Memory(MemoryBus),
+    /// Many nodes.
+    Redis(RedisBus),
+}
+
+macro_rules! either {
+    ($self:ident, $bus:ident => $call:expr) => {
+        match $self {
+            Self::Memory($bus) => $call,
+            Self::Redis($bus) => $call,
+        }
+    };
+}
+
+impl AnyBus {
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &BusMetrics {
+        either!(self, bus => bus.metrics())
+    }
+
+    /// Whether it can be asked now; a bus in memory always can.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Memory(_) => true,
+            Self::Redis(bus) => bus.is_connected(),
+        }
+    }
+}
+
+impl Bus for AnyBus {
+    async fn append(&self, stream: &StreamName, epoch: &Epoch, run: &[Publication]) -> Result<Appended, BusError> {
+        either!(self, bus => bus.append(stream, epoch, run).await)
+    }
+
+    async fn reset(&self, stream: &StreamName, position: &Position) -> Result<(), BusError> {
+        either!(self, bus => bus.reset(stream, position).await)
+    }
+
+    async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
+        either!(self, bus => bus.position(stream).await)
+    }
+
+    async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
+        either!(self, bus => bus.read(stream, after, limit).await)
+    }
+
+    async fn subscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        either!(self, bus => bus.subscribe(stream).await)
+    }
+
+    async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        either!(self, bus => bus.unsubscribe(stream).await)
+    }
+}

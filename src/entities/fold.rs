@@ -1,0 +1,384 @@
+//! What a run of operations makes of the stored rows: pure, no I/O.
+//!
+//! Invariants: every operation is counted once; revisions of an entity are consecutive however many operations meet it in
+//! one batch; the same content under a newer version is stored without a change; what is older than the stored version is
+//! dropped; what storage would refuse is put aside alone.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dzvin_actors::platform::ports::Applied;
+use dzvin_protocols::{
+    entities::{Op, changed_fields, check, content_hash, filter_values, merge_set, value_at},
+    mirror::{MirrorOp, Quarantined},
+    platform::EntityId,
+};
+use serde_json::value::RawValue;
+
+use super::KindSpec;
+
+/// Longest version that is kept: a timestamp has 27 characters; the index behind it has a limit of its own at 2700 bytes.
+pub const MAX_VERSION: usize = 128;
+/// Longest value of a declared field that can be filtered by or is kept as an earlier value.
+pub const MAX_FIELD_VALUE: usize = 1024;
+/// Most names in a change's `changed`, so that a publication stays small whatever the document.
+pub const MAX_CHANGED: usize = 100;
+/// Longest name in `changed`.
+pub const MAX_CHANGED_NAME: usize = 200;
+
+/// SHA-256 of the content.
+pub(super) type Hash = [u8; 32];
+
+/// One operation on one entity, whoever asks for it.
+#[derive(Debug, Clone)]
+pub enum EntityOp {
+    /// The whole document.
+    Upsert {
+        /// The entity.
+        id: EntityId,
+        /// Compares as text.
+        version: String,
+        /// Raw.
+        doc: Arc<RawValue>,
+    },
+    /// Fields to be merged into what is stored.
+    Set {
+        /// The entity.
+        id: EntityId,
+        /// The version, if it is known.
+        version: Option<String>,
+        /// Dotted paths and their values.
+        set: Arc<RawValue>,
+    },
+    /// To the trash.
+    Trash(EntityId),
+    /// The upstream no longer shows it.
+    Missing(EntityId),
+    /// The upstream shows it again, content unknown.
+    Found(EntityId),
+    /// The document is destroyed, the tombstone keeps the revision.
+    Purge(EntityId),
+}
+
+impl EntityOp {
+    /// The entity.
+    #[must_use]
+    pub fn id(&self) -> &EntityId {
+        match self {
+            Self::Upsert { id, .. } | Self::Set { id, .. } => id,
+            Self::Trash(id) | Self::Missing(id) | Self::Found(id) | Self::Purge(id) => id,
+        }
+    }
+
+    /// Bytes of what it brings.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.raw().map_or(0, |raw| raw.get().len())
+    }
+
+    fn raw(&self) -> Option<&RawValue> {
+        match self {
+            Self::Upsert { doc: raw, .. } | Self::Set { set: raw, .. } => Some(raw),
+            _ => None,
+        }
+    }
+
+    fn version(&self) -> Option<&str> {
+        match self {
+            Self::Upsert { version, .. } => Some(version),
+            Self::Set { version, .. } => version.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl From<MirrorOp> for EntityOp {
+    fn from(op: MirrorOp) -> Self {
+        match op {
+            MirrorOp::Upsert(it) => Self::Upsert { id: it.id, version: it.version, doc: it.doc.into() },
+            MirrorOp::Set { id, set, version } => Self::Set { id, version, set: set.into() },
+            MirrorOp::Delete { id } => Self::Trash(id),
+        }
+    }
+}
+
+/// An operation that was checked, with the hash of what it brings.
+#[derive(Debug, Clone)]
+pub(super) struct Prepared {
+    pub op: EntityOp,
+    /// Of an upsert's content.
+    pub hash: Option<Hash>,
+    /// Why it is put aside: code and text.
+    pub unfit: Option<(&'static str, String)>,
+}
+
+/// Checks and hashes; the costly part of a batch that needs no database.
+pub(super) fn prepare(spec: &KindSpec, op: EntityOp) -> Prepared {
+    let unfit = match (op.raw(), op.version()) {
+        (_, Some(version)) if version.len() > MAX_VERSION || version.chars().any(char::is_control) => {
+            Some(("bad_version", format!("a version is at most {MAX_VERSION} bytes without control characters")))
+        }
+        (Some(raw), _) => check(raw).err().map(|unfit| (unfit.code(), unfit.to_string())),
+        _ => None,
+    };
+    let hash = match &op {
+        EntityOp::Upsert { doc, .. } if unfit.is_none() => Some(content_hash(doc, &spec.version_paths)),
+        _ => None,
+    };
+    Prepared { op, hash, unfit }
+}
+
+/// An entity as it is stored.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stored {
+    /// 0: there is no row.
+    pub revision: i64,
+    pub version: Option<String>,
+    pub hash: Option<Vec<u8>>,
+    /// Read only when it is needed.
+    pub doc: Option<Arc<RawValue>>,
+    pub size: usize,
+    pub trashed: bool,
+    pub missing: bool,
+    pub purged: bool,
+}
+
+/// A row of the change log to be.
+#[derive(Debug)]
+pub(super) struct NewChange {
+    pub id: EntityId,
+    pub revision: i64,
+    pub op: Op,
+    pub changed: Vec<String>,
+    /// A JSON object, when something declared differs.
+    pub before: Option<String>,
+    pub doc: Option<Arc<RawValue>>,
+}
+
+/// A row of entities to be.
+#[derive(Debug)]
+pub(super) struct NewState {
+    pub id: EntityId,
+    pub revision: i64,
+    /// The entity's last change: its place in the run, from 1; 0 when nothing but document and version changed.
+    pub change: i64,
+    pub op: Op,
+    pub version: Option<String>,
+    pub hash: Option<Vec<u8>>,
+    /// Only when it differs from what is stored.
+    pub doc: Option<Arc<RawValue>>,
+    pub size: usize,
+    pub trashed: bool,
+    pub missing: bool,
+    /// There is no row yet.
+    pub fresh: bool,
+}
+
+/// What the run comes to.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    pub changes: Vec<NewChange>,
+    pub states: Vec<NewState>,
+    pub quarantined: Vec<Quarantined>,
+    pub applied: Applied,
+    /// Entities that came into being.
+    pub created: u64,
+    /// Largest version stored.
+    pub newest: Option<String>,
+}
+
+#[derive(Default)]
+struct State {
+    stored: Stored,
+    fresh: bool,
+    /// Order of first appearance, so that rows are written in a steady order.
+    change: i64,
+    op: Option<Op>,
+    new_doc: bool,
+    dirty: bool,
+}
+
+/// Applies the operations in their order.
+pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<Prepared>) -> Folded {
+    let mut states: HashMap<EntityId, State> = stored
+        .into_iter()
+        .map(|(id, stored)| (id, State { fresh: stored.revision == 0, stored, ..State::default() }))
+        .collect();
+    let mut out = Folded::default();
+    for Prepared { op, hash, unfit } in ops {
+        if let Some((reason, detail)) = unfit {
+            out.put_aside(reason, detail, &op);
+            continue;
+        }
+        let id = op.id().clone();
+        let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
+        match op {
+            EntityOp::Upsert { version, doc, .. } => {
+                let hash = hash.unwrap_or_else(|| content_hash(&doc, &spec.version_paths));
+                out.upsert(spec, &id, state, Some(version), doc, hash);
+            }
+            EntityOp::Set { ref version, ref set, .. } => match merged(spec, state, set) {
+                Ok((doc, hash)) => out.upsert(spec, &id, state, version.clone(), doc, hash),
+                Err((reason, detail)) => out.put_aside(reason, detail, &op),
+            },
+            EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
+            EntityOp::Missing(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.missing),
+            EntityOp::Found(_) => out.found(&id, state),
+            EntityOp::Purge(_) => out.purge(&id, state),
+        }
+    }
+    let mut dirty: Vec<_> = states.into_iter().filter(|(_, state)| state.dirty).collect();
+    // Locks are taken in one order by every writer.
+    dirty.sort_by(|a, b| a.0.cmp(&b.0));
+    out.states = dirty.into_iter().map(|(id, state)| state.into_row(id)).collect();
+    out
+}
+
+type Unfit = (&'static str, String);
+
+fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValue>, Hash), Unfit> {
+    let Some(doc) = &state.stored.doc else {
+        return Err(("no_base", "fields were set of a document that is not here".to_owned()));
+    };
+    let doc = merge_set(doc, set).map_err(|error| ("bad_set", error.to_string()))?;
+    // Paths may nest what each by itself was fit.
+    check(&doc).map_err(|unfit| (unfit.code(), unfit.to_string()))?;
+    let hash = content_hash(&doc, &spec.version_paths);
+    Ok((doc.into(), hash))
+}
+
+impl Folded {
+    fn put_aside(&mut self, reason: &'static str, detail: String, op: &EntityOp) {
+        let raw = op.raw().map(|raw| raw.get().as_bytes().to_vec()).unwrap_or_default();
+        self.quarantined.push(Quarantined { reason, detail, id: Some(op.id().clone()), raw });
+        self.applied.quarantined += 1;
+    }
+
+    fn upsert(
+        &mut self,
+        spec: &KindSpec,
+        id: &EntityId,
+        state: &mut State,
+        version: Option<String>,
+        doc: Arc<RawValue>,
+        hash: Hash,
+    ) {
+        if matches!((&version, &state.stored.version), (Some(new), Some(old)) if new < old) {
+            self.applied.stale += 1;
+            return;
+        }
+        self.newest = self.newest.take().max(version.clone());
+        let stored = &mut state.stored;
+        let exists = stored.revision > 0 && !stored.purged;
+        let same = exists && stored.hash.as_deref() == Some(&hash[..]);
+        let hidden = stored.trashed || stored.missing;
+        if same && !hidden && (version.is_none() || version == stored.version) {
+            self.applied.unchanged += 1;
+            return;
+        }
+        let old = if same { None } else { stored.doc.take() };
+        stored.version = version.or(stored.version.take());
+        stored.hash = Some(hash.to_vec());
+        stored.size = doc.get().len();
+        stored.doc = Some(Arc::clone(&doc));
+        state.new_doc = true;
+        state.dirty = true;
+        if same && !hidden {
+            self.applied.unchanged += 1;
+            return;
+        }
+        let op = match (exists, hidden) {
+            (false, _) => Op::Create,
+            (true, true) => Op::Restore,
+            (true, false) => Op::Update,
+        };
+        (stored.trashed, stored.missing, stored.purged) = (false, false, false);
+        self.created += u64::from(op == Op::Create);
+        let (changed, before) = old.filter(|_| exists).map(|old| difference(spec, &old, &doc)).unwrap_or_default();
+        self.change(id, state, op, changed, before);
+    }
+
+    fn hide(&mut self, id: &EntityId, state: &mut State, op: Op, mark: impl Fn(&mut Stored) -> &mut bool) {
+        if state.stored.revision == 0 || state.stored.purged || *mark(&mut state.stored) {
+            self.applied.unchanged += 1;
+            return;
+        }
+        *mark(&mut state.stored) = true;
+        self.change(id, state, op, Vec::new(), None);
+    }
+
+    fn found(&mut self, id: &EntityId, state: &mut State) {
+        if !state.stored.missing {
+            self.applied.unchanged += 1;
+            return;
+        }
+        state.stored.missing = false;
+        let op = if state.stored.trashed { Op::Trash } else { Op::Restore };
+        self.change(id, state, op, Vec::new(), None);
+    }
+
+    fn purge(&mut self, id: &EntityId, state: &mut State) {
+        if state.stored.revision == 0 || state.stored.purged {
+            self.applied.unchanged += 1;
+            return;
+        }
+        let revision = state.stored.revision;
+        state.stored = Stored { revision, version: state.stored.version.take(), purged: true, ..Stored::default() };
+        state.new_doc = false;
+        self.change(id, state, Op::Purge, Vec::new(), None);
+    }
+
+    fn change(&mut self, id: &EntityId, state: &mut State, op: Op, changed: Vec<String>, before: Option<String>) {
+        state.stored.revision += 1;
+        state.dirty = true;
+        state.op = Some(op);
+        self.applied.changed += 1;
+        let (revision, doc) = (state.stored.revision, state.stored.doc.clone());
+        self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc });
+        state.change = self.changes.len() as i64;
+    }
+}
+
+impl State {
+    fn into_row(self, id: EntityId) -> NewState {
+        let Stored { revision, version, hash, doc, size, trashed, missing, .. } = self.stored;
+        NewState {
+            id,
+            revision,
+            change: self.change,
+            op: self.op.unwrap_or(Op::Update),
+            version,
+            hash,
+            doc: doc.filter(|_| self.new_doc),
+            size,
+            trashed,
+            missing,
+            fresh: self.fresh,
+        }
+    }
+}
+
+/// Names of the top-level fields that differ, and the earlier values of the declared ones that do.
+fn difference(spec: &KindSpec, old: &RawValue, new: &RawValue) -> (Vec<String>, Option<String>) {
+    let mut changed = changed_fields(old, new);
+    changed.retain(|name| name.len() <= MAX_CHANGED_NAME);
+    changed.truncate(MAX_CHANGED);
+    let mut before = String::new();
+    for field in &spec.fields {
+        let was = value_at(old, field);
+        if was == value_at(new, field) || was.is_some_and(|was| was.len() > MAX_FIELD_VALUE) {
+            continue;
+        }
+        before.push(if before.is_empty() { '{' } else { ',' });
+        before.push_str(&serde_json::Value::from(field.as_str()).to_string());
+        before.push(':');
+        before.push_str(was.unwrap_or("null"));
+    }
+    (changed, (!before.is_empty()).then(|| before + "}"))
+}
+
+/// The declared fields of a document as the JSON object that equality filters look into.
+pub(super) fn filterable(spec: &KindSpec, doc: &RawValue) -> String {
+    let values = filter_values(doc, &spec.fields).into_iter().filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
+    let object: serde_json::Map<_, _> = values.map(|(field, value)| (field.to_owned(), value.into())).collect();
+    serde_json::Value::Object(object).to_string()
+}

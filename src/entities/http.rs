@@ -1,0 +1,364 @@
+//! `/api/v1/kinds` and `/api/v1/entities`: what is stored, with the position from which a subscriber goes on.
+//!
+//! Documents are spliced into answers as the text that is stored; nothing is parsed on the way out.
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use bytes::Bytes;
+use dzvin_protocols::{
+    channels::{Channel, Epoch, Position},
+    platform::{EntityId, Kind, time::rfc3339_millis},
+};
+use futures_util::stream;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Entities, EntityRow, Filters, HistoryRow};
+use crate::{identity::Caller, platform::http::Problem};
+
+/// Most entities or revisions on a page: 200 documents of 32 KiB are 6.4 MB, what one answer may weigh.
+pub const MAX_LIMIT: u16 = 200;
+/// Entities or revisions on a page when nobody says.
+pub const DEFAULT_LIMIT: u16 = 50;
+/// Most entity tags that are compared.
+const MAX_TAGS: usize = 16;
+
+/// The resource.
+pub fn router(entities: Entities) -> Router {
+    Router::new()
+        .route("/api/v1/kinds", get(kinds))
+        .route("/api/v1/entities/{kind}", get(list))
+        .route("/api/v1/entities/{kind}/{id}", get(one))
+        .route("/api/v1/entities/{kind}/{id}/history", get(history))
+        .with_state(entities)
+}
+
+type Pairs = Query<Vec<(String, String)>>;
+
+#[derive(Serialize)]
+struct KindItem {
+    kind: Kind,
+    source: String,
+    mirror: Option<String>,
+    fields: Vec<String>,
+    channel: String,
+    readable: bool,
+}
+
+async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Response, Problem> {
+    let item = |row: super::KindRow| KindItem {
+        channel: row.kind.stream().to_string(),
+        readable: caller.permissions.may_read(&row.kind),
+        kind: row.kind,
+        source: row.source,
+        mirror: row.mirror,
+        fields: row.fields,
+    };
+    let items: Vec<_> = entities.kinds().await?.into_iter().map(item).collect();
+    Ok(axum::Json(serde_json::json!({ "items": items })).into_response())
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    kind: &'a Kind,
+    id: &'a str,
+    revision: i64,
+    offset: i64,
+    op: &'a str,
+    at: String,
+    by: &'a str,
+    version: Option<&'a str>,
+    trashed_at: Option<String>,
+    missing_since: Option<String>,
+    channel: Option<String>,
+}
+
+/// The item without its closing brace: the document, or what stands for it, follows.
+fn head(kind: &Kind, row: &EntityRow) -> Vec<u8> {
+    let head = Head {
+        kind,
+        id: &row.id,
+        revision: row.revision,
+        offset: row.offset,
+        op: &row.op,
+        at: rfc3339_millis(row.at),
+        by: &row.by,
+        version: row.version.as_deref(),
+        trashed_at: row.trashed_at.map(rfc3339_millis),
+        missing_since: row.missing_since.map(rfc3339_millis),
+        channel: EntityId::new(&row.id).ok().map(|id| Channel::of_entity(kind, &id).to_string()),
+    };
+    // Plain strings and numbers: this cannot fail.
+    let mut out = serde_json::to_vec(&head).unwrap_or_default();
+    out.pop();
+    out
+}
+
+fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow) {
+    out.extend(head(kind, row));
+    match &row.doc {
+        Some(doc) => {
+            out.extend_from_slice(b",\"doc\":");
+            out.extend_from_slice(doc.as_bytes());
+        }
+        None if row.purged => out.extend_from_slice(b",\"doc\":null"),
+        None => out.extend_from_slice(b",\"ref\":true"),
+    }
+    out.push(b'}');
+}
+
+#[derive(Serialize)]
+struct Foot {
+    next: Option<String>,
+    position: Position,
+    channel: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<i64>,
+}
+
+async fn list(
+    State(entities): State<Entities>,
+    Path(kind): Path<String>,
+    Query(pairs): Pairs,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let kind = readable(&caller, &kind)?;
+    let asked = ListQuery::parse(&entities, &kind, pairs)?;
+    let below = asked.cursor.as_ref().map(|cursor| cursor.below);
+    let page = entities.list(&kind, &asked.filters, below, asked.limit + 1, asked.total).await?;
+    let mut page = page.ok_or_else(|| unknown_kind(&kind))?;
+    let more = page.rows.len() > usize::from(asked.limit);
+    page.rows.truncate(usize::from(asked.limit));
+    // Over pages the first one's position counts: what changed since is told to whoever attaches there.
+    let position = asked.cursor.map_or(page.position, |cursor| cursor.position);
+    let last = page.rows.last().filter(|_| more);
+    let next = last.map(|row| Cursor::text(u64::try_from(row.offset).unwrap_or(0), &position));
+
+    let mut out = b"{\"items\":[".to_vec();
+    for (n, row) in page.rows.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        write_item(&mut out, &kind, row);
+    }
+    out.extend_from_slice(b"],");
+    let foot = Foot { next, position, channel: kind.stream().to_string(), total: page.total };
+    out.extend_from_slice(serde_json::to_vec(&foot).unwrap_or_default().get(1..).unwrap_or_default());
+    Ok(json(out))
+}
+
+fn json(body: Vec<u8>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (headers, body).into_response()
+}
+
+fn unknown_kind(kind: &Kind) -> Problem {
+    Problem::not_found("unknown_kind", format!("there is no kind {kind}"))
+}
+
+fn readable(caller: &Caller, kind: &str) -> Result<Kind, Problem> {
+    let kind = Kind::new(kind).map_err(|error| Problem::not_found("unknown_kind", error.to_string()))?;
+    caller.require_read(&kind)?;
+    Ok(kind)
+}
+
+/// Where a page ended and the position of the first: `below.offset.epoch`.
+struct Cursor {
+    below: u64,
+    position: Position,
+}
+
+impl Cursor {
+    fn text(below: u64, position: &Position) -> String {
+        format!("{below}.{}.{}", position.offset, position.epoch)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        let (below, offset, epoch) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let sound = !epoch.is_empty() && epoch.len() <= 64 && epoch.bytes().all(|b| b.is_ascii_alphanumeric());
+        sound.then(|| Self { below, position: Position { epoch: Epoch::new(epoch), offset } })
+    }
+}
+
+struct ListQuery {
+    filters: Filters,
+    cursor: Option<Cursor>,
+    limit: u16,
+    total: bool,
+}
+
+impl ListQuery {
+    fn parse(entities: &Entities, kind: &Kind, pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut asked = Self { filters: Filters::new(), cursor: None, limit: DEFAULT_LIMIT, total: false };
+        let declared = entities.spec(kind).map(|spec| spec.fields.as_slice()).unwrap_or_default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "limit" => asked.limit = limit(&value)?,
+                "cursor" => asked.cursor = Some(Cursor::parse(&value).ok_or_else(|| bad("cursor", &value))?),
+                "total" => asked.total = value.parse().map_err(|_| bad("total", &value))?,
+                _ if !declared.contains(&name) => {
+                    let detail =
+                        format!("{:.80} is not a declared field of {kind}; those are: {}", name, declared.join(", "));
+                    return Err(Problem::bad_request("unknown_field", detail));
+                }
+                // What the database refuses in text matches nothing that it holds.
+                _ if value.contains('\0') => return Err(bad("filter", &name)),
+                _ => {
+                    if asked.filters.insert(name.clone(), value.into()).is_some() {
+                        return Err(Problem::bad_request("repeated_field", format!("{name} is given twice")));
+                    }
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn bad(name: &str, value: &str) -> Problem {
+    Problem::bad_request("bad_parameter", format!("{name}: {value:.80} cannot be read"))
+}
+
+fn limit(value: &str) -> Result<u16, Problem> {
+    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+    limit.ok_or_else(|| Problem::bad_request("bad_parameter", format!("limit is 1 to {MAX_LIMIT}")))
+}
+
+fn entity_id(id: &str) -> Result<EntityId, Problem> {
+    EntityId::new(id).map_err(|error| Problem::not_found("unknown_entity", error.to_string()))
+}
+
+fn unknown_entity(kind: &Kind) -> Problem {
+    Problem::not_found("unknown_entity", format!("there is no such {kind}"))
+}
+
+async fn one(
+    State(entities): State<Entities>,
+    Path((kind, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let kind = readable(&caller, &kind)?;
+    let id = entity_id(&id)?;
+    let known = known_tags(&headers);
+    let (mut row, tag) = entities.one(&kind, &id, &known).await?.ok_or_else(|| unknown_entity(&kind))?;
+    let etag = HeaderValue::from_str(&format!("\"{tag}\"")).map_err(Problem::internal)?;
+    let mut response = if known.contains(&tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let doc = row.doc.take().unwrap_or_else(|| "null".to_owned());
+        whole(head(&kind, &row), doc)
+    };
+    response.headers_mut().insert(header::ETAG, etag);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+/// Head, document and end as three pieces: a document of 7.5 MB is not copied once more.
+fn whole(mut head: Vec<u8>, doc: String) -> Response {
+    head.extend_from_slice(b",\"doc\":");
+    let length = head.len() + doc.len() + 1;
+    let pieces = [Bytes::from(head), Bytes::from(doc), Bytes::from_static(b"}")];
+    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
+    let mut response = body.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// The tags of `If-None-Match`, weak ones as well: a proxy that compresses makes them so.
+fn known_tags(headers: &HeaderMap) -> Vec<String> {
+    let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let tags = all.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
+    tags.take(MAX_TAGS).map(str::to_owned).collect()
+}
+
+#[derive(Serialize)]
+struct HistoryItem {
+    revision: i64,
+    offset: i64,
+    op: String,
+    at: String,
+    by: String,
+    changed: Vec<String>,
+    before: Option<Box<RawValue>>,
+    #[serde(rename = "ref")]
+    reference: bool,
+}
+
+impl From<HistoryRow> for HistoryItem {
+    fn from(row: HistoryRow) -> Self {
+        Self {
+            revision: row.revision,
+            offset: row.offset,
+            reference: row.without_doc && row.op != "purge",
+            op: row.op,
+            at: rfc3339_millis(row.at),
+            by: row.by,
+            changed: row.changed,
+            before: row.before.and_then(|before| RawValue::from_string(before).ok()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct HistoryPage {
+    items: Vec<HistoryItem>,
+    next: Option<String>,
+}
+
+async fn history(
+    State(entities): State<Entities>,
+    Path((kind, id)): Path<(String, String)>,
+    Query(pairs): Pairs,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let kind = readable(&caller, &kind)?;
+    let id = entity_id(&id)?;
+    let (mut count, mut before) = (DEFAULT_LIMIT, None);
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => count = limit(&value)?,
+            "before" => before = Some(value.parse().map_err(|_| bad("before", &value))?),
+            _ => return Err(bad("parameter", &name)),
+        }
+    }
+    let mut rows = entities.history(&kind, &id, before, count + 1).await?;
+    if rows.is_empty() && !entities.exists(&kind, &id).await? {
+        return Err(unknown_entity(&kind));
+    }
+    let more = rows.len() > usize::from(count);
+    rows.truncate(usize::from(count));
+    let next = rows.last().filter(|_| more).map(|row| row.revision.to_string());
+    let page = HistoryPage { items: rows.into_iter().map(HistoryItem::from).collect(), next };
+    Ok(axum::Json(page).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back() {
+        let position = Position { epoch: Epoch::new("00ff"), offset: 9 };
+        let cursor = Cursor::parse(&Cursor::text(7, &position)).expect("cursor");
+        assert_eq!((cursor.below, cursor.position), (7, position));
+        for bad in ["", "1", "1.2", "1.2.", "-1.2.a", "1.2.a\"", "x.y.z", "99999999999999999999.1.a"] {
+            assert!(Cursor::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_are_read_as_proxies_write_them() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"a.1.x\", W/\"b.2.y\""));
+        headers.append(header::IF_NONE_MATCH, HeaderValue::from_static("\"c\""));
+        assert_eq!(known_tags(&headers), ["a.1.x", "b.2.y", "c"]);
+    }
+}

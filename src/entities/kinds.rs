@@ -1,0 +1,113 @@
+//! Kinds: what types of entities there are, who owns them and by which fields they are filtered.
+
+use std::{collections::HashMap, sync::Arc};
+
+use dzvin_actors::platform::ports::StoreError;
+use dzvin_protocols::platform::Kind;
+
+use super::Entities;
+use crate::platform::db::{Database, store_error};
+
+/// Most declared fields of a kind: each costs an index entry per entity.
+pub const MAX_FIELDS: usize = 64;
+
+/// Who owns the entities of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A Mirror; read-only here.
+    Mirrored,
+    /// This hub.
+    Local,
+}
+
+impl Source {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mirrored => "mirrored",
+            Self::Local => "local",
+        }
+    }
+}
+
+/// What is declared of a kind, from configuration.
+#[derive(Debug, Clone)]
+pub struct KindSpec {
+    /// The kind.
+    pub kind: Kind,
+    /// Who owns it.
+    pub source: Source,
+    /// The Mirror that feeds it.
+    pub mirror: Option<String>,
+    /// Dotted paths: what may be filtered by, and whose earlier values the log keeps. At most [`MAX_FIELDS`].
+    pub fields: Vec<String>,
+    /// Dotted paths of versions: what may differ without being a change.
+    pub version_paths: Vec<String>,
+}
+
+/// A kind as it is stored.
+#[derive(Debug, Clone)]
+pub struct KindRow {
+    /// The kind.
+    pub kind: Kind,
+    /// `mirrored` or `local`.
+    pub source: String,
+    /// The Mirror that feeds it.
+    pub mirror: Option<String>,
+    /// Declared fields.
+    pub fields: Vec<String>,
+}
+
+impl Entities {
+    /// Declares the kinds of the configuration and makes their streams. Kinds declared earlier stay.
+    ///
+    /// # Errors
+    /// The database is away, or refuses a declaration.
+    pub async fn open(database: Database, mut specs: Vec<KindSpec>) -> Result<Self, StoreError> {
+        let doing = "declaring kinds";
+        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
+        // In one order on every node: two that start together must not wait for each other crosswise.
+        specs.sort_by(|a, b| a.kind.cmp(&b.kind));
+        for spec in &mut specs {
+            spec.fields.truncate(MAX_FIELDS);
+            sqlx::query!(
+                "INSERT INTO kinds AS k (name, source, mirror, fields) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (name) DO UPDATE SET source = excluded.source, mirror = excluded.mirror, fields = excluded.fields
+                 WHERE (k.source, k.mirror, k.fields) IS DISTINCT FROM (excluded.source, excluded.mirror, excluded.fields)",
+                spec.kind.as_str(),
+                spec.source.as_str(),
+                spec.mirror.as_deref(),
+                &spec.fields
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(store_error(doing))?;
+            let stream = spec.kind.stream();
+            sqlx::query!("INSERT INTO streams (name) VALUES ($1) ON CONFLICT DO NOTHING", stream.as_str())
+                .execute(&mut *tx)
+                .await
+                .map_err(store_error(doing))?;
+        }
+        tx.commit().await.map_err(store_error(doing))?;
+        let kinds = specs.into_iter().map(|spec| (spec.kind.clone(), Arc::new(spec))).collect::<HashMap<_, _>>();
+        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default() })
+    }
+
+    /// Every kind, by name.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn kinds(&self) -> Result<Vec<KindRow>, StoreError> {
+        let rows = sqlx::query!("SELECT name, source, mirror, fields FROM kinds ORDER BY name")
+            .fetch_all(self.database.pool())
+            .await
+            .map_err(store_error("reading kinds"))?;
+        let known = |row: &str| Kind::new(row).ok();
+        Ok(rows
+            .into_iter()
+            .filter_map(|row| {
+                Some(KindRow { kind: known(&row.name)?, source: row.source, mirror: row.mirror, fields: row.fields })
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,311 @@
+//! Reads of entities for people and other systems: a page, one, its history.
+//!
+//! A page and the position beside it come from one statement, so from one snapshot: who attaches at that position misses
+//! nothing (rule 4).
+
+use dzvin_actors::platform::ports::StoreError;
+use dzvin_protocols::{
+    channels::{Epoch, Position},
+    entities::INLINE_DOC_LIMIT,
+    platform::{EntityId, Kind},
+};
+use time::OffsetDateTime;
+
+use super::{
+    Entities,
+    log::{bigint, number},
+};
+use crate::platform::db::store_error;
+
+/// Equality filters: declared path -> text. Empty means all.
+pub type Filters = serde_json::Map<String, serde_json::Value>;
+
+/// A document up to this size stands in a list; above it a reference does.
+const INLINE: i32 = INLINE_DOC_LIMIT as i32;
+
+/// An entity as it is stored.
+#[derive(Debug, Clone)]
+pub struct EntityRow {
+    /// Its id.
+    pub id: String,
+    /// Its revision.
+    pub revision: i64,
+    /// The kind's offset of its last change.
+    pub offset: i64,
+    /// The last change.
+    pub op: String,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Who.
+    pub by: String,
+    /// The upstream's version.
+    pub version: Option<String>,
+    /// In the trash since.
+    pub trashed_at: Option<OffsetDateTime>,
+    /// Not shown by the upstream since.
+    pub missing_since: Option<OffsetDateTime>,
+    /// The document was destroyed.
+    pub purged: bool,
+    /// The raw document, where it was asked for.
+    pub doc: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Clone)]
+pub struct ListPage {
+    /// Newest first.
+    pub rows: Vec<EntityRow>,
+    /// The stream's position in the snapshot of this page.
+    pub position: Position,
+    /// Entities that match, when asked for.
+    pub total: Option<i64>,
+}
+
+/// A revision in an entity's history.
+#[derive(Debug, Clone)]
+pub struct HistoryRow {
+    /// The revision.
+    pub revision: i64,
+    /// The kind's offset.
+    pub offset: i64,
+    /// What was done.
+    pub op: String,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Who.
+    pub by: String,
+    /// Top-level fields that differ from the revision before.
+    pub changed: Vec<String>,
+    /// Earlier values of declared fields: a JSON object as text.
+    pub before: Option<String>,
+    /// The log has no document of it.
+    pub without_doc: bool,
+}
+
+struct PageRow {
+    epoch: String,
+    top: i64,
+    total: Option<i64>,
+    id: Option<String>,
+    revision: Option<i64>,
+    offset: Option<i64>,
+    op: Option<String>,
+    at: Option<OffsetDateTime>,
+    by: Option<String>,
+    version: Option<String>,
+    trashed_at: Option<OffsetDateTime>,
+    missing_since: Option<OffsetDateTime>,
+    purged: Option<bool>,
+    doc: Option<String>,
+}
+
+impl PageRow {
+    fn entity(self) -> Option<EntityRow> {
+        Some(EntityRow {
+            id: self.id?,
+            revision: self.revision?,
+            offset: self.offset?,
+            op: self.op?,
+            at: self.at?,
+            by: self.by?,
+            version: self.version,
+            trashed_at: self.trashed_at,
+            missing_since: self.missing_since,
+            purged: self.purged?,
+            doc: self.doc,
+        })
+    }
+}
+
+impl Entities {
+    /// Entities of a kind below an offset, newest first; `None` for an unknown kind.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn list(
+        &self,
+        kind: &Kind,
+        filters: &Filters,
+        below: Option<u64>,
+        limit: u16,
+        total: bool,
+    ) -> Result<Option<ListPage>, StoreError> {
+        let rows = if filters.is_empty() {
+            self.page(kind, below, limit, total).await
+        } else {
+            self.filtered_page(kind, filters, below, limit, total).await
+        };
+        let rows = rows.map_err(store_error("listing entities"))?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
+        let total = first.total;
+        Ok(Some(ListPage { position, total, rows: rows.into_iter().filter_map(PageRow::entity).collect() }))
+    }
+
+    async fn page(
+        &self,
+        kind: &Kind,
+        below: Option<u64>,
+        limit: u16,
+        total: bool,
+    ) -> Result<Vec<PageRow>, sqlx::Error> {
+        let stream = kind.stream();
+        sqlx::query_as!(
+            PageRow,
+            r#"SELECT s.epoch, s.top, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
+                 e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 CASE WHEN e.size <= $6 THEN e.doc END AS doc
+             FROM streams s LEFT JOIN LATERAL (
+                 SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT $4
+             ) e ON true WHERE s.name = $1 ORDER BY e."offset" DESC"#,
+            stream.as_str(),
+            kind.as_str(),
+            below.map_or(i64::MAX, bigint),
+            i64::from(limit),
+            total,
+            INLINE
+        )
+        .fetch_all(self.database.pool())
+        .await
+    }
+
+    async fn filtered_page(
+        &self,
+        kind: &Kind,
+        filters: &Filters,
+        below: Option<u64>,
+        limit: u16,
+        total: bool,
+    ) -> Result<Vec<PageRow>, sqlx::Error> {
+        let stream = kind.stream();
+        sqlx::query_as!(
+            PageRow,
+            r#"SELECT s.epoch, s.top,
+                 CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2 AND fields @> $7::text::jsonb) END AS total,
+                 e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 CASE WHEN e.size <= $6 THEN e.doc END AS doc
+             FROM streams s LEFT JOIN LATERAL (
+                 SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 AND fields @> $7::text::jsonb
+                 ORDER BY "offset" DESC LIMIT $4
+             ) e ON true WHERE s.name = $1 ORDER BY e."offset" DESC"#,
+            stream.as_str(),
+            kind.as_str(),
+            below.map_or(i64::MAX, bigint),
+            i64::from(limit),
+            total,
+            INLINE,
+            serde_json::to_string(filters).unwrap_or_default()
+        )
+        .fetch_all(self.database.pool())
+        .await
+    }
+
+    /// One entity with its entity tag; the document is left out when the tag is among `known`.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn one(
+        &self,
+        kind: &Kind,
+        id: &EntityId,
+        known: &[String],
+    ) -> Result<Option<(EntityRow, String)>, StoreError> {
+        let row = sqlx::query!(
+            r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
+                 e.doc IS NULL AS "purged!", t.tag AS "tag!", CASE WHEN t.tag <> ALL ($3) THEN e.doc END AS doc
+             FROM streams s JOIN entities e ON e.kind = $1 AND e.id = $2
+             CROSS JOIN LATERAL (SELECT s.epoch || '.' || e.revision || '.' || left(md5(COALESCE(e.version, '')), 8) AS tag) t
+             WHERE s.name = 'entities.' || $1::text"#,
+            kind.as_str(),
+            id.as_str(),
+            known
+        )
+        .fetch_optional(self.database.pool())
+        .await
+        .map_err(store_error("reading an entity"))?;
+        Ok(row.map(|row| {
+            let entity = EntityRow {
+                id: row.id,
+                revision: row.revision,
+                offset: row.offset,
+                op: row.op,
+                at: row.at,
+                by: row.by,
+                version: row.version,
+                trashed_at: row.trashed_at,
+                missing_since: row.missing_since,
+                purged: row.purged,
+                doc: row.doc,
+            };
+            (entity, row.tag)
+        }))
+    }
+
+    /// Revisions of an entity below one, newest first, as far as the log reaches back.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn history(
+        &self,
+        kind: &Kind,
+        id: &EntityId,
+        before: Option<u64>,
+        limit: u16,
+    ) -> Result<Vec<HistoryRow>, StoreError> {
+        sqlx::query_as!(
+            HistoryRow,
+            r#"SELECT revision, "offset", op, at, by, changed, before::text, doc IS NULL AS "without_doc!"
+             FROM changes WHERE kind = $1 AND id = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"#,
+            kind.as_str(),
+            id.as_str(),
+            before.map_or(i64::MAX, bigint),
+            i64::from(limit)
+        )
+        .fetch_all(self.database.pool())
+        .await
+        .map_err(store_error("reading history"))
+    }
+
+    /// Ids whose version is at or after the given one, oldest first; `after` continues behind that id of that version.
+    /// Without what is in the trash: the upstream deleted it.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn ids_since(
+        &self,
+        kind: &Kind,
+        version: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(EntityId, String)>, StoreError> {
+        // No id is empty, so without `after` every id of that version is behind.
+        let rows = sqlx::query!(
+            r#"SELECT id, version AS "version!" FROM entities
+             WHERE kind = $1 AND (version, id) > ($2, $3) AND version IS NOT NULL AND trashed_at IS NULL AND doc IS NOT NULL
+             ORDER BY version, id LIMIT $4"#,
+            kind.as_str(),
+            version,
+            after.unwrap_or_default(),
+            bigint(limit as u64)
+        )
+        .fetch_all(self.database.pool())
+        .await
+        .map_err(store_error("reading ids"))?;
+        Ok(rows.into_iter().filter_map(|row| Some((EntityId::new(&row.id).ok()?, row.version))).collect())
+    }
+
+    /// Whether there is, or was, such an entity.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn exists(&self, kind: &Kind, id: &EntityId) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM entities WHERE kind = $1 AND id = $2) AS "found!""#,
+            kind.as_str(),
+            id.as_str()
+        );
+        found.fetch_one(self.database.pool()).await.map_err(store_error("reading an entity"))
+    }
+}

@@ -1,0 +1,263 @@
+//! Rows, changes, quarantine and cursor of a Mirror in one transaction.
+
+use dzvin_actors::platform::ports::{Applied, Lease, MirrorRecord, MirrorStatus, MirrorStore, StoreError};
+use dzvin_protocols::{
+    mirror::MirrorBatch,
+    platform::{EntityId, Kind},
+};
+use serde_json::value::RawValue;
+use sqlx::PgConnection;
+
+use super::quarantine;
+use crate::{
+    entities::{Attempt, Author, Entities, EntityOp, Refusal, WriteError, Written, notify},
+    platform::db::store_error,
+};
+
+/// The store of Mirrors. Cheap to clone.
+#[derive(Clone)]
+pub struct Mirrors {
+    entities: Entities,
+}
+
+/// A Mirror as it is told.
+#[derive(Debug)]
+pub struct MirrorRow {
+    /// Its name.
+    pub name: String,
+    /// The kind that it feeds.
+    pub kind: String,
+    /// The committed cursor as text.
+    pub cursor: Option<String>,
+    /// The largest version among the stored rows.
+    pub newest_version: Option<String>,
+    /// Entities that it brought.
+    pub objects: i64,
+    /// The link's own words.
+    pub status: MirrorStatus,
+    /// The node that holds it.
+    pub owner: Option<String>,
+}
+
+/// The cursor's share of a batch, without the operations.
+struct Covering<'a> {
+    batch: &'a MirrorBatch,
+    cursor: Option<&'a str>,
+}
+
+fn lost(lease: &Lease) -> StoreError {
+    StoreError::LeaseLost { name: lease.name.to_string() }
+}
+
+impl Mirrors {
+    /// Mirrors over these entities.
+    #[must_use]
+    pub fn new(entities: Entities) -> Self {
+        Self { entities }
+    }
+
+    /// Every Mirror, by name.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn list(&self) -> Result<Vec<MirrorRow>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT m.name, m.kind, m.cursor, m.newest_version, m.objects, m.status::text AS "status!", l.owner AS "owner?"
+             FROM mirrors m LEFT JOIN leases l ON l.name = 'mirror.' || m.name AND l.expires_at > clock_timestamp()
+             ORDER BY m.name"#
+        )
+        .fetch_all(self.entities.database().pool())
+        .await
+        .map_err(store_error("reading mirrors"))?;
+        let row = rows.into_iter().map(|row| MirrorRow {
+            name: row.name,
+            kind: row.kind,
+            cursor: row.cursor,
+            newest_version: row.newest_version,
+            objects: row.objects,
+            status: serde_json::from_str(&row.status).unwrap_or_default(),
+            owner: row.owner,
+        });
+        Ok(row.collect())
+    }
+
+    async fn try_apply(
+        &self,
+        mirror: &str,
+        lease: &Lease,
+        covering: &Covering<'_>,
+        ops: &[EntityOp],
+        refusal: Refusal,
+    ) -> Result<Applied, WriteError> {
+        let doing = "applying a batch";
+        let database = self.entities.database();
+        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
+        // Held to the end: who takes the Mirror over waits for this commit, or this finds its term gone.
+        let kind = hold(&mut tx, mirror, lease).await?;
+        let author = Author { by: &covering.batch.by, trace: covering.batch.trace.as_deref() };
+        let mut written = self.entities.write(&mut tx, &kind, author, ops, refusal).await?;
+        quarantine::keep(&mut tx, mirror, &covering.batch.quarantined).await?;
+        quarantine::keep(&mut tx, mirror, &written.quarantined).await?;
+        written.applied.quarantined += covering.batch.quarantined.len() as u64;
+        if written.applied.changed > 0 {
+            notify(&mut tx, &kind).await?;
+        }
+        cover(&mut tx, mirror, lease, covering, &written).await?;
+        tx.commit().await.map_err(store_error(doing))?;
+        database.committed();
+        Ok(written.applied)
+    }
+
+    async fn try_mark(
+        &self,
+        kind: &Kind,
+        lease: &Lease,
+        mirror: &str,
+        ops: &[EntityOp],
+        refusal: Refusal,
+    ) -> Result<(), WriteError> {
+        let doing = "marking what is missing";
+        let database = self.entities.database();
+        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
+        hold(&mut tx, mirror, lease).await?;
+        let by = format!("mirror:{mirror}");
+        let written = self.entities.write(&mut tx, kind, Author { by: &by, trace: None }, ops, refusal).await?;
+        if written.applied.changed > 0 {
+            notify(&mut tx, kind).await?;
+        }
+        tx.commit().await.map_err(store_error(doing))?;
+        database.committed();
+        Ok(())
+    }
+}
+
+/// Locks the Mirror's row under our term.
+async fn hold(tx: &mut PgConnection, mirror: &str, lease: &Lease) -> Result<Kind, StoreError> {
+    let kind =
+        sqlx::query_scalar!("SELECT kind FROM mirrors WHERE name = $1 AND term = $2 FOR UPDATE", mirror, lease.term)
+            .fetch_optional(tx)
+            .await
+            .map_err(store_error("holding a mirror"))?;
+    kind.and_then(|kind| Kind::new(&kind).ok()).ok_or_else(|| lost(lease))
+}
+
+/// The last statement: cursor, marks and counts, if the term is still ours.
+async fn cover(
+    tx: &mut PgConnection,
+    mirror: &str,
+    lease: &Lease,
+    covering: &Covering<'_>,
+    written: &Written,
+) -> Result<(), StoreError> {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let applied = &written.applied;
+    let done = sqlx::query!(
+        "UPDATE mirrors SET cursor = COALESCE($3, cursor), snapshot_complete = COALESCE($4, snapshot_complete),
+             gap = COALESCE($5, gap), newest_version = GREATEST(newest_version, $6), objects = objects + $7,
+             changed = changed + $8, unchanged = unchanged + $9, stale = stale + $10, quarantined = quarantined + $11,
+             updated_at = now()
+         WHERE name = $1 AND term = $2",
+        mirror,
+        lease.term,
+        covering.cursor,
+        covering.batch.snapshot_complete,
+        covering.batch.gap,
+        written.newest.as_deref(),
+        count(written.created),
+        count(applied.changed),
+        count(applied.unchanged),
+        count(applied.stale),
+        count(applied.quarantined)
+    )
+    .execute(tx)
+    .await
+    .map_err(store_error("writing a cursor"))?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(lost(lease)) }
+}
+
+impl MirrorStore for Mirrors {
+    async fn open(&self, mirror: &str, kind: &Kind, lease: &Lease) -> Result<MirrorRecord, StoreError> {
+        // A cursor means nothing for another collection.
+        let row = sqlx::query!(
+            "INSERT INTO mirrors AS m (name, kind, term) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET term = excluded.term, kind = excluded.kind,
+                 cursor = CASE WHEN m.kind = excluded.kind THEN m.cursor END,
+                 snapshot_complete = m.snapshot_complete AND m.kind = excluded.kind,
+                 gap = m.gap AND m.kind = excluded.kind,
+                 newest_version = CASE WHEN m.kind = excluded.kind THEN m.newest_version END,
+                 objects = CASE WHEN m.kind = excluded.kind THEN m.objects ELSE 0 END
+             WHERE m.term <= excluded.term
+             RETURNING cursor, snapshot_complete, gap, newest_version",
+            mirror,
+            kind.as_str(),
+            lease.term
+        )
+        .fetch_optional(self.entities.database().pool())
+        .await
+        .map_err(store_error("opening a mirror"))?;
+        let row = row.ok_or_else(|| lost(lease))?;
+        Ok(MirrorRecord {
+            cursor: row.cursor.and_then(|cursor| RawValue::from_string(cursor).ok()),
+            snapshot_complete: row.snapshot_complete,
+            newest_version: row.newest_version,
+            gap: row.gap,
+        })
+    }
+
+    async fn apply(&self, mirror: &str, lease: &Lease, mut batch: MirrorBatch) -> Result<Applied, StoreError> {
+        // Each document is given up as soon as it is taken over.
+        let ops: Vec<EntityOp> = std::mem::take(&mut batch.ops).into_iter().map(EntityOp::from).collect();
+        let covering = Covering { cursor: batch.cursor.as_deref().map(RawValue::get), batch: &batch };
+        let mut attempt = Attempt::default();
+        loop {
+            let result = self.try_apply(mirror, lease, &covering, &ops, attempt.refusal).await;
+            if let Some(result) = attempt.next(&self.entities, result) {
+                return result;
+            }
+        }
+    }
+
+    async fn ids_since(
+        &self,
+        kind: &Kind,
+        version: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(EntityId, String)>, StoreError> {
+        self.entities.ids_since(kind, version, after, limit).await
+    }
+
+    async fn mark_missing(
+        &self,
+        kind: &Kind,
+        lease: &Lease,
+        missing: &[EntityId],
+        found: &[EntityId],
+    ) -> Result<(), StoreError> {
+        let mirror = lease.name.strip_prefix("mirror.").ok_or_else(|| lost(lease))?;
+        let missing = missing.iter().cloned().map(EntityOp::Missing);
+        let ops: Vec<EntityOp> = missing.chain(found.iter().cloned().map(EntityOp::Found)).collect();
+        let mut attempt = Attempt::default();
+        loop {
+            let result = self.try_mark(kind, lease, mirror, &ops, attempt.refusal).await;
+            if let Some(result) = attempt.next(&self.entities, result) {
+                return result;
+            }
+        }
+    }
+
+    async fn note_state(&self, mirror: &str, lease: &Lease, status: &MirrorStatus) -> Result<(), StoreError> {
+        // Plain strings and numbers: this cannot fail.
+        let status = serde_json::to_string(status).unwrap_or_default();
+        let done = sqlx::query!(
+            "UPDATE mirrors SET status = $3::text::json, updated_at = now() WHERE name = $1 AND term = $2",
+            mirror,
+            lease.term,
+            status
+        )
+        .execute(self.entities.database().pool())
+        .await
+        .map_err(store_error("noting a mirror's state"))?;
+        if done.rows_affected() == 1 { Ok(()) } else { Err(lost(lease)) }
+    }
+}

@@ -1,0 +1,186 @@
+//! The command line: what is asked, in which order it is done, and how it ends.
+//!
+//! Invariants: a failure is one line on standard error and one of the exit codes below; what is printed for use by people or
+//! scripts goes to standard output, logs to standard error. No secret is printed, but for tokens that were asked for.
+
+mod check;
+mod dev;
+mod exit;
+mod serve;
+mod token;
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use exit::{Exit, Failure};
+
+use super::{
+    config::{self, Config},
+    telemetry,
+};
+
+/// The file that is read when none is named, if it is there.
+const DEFAULT_FILE: &str = "dzvin.toml";
+
+#[derive(Debug, Parser)]
+#[command(name = "dzvin", version, about = "A realtime hub", after_help = exit::TABLE)]
+struct Cli {
+    /// The configuration file; without it dzvin.toml of the current directory, if there is one.
+    #[arg(long, short, global = true, env = "DZVIN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run on this machine alone: a private PostgreSQL, a bus in memory, the sandbox as the outside world.
+    Dev(DevArgs),
+    /// Run as configured.
+    Serve,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Print the effective configuration, secrets masked, and try every dependency.
+    Check,
+    /// Print a token.
+    Token(TokenArgs),
+}
+
+#[derive(Debug, Args)]
+struct DevArgs {
+    /// Where to keep the database and the key.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct TokenArgs {
+    /// A role of the configuration; may be given again.
+    #[arg(long, value_name = "ROLE")]
+    role: Vec<String>,
+    /// A permission beside those of the roles, `area:action:object`; may be given again.
+    #[arg(long, value_name = "PERMISSION")]
+    permission: Vec<String>,
+    /// The user's id.
+    #[arg(long, value_name = "ID")]
+    sub: String,
+    /// How long it is valid: 30m, 1h, 7d.
+    #[arg(long, default_value = "1h", value_parser = token::ttl)]
+    ttl: Duration,
+}
+
+/// The whole program, from its arguments to its exit code.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and the version are asked for, and no failure.
+            let asked = !error.use_stderr();
+            let _ = error.print();
+            return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
+        }
+    };
+    match work(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("dzvin: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn work(cli: Cli) -> Result<(), Failure> {
+    let file = cli.config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()));
+    let mut config = load(file.as_deref())?;
+    if let Command::Dev(DevArgs { data_dir: Some(dir) }) = &cli.command {
+        config.dev.data_dir = Some(dir.clone());
+    }
+    if let Command::Token(args) = &cli.command {
+        return token::print(&config, args);
+    }
+    telemetry::init(&config.log).map_err(Failure::config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
+    let done = runtime.block_on(async move {
+        match cli.command {
+            Command::Dev(_) => dev::run(config).await,
+            Command::Serve => serve::run(&config).await,
+            Command::Migrate => serve::migrate(&config).await,
+            Command::Check => check::run(&config, file.as_deref()).await,
+            Command::Token(_) => Ok(()),
+        }
+    });
+    // A thread that hangs in a blocking call must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    config::load(file).map_err(Failure::config)
+}
+
+/// Ends with the first SIGTERM or SIGINT. Take it before anything is started, so that no signal is missed.
+struct Stop {
+    term: Signal,
+    int: Signal,
+}
+
+impl Stop {
+    fn new() -> Result<Self, Failure> {
+        let take = |kind| signal(kind).map_err(Failure::internal);
+        Ok(Self { term: take(SignalKind::terminate())?, int: take(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+/// Runs `main` with a future that ends at the first signal; the second signal ends the waiting as well.
+async fn until_stopped<F: Future<Output = Result<(), Failure>>>(
+    mut stop: Stop,
+    main: impl FnOnce(tokio::sync::oneshot::Receiver<()>) -> F,
+) -> Result<(), Failure> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut main = std::pin::pin!(main(told));
+    tokio::select! {
+        ended = &mut main => return ended,
+        () = stop.asked() => {}
+    }
+    let _ = tell.send(());
+    tokio::select! {
+        ended = main => ended,
+        () = stop.asked() => Err(Failure::new(Exit::Internal, "stopped by a second signal, not in order")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_whole() {
+        Cli::command().debug_assert();
+        let parsed = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(matches!(parsed("dzvin serve -c x.toml").expect("serve").command, Command::Serve));
+        let token = parsed("dzvin token --role viewer --role x --sub olha --ttl 2h").expect("token").command;
+        let Command::Token(args) = token else { panic!("{token:?}") };
+        assert_eq!((args.role.len(), args.ttl), (2, Duration::from_secs(7200)));
+        for bad in ["dzvin", "dzvin sereve", "dzvin token", "dzvin token --sub a --ttl 1", "dzvin serve --x"] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What the web server counts. Routes are templates, methods and statuses closed sets.
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: String,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+    method: &'static str,
+}
+
+/// Shared by the listeners of the process.
+#[derive(Debug, Clone)]
+pub struct HttpMetrics {
+    requests: Family<Request, Counter>,
+    seconds: Family<Route, Histogram>,
+    pub(super) in_flight: Gauge,
+    pub(super) panics: Counter,
+    pub(super) connections: Gauge,
+    pub(super) accept_errors: Counter,
+    pub(super) refused: Counter,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        // 0.5 ms doubling to 16 s: answers from memory at one end, the request timeout at the other.
+        let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(histogram),
+            in_flight: Gauge::default(),
+            panics: Counter::default(),
+            connections: Gauge::default(),
+            accept_errors: Counter::default(),
+            refused: Counter::default(),
+        }
+    }
+}
+
+impl HttpMetrics {
+    /// Registers all under `http_*`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("http");
+        registry.register("requests", "Answered requests by route template, method and status", self.requests.clone());
+        registry.register(
+            "request_seconds",
+            "From the headers of a request to those of its answer",
+            self.seconds.clone(),
+        );
+        registry.register("requests_in_flight", "Requests in hand", self.in_flight.clone());
+        registry.register("panics", "Handlers that panicked", self.panics.clone());
+        registry.register("connections", "Open connections, upgraded ones not counted", self.connections.clone());
+        registry.register("accept_errors", "Failed accepts: out of descriptors or memory", self.accept_errors.clone());
+        registry.register("connections_waited", "Connections that waited for the limit", self.refused.clone());
+    }
+
+    pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {
+        let (route, method) = (route.to_owned(), known(method));
+        let status = status.as_u16();
+        self.requests.get_or_create(&Request { route: route.clone(), method, status }).inc();
+        self.seconds.get_or_create(&Route { route, method }).observe(took.as_secs_f64());
+    }
+
+    /// Answers so far, for tests.
+    #[cfg(test)]
+    pub(super) fn count(&self, route: &str, method: &'static str, status: u16) -> u64 {
+        self.requests.get_or_create(&Request { route: route.to_owned(), method, status }).get()
+    }
+}
+
+/// A client may invent methods; a label may not.
+fn known(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

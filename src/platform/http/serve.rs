@@ -1,0 +1,206 @@
+//! The server loop: accept, limit, serve, and stop in order.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tower::ServiceExt;
+
+use super::HttpMetrics;
+use crate::platform::config::Http;
+
+/// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
+const BACKLOG: u32 = 4096;
+/// Rest after an accept that failed for want of descriptors or memory: others must end before another try makes sense.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Read buffer of one connection, and so the limit of a request's head: room for an 8 KiB token and its fellows.
+const MAX_BUFFER: usize = 32 * 1024;
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody listens there already.
+    #[error("{key}: the port {} of {} is taken by another program; stop it or choose another address", addr.port(), addr.ip())]
+    Taken {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        addr: SocketAddr,
+    },
+    /// Anything else.
+    #[error("{key}: cannot listen on {addr}")]
+    Refused {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        addr: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens a listener with a long queue. `key` names the configuration's key in errors.
+///
+/// # Errors
+/// One that names the port.
+pub fn listen(key: &'static str, addr: SocketAddr) -> Result<TcpListener, ListenError> {
+    let open = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of our predecessor that linger must not keep us from starting.
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken { key, addr },
+        _ => ListenError::Refused { key, addr, source },
+    })
+}
+
+/// Limits of one listener.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Open connections; later ones wait in the kernel's queue. Upgraded connections leave this count: sessions have a limit of
+    /// their own.
+    pub max_connections: usize,
+    /// Longest wait for a request's headers.
+    pub header_timeout: Duration,
+    /// After the shutdown began, how long requests in hand may take.
+    pub grace: Duration,
+    /// Counters.
+    pub metrics: HttpMetrics,
+}
+
+impl Serving {
+    /// From the configuration.
+    #[must_use]
+    pub fn new(config: &Http, grace: Duration, metrics: HttpMetrics) -> Self {
+        Self { max_connections: config.max_connections, header_timeout: config.header_timeout, grace, metrics }
+    }
+}
+
+/// Serves until `shutdown` is ready; then stops accepting, lets requests in hand end within the grace, and returns.
+/// Requests carry `ConnectInfo<SocketAddr>`. Upgraded connections live on: whoever took them ends them.
+pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shutdown: impl Future<Output = ()> + Send) {
+    let (stop, stopping) = watch::channel(());
+    let slots = Arc::new(Semaphore::new(serving.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let slot = match Arc::clone(&slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                serving.metrics.refused.inc();
+                let slot = tokio::select! {
+                    () = &mut shutdown => break,
+                    slot = Arc::clone(&slots).acquire_owned() => slot,
+                };
+                let Ok(slot) = slot else { break };
+                slot
+            }
+        };
+        let (stream, peer) = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &serving.metrics) => accepted,
+        };
+        // Small frames must not wait for the answer to earlier ones.
+        let _ = stream.set_nodelay(true);
+        let connection = connection(stream, peer, router.clone(), &serving, stopping.clone());
+        let open = Open::new(&serving.metrics.connections);
+        connections.spawn(async move {
+            connection.await;
+            drop((open, slot));
+        });
+        // Ended tasks are reaped as we go, so that the set holds only the living.
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    drop(stop);
+    let all = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(serving.grace, all).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections cut at the end of the grace period");
+    }
+}
+
+async fn accept(listener: &TcpListener, metrics: &HttpMetrics) -> (TcpStream, SocketAddr) {
+    let mut told = false;
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            // The peer left before we looked: nothing is wrong with us.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            Err(error) => {
+                metrics.accept_errors.inc();
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "cannot accept connections");
+                }
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// Counts an open connection, however it ends.
+struct Open(Gauge);
+
+impl Open {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    serving: &Serving,
+    mut stopping: watch::Receiver<()>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(serving.header_timeout)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    async move {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            // The sender is dropped at shutdown.
+            _ = stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            // A peer that leaves, is slow or speaks something else: its matter, not ours.
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

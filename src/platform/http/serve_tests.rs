@@ -1,0 +1,142 @@
+use axum::{http::StatusCode, response::IntoResponse, routing::get};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::{Notify, oneshot},
+};
+
+use super::*;
+
+struct Running {
+    addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<()>,
+    serving: Serving,
+}
+
+async fn run(router: Router, change: impl FnOnce(&mut Serving)) -> Running {
+    let mut serving = Serving::new(&Http::default(), Duration::from_secs(5), HttpMetrics::default());
+    change(&mut serving);
+    let listener = listen("http.listen", SocketAddr::from(([127, 0, 0, 1], 0))).expect("free port");
+    let addr = listener.local_addr().expect("bound");
+    let (stop, stopped) = oneshot::channel();
+    let ended = tokio::spawn(serve(listener, router, serving.clone(), async move { drop(stopped.await) }));
+    Running { addr, stop, ended, serving }
+}
+
+async fn send(addr: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.expect("connected");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream
+}
+
+async fn line(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n") {
+        match tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await.expect("in time") {
+            Ok(byte) => bytes.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(bytes).expect("ascii").trim_end().to_owned()
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let first = listen("http.listen", SocketAddr::from(([127, 0, 0, 1], 0))).expect("free port");
+    let addr = first.local_addr().expect("bound");
+    let error = listen("http.listen", addr).expect_err("taken");
+    assert!(error.to_string().starts_with(&format!("http.listen: the port {} of 127.0.0.1 is taken", addr.port())));
+}
+
+#[tokio::test]
+async fn an_upgrade_gives_the_socket_back() {
+    async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let parts = upgrade.await.expect("upgraded").downcast::<TokioIo<TcpStream>>().expect("plain TCP");
+            let mut stream = parts.io.into_inner();
+            assert!(stream.nodelay().expect("asked"));
+            stream.write_all(&[parts.read_buf.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
+        });
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
+    }
+    let server = run(Router::new().route("/", get(upgrade)), |_| ()).await;
+    let mut stream = TcpStream::connect(server.addr).await.expect("connected");
+    let head = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: bell\r\n\r\nthere";
+    stream.write_all(head).await.expect("sent");
+    assert_eq!(line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
+    while !line(&mut stream).await.is_empty() {}
+    assert_eq!(line(&mut stream).await, "there and back");
+}
+
+#[tokio::test]
+async fn the_stop_waits_for_requests_in_hand_and_cuts_idle_connections() {
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (started, finish) = (Arc::clone(&begun), Arc::clone(&go));
+    let slow = get(move || async move {
+        started.notify_one();
+        finish.notified().await;
+        "done"
+    });
+    let server = run(Router::new().route("/", get(|| async { "ok" })).route("/slow", slow), |_| ()).await;
+    let mut idle = send(server.addr, "/").await;
+    assert_eq!(line(&mut idle).await, "HTTP/1.1 200 OK");
+    let mut busy = send(server.addr, "/slow").await;
+    begun.notified().await;
+    server.stop.send(()).expect("running");
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.expect("closed in order");
+    assert!(TcpStream::connect(server.addr).await.is_err(), "nobody is accepted any more");
+    assert!(!server.ended.is_finished());
+    go.notify_one();
+    assert_eq!(line(&mut busy).await, "HTTP/1.1 200 OK");
+    server.ended.await.expect("ended");
+    assert_eq!(server.serving.metrics.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn the_stop_ends_with_the_grace() {
+    let begun = Arc::new(Notify::new());
+    let started = Arc::clone(&begun);
+    let never = get(move || async move {
+        started.notify_one();
+        std::future::pending::<()>().await;
+    });
+    let server = run(Router::new().route("/", never), |serving| serving.grace = Duration::from_millis(50)).await;
+    let _busy = send(server.addr, "/").await;
+    begun.notified().await;
+    server.stop.send(()).expect("running");
+    tokio::time::timeout(Duration::from_secs(5), server.ended).await.expect("within the grace").expect("ended");
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_their_turn() {
+    let router = Router::new().route("/", get(|| async { "ok" }));
+    let server = run(router, |serving| serving.max_connections = 1).await;
+    let mut first = send(server.addr, "/").await;
+    assert_eq!(line(&mut first).await, "HTTP/1.1 200 OK");
+    let mut second = send(server.addr, "/").await;
+    let early = tokio::time::timeout(Duration::from_millis(50), second.read_u8()).await;
+    assert!(early.is_err(), "the second waits");
+    drop(first);
+    assert_eq!(line(&mut second).await, "HTTP/1.1 200 OK");
+    assert_eq!(server.serving.metrics.refused.get(), 2, "before the second and the next");
+}
+
+#[tokio::test]
+async fn slow_and_endless_headers_are_cut() {
+    let router = Router::new().route("/", get(|| async { "ok" }));
+    let server = run(router, |serving| serving.header_timeout = Duration::from_millis(50)).await;
+    let mut slow = TcpStream::connect(server.addr).await.expect("connected");
+    slow.write_all(b"GET / HTTP/1.1\r\nhost").await.expect("sent");
+    let mut rest = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(5), slow.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "a slow head is not waited for");
+    let mut idle = send(server.addr, "/").await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), idle.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok(), "nor is an idle connection");
+    let mut endless = send(server.addr, &format!("/{}", "x".repeat(2 * MAX_BUFFER))).await;
+    let status = line(&mut endless).await;
+    assert!(status.starts_with("HTTP/1.1 4") || status.is_empty(), "{status}");
+}

@@ -1,0 +1,108 @@
+//! A bus to test, whichever it is, and words to speak of it.
+
+use std::{future::Future, ops::RangeInclusive, time::Duration};
+
+use dzvin::channels::bus::{HistoryLimits, MemoryBus, RedisBus, RedisConfig};
+use dzvin_actors::platform::ports::{Bus, BusEvent, ReadLimit};
+use dzvin_protocols::{
+    channels::{Epoch, Position, Publication},
+    platform::{EntityId, StreamName},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::support::{eventually::patience, redis::Redis};
+
+/// Room for events of a test that does not read them at once.
+pub const EVENTS: usize = 64;
+/// More than any test writes.
+pub const ALL: ReadLimit = ReadLimit { count: 1_000_000, bytes: usize::MAX >> 1 };
+
+/// A bus, its events, and what it stands on.
+pub struct World<B> {
+    pub bus: B,
+    pub events: mpsc::Receiver<BusEvent>,
+    pub server: Option<Redis>,
+}
+
+/// How to get one.
+pub trait Kit {
+    type Bus: Bus;
+    fn start(limits: HistoryLimits) -> impl Future<Output = World<Self::Bus>>;
+}
+
+pub struct InMemory;
+pub struct InRedis;
+
+impl Kit for InMemory {
+    type Bus = MemoryBus;
+    async fn start(limits: HistoryLimits) -> World<MemoryBus> {
+        let (sender, events) = mpsc::channel(EVENTS);
+        World { bus: MemoryBus::new(limits, sender), events, server: None }
+    }
+}
+
+impl Kit for InRedis {
+    type Bus = RedisBus;
+    async fn start(limits: HistoryLimits) -> World<RedisBus> {
+        let server = Redis::start().await;
+        let (bus, events) = hub(&server.url(), limits).await;
+        World { bus, events, server: Some(server) }
+    }
+}
+
+/// Impatient, so that a test of a stalled network does not take seconds.
+pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
+    let mut config = RedisConfig::new(url, "dz").expect("a url");
+    config.limits = limits;
+    config.heartbeat = Duration::from_millis(50);
+    config.command_timeout = Duration::from_millis(300);
+    config.connect_timeout = Duration::from_millis(500);
+    config.max_backoff = Duration::from_millis(100);
+    config
+}
+
+/// One more node on the same Redis, connected.
+pub async fn hub(url: &str, limits: HistoryLimits) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+    let (sender, events) = mpsc::channel(EVENTS);
+    let bus = RedisBus::new(config(url, limits), sender);
+    timeout(patience(), bus.connected()).await.expect("connected");
+    (bus, events)
+}
+
+pub fn stream() -> StreamName {
+    StreamName::from_checked("entities.tender")
+}
+
+pub fn epoch(name: &str) -> Epoch {
+    Epoch::new(name)
+}
+
+pub fn at(epoch_name: &str, offset: u64) -> Position {
+    Position { epoch: epoch(epoch_name), offset }
+}
+
+pub fn publication(offset: u64) -> Publication {
+    Publication {
+        offset,
+        id: EntityId::new(&format!("id-{offset}")).expect("an id"),
+        revision: offset + 1,
+        at: 1_700_000_000_000_000,
+        // What must survive Lua and the framing: newlines, NUL, bytes above 127.
+        data: format!("{{\"n\":{offset},\"ї\":\"\n\0\"}}").into_bytes().into(),
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+    }
+}
+
+pub fn run(offsets: RangeInclusive<u64>) -> Vec<Publication> {
+    offsets.map(publication).collect()
+}
+
+/// The next event of publications; `Lost` may come before it.
+pub async fn next_run(events: &mut mpsc::Receiver<BusEvent>) -> (StreamName, Epoch, Vec<Publication>) {
+    loop {
+        match timeout(patience(), events.recv()).await.expect("an event").expect("a living bus") {
+            BusEvent::Publications { stream, epoch, publications } => return (stream, epoch, publications),
+            BusEvent::Lost => {}
+        }
+    }
+}

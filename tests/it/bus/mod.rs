@@ -1,0 +1,13 @@
+//! The bus, the relay and recovery. `contract` holds both buses to one suite, `model` compares them with a few lines of
+//! plain code under random orders, `faults` breaks a real Redis under a relay and a follower, `relay` breaks everything
+//! else, `since` is the table of recovery.
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod contract;
+mod fakes;
+mod faults;
+mod follower;
+mod kit;
+mod model;
+mod relay;
+mod since;

@@ -1,0 +1,61 @@
+//! Every statement that reads entities or changes finds its rows by an index: read from the committed cache of queries, so a
+//! new query is covered by being written.
+
+use std::{collections::BTreeSet, fs};
+
+use sqlx::Executor;
+
+use super::Store;
+
+#[tokio::test]
+async fn no_statement_scans_a_whole_table() {
+    let store = Store::new().await;
+    let mut connection = store.db.raw().await;
+    let fill = "INSERT INTO entities (kind, id, revision, \"offset\", op, at, by, version, doc, size, fields, key, created_at, updated_at)
+            SELECT k, 'e' || n, 1, n, 'create', now(), 'x', 'v' || n, '{}', 2, jsonb_build_object('status', 's' || n % 500),
+                CASE WHEN n % 50 = 0 THEN 'h_' || n END, now(), now()
+            FROM generate_series(1, 4000) n, unnest(ARRAY['procedure', 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']) k;
+        INSERT INTO changes (kind, \"offset\", day, id, revision, op, at, by, changed, size)
+            SELECT 'procedure', n, now()::date + n % 3, 'e' || n % 5000, n / 5000 + 1, 'create', now(), 'x', '{}', 0
+            FROM generate_series(1, 20000) n;
+        INSERT INTO quarantine (mirror, reason, detail, raw, bytes) SELECT 'm' || n % 5, 'x', 'x', '', 0 FROM generate_series(1, 9000) n;
+        SET plan_cache_mode = force_generic_plan";
+    connection.execute(fill).await.expect("fill");
+    connection.execute("VACUUM ANALYZE").await.expect("analyze");
+
+    let mut seen = BTreeSet::new();
+    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
+        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
+        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
+        let query = cached["query"].as_str().expect("query");
+        if !["entities", "changes", "quarantine"].iter().any(|table| query.contains(&format!(" {table}"))) {
+            continue;
+        }
+        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let nulls = vec!["NULL"; params].join(", ");
+        let prepare = format!("PREPARE q{n} AS {query}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut connection).await.expect(query);
+        let explain =
+            if params == 0 { format!("EXPLAIN EXECUTE q{n}") } else { format!("EXPLAIN EXECUTE q{n} ({nulls})") };
+        let lines: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.expect(query);
+        let plan = lines.join("\n");
+        for table in ["entities", "changes", "changes_2", "quarantine"] {
+            assert!(!plan.contains(&format!("Seq Scan on {table}")), "{query}\n{plan}");
+        }
+        seen.extend(
+            [
+                "entities_newest",
+                "entities_pkey",
+                "entities_version",
+                "entities_fields",
+                "entities_key",
+                "pkey",
+                "id_revision_day_idx",
+            ]
+            .into_iter()
+            .filter(|index| plan.contains(index)),
+        );
+    }
+    assert_eq!(seen.len(), 7, "every index earns its keep: {seen:?}");
+}
