@@ -37,6 +37,8 @@ pub(crate) enum Order {
     AwaitTail,
     /// Make a new set of objects; only those that a client gets whole when `whole`.
     Prepare { count: usize, whole: bool },
+    /// Make a new set of small objects, each with so many bytes of padding.
+    Padded { count: usize, bytes: usize },
     /// Hold the Mirror still, write the whole set, and wait for the word.
     Load,
     /// Let the Mirror go.
@@ -126,6 +128,7 @@ impl Player {
         match order {
             Order::AwaitTail => self.await_phase(Phase::Tail).await?,
             Order::Prepare { count, whole } => return self.prepare(count, whole),
+            Order::Padded { count, bytes } => return Ok(self.padded(count, bytes)),
             Order::Load => self.load().await?,
             Order::Release => {
                 self.control.clear("silence");
@@ -152,6 +155,13 @@ impl Player {
         self.set = (0..count).map(one).collect();
         self.made += count;
         Ok(Answer { bytes: self.set.iter().map(String::len).sum(), ..Answer::default() })
+    }
+
+    fn padded(&mut self, count: usize, bytes: usize) -> Answer {
+        let one = |n| format!("\"_id\":\"{:024x}\",\"status\":\"active\",\"x_pad\":\"{}\"}}", n, "x".repeat(bytes));
+        self.set = (self.made..self.made + count).map(one).collect();
+        self.made += count;
+        Answer { bytes: self.set.iter().map(String::len).sum(), ..Answer::default() }
     }
 
     /// The next version of an object: the same but for its times, which are new each time.

@@ -68,6 +68,11 @@ pub(crate) fn peak_rss_mib(pid: u32) -> f64 {
     kib(line_of(&format!("/proc/{pid}/status"), "VmHWM")) as f64 / 1024.0
 }
 
+/// Resident memory of a process now, in MiB; zero when it is gone.
+pub(crate) fn rss_mib(pid: u32) -> f64 {
+    kib(line_of(&format!("/proc/{pid}/status"), "VmRSS")) as f64 / 1024.0
+}
+
 /// Processor seconds of a process and of its direct children that are alive.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();

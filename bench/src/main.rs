@@ -12,6 +12,7 @@ mod ingest;
 mod metrics;
 mod report;
 mod sample;
+mod soak;
 mod subscriber;
 mod world;
 
@@ -34,6 +35,8 @@ enum Scenario {
     Ingest(ingest::Args),
     /// Time from the Mirror's send to a client's receipt at a steady rate.
     E2e(e2e::Args),
+    /// Resident memory of the hub over a million small changes, or over large objects.
+    Soak(soak::Args),
     /// The Mirror's side of the scenarios: orders on standard input, answers on standard output.
     #[command(hide = true)]
     Feed,
@@ -45,6 +48,7 @@ async fn main() -> ExitCode {
         match Cli::parse().scenario {
             Scenario::Ingest(args) => ingest::run(&args).await,
             Scenario::E2e(args) => e2e::run(&args).await,
+            Scenario::Soak(args) => soak::run(&args).await,
             Scenario::Feed => feed::run().await.map(|()| true),
         }
     };
