@@ -1,2 +1,76 @@
-//! skeleton
-fn main() {}
+//! The benchmarks: `ingest` and `e2e`, each against a PostgreSQL, a Mirror and a hub that it starts and stops by itself.
+//!
+//! The hub is the built binary in a process of its own, so its processor time and its memory are its own; so is the Mirror
+//! (`feed`, a hidden command of this program over the sandbox's crate). How to run and to read them: `docs/BENCHMARKS.md`.
+
+mod e2e;
+mod error;
+mod feed;
+mod floor;
+mod host;
+mod ingest;
+mod metrics;
+mod report;
+mod sample;
+mod soak;
+mod subscriber;
+mod world;
+
+use clap::{Parser, Subcommand};
+use error::{BenchError, Fallible};
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures Dzvin.
+#[derive(Debug, Parser)]
+#[command(name = "dzvin-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+enum Scenario {
+    /// Objects a second from a Mirror's socket into the database, beside a plain loop that writes the same rows.
+    Ingest(ingest::Args),
+    /// Time from the Mirror's send to a client's receipt at a steady rate.
+    E2e(e2e::Args),
+    /// Resident memory of the hub over a million small changes, or over large objects.
+    Soak(soak::Args),
+    /// The Mirror's side of the scenarios: orders on standard input, answers on standard output.
+    #[command(hide = true)]
+    Feed,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let scenario = async {
+        match Cli::parse().scenario {
+            Scenario::Ingest(args) => ingest::run(&args).await,
+            Scenario::E2e(args) => e2e::run(&args).await,
+            Scenario::Soak(args) => soak::run(&args).await,
+            Scenario::Feed => feed::run().await.map(|()| true),
+        }
+    };
+    // A signal drops the scenario, and with it everything that it started.
+    let done = tokio::select! {
+        done = scenario => done,
+        told = interrupted() => told.and(Err(BenchError::new("interrupted"))),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(2),
+        Err(error) => {
+            eprintln!("dzvin-bench: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn interrupted() -> Fallible<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(BenchError::because("listening for signals"))?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt.map_err(BenchError::because("listening for signals")),
+        _ = terminate.recv() => Ok(()),
+    }
+}

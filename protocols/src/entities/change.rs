@@ -121,7 +121,10 @@ impl Change {
             reference: doc.is_none() && self.op != Op::Purge,
         };
         // Serialising plain strings and numbers into memory cannot fail.
-        let data = serde_json::to_vec(&wire).unwrap_or_default();
+        let mut data = serde_json::to_vec(&wire).unwrap_or_default();
+        // Clients split frames at newlines, and a document may be indented. In JSON they are only white space: inside a
+        // string they would be escaped.
+        data.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
         Publication {
             offset: self.offset,
             id: self.id.clone(),
@@ -165,6 +168,12 @@ mod tests {
         let big = format!("\"{}\"", "x".repeat(INLINE_DOC_LIMIT));
         let data = change(&big).publication().data;
         assert!(data.ends_with(br#""ref":true}"#) && data.len() < 300);
+    }
+
+    #[test]
+    fn an_indented_document_goes_out_in_one_line() {
+        let data = change("{\n\t\"v\": 904.240,\r\n\"t\":\"a\\nb\"}").publication().data;
+        assert!(data.ends_with(b"\"doc\":{ \t\"v\": 904.240,\r \"t\":\"a\\nb\"}}"));
     }
 
     #[test]

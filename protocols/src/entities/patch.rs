@@ -126,17 +126,28 @@ fn object(old: &str, sets: &mut Vec<(Cow<'_, str>, Node<'_>)>, out: &mut String)
             out.push(',');
         }
     };
-    for (key, value) in members(old).into_iter().flatten() {
+    // Of equal names the last wins, as in the database: the others of a name that is set go, lest one outlives the set.
+    let mut last = vec![usize::MAX; sets.len()];
+    let places: Vec<_> = members(old).into_iter().flatten().map(|(key, _)| place_of(key, sets)).collect();
+    for (n, place) in places.iter().enumerate() {
+        if let Some(place) = *place {
+            last[place] = n;
+        }
+    }
+    let mut new: Vec<_> = sets.drain(..).map(Some).collect();
+    for (n, ((key, value), place)) in members(old).into_iter().flatten().zip(places).enumerate() {
+        if place.is_some_and(|place| last[place] != n) {
+            continue;
+        }
         comma(out);
         out.push_str(key);
         out.push(':');
-        let name = unquote(key);
-        match sets.iter().position(|(step, _)| name.as_deref() == Some(step)) {
-            Some(place) => node(Some(value), sets.remove(place).1, out)?,
+        match place.and_then(|place| new[place].take()) {
+            Some((_, set)) => node(Some(value), set, out)?,
             None => out.push_str(value),
         }
     }
-    for (step, new) in sets.drain(..) {
+    for (step, new) in new.into_iter().flatten() {
         comma(out);
         out.push_str(&serde_json::Value::from(step.as_ref()).to_string());
         out.push(':');
@@ -144,6 +155,11 @@ fn object(old: &str, sets: &mut Vec<(Cow<'_, str>, Node<'_>)>, out: &mut String)
     }
     out.push('}');
     Ok(())
+}
+
+fn place_of(key: &str, sets: &[(Cow<'_, str>, Node<'_>)]) -> Option<usize> {
+    let name = unquote(key)?;
+    sets.iter().position(|(step, _)| *step == name)
 }
 
 fn array(old: &str, sets: &mut Vec<(Cow<'_, str>, Node<'_>)>, out: &mut String) -> Result<(), PatchError> {
@@ -204,6 +220,8 @@ mod tests {
             (r#"{"l":[1]}"#, r#"{"l.3":4,"l.0":0}"#, r#"{"l":[0,null,null,4]}"#),
             (r#"{}"#, r#"{"l.0":1}"#, r#"{"l":{"0":1}}"#),
             (r#"{"bids":null}"#, r#"{"bids":[]}"#, r#"{"bids":[]}"#),
+            (r#"{"a":1,"b":0,"\u0061":2}"#, r#"{"a":3}"#, r#"{"b":0,"\u0061":3}"#),
+            (r#"{"a":{"b":1},"a":{"b":2,"c":3}}"#, r#"{"a.b":4}"#, r#"{"a":{"b":4,"c":3}}"#),
         ] {
             assert_eq!(merged(doc, set).as_deref(), Ok(expected), "{doc} {set}");
         }

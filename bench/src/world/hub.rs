@@ -1,0 +1,182 @@
+//! The hub: the built binary, configured as in production but on loopback, with the bus in memory.
+
+use super::{Cluster, Feeder};
+use crate::error::{BenchError, Fallible};
+use crate::feed::COLLECTION;
+use crate::metrics::{self, Scrape};
+use jsonwebtoken::{EncodingKey, Header};
+use rand::Rng;
+use serde_json::json;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use time::OffsetDateTime;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an orderly stop may take: above the hub's own grace.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long the token of the bench is good.
+const TOKEN_HOURS: i64 = 12;
+/// Lines of the hub's log that are shown when it fails.
+const LAST_LINES: usize = 15;
+
+/// The child.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    child: Child,
+    pid: u32,
+    address: String,
+    internal: String,
+    log: PathBuf,
+    secret: String,
+    client: reqwest::Client,
+}
+
+/// The binary given, else the one of this workspace in the profile of this program, brought up to date.
+pub(crate) async fn binary(given: Option<PathBuf>) -> Fallible<PathBuf> {
+    if let Some(path) = given {
+        return fs::canonicalize(&path).map_err(BenchError::because(format!("finding {}", path.display())));
+    }
+    let own = std::env::current_exe().map_err(BenchError::because("finding this program"))?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--package", "dzvin", "--bin", "dzvin"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let built = build.kill_on_drop(true).status().await.map_err(BenchError::because("running cargo"))?;
+    let beside = own.with_file_name("dzvin");
+    match built.success() && beside.is_file() {
+        true => Ok(beside),
+        false => Err(BenchError::new("the hub could not be built; --hub names a binary")),
+    }
+}
+
+impl Hub {
+    /// Writes its configuration, brings the schema up to date, starts it and waits until it is ready.
+    pub(crate) async fn start(binary: &Path, cluster: &Cluster, feeder: &Feeder, extra: &[String]) -> Fallible<Self> {
+        let (address, internal) = (free_address()?, free_address()?);
+        let secret: String = (0..64).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
+        let config = cluster.folder().join("dzvin.toml");
+        let text = configuration(&address, &internal, &secret, cluster, feeder, extra);
+        fs::write(&config, text).map_err(BenchError::because("writing the configuration"))?;
+        let log = cluster.folder().join("hub.log");
+        let command = |name: &str| -> Fallible<Command> {
+            let out =
+                File::options().create(true).append(true).open(&log).map_err(BenchError::because("making a log"))?;
+            let also = out.try_clone().map_err(BenchError::because("making a log"))?;
+            let mut command = Command::new(binary);
+            command.arg(name).arg("--config").arg(&config).stdin(Stdio::null()).stdout(out).stderr(also);
+            command.process_group(0).kill_on_drop(true);
+            Ok(command)
+        };
+        let migrated = command("migrate")?.status().await.map_err(BenchError::because("running the hub"))?;
+        if !migrated.success() {
+            return Err(BenchError::new(format!("dzvin migrate failed\n{}", last_lines(&log))));
+        }
+        let child = command("serve")?.spawn().map_err(BenchError::because("starting the hub"))?;
+        let (pid, client) = (child.id().unwrap_or_default(), reqwest::Client::new());
+        let mut hub = Self { child, pid, address, internal, log, secret, client };
+        hub.ready().await?;
+        Ok(hub)
+    }
+
+    async fn ready(&mut self) -> Fallible<()> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.client.get(format!("http://{}/readyz", self.internal)).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                return Ok(());
+            }
+            let ended = self.child.try_wait().is_ok_and(|status| status.is_some());
+            if ended || begun.elapsed() > PATIENCE {
+                let what = if ended { "ended" } else { "is not ready in time" };
+                return Err(BenchError::new(format!("the hub {what}\n{}", last_lines(&self.log))));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Where clients connect.
+    pub(crate) fn socket_url(&self) -> String {
+        format!("ws://{}/connection/websocket", self.address)
+    }
+
+    /// A token that may read everything.
+    pub(crate) fn token(&self) -> Fallible<String> {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let claims = json!({"sub": "bench", "iat": now, "exp": now + TOKEN_HOURS * 3600, "roles": ["admin"]});
+        let key = EncodingKey::from_secret(self.secret.as_bytes());
+        jsonwebtoken::encode(&Header::default(), &claims, &key).map_err(BenchError::because("signing a token"))
+    }
+
+    /// Its metrics now.
+    pub(crate) async fn metrics(&self) -> Fallible<Scrape> {
+        metrics::scrape(&self.client, &self.internal).await
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Asks it to leave in order; one that stays is killed when it is dropped.
+    pub(crate) async fn stop(mut self) -> Fallible<()> {
+        let told = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.pid.to_string()]).status().await;
+        told.map_err(BenchError::because("stopping the hub"))?;
+        match timeout(GRACE, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(BenchError::new(format!("the hub stopped with {status}\n{}", last_lines(&self.log)))),
+            _ => Err(BenchError::new(format!("the hub does not stop\n{}", last_lines(&self.log)))),
+        }
+    }
+}
+
+/// A port that is free now. Another program may take it first; then the hub says so.
+fn free_address() -> Fallible<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.to_string()).map_err(BenchError::because("finding a free port"))
+}
+
+fn configuration(
+    address: &str,
+    internal: &str,
+    secret: &str,
+    cluster: &Cluster,
+    feeder: &Feeder,
+    extra: &[String],
+) -> String {
+    let (database, mirror, token, extra) = (cluster.url(), feeder.mirror(), feeder.token(), extra.join("\n"));
+    format!(
+        r#"{extra}
+[http]
+listen = "{address}"
+internal_listen = "{internal}"
+[database]
+url = "{database}"
+[[identity.keys]]
+id = "bench"
+secret = "{secret}"
+[kinds.{COLLECTION}]
+fields = ["status", "value.amount"]
+[[mirrors]]
+name = "{COLLECTION}"
+kind = "{COLLECTION}"
+url = "{mirror}"
+token = "{token}"
+platform_version = "1.0"
+reconcile = {{ interval = "0s" }}
+"#
+    )
+}
+
+fn last_lines(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+}

@@ -1,0 +1,103 @@
+//! All that a scenario needs: a private PostgreSQL, a Mirror and a hub, each a process of its own.
+//!
+//! Invariants: whatever way a scenario ends, an error or a signal included, everything is stopped, in the order of the fields
+//! below: the hub in order and, if it does not go, by force; the Mirror by the end of its input; the database always in order.
+
+mod feeder;
+mod hub;
+mod postgres;
+
+pub(crate) use feeder::Feeder;
+pub(crate) use hub::Hub;
+pub(crate) use postgres::Cluster;
+
+use crate::error::Fallible;
+use crate::feed::Order;
+use crate::host;
+use crate::report::progress;
+use clap::Args;
+use std::path::PathBuf;
+
+/// What every scenario can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct WorldArgs {
+    /// The hub's binary; built from this workspace if none.
+    #[arg(long)]
+    hub: Option<PathBuf>,
+    /// Where the database lives while it runs: choose the disk to be measured.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// Lines of TOML to add to the hub's configuration; may be repeated.
+    #[arg(long)]
+    config: Vec<String>,
+    /// Keep the logs and the data folder, and say where they are.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// A running world.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) hub: Hub,
+    pub(crate) feeder: Feeder,
+    pub(crate) cluster: Cluster,
+}
+
+/// What processes used of the machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Usage {
+    /// The hub.
+    pub(crate) hub: f64,
+    /// The Mirror.
+    pub(crate) feeder: f64,
+    /// PostgreSQL with its children.
+    pub(crate) postgres: f64,
+}
+
+impl World {
+    /// Starts everything and waits until the hub follows the Mirror.
+    pub(crate) async fn start(args: &WorldArgs) -> Fallible<Self> {
+        progress("building the hub");
+        let binary = hub::binary(args.hub.clone()).await?;
+        progress("starting PostgreSQL, the Mirror and the hub");
+        let cluster = Cluster::start(&args.dir, args.keep).await?;
+        let mut feeder = Feeder::start().await?;
+        let hub = Hub::start(&binary, &cluster, &feeder, &args.config).await?;
+        feeder.tell(&Order::AwaitTail).await?;
+        Ok(Self { hub, feeder, cluster })
+    }
+
+    /// Where the numbers come from.
+    pub(crate) fn environment(&self) -> String {
+        host::environment(self.cluster.version(), self.cluster.folder())
+    }
+
+    /// Processor seconds so far.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            hub: host::cpu_seconds(self.hub.pid()),
+            feeder: host::cpu_seconds(self.feeder.pid()),
+            postgres: host::cpu_seconds(self.cluster.pid()),
+        }
+    }
+
+    /// Stops everything in order.
+    pub(crate) async fn stop(self) -> Fallible<()> {
+        let Self { hub, feeder, cluster } = self;
+        hub.stop().await?;
+        feeder.stop().await?;
+        drop(cluster);
+        Ok(())
+    }
+}
+
+impl Usage {
+    /// What was used since.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            hub: self.hub - before.hub,
+            feeder: self.feeder - before.feeder,
+            postgres: self.postgres - before.postgres,
+        }
+    }
+}

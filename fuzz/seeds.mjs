@@ -1,0 +1,99 @@
+// Writes the seed files of fuzz/corpus: hand-written cases and the real frames of tests/fixtures. `node fuzz/seeds.mjs`
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { gunzipSync } from "node:zlib";
+
+const here = new URL(".", import.meta.url);
+const fixture = (path) => readFileSync(new URL(`../tests/fixtures/${path}`, here));
+const bytes = (...parts) => Buffer.concat(parts.map((part) => Buffer.from(part)));
+
+function seeds(target, all) {
+  const folder = new URL(`corpus/${target}/`, here);
+  mkdirSync(folder, { recursive: true });
+  all.forEach((seed, n) => writeFileSync(new URL(`seed-${String(n).padStart(3, "0")}`, folder), seed));
+}
+
+/** A frame as a client sends it. */
+function frame(first, payload, mask = [1, 2, 3, 4]) {
+  const data = Buffer.from(payload);
+  const head = data.length < 126 ? [first, 0x80 | data.length] : [first, 0xfe, data.length >> 8, data.length & 255];
+  return bytes(head, mask, data.map((byte, n) => byte ^ mask[n % 4]));
+}
+
+const options = [64, 7, 9];
+seeds("websocket", [
+  bytes(options, frame(0x81, '{"id":1,"connect":{}}')),
+  bytes(options, frame(0x01, "дз"), frame(0x89, "?"), frame(0x80, "він")),
+  bytes(options, frame(0x82, Buffer.alloc(300, 7)), frame(0x81, "")),
+  bytes(options, frame(0x88, [0x03, 0xe8, ...Buffer.from("bye")])),
+  bytes(options, frame(0x88, "")), bytes(options, frame(0x8a, "x")),
+  bytes(options, frame(0x81, [0xff, 0xfe])),
+  bytes(options, [0x81, 0xff, 255, 255, 255, 255, 255, 255, 255, 255, 0, 0, 0, 0]),
+  bytes(options, [0x81, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0x41]),
+  bytes(options, [0x81, 0x01, 0x78]), bytes(options, frame(0xc1, "x")), bytes(options, frame(0x83, "x")),
+  bytes(options, frame(0x09, "x")), bytes(options, frame(0x80, "x")), bytes(options, frame(0x01, "a"), frame(0x81, "b")),
+  bytes([0, 0, 0], frame(0x81, "")), bytes([1, 0, 0], frame(0x01, "abcd"), frame(0x80, "abcde")),
+]);
+
+seeds("commands", [
+  '{"id":1,"connect":{"token":"a.b.c","name":"js","version":"5.8.0"}}',
+  '{"id":2,"subscribe":{"channel":"entities.procedure","recover":true,"epoch":"e1","offset":18446744073709551615,"flag":3}}',
+  '{"id":3,"history":{"channel":"entity.procedure.a1","limit":-1,"since":{"offset":5,"epoch":"x"},"reverse":true}}\n{"id":4,"ping":{}}',
+  '{}\n\n  \r\n{"id":5,"unsubscribe":{"channel":"x"}}\n', '{"send":{"data":1}}', '{"id":6,"refresh":{"token":"t"}}',
+  '{"id":7,"publish":{"channel":"x","data":{"a":1e999}}}', '{"id":8,"presence":{},"presence_stats":{}}',
+  '{"id":9,"rpc":{"method":"m"},"sub_refresh":{},"new":{"from":"later"}}', '[1,{}]', '{"id":4294967296}', '{"id":-1}',
+  '{"id":1.5,"ping":null}', '{"id":1,"connect":null,"connect":{}}', '{"id":1,"connect":[]}', '{"id":1,"connect":{"token":"\\ud800"}}',
+  `{"id":1,"rpc":${"[".repeat(300)}${"]".repeat(300)}}`, `{"id":1,"history":{"since":${'{"epoch":'.repeat(150)}`, "null", '"{"', "{",
+  '{"id":1,"subscribe":{"channel":"a\\u0000b\\nc"}}',
+]);
+
+const data = '{"kind":"procedure","id":"a1","revision":2,"offset":7,"doc":{"v":904.240}}';
+seeds("bus_form", [
+  `7\t2\t1700000000000000\ta1\t00-aa-bb-01\n${data}`, `1\t1\t-1\tключ з пробілом\t\n{}`, `18446744073709551615\t0\t9223372036854775807\ta\t\n`,
+  "+1\t01\t+0\ta\t\t\t\n[]", "7\t2\t3\t\t\nx", "1\t2\t3\ta\n{}", "1\t2\t3\n", "\n", "-1\t2\t3\ta\t\n{}", "1\t2\t3\ta\t\n{\n}",
+  bytes("1\t2\t3\t", [0xff], "\t\n{}"), `1\t2\t3\t${"i".repeat(257)}\t\n{}`,
+]);
+
+const channels = [
+  "entities.procedure", "entities.registry-object", "entity.procedure.64f0c0ffee64f0c0ffee0001", `entity.a.h_${"A".repeat(43)}`,
+  `h_${"A".repeat(43)}`, "entity.procedure.", "entities.", "entities", "query.x", "inbox.user-1", "calls.", "news", "a=b@c,d.e;f-g_h", "private-entities.procedure",
+  "a:b", "a b", "", "дзвін", "entity.procedure.a.b", "x".repeat(255), "x".repeat(256), "x".repeat(101), "a\u0000b", "Entities.procedure", "entities.Procedure",
+];
+seeds("channels", channels.map((name, n) => bytes([n % 4], name)));
+
+const upstream = ["operations", "requests", "faults"].flatMap((name) => fixture(`mirror/${name}.json`).toString().match(/(?<="frame": ).*?\}(?=, "kind"|,\n)/g));
+const objects = gunzipSync(fixture("cdb-tenders-subset.jsonl.gz")).toString().trim().split("\n").sort((a, b) => a.length - b.length);
+const small = objects.slice(0, 3);
+const real = small.map((doc, n) => `{"type":"upsert","data":${doc},"ts":[17000000${n},1]}`);
+seeds("mirror", [
+  ...upstream.map((text) => bytes([0], text)), ...real.map((text, n) => bytes([n], text)),
+  bytes([1], '{"type":"upsert","data":{"id":"a","_lastModified":5},"ts":"900"}'),
+  bytes([2], '{"event":"put","body":{"_id":{"$oid":"64f0"},"dateModified":"2024-01-01T08:15:49+02:00"},"seq":"2024-01-01T08:15:49+02:00"}'),
+  bytes([2], '{"event":"update","body":{"id":"a","fields":{"items.0.quantity":2.50,"value.amount":1e5}}}'),
+  bytes([3], '{"type":"upsert","data":"a","ts":{"resume":"82A0"}}'),
+  bytes([4], '{"type":"upsert","data":{"key":17,"rev":"x","items":[]},"ts":[1,1]}'), bytes([5], '{"\\"\\\\":"delete","дані":"a"}'),
+  bytes([0], '{"type":"upsert","data":{\n  "_id": "a",\r\n  "dateModified": "2024-01-01T00:00:00Z"\n},"ts":{"$timestamp":{"t":1,"i":2}}}'),
+  bytes([0], '{"type":"upsert","data":{"_id":"a","acc_token":"s","url":"/x?acc_token=s\\u0022&b","dateModified":{"$date":1700000000000}}}'),
+  bytes([0], '{"ty\\u0070e":"noop","data":1,"data":2,"ts":[1,2],"type":"delete"}'), bytes([0], "[]"), bytes([0], '{"type":5}'), bytes([0], `{"type":"upsert","data":${"[".repeat(5000)}`),
+]);
+
+const dirty = '{"b":[1,{"q":2.0,"p":"\\u00e9\\ud83d\\ude00"},null],"a":{"y":1e10,"x":-0},"_meta":{"systemDateModified":"1"},"status":"x"}';
+seeds("documents", [
+  ...small.map((doc) => `${doc}\n{"status":"complete","value.amount":1.50,"items.0.quantity":2}`), `${small[0]}\n${small[1]}`,
+  `${dirty}\n{"a.y":2,"b.1.q":3,"n.e.w":{},"status":null}`, `{"l":[1]}\n{"l.3":4,"l.0":0}`, `{"l":[1]}\n{"l.1001":4,"l.01":0}`, `{"l":[1]}\n{"l.1002":4}`,
+  `{"a":1}\n{"a.b":1}`, `{"a":{}}\n{"a":1,"a.b":2}`, `{}\n{"":1,"a..b":2}`, `{"a":1,"\\u0061":2}\n{"a":3}`, `{"a":{"b":1,"b":2}}\n{"a.b":3}`, `{"a":{"b":1},"a":{"b":2}}\n{"a.b":3}`,
+  `{"a":"\\u0000"}\n{"\\ud800":1}`, `{"a":1e1000,"b":1E-1001}\n[]`, `1\n"x"`, `${'{"a":'.repeat(127)}1${"}".repeat(127)}\n{"a.a.a":2}`, `{"a":${"[".repeat(128)}${"]".repeat(128)}}\n{}`, `{"a":${"9".repeat(1001)}}\n{}`, ` { "a" : 1 } \n{"a":2}`,
+]);
+
+seeds("versions", [
+  "2024-01-01T06:15:49.086000Z\n2024-01-01T08:15:49.086+02:00", "2024-01-01 06:15\n2024-01-01T06:15:49,1", "0000-01-01T00:00:00Z\n9999-12-31T23:59:59.999999999Z",
+  "9999-12-31T23:59:59-01:00\n2024-02-30T00:00:00Z", "2024-01-01T23:59:60Z\n2024-01-01T06:15+25:59", "2024-01-01T06:15:49.1234567891234Z\n2024-01-01T06:15:49.123456789Z",
+  '"2024-01-01T06:15:49.086000Z"\n{"$date":"2024-01-01T08:15:49+0200"}', '{"$date":1700000000123}\n{"$date":-1}', "1700000000123\n-62167219200000",
+  "[1700000000,3]\n[ 1700000000 , 4 ]", '{"$timestamp":{"t":1,"i":2}}\n[1,2]', "[18446744073709551615,18446744073709551616]\n[1,-2]", '"900"\n900', '18446744073709551615\n"+5"', '""\nnull', '"\\u0000"\n"x"', `"${"v".repeat(64)}"\n"${"v".repeat(65)}"`, '{"resume":"82A0"}\n[[1],2]',
+]);
+
+seeds("claims", [
+  '{"sub":"u1","exp":1700000000.9,"iat":1,"nbf":0,"jti":"j","iss":"me","aud":"dzvin","info":{"n":1.10},"roles":["admin"],"permissions":["entities:read:procedure"]}',
+  '{"aud":["a","b"],"permissions":["*"]}', '{"permissions":["entities:*:procedure","entities:read:*","no:such:thing"]}', '{"exp":1e300}', '{"exp":-1}', '{"exp":253402300799,"nbf":253402300800}', '{"sub":1}', '{"aud":{}}', '{"aud":[]}', '{"info":null,"jti":null}',
+  `{"sub":"${"a".repeat(257)}"}`, '{"sub":"a\\u0000"}', '["u",1,2,3,"j","me","dzvin",{},[],[]]', '{"exp":"1"}', '{"sub":"a","sub":"b"}', '{"info":"' + "x".repeat(4096) + '"}',
+  "entities:read:procedure,entities:write:*,*", "a:b:c a:b:c:d", "a::c", `${"a".repeat(65)}:b:c`, Array.from({ length: 257 }, (_, n) => `a:b:${n}`).join(","), `{"info":${"[".repeat(200)}${"]".repeat(200)}}`,
+]);

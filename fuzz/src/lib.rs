@@ -1,0 +1,47 @@
+//! What must hold for any bytes at each decoder. One function per fuzz target; a failed assertion is a finding.
+//!
+//! The same file is compiled into `protocols/tests/corpus.rs`, so the committed corpus runs on stable with the ordinary
+//! tests. Invariants: deterministic, no I/O, no clock; linear in the input except where a limit of ours bounds the rest.
+
+mod documents;
+mod frames;
+mod identity;
+mod mirror;
+mod names;
+mod tree;
+mod versions;
+
+pub use documents::documents;
+pub use frames::{commands, websocket};
+pub use identity::claims;
+pub use mirror::mirror;
+pub use names::{bus_form, channels};
+pub use versions::versions;
+
+/// A check of one decoder.
+pub type Check = fn(&[u8]);
+
+/// Every target by its name, which is also the folder of its corpus.
+pub const TARGETS: [(&str, Check); 8] = [
+    ("websocket", websocket),
+    ("commands", commands),
+    ("bus_form", bus_form),
+    ("channels", channels),
+    ("mirror", mirror),
+    ("documents", documents),
+    ("versions", versions),
+    ("claims", claims),
+];
+
+/// The input's leading bytes choose options; what is missing counts as zero.
+fn options<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {
+    match data.split_first_chunk::<N>() {
+        Some((head, rest)) => (*head, rest),
+        None => ([0; N], data),
+    }
+}
+
+/// The input as text; what is not UTF-8 is replaced, for these decoders are given text only.
+fn text(data: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(data)
+}
