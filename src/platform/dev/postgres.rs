@@ -277,7 +277,12 @@ impl DevPostgres {
             if place.live_server().is_some() {
                 place.pg_ctl_stop()?;
             }
-            child.map_or(Ok(()), |mut child| child.wait().map(drop)).map_err(DevError::file("wait for", &place.data))
+            child
+                .map_or(Ok(()), |mut child| child.wait().map(drop))
+                .map_err(DevError::file("wait for", &place.data))?;
+            // Empty now; the next start makes it again.
+            let _ = fs::remove_dir(&place.socket_dir);
+            Ok(())
         })
         .await
     }
