@@ -114,15 +114,18 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
 async fn measure(args: &Args, world: &mut World, db: &mut PgConnection, subscribers: usize) -> Fallible<Outcome> {
     let begun = floor::top(db, COLLECTION).await?;
     let count = (args.warm_up + args.seconds) as usize * args.rate as usize;
+    let last = begun + i64::try_from(count).unwrap_or(i64::MAX);
     let (url, token) = (world.hub.socket_url(), world.hub.token()?);
     let channel = format!("entities.{COLLECTION}");
-    let clients = Subscribers::start(&url, &token, &channel, subscribers, count).await?;
+    let clients = Subscribers::start(&url, &token, &channel, subscribers, last).await?;
     let clock = (Instant::now(), SystemTime::now());
     let (before, used) = (world.hub.metrics().await?, world.usage());
     world.feeder.tell(&Order::Flow { rate: args.rate, count }).await?;
     // All that was written has to be committed, or the next run would begin among the changes of this one.
-    floor::until_top(db, COLLECTION, begun + i64::try_from(count).unwrap_or(i64::MAX)).await?;
-    let received = clients.collect(TAIL).await?;
+    floor::until_top(db, COLLECTION, last).await?;
+    let mut received = clients.collect(TAIL).await?;
+    // What was committed before may still have been on its way when they came.
+    received.iter_mut().for_each(|all| all.retain(|receipt| receipt.offset > begun));
     let (after, used) = (world.hub.metrics().await?, world.usage().since(used));
     check_clock(clock)?;
     let committed = commits(db, begun).await?;
