@@ -20,10 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The bar for one subscriber, in milliseconds.
 const BAR_P99_MS: f64 = 20.0;
-/// How long after the last write what is on its way may come.
+/// How long after the last commit what is on its way may come.
 const TAIL: Duration = Duration::from_secs(10);
 /// Objects that are changed in turn: enough for no two versions of one to meet in a batch.
 const OBJECTS: usize = 1_000;
+/// How fast they are put there first.
+const FILL_RATE: u32 = 2_000;
 /// A clock that was set by more than this during a run makes it worthless.
 const MAX_DRIFT: Duration = Duration::from_millis(1);
 /// The hub's own histograms: what they are called here, and there.
@@ -77,7 +79,8 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let mut world = World::start(&args.world).await?;
     let mut db = world.cluster.connect().await?;
     world.feeder.tell(&Order::Prepare { count: OBJECTS, whole: true }).await?;
-    world.feeder.tell(&Order::Flow { rate: 2_000, count: OBJECTS }).await?;
+    world.feeder.tell(&Order::Flow { rate: FILL_RATE, count: OBJECTS }).await?;
+    floor::until_top(&mut db, COLLECTION, i64::try_from(OBJECTS).unwrap_or(i64::MAX)).await?;
     let mut outcomes = Vec::new();
     for subscribers in [1, args.subscribers] {
         if subscribers > 0 && outcomes.iter().all(|it: &Outcome| it.subscribers != subscribers) {
@@ -109,15 +112,20 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
 }
 
 async fn measure(args: &Args, world: &mut World, db: &mut PgConnection, subscribers: usize) -> Fallible<Outcome> {
-    let begun = until_quiet(db).await?;
+    let begun = floor::top(db, COLLECTION).await?;
     let count = (args.warm_up + args.seconds) as usize * args.rate as usize;
+    let last = begun + i64::try_from(count).unwrap_or(i64::MAX);
     let (url, token) = (world.hub.socket_url(), world.hub.token()?);
     let channel = format!("entities.{COLLECTION}");
-    let clients = Subscribers::start(&url, &token, &channel, subscribers, count).await?;
+    let clients = Subscribers::start(&url, &token, &channel, subscribers, last).await?;
     let clock = (Instant::now(), SystemTime::now());
     let (before, used) = (world.hub.metrics().await?, world.usage());
     world.feeder.tell(&Order::Flow { rate: args.rate, count }).await?;
-    let received = clients.collect(TAIL).await?;
+    // All that was written has to be committed, or the next run would begin among the changes of this one.
+    floor::until_top(db, COLLECTION, last).await?;
+    let mut received = clients.collect(TAIL).await?;
+    // What was committed before may still have been on its way when they came.
+    received.iter_mut().for_each(|all| all.retain(|receipt| receipt.offset > begun));
     let (after, used) = (world.hub.metrics().await?, world.usage().since(used));
     check_clock(clock)?;
     let committed = commits(db, begun).await?;
@@ -139,19 +147,6 @@ async fn measure(args: &Args, world: &mut World, db: &mut PgConnection, subscrib
     ];
     let hub_cpu = used.hub / clock.0.elapsed().as_secs_f64();
     Ok(Outcome { subscribers, parts, wrong, own: own(&before, &after), hub_cpu })
-}
-
-/// The stream's top once it has stopped to move.
-async fn until_quiet(db: &mut PgConnection) -> Fallible<i64> {
-    let mut top = floor::top(db, COLLECTION).await?;
-    loop {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        let now = floor::top(db, COLLECTION).await?;
-        if now == top && now > 0 {
-            return Ok(now);
-        }
-        top = now;
-    }
 }
 
 fn check_clock((begun, at): (Instant, SystemTime)) -> Fallible<()> {

@@ -6,9 +6,13 @@
 
 use crate::error::{BenchError, Fallible};
 use sqlx::{Connection, PgConnection};
+use std::time::{Duration, Instant};
 
 /// The floor's kind.
 pub(crate) const KIND: &str = "floor";
+
+/// A hub that commits nothing for so long, while there is something to commit, has failed.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// The rows of one transaction, column by column.
 #[derive(Debug, Default)]
@@ -61,6 +65,23 @@ pub(crate) async fn declare(db: &mut PgConnection) -> Fallible<()> {
 pub(crate) async fn top(db: &mut PgConnection, kind: &str) -> Fallible<i64> {
     let top = sqlx::query_scalar("SELECT top FROM streams WHERE name = 'entities.' || $1").bind(kind);
     Ok(top.fetch_optional(db).await.map_err(because("reading a stream"))?.unwrap_or(0))
+}
+
+/// Waits until the stream of a kind has come so far. A look twenty times a second costs nothing that could be measured.
+pub(crate) async fn until_top(db: &mut PgConnection, kind: &str, wanted: i64) -> Fallible<()> {
+    let (mut seen, mut moved) = (0, Instant::now());
+    loop {
+        let now = top(db, kind).await?;
+        if now >= wanted {
+            return Ok(());
+        }
+        if now > seen {
+            (seen, moved) = (now, Instant::now());
+        } else if moved.elapsed() > STALLED {
+            return Err(BenchError::new(format!("the hub stopped at {now} of {wanted} changes for {STALLED:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The pace of what was written after an offset. The time of a transaction is when it moved the stream; the rows of the first

@@ -13,14 +13,9 @@ use crate::sample::median;
 use crate::world::{Usage, World, WorldArgs};
 use serde_json::json;
 use sqlx::PgConnection;
-use std::time::{Duration, Instant};
 
 /// What the hub must reach of the floor.
 const BAR: f64 = 0.6;
-/// How long the hub may take for one object before the run is given up.
-const PER_OBJECT: Duration = Duration::from_millis(20);
-/// What a small run may take at any rate.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Objects of the round that warms up and is not counted, as a part of a round.
 const WARM_UP_PART: usize = 5;
 
@@ -168,7 +163,7 @@ async fn pair(world: &mut World, db: &mut PgConnection, count: usize) -> Fallibl
     floor::settle(db).await?;
     let used = world.usage();
     world.feeder.tell(&Order::Release).await?;
-    until_top(db, wanted, count).await?;
+    floor::until_top(db, COLLECTION, wanted).await?;
     let used = world.usage().since(used);
     let hub = floor::pace(db, COLLECTION, begun).await?;
     if hub.rows != wanted - begun {
@@ -176,19 +171,4 @@ async fn pair(world: &mut World, db: &mut PgConnection, count: usize) -> Fallibl
     }
     let floor = floor::run(db, COLLECTION, begun, hub.mean_batch().round() as usize).await?;
     Ok((Pair { hub, floor }, used))
-}
-
-/// A look twenty times a second costs the database nothing that could be measured.
-async fn until_top(db: &mut PgConnection, wanted: i64, count: usize) -> Fallible<()> {
-    let (begun, limit) = (Instant::now(), PATIENCE + PER_OBJECT * u32::try_from(count).unwrap_or(u32::MAX));
-    loop {
-        let top = floor::top(db, COLLECTION).await?;
-        if top >= wanted {
-            return Ok(());
-        }
-        if begun.elapsed() > limit {
-            return Err(BenchError::new(format!("the hub committed up to {top} of {wanted} changes in {limit:?}")));
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

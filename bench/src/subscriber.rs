@@ -41,8 +41,8 @@ pub(crate) struct Subscribers {
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Subscribers {
-    /// Connects so many clients and waits until all are subscribed. Each leaves after so many publications.
-    pub(crate) async fn start(url: &str, token: &str, channel: &str, count: usize, wanted: usize) -> Fallible<Self> {
+    /// Connects so many clients and waits until all are subscribed. Each leaves after the publication of this offset.
+    pub(crate) async fn start(url: &str, token: &str, channel: &str, count: usize, last: i64) -> Fallible<Self> {
         let (ready_in, mut ready) = mpsc::channel(count.max(1));
         let (deadline, until) = watch::channel(None);
         let (url, channel) = (url.to_owned(), channel.to_owned());
@@ -58,7 +58,7 @@ impl Subscribers {
                 for _ in 0..count {
                     let (url, commands, ready, until) =
                         (url.clone(), commands.clone(), ready_in.clone(), until.clone());
-                    clients.push(tokio::spawn(client(url, commands, ready, until, wanted)));
+                    clients.push(tokio::spawn(client(url, commands, ready, until, last)));
                 }
                 drop(ready_in);
                 let mut all = Vec::with_capacity(count);
@@ -93,11 +93,10 @@ async fn client(
     commands: [String; 2],
     ready: mpsc::Sender<()>,
     mut until: watch::Receiver<Option<Instant>>,
-    wanted: usize,
+    last: i64,
 ) -> Fallible<Vec<Receipt>> {
     let greeting = greet(&url, commands);
     let (mut socket, mut receipts) = timeout(PATIENCE, greeting).await.map_err(BenchError::because("connecting"))??;
-    receipts.reserve(wanted);
     let _ = ready.send(()).await;
     drop(ready);
     let over = async move {
@@ -108,7 +107,7 @@ async fn client(
         let _ = timeout_at(deadline.unwrap_or_else(Instant::now), std::future::pending::<()>()).await;
     };
     tokio::pin!(over);
-    while receipts.len() < wanted {
+    while receipts.last().is_none_or(|receipt| receipt.offset < last) {
         let text = tokio::select! {
             text = next(&mut socket) => text?,
             () = &mut over => break,
