@@ -70,7 +70,8 @@ class Follower {
     });
     const count = (where, code) => (where[code] = (where[code] ?? 0) + 1);
     this.client.on('connecting', ({ code }) => count(this.ledger.disconnects, code));
-    this.client.on('disconnected', ({ code }) => say({ event: 'gone', code }));
+    // Code 0 is our own goodbye at the end.
+    this.client.on('disconnected', ({ code }) => code && say({ event: 'gone', code }));
     this.subscription = this.client.newSubscription(`entities.${args.kind}`, { since: start.position, minResubscribeDelay: 20, maxResubscribeDelay: 500 });
     this.subscription.on('subscribed', (context) => this.onSubscribed(context));
     this.subscription.on('subscribing', ({ code }) => count(this.ledger.unsubscribed, code));
