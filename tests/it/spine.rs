@@ -23,12 +23,14 @@ fn play(world: &World, rate: u32) {
 
 /// Waits until the hub has committed the newest operation of the upstream.
 async fn caught_up(world: &World, hub: &Hub) {
-    let (newest, _) = world.sandbox.control().top("procedure").expect("the collection");
+    let control = world.sandbox.control();
+    let (newest, _) = control.top("procedure").expect("the collection");
+    let objects = control.count("procedure").expect("the collection");
     eventually("the hub has what the upstream has", async || {
         let mirrors = hub.api("operator", "/api/v1/mirrors").await;
         let mirror = &mirrors["items"][0];
         let cursor = serde_json::from_str::<(u32, u32)>(mirror["cursor"].as_str().unwrap_or_default());
-        cursor.is_ok_and(|cursor| cursor >= newest.into()) && mirror["objects"] == OBJECTS
+        cursor.is_ok_and(|cursor| cursor >= newest.into()) && mirror["objects"] == objects
     })
     .await;
 }
@@ -73,15 +75,13 @@ async fn every_change_reaches_every_client_in_order() {
 async fn a_planted_skip_turns_the_checker_red() {
     let world = World::new(20, false).await;
     let hub = world.hub("a").await;
-    eventually("the snapshot", async || {
-        hub.api("viewer", "/api/v1/entities/procedure?total=true").await["total"] == 20
-    })
-    .await;
+    caught_up(&world, &hub).await;
     let mut followers = Followers::start(&format!("http://{}", hub.addr), 2, &["--drop", "5"]).await;
     let start = followers.progress().await[0];
     play(&world, RATE);
     eventually("changes", async || followers.progress().await.into_iter().all(|last| last >= start + 20)).await;
     play(&world, 0);
+    caught_up(&world, &hub).await;
     let report = followers.finish().await;
     assert_eq!(report["lost"], 1, "{report}");
 }
@@ -145,16 +145,14 @@ async fn nothing_is_lost_over_twenty_kills_on_redis() {
 async fn a_stop_tells_clients_to_come_back_and_ends_with_zero() {
     let world = World::new(20, false).await;
     let mut hub = world.hub("a").await;
-    eventually("the snapshot", async || {
-        hub.api("viewer", "/api/v1/entities/procedure?total=true").await["total"] == 20
-    })
-    .await;
+    caught_up(&world, &hub).await;
     let front = Front::start(vec![hub.addr]).await;
     let followers = Followers::start(&format!("http://{}", front.addr), 5, &[]).await;
     play(&world, RATE);
     assert_eq!(hub.stop().await, Some(0), "{}", hub.log());
     hub.start().await;
     play(&world, 0);
+    caught_up(&world, &hub).await;
     let report = followers.finish().await;
     assert_nothing_lost(&report);
     assert_eq!(report["disconnects"]["3001"], 5, "{report}");
