@@ -9,6 +9,8 @@
 
 mod bus;
 mod dev_postgres;
+mod nginx;
+mod serve;
 mod spine;
 mod store;
 mod support;
