@@ -56,6 +56,13 @@ impl Links {
         Ok(Self(Arc::new(handles)))
     }
 
+    /// A changed token ends the wait of a forbidden link; a changed limit is in force with the next message.
+    pub(super) fn update(&self, mirror: &MirrorConfig, max_message_bytes: usize) {
+        let Some(handle) = self.0.get(mirror.name.as_str()) else { return };
+        handle.set_token(mirror.token.as_ref().map(|token| Token::new(token.expose())));
+        handle.set_max_message_bytes(max_message_bytes);
+    }
+
     /// What readiness shows; it decides nothing.
     pub(super) fn check(&self) -> Check {
         let troubled = |(name, handle): (&String, &LinkHandle)| {

@@ -5,6 +5,7 @@
 
 mod error;
 mod mirrors;
+mod reload;
 mod settings;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -24,8 +25,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::error::AppError;
 use self::mirrors::Links;
+pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, bus::AnyBus},
     console,
@@ -55,6 +56,7 @@ pub struct App {
     stop: watch::Sender<Phase>,
     tasks: JoinSet<()>,
     grace: Duration,
+    reloader: Reloader,
     /// Where clients are served.
     pub address: std::net::SocketAddr,
     /// Where operators are served.
@@ -119,6 +121,7 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
+        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(entities.clone()), owner, resume: Arc::new(links) };
         let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
@@ -134,7 +137,23 @@ impl App {
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
-        Ok(Self { root, shards, readiness, stop, tasks, grace: config.shutdown.grace, address, internal_address })
+        Ok(Self {
+            root,
+            shards,
+            readiness,
+            stop,
+            tasks,
+            grace: config.shutdown.grace,
+            reloader,
+            address,
+            internal_address,
+        })
+    }
+
+    /// What puts a changed configuration into force.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Runs until `stop` is ready, then stops in order; or until a restart budget is used up.

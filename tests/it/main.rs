@@ -10,6 +10,7 @@
 mod bus;
 mod dev_postgres;
 mod nginx;
+mod reload;
 mod serve;
 mod spine;
 mod store;

@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use super::{eventually::eventually, postgres::TestDb, redis::Redis};
 
 /// The key with which tests sign tokens.
-const KEY: &str = "a key of thirty-two bytes and more, for tests only";
+pub const KEY: &str = "a key of thirty-two bytes and more, for tests only";
 
 /// What hubs stand on: a database, an upstream, and Redis when there are several.
 pub struct World {
@@ -167,12 +167,22 @@ impl Hub {
 
     /// Asks it to stop; answers its exit code.
     pub async fn stop(&mut self) -> Option<i32> {
+        self.signal("-TERM");
         let mut child = self.child.take().expect("a running hub");
-        let pid = child.id().expect("alive").to_string();
-        let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(told.success());
         let status = tokio::time::timeout(Duration::from_secs(15), child.wait()).await.expect("stops in time");
         status.expect("reaped").code()
+    }
+
+    /// Changes its configuration file and lets it read it again.
+    pub fn reconfigure(&self, edit: impl FnOnce(String) -> String) {
+        let text = fs::read_to_string(&self.config).expect("configuration");
+        fs::write(&self.config, edit(text)).expect("configuration");
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
+        assert!(told.success());
     }
 
     /// Its process id.

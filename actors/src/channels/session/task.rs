@@ -78,9 +78,11 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
             () = sleep_until(conversation.clock.next().into()) => tick(&mut conversation),
         }
     }
-    let code = session.closing().unwrap_or_default();
+    let closing = session.closing();
+    // A code that the client chose is no label: there are thousands of them.
+    let code = closing.filter(|_| !conversation.closed_by_client).unwrap_or_default();
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
-    if code != 0 {
+    if closing.is_some() {
         let _ = timeout(LINGER, say_goodbye(&session)).await;
     }
 }
