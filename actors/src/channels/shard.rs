@@ -153,6 +153,9 @@ impl ShardHandle {
     }
 }
 
+/// Between two sessions that are told to come back: a few clients must not hold up a stop for its whole grace.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
 /// The actor.
 pub struct Shard<B, L>(std::marker::PhantomData<fn() -> (B, L)>);
 
@@ -348,7 +351,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     fn drain(&mut self, within: Duration, reply: RpcReplyPort<usize>) {
         let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
         tokio::spawn(async move {
-            let pause = within / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX);
+            let pause = (within / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
             for session in &sessions {
                 session.close(Disconnect::Shutdown);
                 sleep(pause).await;
