@@ -9,7 +9,9 @@
 
 mod bus;
 mod dev_postgres;
+mod nginx;
 mod reload;
+mod serve;
 mod spine;
 mod store;
 mod support;

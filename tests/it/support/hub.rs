@@ -26,6 +26,8 @@ pub struct World {
     pub sandbox: SandboxHandle,
     pub redis: Option<Redis>,
     pub dir: TempDir,
+    /// Where hubs find the database, instead of `db` itself: a proxy before it.
+    pub database_url: Option<String>,
 }
 
 impl World {
@@ -38,7 +40,8 @@ impl World {
             sandbox.control().put("procedure", &small_object(n)).expect("an object");
         }
         let redis = if redis { Some(Redis::start().await) } else { None };
-        Self { db: TestDb::new().await, sandbox, redis, dir: tempfile::tempdir().expect("a folder") }
+        let (db, dir) = (TestDb::new().await, tempfile::tempdir().expect("a folder"));
+        Self { db, sandbox, redis, dir, database_url: None }
     }
 
     /// A token with a role of the default configuration.
@@ -86,7 +89,7 @@ format = "json"
 level = "info,dzvin_actors=debug"
 {more}
 "#,
-            self.db.url(),
+            self.database_url.clone().unwrap_or_else(|| self.db.url()),
             self.sandbox.mirror_url("procedure"),
             self.sandbox.api_url(),
         )
@@ -116,7 +119,8 @@ pub fn small_object(n: usize) -> String {
     )
 }
 
-fn free_address() -> SocketAddr {
+/// An address that was free a moment ago.
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("address")
 }
