@@ -9,6 +9,7 @@
 
 mod bus;
 mod dev_postgres;
+mod mirror;
 mod spine;
 mod store;
 mod support;
