@@ -63,7 +63,11 @@ fn a_wrong_configuration_is_one_line_and_78() {
         (config(good, "[channels]\nping = \"soon\""), None, vec!["channels.ping", "duration"]),
         (config(good, "[channels]\npong = \"1h\""), None, vec!["channels.pong", "channels.ping"]),
         (config(good, "[[["), None, vec!["dzvin.toml"]),
-        (config(good, ""), Some(("DZVIN__HTTP__LISTNE", "127.0.0.1:1")), vec!["http.listne", "did you mean listen", "environment"]),
+        (
+            config(good, ""),
+            Some(("DZVIN__HTTP__LISTNE", "127.0.0.1:1")),
+            vec!["http.listne", "did you mean listen", "environment"],
+        ),
         (config("mysql://127.0.0.1/x", ""), None, vec!["database.url", "postgres://"]),
         (
             "[[identity.keys]]\nid = \"a\"\nsecret = \"0123456789abcdef0123456789abcdef\"".to_owned(),
