@@ -190,9 +190,8 @@ impl Hub {
     }
 
     /// Changes its configuration file and lets it read it again.
-    pub fn reconfigure(&self, edit: impl FnOnce(String) -> String) {
-        let text = fs::read_to_string(&self.config).expect("configuration");
-        fs::write(&self.config, edit(text)).expect("configuration");
+    pub fn reload(&self, edit: impl FnOnce(String) -> String) {
+        self.reconfigure(edit);
         self.signal("-HUP");
     }
 
