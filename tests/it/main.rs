@@ -9,6 +9,7 @@
 
 mod bus;
 mod dev_postgres;
+mod mirror;
 mod nginx;
 mod reload;
 mod serve;
