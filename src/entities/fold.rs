@@ -347,7 +347,8 @@ impl Folded {
     }
 
     fn hide(&mut self, id: &EntityId, state: &mut State, op: Op, mark: impl Fn(&mut Stored) -> &mut bool) {
-        if state.stored.revision == 0 || state.stored.purged || *mark(&mut state.stored) {
+        // What is in the trash is gone already, and said to be.
+        if state.stored.revision == 0 || state.stored.purged || state.stored.trashed || *mark(&mut state.stored) {
             self.applied.unchanged += 1;
             return;
         }
