@@ -197,7 +197,7 @@ impl Site {
                 let ours: Vec<&str> = log.lines().filter(|line| line.contains(self.name)).collect();
                 let last = ours[ours.len().saturating_sub(30)..].join("\n");
                 let stats = format!("{:?}", self.control.stats());
-                panic!("{}: never happened: {what}: {why:.300}\n{stats:.900}\n{last}", self.name);
+                panic!("{}: never happened: {what}: {why:.1200}\n{stats:.900}\n{last}", self.name);
             }
             tokio::time::sleep(LOOK).await;
         }
