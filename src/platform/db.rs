@@ -25,7 +25,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use sqlx::{
-    Connection, PgConnection, PgPool,
+    PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::watch;
@@ -219,9 +219,10 @@ impl Database {
     /// # Errors
     /// A migration failed, or one that was applied has changed since.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        let mut connection = PgConnection::connect_with(&self.connect).await?;
-        MIGRATIONS.run(&mut connection).await?;
-        Ok(connection.close().await?)
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.connect.clone());
+        let done = MIGRATIONS.run(&pool).await;
+        pool.close().await;
+        done
     }
 
     /// Checks now, and from now on with every new connection, that the database is the one we knew and did not go back in

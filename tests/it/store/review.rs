@@ -6,7 +6,7 @@ use dzvin::{
     entities::{Entities, Retention},
     platform::db::{Database, DbOptions},
 };
-use dzvin_actors::platform::ports::{ChangeLog, ReadLimit, StoreError};
+use dzvin_actors::platform::ports::{ChangeLog, MirrorStore, ReadLimit, StoreError};
 use dzvin_protocols::mirror::Quarantined;
 use sqlx::{Connection, Executor, migrate::Migrate};
 use time::OffsetDateTime;
