@@ -9,7 +9,10 @@
 
 mod bus;
 mod dev_postgres;
+mod mirror;
+mod nginx;
 mod reload;
+mod serve;
 mod spine;
 mod store;
 mod support;

@@ -19,12 +19,12 @@ async fn keys_rotate_and_message_limits_rise_without_a_restart() {
     assert_eq!(status().await, 200);
 
     // Wrong: nothing changes, and the log says why.
-    hub.reconfigure(|text| text.replace(KEY, "short"));
+    hub.reload(|text| text.replace(KEY, "short"));
     eventually("the refusal in the log", async || hub.log().contains("the configuration was not taken over")).await;
     assert_eq!(status().await, 200);
 
     // Another key alone: tokens of the old one are worth nothing.
-    hub.reconfigure(|text| {
+    hub.reload(|text| {
         text.replace("short", OTHER)
             .replace("platform_version", "dialect = { max_message_bytes = 33554432 }\nplatform_version")
     });
@@ -32,7 +32,7 @@ async fn keys_rotate_and_message_limits_rise_without_a_restart() {
 
     // Both: the old tokens are good again while new ones are signed with the other key.
     let both = format!("[[identity.keys]]\nid = \"old\"\nsecret = \"{KEY}\"\n[kinds.procedure]");
-    hub.reconfigure(|text| {
+    hub.reload(|text| {
         text.replace("id = \"test\"", "id = \"new\"").replace("[kinds.procedure]", &both.replace("\"old\"", "\"test\""))
     });
     eventually("the old token accepted", async || status().await == 200).await;

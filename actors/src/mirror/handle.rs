@@ -60,7 +60,7 @@ impl LinkHandle {
 
     /// Changes the message limit. In force with the next message; above the ceiling of the open connection it connects again.
     pub fn set_max_message_bytes(&self, bytes: usize) {
-        self.0.limit.send_replace(bytes);
+        self.0.limit.send_if_modified(|now| std::mem::replace(now, bytes) != bytes);
         self.0.board.update(|status| status.max_message_bytes = bytes as u64);
     }
 }

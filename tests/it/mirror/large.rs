@@ -1,0 +1,1 @@
+//! The largest objects that are promised, one after another.

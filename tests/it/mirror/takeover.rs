@@ -1,0 +1,1 @@
+//! A hub dies, another one takes the Mirror.
