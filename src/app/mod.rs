@@ -89,7 +89,7 @@ impl App {
         let mut tasks = JoinSet::new();
 
         let database = Database::new(settings::database(config)?);
-        database.metrics().register(registry);
+        database.register(registry);
         database.guard_identity().await.map_err(AppError::database)?;
         let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
@@ -106,7 +106,9 @@ impl App {
         let settings = Settings { name: "root".into(), grace: config.shutdown.grace };
         let root = Supervisor::root(settings, supervision).await.map_err(AppError::internal)?;
 
-        let hub = hub(config, &bus, &entities, &verifier);
+        // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
+        let readers = entities.for_readers();
+        let hub = hub(config, &bus, &readers, &verifier);
         hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -122,8 +124,8 @@ impl App {
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
         let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
-        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(entities.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
+        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
         let scrape = telemetry::scrape(rooms);
