@@ -9,6 +9,7 @@
 
 mod bus;
 mod dev_postgres;
+mod page;
 mod spine;
 mod store;
 mod support;
