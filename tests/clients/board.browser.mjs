@@ -10,6 +10,8 @@ let world;
 let browser;
 const REAL = Boolean(process.env.DZVIN_URL);
 const mockOnly = REAL ? { skip: 'needs the mock' } : {};
+/** Says nothing about the hub: once is enough. */
+const pageOnly = REAL ? { skip: 'needs no real hub' } : {};
 const realOnly = REAL ? {} : { skip: 'needs a real hub' };
 const HTML_TITLE = '<img src=x onerror="document.body.innerHTML=\'hacked\'"><script>window.hacked=1</script> & "лот"';
 
@@ -299,7 +301,7 @@ describe('finding one entity', () => {
 describe('honest states', () => {
   const fail = { status: 503, contentType: 'application/problem+json', body: '{"type":"about:blank","title":"Unavailable","status":503,"code":"database_down","detail":"PostgreSQL does not answer"}' };
 
-  test('a failed list shows the problem and a retry that works', async () => {
+  test('a failed list shows the problem and a retry that works', pageOnly, async () => {
     const { page, close } = await openPage(browser);
     await page.route('**/api/v1/entities/**', (it) => it.fulfill(fail));
     await page.goto(`${world.console}#/${world.kind}&token=${world.token}`);
@@ -312,7 +314,7 @@ describe('honest states', () => {
     await close();
   });
 
-  test('an empty kind says that it is empty', async () => {
+  test('an empty kind says that it is empty', pageOnly, async () => {
     const { page, close } = await openPage(browser);
     await page.route(`**/api/v1/entities/${world.kind}?*`, async (it) => {
       const response = await it.fetch();
@@ -370,7 +372,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('keyboard only: reach the grid, move, open, close, and be where one was', async () => {
+  test('keyboard only: reach the grid, move, open, close, and be where one was', pageOnly, async () => {
     const { page, close } = await signedIn();
     await page.keyboard.press('Tab');
     assert.match(await page.evaluate(() => document.activeElement.className), /skip/);
@@ -396,7 +398,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('both languages, remembered; the first follows the browser', async () => {
+  test('both languages, remembered; the first follows the browser', pageOnly, async () => {
     const { page, close } = await signedIn({ locale: 'en-GB' });
     await page.getByRole('button', { name: 'Pause' }).waitFor();
     assert.equal(await page.evaluate(() => document.documentElement.lang), 'en');
@@ -408,7 +410,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('dark, and without motion', async () => {
+  test('dark, and without motion', pageOnly, async () => {
     const { page, close } = await signedIn({ colorScheme: 'dark', reducedMotion: 'reduce' });
     await until(() => world.change(), page.locator('.grid-row[data-live]').first());
     assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.grid-row[data-live]'), '::before').animationName), 'none');
