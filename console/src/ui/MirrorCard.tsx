@@ -34,7 +34,7 @@ export function MirrorCard({ mirror, resuming, refused, onResume }: Props) {
         )}
       </div>
       {mirror.reason && <p className="mirror-note">{mirror.reason}</p>}
-      {mirror.last_error && tone !== 'good' && <p className="mirror-note">{t('mirrors.last_error')}: {mirror.last_error}</p>}
+      {mirror.last_error && mirror.last_error !== mirror.reason && tone !== 'good' && <p className="mirror-note">{t('mirrors.last_error')}: {mirror.last_error}</p>}
       {refused && <Refused problem={refused} />}
       <Facts mirror={mirror} />
     </li>
