@@ -7,7 +7,7 @@ import { mergeHistory } from '../src/live/entity';
 import { hrefOf, parseRoute } from '../src/route/route';
 import { firstBlocks, lineText, textBlocks } from '../src/text/blocks';
 import { MAX_LITERAL, memberSpan, prettyLines, splitEntity } from '../src/text/rawjson';
-import { fieldText, fieldsOf, texts, titleOf } from '../src/text/summary';
+import { fieldText, fieldsOf, tellingFirst, texts, titleOf } from '../src/text/summary';
 import { GridRow } from '../src/ui/GridRow';
 
 const EVIL = '<script>alert(1)</script><img src=x onerror=alert(2)>" onmouseover="x';
@@ -123,4 +123,8 @@ describe('history', () => {
     const it = (revision: number) => ({ revision, offset: revision, op: 'update', at: '', by: '', changed: [], before: null });
     expect(mergeHistory([it(3), it(2)], [it(4), it(3), it(1)]).map((x) => x.revision)).toEqual([4, 3, 2, 1]);
   });
+});
+
+it('names that say something come before stamps, each kind in its own order', () => {
+  expect(tellingFirst(['_lastModified', '_meta', 'dateModified', 'status', 'value'])).toEqual(['status', 'value', '_lastModified', '_meta', 'dateModified']);
 });

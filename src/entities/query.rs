@@ -296,6 +296,20 @@ impl Entities {
         Ok(rows.into_iter().filter_map(|row| Some((EntityId::new(&row.id).ok()?, row.version))).collect())
     }
 
+    /// Every document of a kind that its upstream shows, as `(id, text)`. Unbounded: for a development database.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn documents(&self, kind: &Kind) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT id, doc AS "doc!" FROM entities
+             WHERE kind = $1 AND doc IS NOT NULL AND trashed_at IS NULL AND missing_since IS NULL"#,
+            kind.as_str()
+        );
+        let rows = rows.fetch_all(self.database.pool()).await.map_err(store_error("reading documents"))?;
+        Ok(rows.into_iter().map(|row| (row.id, row.doc)).collect())
+    }
+
     /// Whether there is, or was, such an entity.
     ///
     /// # Errors

@@ -83,6 +83,16 @@ impl Mirrors {
         Ok(row.collect())
     }
 
+    /// The committed cursor of a Mirror that has had all there was.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn whole_until(&self, mirror: &str) -> Result<Option<String>, StoreError> {
+        let cursor = sqlx::query_scalar!("SELECT cursor FROM mirrors WHERE name = $1 AND snapshot_complete", mirror);
+        let cursor = cursor.fetch_optional(self.entities.database().pool()).await;
+        Ok(cursor.map_err(store_error("reading a cursor"))?.flatten())
+    }
+
     async fn try_apply(
         &self,
         mirror: &str,

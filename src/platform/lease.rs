@@ -28,6 +28,18 @@ impl PgLeases {
     pub fn owner(&self) -> &Arc<str> {
         &self.owner
     }
+
+    /// Ends every lease, whoever held it: for a database of our own, where whoever held it is dead.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn end_all(database: &Database) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE leases SET owner = '', expires_at = '-infinity'")
+            .execute(database.pool())
+            .await
+            .map_err(store_error("ending leases"))?;
+        Ok(())
+    }
 }
 
 impl Leases for PgLeases {

@@ -1,6 +1,6 @@
 // The operators' page in a real browser: what an operator sees, does and must never be lied to about.
-// Waits are for conditions, never for time. Against the mock by default; against a real hub with DZVIN_URL, DZVIN_TOKEN
-// (and DZVIN_KIND, DZVIN_CHANGE_URL). Scenarios that need the mock's obedience are skipped there and say so.
+// Waits are for conditions, never for time. Against the mock by default; against a real hub and its sandbox with DZVIN_URL,
+// DZVIN_TOKEN and DZVIN_SANDBOX (tests/it/page.rs). Scenarios that need one of the two are skipped with the other and say so.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { launch, openPage, picture } from './support/browser.mjs';
@@ -10,6 +10,9 @@ let world;
 let browser;
 const REAL = Boolean(process.env.DZVIN_URL);
 const mockOnly = REAL ? { skip: 'needs the mock' } : {};
+/** Says nothing about the hub: once is enough. */
+const pageOnly = REAL ? { skip: 'needs no real hub' } : {};
+const realOnly = REAL ? {} : { skip: 'needs a real hub' };
 const HTML_TITLE = '<img src=x onerror="document.body.innerHTML=\'hacked\'"><script>window.hacked=1</script> & "лот"';
 
 const rows = (page) => page.locator('.grid-row');
@@ -36,6 +39,14 @@ async function until(action, locator, every = 500) {
     }
   }
 }
+
+/** Some entity's id: not of the newest ones, so that a change moves its row. */
+async function someId(n) {
+  const { items } = await world.rest(`/entities/${world.kind}?limit=50`);
+  return items[n].id;
+}
+
+const rowOf = (page, { id, revision }) => page.locator(`.grid-row[data-id="${id}"][data-revision="${revision}"]`);
 
 /** Every entity the hub lists now is on the page with this revision or a newer one. */
 async function caughtUp(page, list) {
@@ -94,16 +105,15 @@ describe('the live board', () => {
     await page.evaluate(() => { window.sameDocument = true; });
     await until(() => world.change(), page.locator('.grid-row[data-live]').first());
     assert.ok(await page.evaluate(() => window.sameDocument));
-    if (!REAL) {
-      const item = world.mock.procedures.patch('LLE001-UA-20261120-00077', { status: 'unheard_of', title: 'Щойно змінена назва' });
-      const top = page.locator(`.grid-row[data-id="${item.id}"][data-revision="${item.revision}"]`);
-      await top.waitFor();
-      assert.equal(await rows(page).first().getAttribute('data-id'), item.id);
-      assert.ok((await top.getAttribute('class')).includes('fresh'));
-      assert.match(await top.innerText(), /Щойно змінена назва/);
-      assert.equal(await top.locator('.cell.changed').innerText(), 'unheard_of');
-      assert.deepEqual((await top.locator('.chip').allInnerTexts()).sort(), ['dateModified', 'status', 'title']);
-    }
+    const item = await world.patch(await someId(40), { status: 'unheard_of', title: 'Щойно змінена назва' });
+    const top = rowOf(page, item);
+    await top.waitFor();
+    assert.equal(await rows(page).first().getAttribute('data-id'), item.id);
+    assert.ok((await top.getAttribute('class')).includes('fresh'));
+    assert.match(await top.innerText(), /Щойно змінена назва/);
+    assert.equal(await top.locator('.cell.changed').innerText(), 'unheard_of');
+    const chips = await top.locator('.chip').allInnerTexts();
+    assert.ok(['status', 'title'].every((name) => chips.includes(name)), chips.join());
     await picture(page, 'board-light');
     await close();
   });
@@ -159,15 +169,16 @@ describe('the live board', () => {
     await close();
   });
 
-  test('pausing holds the rows and counts, resuming applies everything', mockOnly, async () => {
+  test('pausing holds the rows and counts, resuming applies everything', async () => {
     const { page, close } = await signedIn();
     const before = await rows(page).first().getAttribute('data-id');
     await page.getByRole('button', { name: 'Пауза' }).click();
-    const last = [3, 4, 5].map((n) => world.mock.procedures.patch(`LLE001-UA-20261120-0010${n}`, { status: 'paused_change' })).at(-1);
+    let last;
+    for (const n of [30, 40, 49]) last = await world.patch(await someId(n), { status: 'paused_change' });
     await page.locator('.paused').filter({ hasText: 'Чекають 3 зміни' }).waitFor();
     assert.equal(await rows(page).first().getAttribute('data-id'), before);
     await page.getByRole('button', { name: 'Продовжити' }).click();
-    await page.locator(`.grid-row[data-id="${last.id}"][data-revision="${last.revision}"]`).waitFor();
+    await rowOf(page, last).waitFor();
     await close();
   });
 
@@ -230,37 +241,39 @@ describe('finding one entity', () => {
     await close();
   });
 
-  test('a filter on a declared field is kept in the link, and rows that stop matching leave', mockOnly, async () => {
+  test('a filter on a declared field is kept in the link, and rows that stop matching leave', async () => {
     const { page, close } = await signedIn();
-    world.mock.procedures.patch('LLE001-UA-20261120-00090', { status: 'filtered_status' });
+    const [one, other] = [await someId(30), await someId(31)];
+    await world.patch(one, { status: 'filtered_status' });
     await page.getByLabel('status').fill('filtered_status');
     await page.keyboard.press('Enter');
-    const row = page.locator('.grid-row[data-id="LLE001-UA-20261120-00090"]');
+    const row = page.locator(`.grid-row[data-id="${one}"]`);
     await page.waitForFunction(() => document.querySelectorAll('.grid-row').length === 1);
     assert.ok(page.url().endsWith('?status=filtered_status'));
     await page.locator('.count').filter({ hasNotText: 'Підписуємося' }).waitFor();
-    world.mock.procedures.patch('LLE001-UA-20261120-00091', { status: 'filtered_status' });
-    await page.locator('.grid-row[data-id="LLE001-UA-20261120-00091"]').waitFor();
-    world.mock.procedures.patch('LLE001-UA-20261120-00090', { status: 'complete' });
+    await world.patch(other, { status: 'filtered_status' });
+    await page.locator(`.grid-row[data-id="${other}"]`).waitFor();
+    await world.patch(one, { status: 'complete' });
     await row.filter({ hasText: 'вийшла з фільтра' }).waitFor();
     await row.waitFor({ state: 'detached' });
     await close();
   });
 
-  test('an open entity follows its changes; numbers keep their digits', mockOnly, async () => {
-    const { page, close } = await signedIn({}, '/procedure/LLE001-UA-20261120-00010');
-    await page.locator('.json-text').filter({ hasText: 'landRental-english' }).waitFor();
-    world.mock.procedures.patch('LLE001-UA-20261120-00010', { status: 'opened_and_changed' });
+  test('an open entity follows its changes; numbers keep their digits', async () => {
+    const id = await someId(10);
+    const { page, close } = await signedIn({}, `/procedure/${encodeURIComponent(id)}`);
+    await page.locator('.json-text').filter({ hasText: 'UAH' }).waitFor();
+    await world.patch(id, { status: 'opened_and_changed' });
     await page.locator('.json-text .line.changed').filter({ hasText: 'opened_and_changed' }).waitFor();
-    await page.route('**/LLE001-UA-20261120-00011', (it) => it.fulfill({ contentType: 'application/json', body: '{"kind":"procedure","id":"LLE001-UA-20261120-00011","revision":1,"offset":1,"op":"create","at":"2026-11-20T09:15:49Z","by":"x","doc":{"amount":904.240,"big":12345678901234567890}}' }));
-    await page.goto(`${world.console}#/procedure/LLE001-UA-20261120-00011`);
+    await page.route('**/numbers-11', (it) => it.fulfill({ contentType: 'application/json', body: '{"kind":"procedure","id":"numbers-11","revision":1,"offset":1,"op":"create","at":"2026-11-20T09:15:49Z","by":"x","doc":{"amount":904.240,"big":12345678901234567890}}' }));
+    await page.goto(`${world.console}#/procedure/numbers-11`);
     await page.locator('.json-text').filter({ hasText: '904.240' }).filter({ hasText: '12345678901234567890' }).waitFor();
     await close();
   });
 
-  test('a document of 7.5 MB shows its beginning at once and the rest on request, without freezing', mockOnly, async () => {
+  test('a document of 7.5 MB shows its beginning at once and the rest on request, without freezing', async () => {
     const big = { title: 'Дуже великий документ', items: Array.from({ length: 30_000 }, (_, n) => ({ id: `item-${n}`, text: 'x'.repeat(200), n })) };
-    world.mock.procedures.put('big-one', big);
+    await world.put('big-one', big);
     const { page, close } = await signedIn({}, '/procedure/big-one');
     await page.locator('.json-tools').filter({ hasText: 'Показано початок' }).waitFor();
     await page.locator('.grid-row[data-id="big-one"] .title').filter({ hasText: 'Дуже великий документ' }).waitFor();
@@ -288,7 +301,7 @@ describe('finding one entity', () => {
 describe('honest states', () => {
   const fail = { status: 503, contentType: 'application/problem+json', body: '{"type":"about:blank","title":"Unavailable","status":503,"code":"database_down","detail":"PostgreSQL does not answer"}' };
 
-  test('a failed list shows the problem and a retry that works', async () => {
+  test('a failed list shows the problem and a retry that works', pageOnly, async () => {
     const { page, close } = await openPage(browser);
     await page.route('**/api/v1/entities/**', (it) => it.fulfill(fail));
     await page.goto(`${world.console}#/${world.kind}&token=${world.token}`);
@@ -301,7 +314,7 @@ describe('honest states', () => {
     await close();
   });
 
-  test('an empty kind says that it is empty', async () => {
+  test('an empty kind says that it is empty', pageOnly, async () => {
     const { page, close } = await openPage(browser);
     await page.route(`**/api/v1/entities/${world.kind}?*`, async (it) => {
       const response = await it.fetch();
@@ -309,6 +322,25 @@ describe('honest states', () => {
     });
     await page.goto(`${world.console}#/${world.kind}&token=${world.token}`);
     await page.locator('.empty').filter({ hasText: 'Поки що порожньо' }).waitFor();
+    await close();
+  });
+
+  test('a mirror that the upstream refuses waits for a person, and the button brings it back', realOnly, async () => {
+    const { page, close } = await signedIn();
+    const mirror = page.locator(`[data-mirror="${world.kind}"]`);
+    await mirror.and(page.locator('[data-state="live"]')).waitFor();
+    await world.control('POST', 'tokens', { token: 'sandbox-token', permissions: ['api'] });
+    try {
+      await world.control('POST', `collections/${world.kind}/disconnect`, { manner: 'fin' });
+      await mirror.filter({ hasText: 'заборонено' }).waitFor();
+      await picture(page, 'forbidden');
+    } finally {
+      await world.control('POST', 'tokens', { token: 'sandbox-token', permissions: ['*'] });
+    }
+    await page.getByRole('button', { name: `Відновити дзеркало ${world.kind}` }).click();
+    await mirror.and(page.locator('[data-state="live"]')).waitFor();
+    await world.change();
+    await page.locator('.grid-row[data-live]').first().waitFor();
     await close();
   });
 
@@ -340,7 +372,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('keyboard only: reach the grid, move, open, close, and be where one was', async () => {
+  test('keyboard only: reach the grid, move, open, close, and be where one was', pageOnly, async () => {
     const { page, close } = await signedIn();
     await page.keyboard.press('Tab');
     assert.match(await page.evaluate(() => document.activeElement.className), /skip/);
@@ -366,7 +398,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('both languages, remembered; the first follows the browser', async () => {
+  test('both languages, remembered; the first follows the browser', pageOnly, async () => {
     const { page, close } = await signedIn({ locale: 'en-GB' });
     await page.getByRole('button', { name: 'Pause' }).waitFor();
     assert.equal(await page.evaluate(() => document.documentElement.lang), 'en');
@@ -378,7 +410,7 @@ describe('for everybody', () => {
     await close();
   });
 
-  test('dark, and without motion', async () => {
+  test('dark, and without motion', pageOnly, async () => {
     const { page, close } = await signedIn({ colorScheme: 'dark', reducedMotion: 'reduce' });
     await until(() => world.change(), page.locator('.grid-row[data-live]').first());
     assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('.grid-row[data-live]'), '::before').animationName), 'none');

@@ -12,6 +12,7 @@ mod dev_postgres;
 mod hub;
 mod mirror;
 mod nginx;
+mod page;
 mod reload;
 mod serve;
 mod spine;

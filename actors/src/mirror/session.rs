@@ -8,7 +8,7 @@ mod answers;
 
 use std::{future::pending, pin::Pin, sync::Arc};
 
-use dzvin_protocols::mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, UnknownType};
+use dzvin_protocols::mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, UnknownType, parse_time};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::{
@@ -360,6 +360,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     /// A batch is committed: only now may it be answered from.
     async fn stored(&mut self, stored: Stored, connection: &Connection) -> Result<(), LeaseLost> {
         let applied = stored.result?;
+        let at = stored.cursor.as_deref().and_then(|cursor| self.context.config.dialect.cursor.kind.moment(cursor));
+        let lag = at.map(|moment| lag(moment, stored.newest.as_deref(), OffsetDateTime::now_utc()));
         let newest = stored.newest.as_ref();
         if newest > self.committed.newest_version.as_ref() {
             self.committed.newest_version = stored.newest;
@@ -369,8 +371,6 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             self.committed.gap = gap;
             self.wants.gap_is(gap);
         }
-        let lag = stored.cursor.as_deref().and_then(|cursor| self.context.config.dialect.cursor.kind.moment(cursor));
-        let lag = lag.map(|moment| (OffsetDateTime::now_utc() - moment).max(time::Duration::ZERO));
         if let Some(lag) = lag {
             self.context.metrics.lag.set(lag.as_seconds_f64());
         }
@@ -401,6 +401,18 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     }
 }
 
+/// How far behind a batch was. Cursors of whole seconds say it only roughly: a version within that second is its true moment,
+/// and a heartbeat, which has none, may be as young as the second's end.
+fn lag(cursor: OffsetDateTime, newest: Option<&str>, now: OffsetDateTime) -> time::Duration {
+    let end = if cursor.nanosecond() == 0 { cursor + time::Duration::SECOND } else { cursor };
+    let moment = match newest.map(parse_time) {
+        Some(Some(version)) if (cursor..end).contains(&version) => version,
+        Some(_) => cursor,
+        None => end,
+    };
+    (now - moment).max(time::Duration::ZERO)
+}
+
 /// Waits for the word to stop.
 pub(super) async fn told_to(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -419,5 +431,28 @@ async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod lag_tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_do_not_look_like_lag() {
+        let second = OffsetDateTime::from_unix_timestamp(1_795_374_698).expect("a moment");
+        let ms = |newest, late| lag(second, newest, second + time::Duration::milliseconds(late)).whole_milliseconds();
+        assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 757), 7, "the version tells the moment");
+        assert_eq!(ms(None, 990), 0, "a heartbeat of this second");
+        assert_eq!(ms(None, 61_000), 60_000, "an old heartbeat");
+        assert_eq!(
+            ms(Some("2026-11-22T19:20:00.000000Z"), 500_000),
+            500_000,
+            "the object was newer than its place in the log"
+        );
+        assert_eq!(ms(Some("2001-01-01T00:00:00.000000Z"), 300), 300, "a version of another time says nothing");
+        assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 100), 0, "clocks differ");
+        let precise = second + time::Duration::milliseconds(5);
+        assert_eq!(lag(precise, None, precise + time::Duration::milliseconds(20)).whole_milliseconds(), 20);
     }
 }

@@ -71,3 +71,9 @@ export function fieldText(value: unknown): string {
 export function fieldsOf(doc: unknown, fields: readonly string[]): Record<string, string> {
   return Object.fromEntries(fields.map((field) => [field, fieldText(valueAt(doc, field))]));
 }
+
+/** Changed names with those that say something first: stamps change with every write. */
+export function tellingFirst(names: readonly string[]): string[] {
+  const stamp = (name: string) => name.startsWith('_') || name === 'dateModified';
+  return [...names.filter((name) => !stamp(name)), ...names.filter(stamp)];
+}

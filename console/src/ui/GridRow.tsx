@@ -3,6 +3,7 @@
 import { type MouseEvent, memo, useEffect, useRef } from 'react';
 import { useLang } from '../i18n/useLang';
 import type { Row } from '../live/board';
+import { tellingFirst } from '../text/summary';
 import { Time } from './parts';
 
 /** A row flashes when it is put on the screen this soon after its change. */
@@ -71,7 +72,7 @@ function Badges({ row }: { row: Row }) {
 
 function Changed({ row }: { row: Row }) {
   const { t, word } = useLang();
-  const names = row.changed ?? [];
+  const names = tellingFirst(row.changed ?? []);
   const rest = names.length - MAX_CHIPS;
   return (
     <>

@@ -1,7 +1,7 @@
 // The revisions of one entity, newest first, with the earlier values of the declared fields.
 import { useLang } from '../i18n/useLang';
 import type { EntityState, EntityView } from '../live/entity';
-import { fieldText } from '../text/summary';
+import { fieldText, tellingFirst } from '../text/summary';
 import { Time } from './parts';
 
 export function HistoryList({ view, state }: { view: EntityView; state: EntityState }) {
@@ -24,7 +24,7 @@ export function HistoryList({ view, state }: { view: EntityView; state: EntitySt
               <Time at={item.at} />
               <bdi className="mono muted">{item.by}</bdi>
             </p>
-            {item.changed?.length > 0 && <p className="chips">{item.changed.map((name) => <bdi key={name} className="chip">{name}</bdi>)}</p>}
+            {item.changed?.length > 0 && <p className="chips">{tellingFirst(item.changed).map((name) => <bdi key={name} className="chip">{name}</bdi>)}</p>}
             <Before values={item.before} />
           </li>
         ))}

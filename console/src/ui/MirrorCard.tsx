@@ -9,6 +9,7 @@ const TONES: Record<string, string> = {
   live: 'good', standby: 'calm', connecting: 'busy', handshaking: 'busy', snapshot: 'busy', reconciling: 'busy',
   gap: 'warn', backoff: 'warn', over_limit: 'warn', forbidden: 'bad', stopped: 'bad',
 };
+const FLOWING = new Set(['live', 'snapshot', 'reconciling', 'gap', 'over_limit']);
 const RESUMABLE = new Set(['forbidden', 'backoff', 'over_limit']);
 
 interface Props {
@@ -33,7 +34,7 @@ export function MirrorCard({ mirror, resuming, refused, onResume }: Props) {
         )}
       </div>
       {mirror.reason && <p className="mirror-note">{mirror.reason}</p>}
-      {mirror.last_error && tone !== 'good' && <p className="mirror-note">{t('mirrors.last_error')}: {mirror.last_error}</p>}
+      {mirror.last_error && mirror.last_error !== mirror.reason && tone !== 'good' && <p className="mirror-note">{t('mirrors.last_error')}: {mirror.last_error}</p>}
       {refused && <Refused problem={refused} />}
       <Facts mirror={mirror} />
     </li>
@@ -48,10 +49,12 @@ function Refused({ problem }: { problem: Problem }) {
 
 function Facts({ mirror }: { mirror: Mirror }) {
   const { t, number, size, duration } = useLang();
+  // The last known lag says nothing once frames have ceased to come.
+  const lag = FLOWING.has(mirror.state) ? mirror.lag_ms : null;
   return (
     <>
       <p className="facts">
-        <span className="lag">{t('mirrors.lag')} <b>{mirror.lag_ms == null ? '–' : duration(mirror.lag_ms)}</b></span>
+        <span className="lag">{t('mirrors.lag')} <b>{lag == null ? '–' : duration(lag)}</b></span>
         <span><b>{number(mirror.objects)}</b> {t('mirrors.objects')}</span>
         <span><b>{number(mirror.applied)}</b> {t('mirrors.applied')}</span>
         {mirror.quarantined > 0 && <span className="alarm"><b>{number(mirror.quarantined)}</b> {t('mirrors.quarantined')}</span>}

@@ -63,6 +63,16 @@ impl Control {
         Ok(self.shared.shelf(collection)?.read(|c| c.oplog.kept()))
     }
 
+    /// Goes on from an earlier world: documents `(id, text)` as they were at a position, and an oplog that begins there. Before
+    /// anybody reads the collection.
+    pub fn restore(&self, collection: &str, at: Ts, documents: &[(String, String)]) -> Outcome<()> {
+        let knobs = self.shared.knobs();
+        self.shared.shelf(collection)?.write(|c| {
+            c.begin_at(at);
+            documents.iter().try_for_each(|(id, text)| c.restore(id, text, &knobs.world))
+        })
+    }
+
     /// Writes a document (new or not), stamped with the time.
     pub fn put(&self, collection: &str, text: &str) -> Outcome<Written> {
         self.put_dated(collection, text, None)

@@ -6,6 +6,7 @@
 mod check;
 mod dev;
 mod exit;
+mod outside;
 mod serve;
 mod token;
 
@@ -14,7 +15,7 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -124,6 +125,9 @@ fn load(file: Option<&Path>) -> Result<Config, Failure> {
     config::load(file).map_err(Failure::config)
 }
 
+/// A signal so soon after the first is the same one: a terminal and whoever started us may both pass it on.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 /// Ends with the first SIGTERM or SIGINT. Take it before anything is started, so that no signal is missed.
 struct Stop {
     term: Signal,
@@ -144,7 +148,7 @@ impl Stop {
     }
 }
 
-/// Runs `main` with a future that ends at the first signal; the second signal ends the waiting as well.
+/// Runs `main` with a future that ends at the first signal; a second signal ends the waiting as well.
 async fn until_stopped<F: Future<Output = Result<(), Failure>>>(
     mut stop: Stop,
     main: impl FnOnce(tokio::sync::oneshot::Receiver<()>) -> F,
@@ -156,9 +160,15 @@ async fn until_stopped<F: Future<Output = Result<(), Failure>>>(
         () = stop.asked() => {}
     }
     let _ = tell.send(());
+    let again = async {
+        let asked = Instant::now();
+        while asked.elapsed() < SAME_SIGNAL {
+            stop.asked().await;
+        }
+    };
     tokio::select! {
         ended = main => ended,
-        () = stop.asked() => Err(Failure::new(Exit::Internal, "stopped by a second signal, not in order")),
+        () = again => Err(Failure::new(Exit::Internal, "stopped by a second signal, not in order")),
     }
 }
 
