@@ -283,6 +283,12 @@ async fn a_silent_connection_lives_because_of_the_shipped_time() {
     // The first ping comes after half its interval at the earliest.
     let short = Nginx::start(&[&hub], &[("idle.conf", &with(ping.as_millis() as u32 / 4))]).await;
     let mut client = Idle::start(&short);
-    assert_eq!(client.hear().await["event"], "reply");
-    assert_eq!(client.hear().await["event"], "closed");
+    // On a slow machine even the answer to `connect` may come too late.
+    loop {
+        let heard = client.hear().await;
+        assert_ne!(heard["event"], "ping", "a time below the ping cuts before it");
+        if heard["event"] == "closed" {
+            break;
+        }
+    }
 }

@@ -116,7 +116,7 @@ fn stream() -> Vec<Case> {
             Setting {
                 knobs: |knobs| {
                     (knobs.mirror.repeat_requests, knobs.mirror.pipeline_requests, knobs.mirror.reask_every) =
-                        (5, true, 3)
+                        (5, true, 3);
                 },
                 ..full("questions")
             },
