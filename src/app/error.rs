@@ -49,6 +49,7 @@ impl AppError {
         Self::Internal(source.into())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers hand over errors and texts as they have them")]
     pub(super) fn config(key: impl Into<String>, problem: impl ToString) -> Self {
         Self::Config { key: key.into(), problem: problem.to_string() }
     }

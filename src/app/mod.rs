@@ -5,6 +5,7 @@
 
 mod error;
 mod mirrors;
+mod reload;
 mod settings;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -24,8 +25,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::error::AppError;
 use self::mirrors::Links;
+pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, bus::AnyBus},
     console,
@@ -58,6 +59,7 @@ pub struct App {
     /// Told when another node serves the database, and there is no Redis.
     displaced: watch::Receiver<bool>,
     grace: Duration,
+    reloader: Reloader,
     /// Where clients are served.
     pub address: std::net::SocketAddr,
     /// Where operators are served.
@@ -92,7 +94,7 @@ impl App {
         let db = settings::database(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
         let database = Database::new(db);
-        database.metrics().register(registry);
+        database.register(registry);
         database.guard_identity().await.map_err(AppError::database)?;
         let displaced = if config.redis.url.is_none() {
             let alone = Alone::claim(direct, &owner).await?;
@@ -115,7 +117,9 @@ impl App {
         let settings = Settings { name: "root".into(), grace: config.shutdown.grace };
         let root = Supervisor::root(settings, supervision).await.map_err(AppError::internal)?;
 
-        let hub = hub(config, &bus, &entities, &verifier);
+        // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
+        let readers = entities.for_readers();
+        let hub = hub(config, &bus, &readers, &verifier);
         hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -130,8 +134,9 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
-        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(entities.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
+        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
+        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
         let scrape = telemetry::scrape(rooms);
@@ -145,8 +150,24 @@ impl App {
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
-        let grace = config.shutdown.grace;
-        Ok(Self { root, shards, readiness, stop, tasks, displaced, grace, address, internal_address })
+        Ok(Self {
+            root,
+            shards,
+            readiness,
+            stop,
+            tasks,
+            displaced,
+            grace: config.shutdown.grace,
+            reloader,
+            address,
+            internal_address,
+        })
+    }
+
+    /// What puts a changed configuration into force.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Runs until `stop` is ready, then stops in order; or until a restart budget is used up.

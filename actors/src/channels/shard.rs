@@ -179,6 +179,9 @@ impl ShardHandle {
     }
 }
 
+/// Between two sessions that are told to come back: a few clients must not hold up a stop for its whole grace.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
 /// The actor.
 pub struct Shard<B, L>(std::marker::PhantomData<fn() -> (B, L)>);
 
@@ -392,6 +395,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
         self.drained = Some((self.sessions.len(), reply));
         let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
+        let within = within.min(LONGEST_PAUSE * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
         tokio::spawn(spread(sessions, within, |session| session.close(Disconnect::Shutdown)));
     }
 }

@@ -89,6 +89,7 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
         }
     }
     let closing = session.closing();
+    // A code that the client chose is no label: there are thousands of them.
     let code = closing.filter(|_| !conversation.closed_by_client).unwrap_or_default();
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
     if closing.is_some() {
