@@ -150,18 +150,8 @@ impl App {
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
-        Ok(Self {
-            root,
-            shards,
-            readiness,
-            stop,
-            tasks,
-            displaced,
-            grace: config.shutdown.grace,
-            reloader,
-            address,
-            internal_address,
-        })
+        let grace = config.shutdown.grace;
+        Ok(Self { root, shards, readiness, stop, tasks, displaced, grace, reloader, address, internal_address })
     }
 
     /// What puts a changed configuration into force.

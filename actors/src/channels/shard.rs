@@ -395,7 +395,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
         self.drained = Some((self.sessions.len(), reply));
         let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
-        let within = within.min(LONGEST_PAUSE * u32::try_from(sessions.len()).unwrap_or(u32::MAX));
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let within = within.min(LONGEST_PAUSE.saturating_mul(count));
         tokio::spawn(spread(sessions, within, |session| session.close(Disconnect::Shutdown)));
     }
 }
