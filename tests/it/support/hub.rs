@@ -57,6 +57,7 @@ impl World {
 
     fn config(&self, listen: SocketAddr, internal: SocketAddr, more: &str) -> String {
         let redis = self.redis.as_ref().map_or(String::new(), |redis| format!("[redis]\nurl = \"{}\"\n", redis.url()));
+        let leases = if more.contains("[leases]") { "" } else { "[leases]\nttl = \"1s\"" };
         format!(
             r#"
 [http]
@@ -77,8 +78,7 @@ url = "{}"
 token = "{DEFAULT_TOKEN}"
 api_url = "{}"
 platform_version = "1.0"
-[leases]
-ttl = "1s"
+{leases}
 [shutdown]
 grace = "5s"
 [log]
