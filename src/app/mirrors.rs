@@ -1,6 +1,6 @@
 //! The links of this node, one per configured Mirror, behind one governor for the egress address that they share.
 
-use std::{collections::BTreeMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use dzvin_actors::{
     cdb::{EgressLimits, Governor},
@@ -17,7 +17,7 @@ use crate::{
     entities::Entities,
     mirror::{Mirrors, Resume, Resumed},
     platform::{
-        config::{Config, MirrorConfig},
+        config::{self, Config, MirrorConfig},
         http::Check,
         lease::PgLeases,
     },
@@ -27,7 +27,11 @@ type Parts = LinkParts<Mirrors, PgLeases, CdbClient>;
 
 /// The links by the Mirror's name.
 #[derive(Clone)]
-pub(super) struct Links(Arc<BTreeMap<String, LinkHandle>>);
+pub(super) struct Links {
+    handles: Arc<BTreeMap<String, LinkHandle>>,
+    /// Where a link's token and message limit are read again.
+    source: Option<Arc<Path>>,
+}
 
 impl Links {
     pub(super) async fn start(
@@ -39,9 +43,13 @@ impl Links {
     ) -> Result<Self, AppError> {
         let metrics = MirrorMetrics::new(registry);
         // Every Mirror holds one of the connections for good.
-        let limits = EgressLimits::default();
-        let connections = limits.connections.max(config.mirrors.len() + 4);
-        let governor = Arc::new(Governor::new(EgressLimits { connections, ..limits }));
+        let governor = Arc::new(Governor::new(EgressLimits {
+            per_second: config.cdb.per_second,
+            per_minute: config.cdb.per_minute,
+            burst: config.cdb.burst,
+            connections: config.cdb.connections.max(config.mirrors.len() + 4),
+            ..EgressLimits::default()
+        }));
         let store = Arc::new(Mirrors::new(entities.clone()));
         let mut handles = BTreeMap::new();
         for mirror in &config.mirrors {
@@ -53,7 +61,14 @@ impl Links {
             });
             root.start(link).await?;
         }
-        Ok(Self(Arc::new(handles)))
+        Ok(Self { handles: Arc::new(handles), source: config.source.as_deref().map(Arc::from) })
+    }
+
+    /// A changed token ends the wait of a forbidden link; a changed limit is in force with the next message.
+    pub(super) fn update(&self, mirror: &MirrorConfig, max_message_bytes: usize) {
+        let Some(handle) = self.handles.get(mirror.name.as_str()) else { return };
+        handle.set_token(token(mirror));
+        handle.set_max_message_bytes(max_message_bytes);
     }
 
     /// What readiness shows; it decides nothing.
@@ -63,7 +78,7 @@ impl Links {
             let well = matches!(status.state.as_str(), "live" | "snapshot" | "standby" | "handshaking" | "connecting");
             (!well).then(|| format!("{name} is {}", status.state))
         };
-        match self.0.iter().filter_map(troubled).reduce(|all, one| format!("{all}, {one}")) {
+        match self.handles.iter().filter_map(troubled).reduce(|all, one| format!("{all}, {one}")) {
             None => Check::ok(),
             Some(detail) => Check::down(detail),
         }
@@ -73,15 +88,36 @@ impl Links {
 impl Resume for Links {
     fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
         Box::pin(async move {
-            match self.0.get(mirror) {
-                Some(handle) => {
-                    handle.resume();
-                    Resumed::Told
-                }
-                None => Resumed::NotHere,
+            let Some(handle) = self.handles.get(mirror).filter(|handle| handle.status().state != "standby") else {
+                return Resumed::NotHere;
+            };
+            if let Err(why) = self.read_again(mirror).await {
+                tracing::warn!(mirror, why, "the configuration was not read again");
+                return Resumed::Unreadable(why);
             }
+            handle.resume();
+            Resumed::Told
         })
     }
+}
+
+impl Links {
+    /// Takes up the token and the message limit that the configuration has now. Nothing is said to a link that has them.
+    async fn read_again(&self, mirror: &str) -> Result<(), String> {
+        let Some(source) = self.source.clone() else { return Ok(()) };
+        let config = tokio::task::spawn_blocking(move || config::load(Some(&source))).await;
+        let config = config.map_err(|_| "reading it failed".to_owned())?.map_err(|error| error.to_string())?;
+        let Some(mirror) = config.mirrors.iter().find(|it| it.name.as_str() == mirror) else {
+            return Err(format!("it no longer has the mirror {mirror}"));
+        };
+        let dialect = settings::dialect(mirror).map_err(|error| error.to_string())?;
+        self.update(mirror, dialect.max_message_bytes);
+        Ok(())
+    }
+}
+
+fn token(mirror: &MirrorConfig) -> Option<Token> {
+    mirror.token.as_ref().map(|token| Token::new(token.expose()))
 }
 
 fn parts(
@@ -93,7 +129,7 @@ fn parts(
     metrics: &MirrorMetrics,
 ) -> Result<Parts, AppError> {
     let dialect = Arc::new(settings::dialect(mirror)?);
-    let token = watch::Sender::new(mirror.token.as_ref().map(|token| Token::new(token.expose())));
+    let token = watch::Sender::new(token(mirror));
     let cdb = mirror.api_url.as_ref().map(|url| {
         let config = CdbConfig {
             base_url: url.expose().to_owned(),

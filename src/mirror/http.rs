@@ -16,17 +16,20 @@ use super::{MirrorRow, Mirrors};
 use crate::{identity::Caller, platform::http::Problem};
 
 /// What a resume came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resumed {
     /// The link was told.
     Told,
     /// This node has no such link, or does not hold it.
     NotHere,
+    /// The configuration, which is read again for a new token, has a fault: in one line.
+    Unreadable(String),
 }
 
 /// How the composition root lets an operator reach the links of this node.
 pub trait Resume: Send + Sync + 'static {
-    /// Ends the wait of a link for the operator: after 403 at the handshake, or a stop.
+    /// Reads the link's token and message limit again, and ends whatever wait there is: after 403 at the handshake, a
+    /// back-off, a message above the limit.
     fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>>;
 }
 
@@ -95,8 +98,10 @@ async fn resume(
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     caller.require("mirrors", "operate", &name)?;
-    if state.resume.resume(&name).await == Resumed::Told {
-        return Ok(StatusCode::ACCEPTED);
+    match state.resume.resume(&name).await {
+        Resumed::Told => return Ok(StatusCode::ACCEPTED),
+        Resumed::Unreadable(why) => return Err(Problem::conflict("bad_configuration", why)),
+        Resumed::NotHere => {}
     }
     let row = state.mirrors.list().await?.into_iter().find(|row| row.name == name);
     Err(match row.map(|row| row.owner) {

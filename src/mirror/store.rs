@@ -1,5 +1,7 @@
 //! Rows, changes, quarantine and cursor of a Mirror in one transaction.
 
+use std::time::Instant;
+
 use dzvin_actors::platform::ports::{Applied, Lease, MirrorRecord, MirrorStatus, MirrorStore, StoreError};
 use dzvin_protocols::{
     mirror::MirrorBatch,
@@ -100,6 +102,7 @@ impl Mirrors {
         refusal: Refusal,
     ) -> Result<Applied, WriteError> {
         let doing = "applying a batch";
+        let begun = Instant::now();
         let database = self.entities.database();
         let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
         // Held to the end: who takes the Mirror over waits for this commit, or this finds its term gone.
@@ -113,7 +116,10 @@ impl Mirrors {
             notify(&mut tx, &kind).await?;
         }
         cover(&mut tx, mirror, lease, covering, &written).await?;
+        let committing = Instant::now();
         tx.commit().await.map_err(store_error(doing))?;
+        database.metrics().commit_seconds.observe(committing.elapsed().as_secs_f64());
+        database.metrics().apply_seconds.observe(begun.elapsed().as_secs_f64());
         database.committed();
         Ok(written.applied)
     }
@@ -241,11 +247,11 @@ impl MirrorStore for Mirrors {
         &self,
         kind: &Kind,
         lease: &Lease,
-        missing: &[EntityId],
+        missing: &[(EntityId, String)],
         found: &[EntityId],
     ) -> Result<(), StoreError> {
         let mirror = lease.name.strip_prefix("mirror.").ok_or_else(|| lost(lease))?;
-        let missing = missing.iter().cloned().map(EntityOp::Missing);
+        let missing = missing.iter().cloned().map(|(id, version)| EntityOp::Missing { id, version });
         let ops: Vec<EntityOp> = missing.chain(found.iter().cloned().map(EntityOp::Found)).collect();
         let mut attempt = Attempt::default();
         loop {

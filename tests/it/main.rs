@@ -9,7 +9,12 @@
 
 mod bus;
 mod dev_postgres;
+mod hub;
+mod mirror;
+mod nginx;
 mod page;
+mod reload;
+mod serve;
 mod spine;
 mod store;
 mod support;

@@ -49,14 +49,18 @@ impl LinkHandle {
         self.0.resume.send_modify(|count| *count += 1);
     }
 
-    /// Replaces the token; a forbidden link tries again with it.
+    /// Replaces the token; a forbidden link tries again with it, but never with the same one.
     pub fn set_token(&self, token: Option<Token>) {
-        self.0.token.send_replace(token);
+        self.0.token.send_if_modified(|current| {
+            let other = *current != token;
+            *current = token;
+            other
+        });
     }
 
     /// Changes the message limit. In force with the next message; above the ceiling of the open connection it connects again.
     pub fn set_max_message_bytes(&self, bytes: usize) {
-        self.0.limit.send_replace(bytes);
+        self.0.limit.send_if_modified(|now| std::mem::replace(now, bytes) != bytes);
         self.0.board.update(|status| status.max_message_bytes = bytes as u64);
     }
 }

@@ -46,9 +46,19 @@ pub enum StoreError {
         /// The lease.
         name: String,
     },
-    /// The database refused the statement: ours to mend, retrying the same will not help.
+    /// The database refused the statement, whatever the data: a table, a right or a correct query is missing. For people to
+    /// mend; nothing of what was to be written may be given up for it.
     #[error("the database refused {doing}")]
     Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The data itself was refused: the same data will be again, other data will not.
+    #[error("the database refused the data while {doing}")]
+    Unfit {
         /// What was being done.
         doing: &'static str,
         /// The cause.
@@ -232,12 +242,13 @@ pub trait MirrorStore: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> impl Answer<Result<Vec<(EntityId, String)>, StoreError>>;
-    /// Marks or unmarks entities that the upstream no longer shows.
+    /// Marks or unmarks entities that the upstream no longer shows. A mark is for the version that was looked for: an entity
+    /// that has come back with another one meanwhile is not marked.
     fn mark_missing(
         &self,
         kind: &Kind,
         lease: &Lease,
-        missing: &[EntityId],
+        missing: &[(EntityId, String)],
         found: &[EntityId],
     ) -> impl Answer<Result<(), StoreError>>;
     /// Records the state of a Mirror for every node to show.

@@ -45,6 +45,7 @@ pub fn load_from(file: Option<&Path>, vars: impl IntoIterator<Item = (String, St
     // The layer carries the whole lists it changed: merging replaces them.
     let figment = figment.merge(layer);
     let mut config: Config = figment.extract_lossy().map_err(|error| describe(&figment, &error, &name))?;
+    config.source = file.map(Path::to_path_buf);
     read_secrets(&mut config)?;
     validate::check(&config).map_err(ConfigError)?;
     Ok(config)

@@ -12,7 +12,7 @@ mod values;
 
 pub use load::{ConfigError, load, load_from};
 pub use sections::{
-    Changes, Channels, Config, Database, Dev, Http, IdentityConfig, KeyConfig, KindConfig, KindSource, LeaseConfig,
-    Log, LogFormat, MirrorConfig, Reconcile, Redis, Shutdown, Tap,
+    Cdb, Changes, Channels, Config, Database, Dev, Http, IdentityConfig, KeyConfig, KindConfig, KindSource,
+    LeaseConfig, Log, LogFormat, MirrorConfig, Reconcile, Redis, Shutdown, Tap,
 };
 pub use values::{Secret, SecretUrl, parse_duration};

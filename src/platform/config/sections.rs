@@ -24,6 +24,8 @@ pub struct Config {
     pub kinds: BTreeMap<Kind, KindConfig>,
     /// The CDB's push feeds.
     pub mirrors: Vec<MirrorConfig>,
+    /// How much is asked of the CDB from this node's address.
+    pub cdb: Cdb,
     /// Limits of client connections and channels.
     pub channels: Channels,
     /// The change log.
@@ -36,6 +38,30 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What only `dzvin dev` uses.
     pub dev: Dev,
+    /// The file that was read, to be read again for what may change without a restart.
+    #[serde(skip)]
+    pub source: Option<PathBuf>,
+}
+
+/// What is asked of the CDB from this node's address, Mirror handshakes included. The upstream counts by address and does not
+/// publish its numbers: the defaults follow the habit of serial requests with a pause of 200 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cdb {
+    /// Requests a second.
+    pub per_second: u32,
+    /// Requests a minute.
+    pub per_minute: u32,
+    /// Requests that may start at once after a rest.
+    pub burst: u32,
+    /// Requests and Mirror connections at the same time; at least four more than there are Mirrors are always allowed.
+    pub connections: usize,
+}
+
+impl Default for Cdb {
+    fn default() -> Self {
+        Self { per_second: 5, per_minute: 240, burst: 5, connections: 10 }
+    }
 }
 
 /// `[http]`

@@ -41,7 +41,8 @@ fn the_example_file_shows_every_key_with_its_default() {
         .collect();
     let all = from(&active, &[]).expect("every key of the example exists");
     assert!(!all.mirrors.is_empty() && !all.kinds.is_empty() && all.redis.url.is_some());
-    for section in ["http", "database", "redis", "identity", "channels", "changes", "leases", "log", "shutdown", "dev"]
+    for section in
+        ["http", "database", "redis", "identity", "cdb", "channels", "changes", "leases", "log", "shutdown", "dev"]
     {
         assert!(example.contains(&format!("[{section}]")), "{section}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, KindSource, SecretUrl};
+use super::{Cdb, Config, KindSource, SecretUrl};
 use crate::identity::{MAX_KEYS, MIN_KEY};
 
 /// Most mirrors of one hub: each takes a connection of the upstream's few.
@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     identity(config)?;
     kinds(config)?;
     mirrors(config)?;
+    cdb(config)?;
     channels(config)
 }
 
@@ -105,6 +106,14 @@ fn mirrors(config: &Config) -> Result<(), String> {
         ensure(!local, || format!("mirrors.{i}.kind: {} is local in kinds.{}.source", mirror.kind, mirror.kind))?;
         let page = mirror.reconcile.page;
         ensure((1..=100).contains(&page), || format!("mirrors.{i}.reconcile.page: expected 1 to 100"))?;
+    }
+    Ok(())
+}
+
+fn cdb(config: &Config) -> Result<(), String> {
+    let Cdb { per_second, per_minute, burst, .. } = config.cdb;
+    for (key, value) in [("per_second", per_second), ("per_minute", per_minute), ("burst", burst)] {
+        ensure(value > 0, || format!("cdb.{key}: must be above 0"))?;
     }
     Ok(())
 }
