@@ -46,7 +46,7 @@ impl AppError {
         Self::Internal(source.into())
     }
 
-    pub(super) fn config(key: impl Into<String>, problem: impl ToString) -> Self {
-        Self::Config { key: key.into(), problem: problem.to_string() }
+    pub(super) fn config(key: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Config { key: key.into(), problem: format!("{problem}") }
     }
 }

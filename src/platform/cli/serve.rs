@@ -63,7 +63,7 @@ async fn reload_at(mut hangup: Signal, file: Option<PathBuf>, reloader: Reloader
         }
     }
     // Signals that come no more are no reason to stop.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
