@@ -52,7 +52,12 @@ pub enum EntityOp {
     /// To the trash.
     Trash(EntityId),
     /// The upstream no longer shows it.
-    Missing(EntityId),
+    Missing {
+        /// The entity.
+        id: EntityId,
+        /// What was stored when it was looked for.
+        version: String,
+    },
     /// The upstream shows it again, content unknown.
     Found(EntityId),
     /// The document is destroyed, the tombstone keeps the revision.
@@ -64,8 +69,8 @@ impl EntityOp {
     #[must_use]
     pub fn id(&self) -> &EntityId {
         match self {
-            Self::Upsert { id, .. } | Self::Set { id, .. } => id,
-            Self::Trash(id) | Self::Missing(id) | Self::Found(id) | Self::Purge(id) => id,
+            Self::Upsert { id, .. } | Self::Set { id, .. } | Self::Missing { id, .. } => id,
+            Self::Trash(id) | Self::Found(id) | Self::Purge(id) => id,
         }
     }
 
@@ -260,7 +265,11 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
                 Err((reason, detail)) => out.put_aside(reason, detail, &op),
             },
             EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
-            EntityOp::Missing(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.missing),
+            // It has come back since it was looked for.
+            EntityOp::Missing { version, .. } if state.stored.version.as_ref() != Some(&version) => {
+                out.applied.unchanged += 1;
+            }
+            EntityOp::Missing { .. } => out.hide(&id, state, Op::Trash, |stored| &mut stored.missing),
             EntityOp::Found(_) => out.found(&id, state),
             EntityOp::Purge(_) => out.purge(&id, state),
         }
@@ -347,7 +356,8 @@ impl Folded {
     }
 
     fn hide(&mut self, id: &EntityId, state: &mut State, op: Op, mark: impl Fn(&mut Stored) -> &mut bool) {
-        if state.stored.revision == 0 || state.stored.purged || *mark(&mut state.stored) {
+        // What is in the trash is gone already, and said to be.
+        if state.stored.revision == 0 || state.stored.purged || state.stored.trashed || *mark(&mut state.stored) {
             self.applied.unchanged += 1;
             return;
         }

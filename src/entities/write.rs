@@ -374,7 +374,7 @@ fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<
                     && row.version.as_ref().is_none_or(|old| version >= old)
             }
             EntityOp::Set { .. } => true,
-            EntityOp::Trash(_) | EntityOp::Missing(_) | EntityOp::Found(_) => row.size <= INLINE_DOC_LIMIT,
+            EntityOp::Trash(_) | EntityOp::Missing { .. } | EntityOp::Found(_) => row.size <= INLINE_DOC_LIMIT,
             EntityOp::Purge(_) => false,
         };
         if needs {

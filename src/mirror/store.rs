@@ -237,11 +237,11 @@ impl MirrorStore for Mirrors {
         &self,
         kind: &Kind,
         lease: &Lease,
-        missing: &[EntityId],
+        missing: &[(EntityId, String)],
         found: &[EntityId],
     ) -> Result<(), StoreError> {
         let mirror = lease.name.strip_prefix("mirror.").ok_or_else(|| lost(lease))?;
-        let missing = missing.iter().cloned().map(EntityOp::Missing);
+        let missing = missing.iter().cloned().map(|(id, version)| EntityOp::Missing { id, version });
         let ops: Vec<EntityOp> = missing.chain(found.iter().cloned().map(EntityOp::Found)).collect();
         let mut attempt = Attempt::default();
         loop {

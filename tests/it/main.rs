@@ -9,6 +9,7 @@
 
 mod bus;
 mod dev_postgres;
+mod hub;
 mod mirror;
 mod nginx;
 mod reload;

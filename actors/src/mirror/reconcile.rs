@@ -287,18 +287,18 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             let Some((id, version)) = page.last() else { return Ok(()) };
             let ended = page.len() < IDS_PAGE;
             (since, after) = (version.clone(), Some(id.to_string()));
-            let (mut found, unseen): (Vec<EntityId>, Vec<EntityId>) =
-                page.into_iter().map(|(id, _)| id).partition(|id| seen.has(id));
+            let (seen_again, unseen): (Vec<_>, Vec<_>) = page.into_iter().partition(|(id, _)| seen.has(id));
+            let mut found: Vec<EntityId> = seen_again.into_iter().map(|(id, _)| id).collect();
             let mut missing = Vec::new();
             let mut fresh = Vec::new();
-            for id in unseen {
+            for (id, version) in unseen {
                 checks += 1;
                 if checks > MAX_CHECKS {
                     tracing::error!(mirror = %self.context.metrics.mirror, checks, "too many objects are not in the feed, none more is checked");
                     return Ok(());
                 }
                 match self.context.fetch(api, &id).await {
-                    Fetched::Gone => missing.push(id),
+                    Fetched::Gone => missing.push((id, version)),
                     Fetched::Doc(doc) => {
                         found.push(id);
                         fresh.push(doc);

@@ -242,12 +242,13 @@ pub trait MirrorStore: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> impl Answer<Result<Vec<(EntityId, String)>, StoreError>>;
-    /// Marks or unmarks entities that the upstream no longer shows.
+    /// Marks or unmarks entities that the upstream no longer shows. A mark is for the version that was looked for: an entity
+    /// that has come back with another one meanwhile is not marked.
     fn mark_missing(
         &self,
         kind: &Kind,
         lease: &Lease,
-        missing: &[EntityId],
+        missing: &[(EntityId, String)],
         found: &[EntityId],
     ) -> impl Answer<Result<(), StoreError>>;
     /// Records the state of a Mirror for every node to show.

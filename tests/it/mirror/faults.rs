@@ -122,7 +122,7 @@ pub async fn forbidden(site: &Site, flow: &mut Flow) -> u64 {
     cut(site);
     site.is("forbidden").await;
     flow.further(40).await;
-    assert_eq!(site.answered(403), 1, "{}: repeated with the same token", site.name);
+    assert_eq!(site.answered(403), 1, "{}: repeated with the same token: {:?}", site.name, site.moves());
     site.resume().await;
     site.when("the operator's word is one try", || site.answered(403) == 2).await;
     flow.further(20).await;

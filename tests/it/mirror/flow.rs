@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use dzvin_sandbox::Control;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::{sync::watch, task::JoinHandle, time::interval};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::support::hub::small_object;
 
@@ -27,6 +31,7 @@ impl Flow {
         let task = tokio::spawn(async move {
             let mut random = StdRng::seed_from_u64(seed);
             let mut ticks = interval(STEP);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while flowing.wait_for(|flowing| *flowing).await.is_ok() {
                 ticks.tick().await;
                 // Under the lock of the word to pause, so that nothing comes after it was said.

@@ -68,7 +68,7 @@ pub async fn compare(site: &Site, gone: Gone) -> Result<Agreed, String> {
         // A merged document has its members in another order; a whole one is what was sent, to the byte.
         let same = doc == row.raw || (site.full && canonical(&doc, &[]) == canonical(&row.raw, &[]));
         if !same {
-            return Err(format!("{} is\n{:.1000}\nand should be\n{:.1000}", row.id, doc, row.raw));
+            return Err(format!("{} is\n{:.500}\nand should be\n{:.500}", row.id, doc, row.raw));
         }
     }
     for (id, (_, trashed, missing)) in &stored {

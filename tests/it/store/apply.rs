@@ -166,7 +166,7 @@ async fn a_lost_lease_writes_nothing() {
     let lost = |result: Result<_, StoreError>| matches!(result, Err(StoreError::LeaseLost { .. }));
     assert!(lost(store.try_apply(vec![upsert("a", "3", "z")]).await.map(|_| ())));
     assert!(lost(store.mirrors.note_state("m", &store.lease, &MirrorStatus::default()).await));
-    assert!(lost(store.mirrors.mark_missing(&kind(), &store.lease, &[id("a")], &[]).await));
+    assert!(lost(store.mirrors.mark_missing(&kind(), &store.lease, &[(id("a"), "1".into())], &[]).await));
     assert!(lost(store.mirrors.open("m", &kind(), &store.lease).await.map(|_| ())));
     assert_eq!(store.story().await, ["a 1 create", "a 2 update"]);
     assert_eq!(store.scalar::<i64>("SELECT changed FROM mirrors").await, 2);
@@ -228,8 +228,11 @@ async fn what_vanished_is_marked_and_comes_back() {
     let store = Store::new().await;
     store.apply(vec![upsert("a", "1", "x"), upsert("b", "1", "x"), upsert("c", "2", "x")]).await;
     let (m, k) = (&store.mirrors, kind());
-    m.mark_missing(&k, &store.lease, &[id("a"), id("b"), id("nobody")], &[]).await.expect("marked");
-    m.mark_missing(&k, &store.lease, &[id("a")], &[id("b"), id("c")]).await.expect("marked");
+    let at = |id_, version: &str| (id(id_), version.to_owned());
+    // c has come back with a newer version since it was looked for.
+    let missing = [at("a", "1"), at("b", "1"), at("c", "1"), at("nobody", "1")];
+    m.mark_missing(&k, &store.lease, &missing, &[]).await.expect("marked");
+    m.mark_missing(&k, &store.lease, &[at("a", "1")], &[id("b"), id("c")]).await.expect("marked");
     store.apply(vec![upsert("a", "1", "x")]).await;
     assert_eq!(store.story().await[3..], ["a 2 trash", "b 2 trash", "b 3 restore", "a 3 restore"]);
     assert_eq!(store.scalar::<i64>("SELECT count(*) FROM entities WHERE missing_since IS NOT NULL").await, 0);

@@ -118,13 +118,22 @@ level = "info,dzvin_actors=debug"
 
     /// The same with more configuration.
     pub async fn hub_with(&self, name: &str, more: &str) -> Hub {
+        let mut hub = self.configured(name, more);
+        hub.start().await;
+        hub
+    }
+
+    /// A hub that was never started.
+    pub fn unstarted(&self, name: &str) -> Hub {
+        self.configured(name, "")
+    }
+
+    fn configured(&self, name: &str, more: &str) -> Hub {
         let (addr, internal) = (free_address(), free_address());
         let config = self.dir.path().join(format!("{name}.toml"));
         fs::write(&config, self.config(addr, internal, more)).expect("configuration");
         let log = self.dir.path().join(format!("{name}.log"));
-        let mut hub = Hub { addr, internal, config, log, child: None };
-        hub.start().await;
-        hub
+        Hub { addr, internal, config, log, child: None }
     }
 }
 
@@ -145,14 +154,14 @@ pub fn free_address() -> SocketAddr {
 pub struct Hub {
     pub addr: SocketAddr,
     pub internal: SocketAddr,
-    config: PathBuf,
+    pub config: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Hub {
-    /// Starts the process and waits until it is ready.
-    pub async fn start(&mut self) {
+    /// Starts the process.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("log");
         let child = Command::new(env!("CARGO_BIN_EXE_dzvin"))
             .args(["serve", "--config"])
@@ -164,6 +173,18 @@ impl Hub {
             .spawn()
             .expect("the hub starts");
         self.child = Some(child);
+    }
+
+    /// Waits for its end; answers its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("a running hub");
+        let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("ends in time");
+        status.expect("reaped").code()
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
         let log = self.log.clone();
         eventually(&format!("a ready hub; its log is {}", log.display()), async || {
             if let Ok(Some(status)) = self.child.as_mut().expect("started").try_wait() {

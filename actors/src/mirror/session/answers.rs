@@ -86,7 +86,11 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Session<'_, S, L, C> {
                 self.cursor_json().to_owned()
             }
             Some(FrameKind::InitPointRequest) => self.init_point(),
-            Some(FrameKind::IdsSinceRequest) => self.ids_since(frame).await,
+            Some(FrameKind::IdsSinceRequest) => {
+                // Asked of those who may resume: rows without a cursor that follow repair what was rolled back.
+                self.resuming = false;
+                self.ids_since(frame).await
+            }
             _ => frame.data.map_or("null", RawValue::get).to_owned(),
         };
         let answer = dialect.answer(frame, &data);

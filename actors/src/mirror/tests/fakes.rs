@@ -196,11 +196,11 @@ impl MirrorStore for FakeStore {
         &self,
         _: &Kind,
         _: &Lease,
-        missing: &[EntityId],
+        missing: &[(EntityId, String)],
         found: &[EntityId],
     ) -> Result<(), StoreError> {
         let mut world = self.world.lock().unwrap();
-        world.missing.extend(missing.iter().map(ToString::to_string));
+        world.missing.extend(missing.iter().map(|(id, _)| id.to_string()));
         world.missing.retain(|id| !found.iter().any(|found| found.as_str() == id));
         Ok(())
     }
