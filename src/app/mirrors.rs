@@ -64,6 +64,13 @@ impl Links {
         Ok(Self { handles: Arc::new(handles), source: config.source.as_deref().map(Arc::from) })
     }
 
+    /// A changed token ends the wait of a forbidden link; a changed limit is in force with the next message.
+    pub(super) fn update(&self, mirror: &MirrorConfig, max_message_bytes: usize) {
+        let Some(handle) = self.handles.get(mirror.name.as_str()) else { return };
+        handle.set_token(token(mirror));
+        handle.set_max_message_bytes(max_message_bytes);
+    }
+
     /// What readiness shows; it decides nothing.
     pub(super) fn check(&self) -> Check {
         let troubled = |(name, handle): (&String, &LinkHandle)| {
@@ -84,7 +91,7 @@ impl Resume for Links {
             let Some(handle) = self.handles.get(mirror).filter(|handle| handle.status().state != "standby") else {
                 return Resumed::NotHere;
             };
-            if let Err(why) = self.read_again(mirror, handle).await {
+            if let Err(why) = self.read_again(mirror).await {
                 tracing::warn!(mirror, why, "the configuration was not read again");
                 return Resumed::Unreadable(why);
             }
@@ -96,7 +103,7 @@ impl Resume for Links {
 
 impl Links {
     /// Takes up the token and the message limit that the configuration has now. Nothing is said to a link that has them.
-    async fn read_again(&self, mirror: &str, handle: &LinkHandle) -> Result<(), String> {
+    async fn read_again(&self, mirror: &str) -> Result<(), String> {
         let Some(source) = self.source.clone() else { return Ok(()) };
         let config = tokio::task::spawn_blocking(move || config::load(Some(&source))).await;
         let config = config.map_err(|_| "reading it failed".to_owned())?.map_err(|error| error.to_string())?;
@@ -104,8 +111,7 @@ impl Links {
             return Err(format!("it no longer has the mirror {mirror}"));
         };
         let dialect = settings::dialect(mirror).map_err(|error| error.to_string())?;
-        handle.set_token(token(mirror));
-        handle.set_max_message_bytes(dialect.max_message_bytes);
+        self.update(mirror, dialect.max_message_bytes);
         Ok(())
     }
 }

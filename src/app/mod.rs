@@ -1,10 +1,11 @@
 //! The composition root: the whole system on one page, in start order.
 //!
-//! Start: store, bus, topics, shards, relay, mirrors, then accept. Stop is the reverse. Nothing here decides anything
+//! Start: store, being alone (without Redis), bus, topics, shards, relay, mirrors, then accept. Stop is the reverse. Nothing here decides anything
 //! that a room could decide; it binds ports to what stands behind them.
 
 mod error;
 mod mirrors;
+mod reload;
 mod settings;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -12,7 +13,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use axum::Extension;
 use dzvin_actors::{
     channels::{Hub, Metrics, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
-    entities::{Relay, RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
+    entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
 };
@@ -24,8 +25,8 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::error::AppError;
 use self::mirrors::Links;
+pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, bus::AnyBus},
     console,
@@ -33,6 +34,7 @@ use crate::{
     identity::Verifier,
     mirror::{self, Mirrors},
     platform::{
+        alone::{Alone, AloneError},
         config::Config,
         db::Database,
         http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
@@ -42,7 +44,7 @@ use crate::{
 };
 
 /// Events that may wait between the bus and topics; what does not fit the bus replaces by one word, and topics read on.
-const BUS_EVENTS: usize = 1024;
+const BUS_EVENTS: usize = 256;
 /// Shards or topics that are busy for so long without a step are stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -54,7 +56,10 @@ pub struct App {
     /// Ends what is no actor: servers, listener, maintenance.
     stop: watch::Sender<Phase>,
     tasks: JoinSet<()>,
+    /// Told when another node serves the database, and there is no Redis.
+    displaced: watch::Receiver<bool>,
     grace: Duration,
+    reloader: Reloader,
     /// Where clients are served.
     pub address: std::net::SocketAddr,
     /// Where operators are served.
@@ -86,9 +91,17 @@ impl App {
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
 
-        let database = Database::new(settings::database(config)?);
-        database.metrics().register(registry);
+        let db = settings::database(config)?;
+        let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
+        let database = Database::new(db);
+        database.register(registry);
         database.guard_identity().await.map_err(AppError::database)?;
+        let displaced = if config.redis.url.is_none() {
+            let alone = Alone::claim(direct, &owner).await?;
+            keep_alone(alone, &mut tasks, phase.clone())
+        } else {
+            watch::channel(false).1
+        };
         let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
         tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
@@ -104,7 +117,9 @@ impl App {
         let settings = Settings { name: "root".into(), grace: config.shutdown.grace };
         let root = Supervisor::root(settings, supervision).await.map_err(AppError::internal)?;
 
-        let hub = hub(config, &bus, &entities, &verifier);
+        // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
+        let readers = entities.for_readers();
+        let hub = hub(config, &bus, &readers, &verifier);
         hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -119,8 +134,9 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
-        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(entities.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(entities).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
+        let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
+        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
         let scrape = telemetry::scrape(rooms);
@@ -134,24 +150,45 @@ impl App {
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
-        Ok(Self { root, shards, readiness, stop, tasks, grace: config.shutdown.grace, address, internal_address })
+        let grace = config.shutdown.grace;
+        Ok(Self { root, shards, readiness, stop, tasks, displaced, grace, reloader, address, internal_address })
+    }
+
+    /// What puts a changed configuration into force.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Runs until `stop` is ready, then stops in order; or until a restart budget is used up.
     ///
     /// # Errors
-    /// [`AppError::Meltdown`] when an actor could not be kept alive.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let meltdown = tokio::select! {
-            () = stop => None,
-            meltdown = self.root.meltdown() => Some(meltdown),
+    /// [`AppError::Meltdown`] when an actor could not be kept alive, [`AppError::NotAlone`] when another node took this
+    /// one's place.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let mut displaced = self.displaced.clone();
+        let displaced = async move {
+            if displaced.wait_for(|displaced| *displaced).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let end = tokio::select! {
+            () = stop => Ok(()),
+            meltdown = self.root.meltdown() => Err(AppError::Meltdown(meltdown)),
+            () = displaced => Err(AppError::NotAlone(AloneError::Another)),
         };
         self.stop().await;
-        meltdown.map_or(Ok(()), |meltdown| Err(AppError::Meltdown(meltdown)))
+        end
+    }
+
+    /// The supervisor of every actor, for drills.
+    #[must_use]
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.root
     }
 
     /// The reverse of the start, within one grace period.
-    async fn stop(mut self) {
+    async fn stop(&mut self) {
         tracing::info!("stopping");
         self.readiness.stopping();
         self.stop.send_replace(Phase::Closing);
@@ -166,6 +203,21 @@ impl App {
             tracing::warn!(grace = ?self.grace, "not everything stopped within the grace period");
         }
     }
+}
+
+/// Holds on to being alone until everything has ended, so that the next node begins after this one.
+fn keep_alone(alone: Alone, tasks: &mut JoinSet<()>, phase: watch::Receiver<Phase>) -> watch::Receiver<bool> {
+    let (tell, displaced) = watch::channel(false);
+    tasks.spawn(async move {
+        tokio::select! {
+            error = alone.keep() => {
+                tracing::error!(%error, "this node has to end");
+                tell.send_replace(true);
+            }
+            () = reached(phase, Phase::Ending) => {}
+        }
+    });
+    displaced
 }
 
 type Node = Hub<AnyBus, Entities>;
@@ -211,9 +263,14 @@ async fn start_channels(
         });
         root.start(shard.stuck_after(STUCK)).await?;
     }
-    let (events, slot) = (Arc::new(tokio::sync::Mutex::new(told)), hub.topics.clone());
+    let (events, slot, metrics) = (Arc::new(tokio::sync::Mutex::new(told)), hub.topics.clone(), hub.metrics.clone());
     let reader = ChildSpec::new("bus-reader", move |spawner| {
-        let args = ReaderArgs { events: Arc::clone(&events), topics: slot.clone(), progress: spawner.progress.clone() };
+        let args = ReaderArgs {
+            events: Arc::clone(&events),
+            topics: slot.clone(),
+            metrics: metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
         async move { Ok(Actor::spawn_linked(None, Reader, args, spawner.supervisor).await?.0.get_cell()) }
     });
     Ok(root.start(reader.stuck_after(STUCK)).await?)
@@ -255,11 +312,7 @@ async fn start_relay(
             () = reached(phase, Phase::Ending) => {}
         }
     });
-    let relay = ChildSpec::new("relay", move |spawner| {
-        let args = args.clone();
-        async move { Ok(Actor::spawn_linked(None, Relay::default(), args, spawner.supervisor).await?.0.get_cell()) }
-    });
-    Ok(root.start(relay).await?)
+    Ok(root.start(args.child()).await?)
 }
 
 fn readiness(bus: &Arc<AnyBus>, database: &Database, links: &Links) -> Arc<Readiness> {

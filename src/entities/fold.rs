@@ -436,3 +436,7 @@ fn difference(spec: &KindSpec, old: &str, new: &str) -> (Vec<String>, Option<Str
     }
     (changed, (!before.is_empty()).then(|| before + "}"))
 }
+
+#[cfg(test)]
+#[path = "fold_tests.rs"]
+mod tests;

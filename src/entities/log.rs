@@ -94,12 +94,47 @@ impl Entities {
     /// The day in or after which changes above the offset lie, as far as this process knows.
     fn day_of(&self, kind: &Kind, after: u64) -> Date {
         let days = self.days.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        days.get(kind).filter(|(offset, _)| *offset <= after).map_or(FIRST_DAY, |(_, day)| *day)
+        days.get(kind).filter(|(_, offset, _)| *offset <= after).map_or(FIRST_DAY, |(_, _, day)| *day)
     }
 
-    fn note_day(&self, kind: &Kind, offset: u64, day: Date) {
+    fn note_day(&self, kind: &Kind, row: &SliceRow) {
+        let (Some(offset), Some(day)) = (row.offset, row.day) else { return };
         let mut days = self.days.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        days.insert(kind.clone(), (offset, day));
+        days.insert(kind.clone(), (Epoch::new(&row.epoch), number(offset), day));
+    }
+
+    /// Drops the day of a kind that was noted in another epoch: the database went back, perhaps to an earlier clock. True
+    /// when there was one, and what was read with its help may lack something.
+    fn forget_day(&self, kind: &Kind, epoch: &str) -> bool {
+        let mut days = self.days.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let other = days.get(kind).is_some_and(|(noted, _, _)| noted.as_str() != epoch);
+        other && days.remove(kind).is_some()
+    }
+
+    async fn rows_after(&self, kind: &Kind, after: u64, limit: ReadLimit) -> Result<Vec<SliceRow>, StoreError> {
+        let (count, bytes) = limits(limit);
+        let stream = kind.stream();
+        sqlx::query_as!(
+            SliceRow,
+            r#"SELECT s.epoch, s.top, c."offset" AS "offset?", c.day AS "day?", c.id AS "id?", c.revision AS "revision?",
+                 c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace
+             FROM streams s LEFT JOIN LATERAL (
+                 SELECT w.*, (sum(w.size + $6::int8) OVER (ORDER BY w."offset"))::int8 AS run FROM (
+                     SELECT * FROM changes WHERE kind = $2 AND "offset" > $3 AND day >= $4 ORDER BY "offset" LIMIT $5
+                 ) w
+             ) c ON c.run <= $7 OR c.run = c.size + $6
+             WHERE s.name = $1 ORDER BY c."offset""#,
+            stream.as_str(),
+            kind.as_str(),
+            bigint(after),
+            self.day_of(kind, after),
+            count,
+            OVERHEAD_BYTES,
+            bytes
+        )
+        .fetch_all(self.database.pool())
+        .await
+        .map_err(store_error("reading the change log"))
     }
 
     /// The entity that a channel's key names; `None` when there is none.
@@ -143,31 +178,12 @@ impl ChangeLog for Entities {
     }
 
     async fn read(&self, kind: &Kind, after: u64, limit: ReadLimit) -> Result<Option<LogSlice>, StoreError> {
-        let (count, bytes) = limits(limit);
-        let stream = kind.stream();
-        let rows = sqlx::query_as!(
-            SliceRow,
-            r#"SELECT s.epoch, s.top, c."offset" AS "offset?", c.day AS "day?", c.id AS "id?", c.revision AS "revision?",
-                 c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace
-             FROM streams s LEFT JOIN LATERAL (
-                 SELECT w.*, (sum(w.size + $6::int8) OVER (ORDER BY w."offset"))::int8 AS run FROM (
-                     SELECT * FROM changes WHERE kind = $2 AND "offset" > $3 AND day >= $4 ORDER BY "offset" LIMIT $5
-                 ) w
-             ) c ON c.run <= $7 OR c.run = c.size + $6
-             WHERE s.name = $1 ORDER BY c."offset""#,
-            stream.as_str(),
-            kind.as_str(),
-            bigint(after),
-            self.day_of(kind, after),
-            count,
-            OVERHEAD_BYTES,
-            bytes
-        )
-        .fetch_all(self.database.pool())
-        .await
-        .map_err(store_error("reading the change log"))?;
-        if let Some((offset, day)) = rows.last().and_then(|row| Some((row.offset?, row.day?))) {
-            self.note_day(kind, number(offset), day);
+        let mut rows = self.rows_after(kind, after, limit).await?;
+        if rows.first().is_some_and(|row| self.forget_day(kind, &row.epoch)) {
+            rows = self.rows_after(kind, after, limit).await?;
+        }
+        if let Some(last) = rows.last() {
+            self.note_day(kind, last);
         }
         Ok(slice(rows, kind, after, |change| change.offset))
     }

@@ -28,7 +28,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use dzvin_protocols::platform::Kind;
+use dzvin_protocols::{channels::Epoch, platform::Kind};
 use time::Date;
 
 use crate::platform::db::Database;
@@ -41,8 +41,9 @@ pub(crate) const NOTIFY_CHANNEL: &str = "dzvin_changes";
 pub struct Entities {
     database: Database,
     kinds: Arc<HashMap<Kind, Arc<KindSpec>>>,
-    /// Per kind an offset and its day: days follow offsets, so what comes after lies in that day's partition or later.
-    days: Arc<Mutex<HashMap<Kind, (u64, Date)>>>,
+    /// Per kind, of its stream's epoch, an offset and its day: days follow offsets, so what comes after lies in that day's
+    /// partition or later.
+    days: Arc<Mutex<HashMap<Kind, (Epoch, u64, Date)>>>,
 }
 
 impl Entities {
@@ -50,6 +51,12 @@ impl Entities {
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// The same entities for those who only read, on connections of their own: REST and recovery.
+    #[must_use]
+    pub fn for_readers(&self) -> Self {
+        Self { database: self.database.for_readers(), ..self.clone() }
     }
 
     /// What was declared of a kind.

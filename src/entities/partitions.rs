@@ -12,6 +12,8 @@ use crate::platform::db::store_error;
 
 /// Days for which partitions are made ahead: a week of a broken task costs nothing but the default partition's use.
 pub const PARTITIONS_AHEAD: i32 = 7;
+/// Longest run: a minute moves some million rows out of the default partition.
+const MAINTENANCE_TIMEOUT: &str = "10min";
 /// How often.
 const EVERY: Duration = Duration::from_secs(3600);
 
@@ -45,16 +47,25 @@ impl Entities {
     /// The database is away.
     pub async fn maintain(&self, retention: Retention, today: Date) -> Result<Partitions, StoreError> {
         let keep = i32::from(retention.days.max(1));
-        sqlx::query_as!(
+        let doing = "maintaining partitions";
+        let mut tx = self.database.pool().begin().await.map_err(store_error(doing))?;
+        // Rows of many days may have to be moved; locks are still given up after 2 s, by the function itself.
+        sqlx::query!("SELECT set_config('statement_timeout', $1, true)", MAINTENANCE_TIMEOUT)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(store_error(doing))?;
+        let done = sqlx::query_as!(
             Partitions,
             r#"SELECT made AS "made!", dropped AS "dropped!" FROM maintain_changes($1, $2, $3)"#,
             PARTITIONS_AHEAD,
             keep,
             today
         )
-        .fetch_one(self.database.pool())
+        .fetch_one(&mut *tx)
         .await
-        .map_err(store_error("maintaining partitions"))
+        .map_err(store_error(doing))?;
+        tx.commit().await.map_err(store_error(doing))?;
+        Ok(done)
     }
 
     /// Maintains now and every hour, until `stop` is done.

@@ -204,7 +204,7 @@ impl Attempt {
                 self.refusal = Refusal::Quarantines;
                 None
             }
-            Err(WriteError::Data(error)) => Some(Err(StoreError::Refused { doing, source: Box::new(error) })),
+            Err(WriteError::Data(error)) => Some(Err(StoreError::Unfit { doing, source: Box::new(error) })),
             Err(WriteError::Raced) => {
                 entities.database.metrics().raced.inc();
                 self.races += 1;
@@ -312,7 +312,8 @@ fn prepare_all(spec: &KindSpec, ops: Vec<EntityOp>) -> Vec<Prepared> {
 }
 
 fn joined<T>(done: Result<T, JoinError>) -> Result<T, StoreError> {
-    done.map_err(|error| StoreError::Refused { doing: "comparing documents", source: Box::new(error) })
+    // A panic over a document: that document is at fault, the others are not.
+    done.map_err(|error| StoreError::Unfit { doing: "comparing documents", source: Box::new(error) })
 }
 
 /// How many of the sizes fit so many bytes; at least one.

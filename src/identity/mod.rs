@@ -7,4 +7,4 @@ mod caller;
 mod tokens;
 
 pub use caller::Caller;
-pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, SigningKey, TokenRules, Verifier, verifier};
+pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, SigningKey, TokenRules, Verifier, keys, verifier};

@@ -177,10 +177,19 @@ impl Verifier {
 /// # Errors
 /// Unusable keys or roles, as [`Verifier::new`].
 pub fn verifier(config: &IdentityConfig) -> Result<Verifier, IdentityError> {
+    let (keys, rules) = keys(config)?;
+    Verifier::new(keys, rules)
+}
+
+/// Keys and rules of the configuration, for [`Verifier::replace`].
+///
+/// # Errors
+/// A key without a usable secret.
+pub fn keys(config: &IdentityConfig) -> Result<(Vec<SigningKey>, TokenRules), IdentityError> {
     let secret = |key: &KeyConfig| key.secret.clone().ok_or(IdentityError::Keys);
     let keys = config.keys.iter().map(|key| SigningKey::new(&key.id, secret(key)?.expose().as_bytes()));
     let IdentityConfig { issuer, audience, roles, .. } = config.clone();
-    Verifier::new(keys.collect::<Result<_, _>>()?, TokenRules { issuer, audience, roles })
+    Ok((keys.collect::<Result<_, _>>()?, TokenRules { issuer, audience, roles }))
 }
 
 impl Inner {

@@ -1,7 +1,9 @@
-//! Records that could not be used, kept for people: bounded in rows and in bytes.
+//! Records that could not be used, kept for people: bounded in rows and in bytes, secrets masked.
+
+use std::borrow::Cow;
 
 use dzvin_actors::platform::ports::StoreError;
-use dzvin_protocols::mirror::Quarantined;
+use dzvin_protocols::mirror::{Quarantined, mask_secrets};
 use sqlx::PgConnection;
 
 use crate::platform::db::store_error;
@@ -13,19 +15,26 @@ pub const MAX_QUARANTINED: i64 = 1_000;
 /// Characters of the explanation.
 const MAX_DETAIL: usize = 500;
 
+/// The bytes as they came, unless they hold a secret: then they are text, and the secret is masked.
+fn without_secrets(raw: &[u8]) -> Cow<'_, [u8]> {
+    let text = String::from_utf8_lossy(raw);
+    let masked = mask_secrets(&text);
+    if masked == text { Cow::Borrowed(raw) } else { Cow::Owned(masked.into_bytes()) }
+}
+
 /// Keeps the records within the caller's transaction.
 pub(super) async fn keep(tx: &mut PgConnection, mirror: &str, records: &[Quarantined]) -> Result<(), StoreError> {
     let doing = "writing quarantine";
     for record in records {
-        let raw = &record.raw[..record.raw.len().min(MAX_RAW_BYTES)];
-        let detail: String = record.detail.chars().filter(|c| *c != '\0').take(MAX_DETAIL).collect();
+        let raw = without_secrets(&record.raw[..record.raw.len().min(MAX_RAW_BYTES)]);
+        let detail: String = mask_secrets(&record.detail).chars().filter(|c| *c != '\0').take(MAX_DETAIL).collect();
         sqlx::query!(
             "INSERT INTO quarantine (mirror, reason, detail, id, raw, bytes) VALUES ($1, $2, $3, $4, $5, $6)",
             mirror,
             record.reason,
             detail,
             record.id.as_ref().map(dzvin_protocols::platform::EntityId::as_str),
-            raw,
+            &*raw,
             i64::try_from(record.raw.len()).unwrap_or(i64::MAX)
         )
         .execute(&mut *tx)

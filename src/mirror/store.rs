@@ -1,5 +1,7 @@
 //! Rows, changes, quarantine and cursor of a Mirror in one transaction.
 
+use std::time::Instant;
+
 use dzvin_actors::platform::ports::{Applied, Lease, MirrorRecord, MirrorStatus, MirrorStore, StoreError};
 use dzvin_protocols::{
     mirror::MirrorBatch,
@@ -90,6 +92,7 @@ impl Mirrors {
         refusal: Refusal,
     ) -> Result<Applied, WriteError> {
         let doing = "applying a batch";
+        let begun = Instant::now();
         let database = self.entities.database();
         let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
         // Held to the end: who takes the Mirror over waits for this commit, or this finds its term gone.
@@ -103,7 +106,10 @@ impl Mirrors {
             notify(&mut tx, &kind).await?;
         }
         cover(&mut tx, mirror, lease, covering, &written).await?;
+        let committing = Instant::now();
         tx.commit().await.map_err(store_error(doing))?;
+        database.metrics().commit_seconds.observe(committing.elapsed().as_secs_f64());
+        database.metrics().apply_seconds.observe(begun.elapsed().as_secs_f64());
         database.committed();
         Ok(written.applied)
     }

@@ -1,7 +1,7 @@
 //! The database: its pool, the session settings that every connection has, and what an error of it means.
 //!
-//! Invariants: a commit is always waited for (`synchronous_commit` is never off); nothing waits without a limit; once
-//! `guard_identity` was called, no connection is handed out to a database that went back in time before its streams
+//! Invariants: a commit is always waited for (`synchronous_commit` is never off); nothing waits without a limit; readers
+//! have connections of their own, so however many there are, a batch, a lease and the relay find one; once `guard_identity` was called, no connection is handed out to a database that went back in time before its streams
 //! have a new epoch. Deliberately absent: SQL of the rooms.
 
 use std::{
@@ -14,7 +14,16 @@ use std::{
 };
 
 use dzvin_actors::platform::ports::StoreError;
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::{
+        counter::Counter,
+        gauge::ConstGauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
 use sqlx::{
     PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -31,7 +40,8 @@ pub struct DbOptions {
     pub connect: PgConnectOptions,
     /// Where to LISTEN, when a pooler stands between us and the database.
     pub listen: Option<PgConnectOptions>,
-    /// Most connections: the writers are few, the readers are REST and recovery.
+    /// Most connections, at least 2: half of them, rounded up, write; the others read for REST and recovery. LISTEN has one
+    /// more.
     pub max_connections: u32,
     /// Longest wait for a connection, new or free: a request should rather fail than pile up.
     pub acquire_timeout: Duration,
@@ -65,11 +75,25 @@ impl DbOptions {
             idle_in_transaction_timeout: Duration::from_secs(10),
         }
     }
+
+    /// Connections for readers.
+    #[must_use]
+    pub fn readers(&self) -> u32 {
+        (self.max_connections / 2).max(1)
+    }
+
+    fn writers(&self) -> u32 {
+        self.max_connections.saturating_sub(self.readers()).max(1)
+    }
 }
 
-/// What the store counts.
-#[derive(Debug, Default, Clone)]
+/// What the store counts and measures.
+#[derive(Debug, Clone)]
 pub struct DbMetrics {
+    /// One batch, from asking for a connection to its commit; failed and repeated tries are not counted.
+    pub apply_seconds: Histogram,
+    /// The commit alone: the wait for the disk, or for a synchronous standby.
+    pub commit_seconds: Histogram,
     /// Times the database was found to be another one, or an older state of itself. Any is an alarm.
     pub identity_changes: Counter,
     /// Batches that were repeated because another writer came between.
@@ -78,57 +102,127 @@ pub struct DbMetrics {
     pub refused_records: Counter,
 }
 
+impl Default for DbMetrics {
+    fn default() -> Self {
+        // 0.25 ms doubling to 8 s: one small row at one end, the statement timeout at the other.
+        let seconds = || Histogram::new(exponential_buckets(0.000_25, 2.0, 16));
+        Self {
+            apply_seconds: seconds(),
+            commit_seconds: seconds(),
+            identity_changes: Counter::default(),
+            raced: Counter::default(),
+            refused_records: Counter::default(),
+        }
+    }
+}
+
 impl DbMetrics {
-    /// Registers under `db_`.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("db");
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apply_seconds",
+            "Whole transactions of batches that were stored",
+            self.apply_seconds.clone(),
+        );
+        registry.register("commit_seconds", "Commits of batches", self.commit_seconds.clone());
         registry.register("identity_changes", "Times the database went back in time", self.identity_changes.clone());
         registry.register("raced_batches", "Batches repeated after a race of writers", self.raced.clone());
         registry.register("refused_records", "Records that the database refused", self.refused_records.clone());
     }
 }
 
-/// The pool, and what wakes those who wait for commits. Cheap to clone.
+/// Connections of both pools, asked for when somebody scrapes.
+#[derive(Debug)]
+struct Pools([(&'static str, PgPool); 2]);
+
+impl Collector for Pools {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        type Look = fn(&PgPool) -> i64;
+        let all: [(&str, &str, Look); 2] = [
+            ("pool_connections", "Open connections of a pool", |pool| i64::from(pool.size())),
+            ("pool_idle", "Connections of a pool that nobody uses", |pool| {
+                i64::try_from(pool.num_idle()).unwrap_or(i64::MAX)
+            }),
+        ];
+        for (name, help, look) in all {
+            let mut metric =
+                encoder.encode_descriptor(name, help, None, prometheus_client::metrics::MetricType::Gauge)?;
+            for (pool, it) in &self.0 {
+                let labels = [("pool", *pool)];
+                ConstGauge::new(look(it)).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pools, and what wakes those who wait for commits. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
+    /// The one that this handle uses.
     pool: PgPool,
-    listen: Option<PgConnectOptions>,
+    readers: PgPool,
+    connect: PgConnectOptions,
+    listen: PgConnectOptions,
     wake: Arc<watch::Sender<u64>>,
     guard: Arc<AtomicBool>,
     metrics: DbMetrics,
 }
 
 impl Database {
-    /// Prepares the pool; connects when first used, so a database that is away does not keep a node from starting.
+    /// Prepares the pools; connects when first used, so a database that is away does not keep a node from starting.
     #[must_use]
     pub fn new(options: DbOptions) -> Self {
         let settings = session_settings(&options);
         let guard = Arc::new(AtomicBool::new(false));
         let metrics = DbMetrics::default();
-        let (checks, counted) = (Arc::clone(&guard), metrics.clone());
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            .after_connect(move |connection, _| {
-                let (settings, checks, counted) = (settings.clone(), Arc::clone(&checks), counted.clone());
-                Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *connection).await?;
-                    if checks.load(Ordering::Acquire) {
-                        check_identity(connection, &counted).await?;
-                    }
-                    Ok(())
+        let (readers, writers) = (options.readers(), options.writers());
+        let connect = options.connect.application_name("dzvin");
+        let pool = |size| {
+            let (settings, checks, counted) = (settings.clone(), Arc::clone(&guard), metrics.clone());
+            PgPoolOptions::new()
+                .max_connections(size)
+                .acquire_timeout(options.acquire_timeout)
+                .after_connect(move |connection, _| {
+                    let (settings, checks, counted) = (settings.clone(), Arc::clone(&checks), counted.clone());
+                    Box::pin(async move {
+                        sqlx::raw_sql(sqlx::AssertSqlSafe(settings)).execute(&mut *connection).await?;
+                        if checks.load(Ordering::Acquire) {
+                            check_identity(connection, &counted).await?;
+                        }
+                        Ok(())
+                    })
                 })
-            })
-            .connect_lazy_with(options.connect.application_name("dzvin"));
-        Self { pool, listen: options.listen, wake: Arc::new(watch::Sender::new(0)), guard, metrics }
+                .connect_lazy_with(connect.clone())
+        };
+        let (pool, readers) = (pool(writers), pool(readers));
+        let listen = options.listen.unwrap_or_else(|| connect.clone());
+        Self { pool, readers, connect, listen, wake: Arc::new(watch::Sender::new(0)), guard, metrics }
     }
 
-    /// Brings the schema up to date.
+    /// The same database for those who only read, on connections of their own.
+    #[must_use]
+    pub fn for_readers(&self) -> Self {
+        Self { pool: self.readers.clone(), ..self.clone() }
+    }
+
+    /// Registers what is counted, and the pools, under `db_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("db");
+        self.metrics.register(registry);
+        let pools = [("writers", self.pool.clone()), ("readers", self.readers.clone())];
+        registry.register_collector(Box::new(Pools(pools)));
+    }
+
+    /// Brings the schema up to date, on a connection without the pools' limits: an index takes as long as it takes, and of
+    /// two nodes the second waits for the first.
     ///
     /// # Errors
     /// A migration failed, or one that was applied has changed since.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        MIGRATIONS.run(&self.pool).await
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.connect.clone());
+        let done = MIGRATIONS.run(&pool).await;
+        pool.close().await;
+        done
     }
 
     /// Checks now, and from now on with every new connection, that the database is the one we knew and did not go back in
@@ -167,13 +261,11 @@ impl Database {
         self.wake.send_modify(|n| *n = n.wrapping_add(1));
     }
 
-    /// Where to LISTEN: the direct address if there is one.
+    /// Where to LISTEN: the direct address if there is one. A listener holds its connection for good, so it takes none from
+    /// those who work.
     #[must_use]
     pub fn listen_pool(&self) -> PgPool {
-        match &self.listen {
-            Some(direct) => PgPoolOptions::new().max_connections(1).connect_lazy_with(direct.clone()),
-            None => self.pool.clone(),
-        }
+        PgPoolOptions::new().max_connections(1).connect_lazy_with(self.listen.clone())
     }
 }
 
@@ -214,15 +306,23 @@ pub fn store_error(doing: &'static str) -> impl FnOnce(sqlx::Error) -> StoreErro
             | sqlx::Error::WorkerCrashed => true,
             _ => false,
         };
+        let unfit = is_data_refusal(&error);
         let source = Box::new(error);
-        if unavailable { StoreError::Unavailable { doing, source } } else { StoreError::Refused { doing, source } }
+        if unavailable {
+            StoreError::Unavailable { doing, source }
+        } else if unfit {
+            StoreError::Unfit { doing, source }
+        } else {
+            StoreError::Refused { doing, source }
+        }
     }
 }
 
-/// Connection lost (08), rolled back (40), out of resources (53), locked (55P), stopped or cancelled (57), system (58),
-/// a standby after a failover (25006), idle too long (25P03).
+/// Connection lost (08), not let in (28) or not there (3D) while somebody restores or reconfigures, rolled back (40), out of
+/// resources (53), locked or not ready (55), stopped or cancelled (57), system (58), a standby after a failover (25006),
+/// idle too long (25P03).
 fn is_passing(code: &str) -> bool {
-    ["08", "40", "53", "55P", "57", "58"].iter().any(|class| code.starts_with(class))
+    ["08", "28", "3D", "40", "53", "55", "57", "58"].iter().any(|class| code.starts_with(class))
         || matches!(code, "25006" | "25P03")
 }
 

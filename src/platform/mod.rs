@@ -1,5 +1,6 @@
 //! What every room of `src` stands on.
 
+pub mod alone;
 pub mod cli;
 pub mod config;
 pub mod db;

@@ -9,7 +9,11 @@
 
 mod bus;
 mod dev_postgres;
+mod hub;
 mod mirror;
+mod nginx;
+mod reload;
+mod serve;
 mod spine;
 mod store;
 mod support;

@@ -16,13 +16,14 @@ const OBJECTS: usize = 200;
 /// Edits a second while things break.
 const RATE: u32 = 200;
 
-fn play(world: &World, rate: u32) {
+/// Edits a second from now on; 0 ends them.
+pub fn play(world: &World, rate: u32) {
     let play = dzvin_sandbox::Play { rate_per_s: f64::from(rate), collection: Some("procedure".to_owned()), seed: 7 };
     world.sandbox.control().play(&play).expect("plays");
 }
 
 /// Waits until the hub has committed the newest operation of the upstream.
-async fn caught_up(world: &World, hub: &Hub) {
+pub async fn caught_up(world: &World, hub: &Hub) {
     let control = world.sandbox.control();
     let (newest, _) = control.top("procedure").expect("the collection");
     let objects = control.count("procedure").expect("the collection");

@@ -63,6 +63,8 @@ pub struct Metrics {
     pub panics: Counter,
     /// Deliveries that wait for shards, in batches.
     pub shard_backlog: Gauge,
+    /// Events of the bus that wait for topics.
+    pub bus_backlog: Gauge,
     /// Bytes that wait for sockets that are full.
     pub queue_bytes: Gauge,
     /// From the commit to the write on the sockets, in seconds, once per batch and shard.
@@ -85,6 +87,7 @@ impl Default for Metrics {
             insufficient: Counter::default(),
             panics: Counter::default(),
             shard_backlog: Gauge::default(),
+            bus_backlog: Gauge::default(),
             queue_bytes: Gauge::default(),
             // 0.5 ms to 16 s: below is noise of the clocks, above is an outage.
             commit_to_write: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
@@ -108,6 +111,7 @@ impl Metrics {
         registry.register("insufficient_state", "Subscriptions told to recover", self.insufficient.clone());
         registry.register("session_panics", "Sessions that ended by a panic", self.panics.clone());
         registry.register("shard_backlog", "Batches that wait for shards", self.shard_backlog.clone());
+        registry.register("bus_backlog", "Events of the bus that wait for topics", self.bus_backlog.clone());
         registry.register("queue_bytes", "Bytes that wait for sockets that are full", self.queue_bytes.clone());
         registry.register("commit_to_write_seconds", "From commit to socket", self.commit_to_write.clone());
     }

@@ -75,7 +75,7 @@ impl Outbox {
         Ok(true)
     }
 
-    fn advance(&mut self, mut n: usize) {
+    pub(super) fn advance(&mut self, mut n: usize) {
         self.bytes -= n;
         while let Some(first) = self.frames.front() {
             let left = first.len() - self.written;
@@ -87,6 +87,18 @@ impl Outbox {
             self.written = 0;
             self.frames.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+impl Outbox {
+    pub(super) fn frames(&self) -> impl Iterator<Item = &Bytes> {
+        self.frames.iter()
+    }
+
+    /// The bytes that wait.
+    pub(super) fn left(&self) -> Vec<u8> {
+        self.frames.iter().flatten().copied().skip(self.written).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::topics::TopicsMessage;
+use super::{Metrics, topics::TopicsMessage};
 use crate::{
     platform::ports::BusEvent,
     supervise::{Progress, Slot},
@@ -31,6 +31,8 @@ pub struct ReaderArgs {
     pub events: Arc<Mutex<mpsc::Receiver<BusEvent>>>,
     /// Who is told.
     pub topics: Slot<TopicsMessage>,
+    /// What is counted.
+    pub metrics: Metrics,
     /// What it shows its supervisor.
     pub progress: Progress,
 }
@@ -54,11 +56,12 @@ impl Actor for Reader {
     type Arguments = ReaderArgs;
 
     async fn pre_start(&self, myself: ActorRef<Over>, args: ReaderArgs) -> Result<ReaderState, ActorProcessingErr> {
-        let ReaderArgs { events, topics, progress } = args;
+        let ReaderArgs { events, topics, metrics, progress } = args;
         Ok(ReaderState(tokio::spawn(async move {
             let mut events = events.lock().await;
             while let Some(event) = events.recv().await {
                 let _busy = progress.work();
+                metrics.bus_backlog.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
                 if let Err(error) = topics.call(|reply| TopicsMessage::Event(event, reply), PATIENCE).await {
                     tracing::warn!(%error, "topics took no event from the bus");
                 }

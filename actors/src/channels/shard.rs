@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -14,11 +15,13 @@ use std::{
 };
 
 use dzvin_protocols::channels::centrifuge::Disconnect;
+use futures_util::FutureExt;
+use prometheus_client::metrics::gauge::Gauge;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -33,8 +36,8 @@ use crate::{
 
 /// Batches that may wait for one shard: enough to keep it busy, little enough that a stuck one is noticed at once.
 const BACKLOG: usize = 64;
-/// How long topics wait for a shard that takes nothing. What it misses, its sessions notice at the next check.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// What sessions take to say goodbye after the last was told to.
+const FAREWELLS: Duration = Duration::from_secs(5);
 /// Most shards of a node: topics keep them as bits of one word.
 pub(super) const MAX_SHARDS: usize = 64;
 
@@ -72,7 +75,7 @@ pub enum ShardMessage {
         reply: RpcReplyPort<()>,
     },
     /// Frames for subscribers.
-    Deliver(Arc<[Delivery]>, OwnedSemaphorePermit),
+    Deliver(Arc<[Delivery]>, Credit),
     /// Topics have begun a new life: tell them the channels.
     Announce,
     /// A session's task has ended.
@@ -84,6 +87,19 @@ pub enum ShardMessage {
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
     },
+}
+
+/// A batch's place in the backlog; given back with the message, wherever that ends.
+#[derive(Debug)]
+pub struct Credit {
+    _permit: OwnedSemaphorePermit,
+    backlog: Gauge,
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        self.backlog.dec();
+    }
 }
 
 /// How others reach one shard.
@@ -121,37 +137,50 @@ impl Shards {
         self.all.get(index)
     }
 
-    /// Gives a new connection to the next shard. False when no shard is alive.
+    /// Gives a new connection to the next shard that is alive. False when none is.
     #[must_use]
     pub fn accept(&self, incoming: Incoming) -> bool {
-        let index = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
-        self.all[index].slot.cast(ShardMessage::Accept(incoming)).is_ok()
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
+        let (before, after) = self.all.split_at(first);
+        let alive = after.iter().chain(before).find(|shard| shard.slot.get().is_some());
+        alive.is_some_and(|shard| shard.slot.cast(ShardMessage::Accept(incoming)).is_ok())
     }
 
-    /// Closes every session of the node, spread over the time. Answers how many there were.
+    /// Closes every session of the node, spread over the time, and takes no more. Answers how many there were, once they
+    /// have said goodbye.
     pub async fn drain(&self, within: Duration) -> usize {
         let closing = self.all.iter().map(|shard| {
             let drain = move |reply| ShardMessage::Drain { within, reply };
-            shard.slot.call(drain, within + PATIENCE)
+            shard.slot.call(drain, within + FAREWELLS)
         });
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
     }
 }
 
 impl ShardHandle {
-    /// Hands over a batch, waiting while the shard's backlog is full.
-    pub(super) async fn deliver(&self, batch: Arc<[Delivery]>, metrics: &Metrics) {
-        match timeout(PATIENCE, Arc::clone(&self.credit).acquire_owned()).await {
-            Ok(Ok(permit)) => {
-                metrics.shard_backlog.inc();
-                if self.slot.cast(ShardMessage::Deliver(batch, permit)).is_err() {
-                    metrics.shard_backlog.dec();
-                }
-            }
-            _ => tracing::error!(batches = BACKLOG, "shard takes no deliveries"),
-        }
+    /// As long as this is held the shard takes nothing.
+    #[cfg(test)]
+    pub(super) async fn hold(&self) -> OwnedSemaphorePermit {
+        let all = u32::try_from(BACKLOG).expect("few");
+        Arc::clone(&self.credit).acquire_many_owned(all).await.expect("open")
+    }
+
+    /// Hands over a batch, waiting while the shard's backlog is full. False when it took none: its sessions have missed
+    /// something. A shard between two lives has no sessions.
+    pub(super) async fn deliver(&self, batch: Arc<[Delivery]>, patience: Duration, metrics: &Metrics) -> bool {
+        let Ok(Ok(permit)) = timeout(patience, Arc::clone(&self.credit).acquire_owned()).await else {
+            tracing::error!(batches = BACKLOG, "shard takes no deliveries");
+            return false;
+        };
+        metrics.shard_backlog.inc();
+        let credit = Credit { _permit: permit, backlog: metrics.shard_backlog.clone() };
+        let _ = self.slot.cast(ShardMessage::Deliver(batch, credit));
+        true
     }
 }
+
+/// Between two sessions that are told to come back: a few clients must not hold up a stop for its whole grace.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The actor.
 pub struct Shard<B, L>(std::marker::PhantomData<fn() -> (B, L)>);
@@ -181,6 +210,10 @@ pub struct ShardState<B, L> {
     sessions: HashMap<SessionId, Arc<Session>>,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
+    /// The node stops: nobody is taken any more.
+    closed: bool,
+    /// Who waits for the last session's end, and how many there were.
+    drained: Option<(usize, RpcReplyPort<usize>)>,
 }
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
@@ -196,6 +229,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         args: ShardArgs<B, L>,
     ) -> Result<Self::State, ActorProcessingErr> {
         let ShardArgs { index, hub, progress } = args;
+        // What a life before this one wanted is wanted by nobody.
+        let _ = hub.topics.cast(TopicsMessage::Began { shard: index });
         let slot = &hub.shards.get(index).ok_or("no such shard")?.slot;
         slot.fill(myself, progress.clone());
         Ok(ShardState {
@@ -206,6 +241,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
+            closed: false,
+            drained: None,
         })
     }
 
@@ -228,10 +265,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 state.leave(&channel, session);
                 let _ = reply.send(());
             }
-            ShardMessage::Deliver(batch, permit) => {
+            ShardMessage::Deliver(batch, credit) => {
                 state.deliver(&batch);
-                state.hub.metrics.shard_backlog.dec();
-                drop(permit);
+                drop(credit);
             }
             ShardMessage::Announce => {
                 for channel in state.channels.keys() {
@@ -250,6 +286,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
 
 impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     fn accept(&mut self, myself: &ActorRef<ShardMessage>, incoming: Incoming) {
+        if self.closed {
+            return;
+        }
         let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         let (session, leftover) =
             Session::new(id, incoming, self.hub.limits.queue_bytes, self.hub.metrics.queue_bytes.clone());
@@ -258,7 +297,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let (hub, shard, farewell) = (Arc::clone(&self.hub), self.index, Farewell(id, myself.clone()));
         self.tasks.spawn(async move {
             let _farewell = farewell;
-            run(hub, session, shard, leftover).await;
+            let metrics = hub.metrics.clone();
+            if AssertUnwindSafe(run(hub, session, shard, leftover)).catch_unwind().await.is_err() {
+                metrics.panics.inc();
+                tracing::error!(session = id, "a session panicked");
+            }
         });
     }
 
@@ -295,7 +338,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     /// Two phases: append everything, then flush each touched session once.
     fn deliver(&mut self, batch: &[Delivery]) {
         let mut oldest = i64::MAX;
-        let mut frames = 0;
+        let (mut frames, mut told) = (0, 0);
         for delivery in batch {
             let Some(members) = self.channels.get_mut(&delivery.channel) else { continue };
             let before = members.len();
@@ -307,11 +350,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                 if touched {
                     self.dirty.push(Arc::clone(session));
                 }
-                offered != Offered::Ended
+                told += u64::from(offered == Offered::Ended);
+                !matches!(offered, Offered::Ended | Offered::Gone)
             });
             let ended = before - members.len();
             self.hub.metrics.subscriptions.dec_by(i64::try_from(ended).unwrap_or(0));
-            self.hub.metrics.insufficient.inc_by(ended as u64);
             if members.is_empty() {
                 self.forget(&delivery.channel);
             }
@@ -322,6 +365,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         for session in self.dirty.drain(..) {
             session.flush();
         }
+        self.hub.metrics.insufficient.inc_by(told);
         if frames > 0 {
             self.hub.metrics.deliveries.inc_by(frames);
             self.hub.metrics.commit_to_write.observe(seconds_since(oldest));
@@ -334,27 +378,50 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         for channel in session.channels() {
             self.leave(&channel, id);
         }
-        while let Some(result) = self.tasks.try_join_next() {
-            if let Err(error) = result
-                && error.is_panic()
-            {
-                self.hub.metrics.panics.inc();
-                tracing::error!(%error, "a session panicked");
-            }
+        while self.tasks.try_join_next().is_some() {}
+        if self.sessions.is_empty()
+            && let Some((count, reply)) = self.drained.take()
+        {
+            let _ = reply.send(count);
         }
     }
 
     /// Closing all at once would bring all back at once.
     fn drain(&mut self, within: Duration, reply: RpcReplyPort<usize>) {
+        self.closed = true;
+        if self.sessions.is_empty() {
+            let _ = reply.send(0);
+            return;
+        }
+        self.drained = Some((self.sessions.len(), reply));
         let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
-        tokio::spawn(async move {
-            let pause = within / u32::try_from(sessions.len().max(1)).unwrap_or(u32::MAX);
-            for session in &sessions {
-                session.close(Disconnect::Shutdown);
-                sleep(pause).await;
-            }
-            let _ = reply.send(sessions.len());
-        });
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+        let within = within.min(LONGEST_PAUSE.saturating_mul(count));
+        tokio::spawn(spread(sessions, within, |session| session.close(Disconnect::Shutdown)));
+    }
+}
+
+/// What this life counted is over with it.
+impl<B, L> Drop for ShardState<B, L> {
+    fn drop(&mut self) {
+        let metrics = &self.hub.metrics;
+        let subscriptions = self.channels.values().map(HashMap::len).sum();
+        for (gauge, count) in [
+            (&metrics.sessions, self.sessions.len()),
+            (&metrics.channels, self.channels.len()),
+            (&metrics.subscriptions, subscriptions),
+        ] {
+            gauge.dec_by(i64::try_from(count).unwrap_or(0));
+        }
+    }
+}
+
+/// Does something to each, evenly over the time: however many there are, and however coarse the clock is.
+async fn spread<T>(all: Vec<T>, within: Duration, each: impl Fn(T) + Send) {
+    let (began, count) = (Instant::now(), all.len().max(1));
+    for (n, one) in all.into_iter().enumerate() {
+        sleep_until(began + within.mul_f64(n as f64 / count as f64)).await;
+        each(one);
     }
 }
 
@@ -372,4 +439,30 @@ fn seconds_since(micros: i64) -> f64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let then = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
     now.saturating_sub(then).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn many_are_spread_over_the_time_and_no_more() {
+        for count in [0, 1, 3, 10_000] {
+            let (began, within) = (Instant::now(), Duration::from_millis(900));
+            let seen = std::sync::Mutex::new(Vec::new());
+            spread((0..count).collect(), within, |n: usize| seen.lock().expect("lock").push((n, began.elapsed())))
+                .await;
+            assert!(began.elapsed() <= within, "{count} took {:?}", began.elapsed());
+            let seen = seen.into_inner().expect("seen");
+            assert_eq!(seen.len(), count);
+            assert!(
+                count < 3 || seen[count / 3].1 <= within / 3 + Duration::from_millis(2),
+                "not all at once at the end"
+            );
+            assert!(
+                count < 3 || seen[count * 2 / 3].1 >= within * 2 / 3 - Duration::from_millis(2),
+                "nor at the start"
+            );
+        }
+    }
 }

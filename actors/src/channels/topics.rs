@@ -7,7 +7,7 @@
 mod fetch;
 mod stream;
 
-use std::{collections::HashMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use dzvin_protocols::{
     channels::{Channel, Position},
@@ -17,7 +17,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use super::{Delivery, Limits, Metrics, ShardMessage, Shards};
 use crate::{
-    platform::ports::{Bus, BusEvent, ChangeLog},
+    platform::ports::{Bus, BusEvent, ChangeLog, ReadLimit},
     supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
@@ -53,6 +53,11 @@ pub enum TopicsMessage {
     Present {
         /// The channel's name.
         channel: Arc<str>,
+        /// The shard.
+        shard: usize,
+    },
+    /// A shard begins a life: it wants nothing yet.
+    Began {
         /// The shard.
         shard: usize,
     },
@@ -102,6 +107,8 @@ pub struct TopicsArgs<B, L> {
 pub struct TopicsState<B, L> {
     args: TopicsArgs<B, L>,
     streams: HashMap<StreamName, Stream>,
+    /// Shards, as bits, that did not take a batch: their subscribers have to be told.
+    owed: u64,
 }
 
 impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
@@ -121,7 +128,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         for index in 0..args.shards.count() {
             let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());
         }
-        Ok(TopicsState { args, streams: HashMap::new() })
+        Ok(TopicsState { args, streams: HashMap::new(), owed: 0 })
     }
 
     async fn handle(
@@ -135,12 +142,17 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
             TopicsMessage::Attach { channel, parsed, shard, reply } => match kind_of(&parsed) {
-                Some(kind) => state.attach(&myself, kind, channel, shard, Some(reply)),
+                Some(kind) => state.attach(&myself, kind, channel, shard, reply),
                 None => drop(reply.send(Err(AttachError::Unknown))),
             },
             TopicsMessage::Present { channel, shard } => {
                 if let Some(kind) = Channel::parse(&channel).ok().as_ref().and_then(kind_of) {
-                    state.attach(&myself, kind, channel, shard, None);
+                    state.present(&myself, kind, channel, shard).await;
+                }
+            }
+            TopicsMessage::Began { shard } => {
+                for stream in state.streams.values_mut() {
+                    stream.forget(shard);
                 }
             }
             TopicsMessage::Detach { channel, shard } => state.detach(&channel, shard),
@@ -169,19 +181,34 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         kind: Kind,
         channel: Arc<str>,
         shard: usize,
-        reply: Option<RpcReplyPort<Result<Position, AttachError>>>,
+        reply: RpcReplyPort<Result<Position, AttachError>>,
     ) {
         let name = kind.stream();
         let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(kind));
         stream.want(channel, shard);
-        match (&stream.position, reply) {
-            (Some(position), Some(reply)) => drop(reply.send(Ok(position.clone()))),
-            (None, reply) => {
-                stream.waiting.extend(reply);
-                self.read(myself, &name);
-            }
-            (Some(_), None) => {}
+        if let Some(position) = &stream.position {
+            let _ = reply.send(Ok(position.clone()));
+        } else {
+            stream.waiting.push(reply);
+            self.read(myself, &name);
         }
+        self.count();
+    }
+
+    /// Subscribers of a life of topics before this one: nobody knows what they missed.
+    async fn present(&mut self, myself: &ActorRef<TopicsMessage>, kind: Kind, channel: Arc<str>, shard: usize) {
+        let name = kind.stream();
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(kind));
+        stream.present(channel, shard);
+        let batch = stream.greet();
+        if stream.position.is_none() {
+            self.read(myself, &name);
+        }
+        self.count();
+        self.deliver(batch).await;
+    }
+
+    fn count(&self) {
         self.args.metrics.streams.set(i64::try_from(self.streams.len()).unwrap_or(i64::MAX));
     }
 
@@ -217,7 +244,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             return;
         }
         stream.again = false;
-        let (bus, log, limit) = (Arc::clone(&self.args.bus), Arc::clone(&self.args.log), self.args.limits.recovery);
+        let (bus, log) = (Arc::clone(&self.args.bus), Arc::clone(&self.args.log));
+        // A batch is well below what may wait for one session, or catching up would close those that are not slow.
+        let ReadLimit { count, bytes } = self.args.limits.recovery;
+        let limit = ReadLimit { count, bytes: bytes.min(self.args.limits.queue_bytes / 4) };
         let (kind, name, position, myself) =
             (stream.kind.clone(), name.clone(), stream.position.clone(), myself.clone());
         let within = self.args.limits.command;
@@ -243,8 +273,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                     let _ = reply.send(Ok(position.clone()));
                 }
                 stream.position = Some(position);
-                // Subscribers of a life of topics before this one may stand elsewhere.
+                // What was committed meanwhile.
                 again = true;
+                let batch = stream.greet();
+                self.deliver(batch).await;
             }
             Fetched::Run { publications, more } => {
                 let batch = stream.advance(&publications);
@@ -266,6 +298,13 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                     let _ = reply.send(Err(AttachError::Unknown));
                 }
                 self.streams.remove(&name);
+                self.count();
+                return;
+            }
+            Fetched::Left if stream.is_wanted() => again = true,
+            Fetched::Left => {
+                self.streams.remove(&name);
+                self.count();
                 return;
             }
             Fetched::Failed => {
@@ -284,26 +323,40 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     /// Reads every followed stream on, tells the shards where it stands, and leaves what nobody wants.
     async fn check(&mut self, myself: &ActorRef<TopicsMessage>) {
         let names: Vec<StreamName> = self.streams.keys().cloned().collect();
-        let mut tops = Vec::new();
+        let (mut tops, mut resets) = (Vec::new(), Vec::new());
+        let owed = std::mem::take(&mut self.owed);
         for name in names {
             let Some(stream) = self.streams.get_mut(&name) else { continue };
+            resets.extend(stream.resets(owed));
             if stream.idle_for() > IDLE_CHECKS {
-                self.streams.remove(&name);
-                let bus = Arc::clone(&self.args.bus);
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(Duration::from_secs(5), bus.unsubscribe(&name)).await;
-                });
+                self.leave(myself, name);
                 continue;
             }
             tops.extend(stream.top());
             self.read(myself, &name);
         }
-        self.args.metrics.streams.set(i64::try_from(self.streams.len()).unwrap_or(i64::MAX));
+        self.count();
+        self.deliver(resets).await;
         self.deliver(tops).await;
     }
 
+    /// The bus is asked for no more events. Whoever wants the stream meanwhile waits until that is done, for the bus
+    /// must not be told to begin before it is told to end.
+    fn leave(&mut self, myself: &ActorRef<TopicsMessage>, name: StreamName) {
+        let Some(stream) = self.streams.get_mut(&name) else { return };
+        if std::mem::replace(&mut stream.reading, true) {
+            return;
+        }
+        stream.position = None;
+        let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(within, bus.unsubscribe(&name)).await;
+            let _ = myself.cast(TopicsMessage::Fetched(name, Fetched::Left));
+        });
+    }
+
     /// Hands each shard the deliveries that it wants; most often all want all, and share one batch.
-    async fn deliver(&self, batch: Vec<(u64, Delivery)>) {
+    async fn deliver(&mut self, batch: Vec<(u64, Delivery)>) {
         let Some(all) = batch.iter().map(|(shards, _)| *shards).reduce(|a, b| a | b) else { return };
         let shared = batch.iter().all(|(shards, _)| *shards == all);
         let whole: Arc<[Delivery]> =
@@ -315,7 +368,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             } else {
                 batch.iter().filter(|(shards, _)| shards & (1 << index) != 0).map(|(_, d)| d.clone()).collect()
             };
-            shard.deliver(wanted, &self.args.metrics).await;
+            if !shard.deliver(wanted, self.args.limits.command, &self.args.metrics).await {
+                self.owed |= 1 << index;
+            }
         }
     }
 }

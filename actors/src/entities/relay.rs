@@ -41,7 +41,8 @@ pub struct RelayConfig {
     pub poll: Duration,
     /// How long the bus may stay behind before a node without the lease publishes.
     pub step_in: Duration,
-    /// Most of one run: small enough that kinds take turns, large enough that a backlog goes in few steps.
+    /// Most of one run: small enough that kinds take turns and that one run is well below what may wait for a session,
+    /// large enough that a backlog goes in few steps.
     pub run: ReadLimit,
     /// How far below the log's top an empty bus starts again: what it would keep anyway.
     pub history_window: u64,
@@ -53,7 +54,7 @@ impl Default for RelayConfig {
             lease_ttl: Duration::from_secs(10),
             poll: Duration::from_secs(1),
             step_in: Duration::from_secs(2),
-            run: ReadLimit { count: 500, bytes: 1024 * 1024 },
+            run: ReadLimit { count: 500, bytes: 256 * 1024 },
             history_window: 1_000,
         }
     }

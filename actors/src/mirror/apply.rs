@@ -1,7 +1,7 @@
 //! The one place from which a link writes: batches in order, one in flight, tried until they are stored.
 //!
-//! Invariants: a batch is never dropped and never overtaken; what the database refuses is narrowed down to the one record,
-//! which goes to quarantine, and the rest goes on; a batch whose answer was lost is applied again, which versions make harmless.
+//! Invariants: a batch is never dropped and never overtaken; data that the database refuses is narrowed down to the one
+//! record, which goes to quarantine, and the rest goes on; a refusal that is not the data's fault is waited out; a batch whose answer was lost is applied again, which versions make harmless.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -112,7 +112,7 @@ impl<S: MirrorStore> Worker<S> {
                     return Outcome::Done(applied);
                 }
                 Ok(Err(StoreError::LeaseLost { .. })) => return Outcome::Lost,
-                Ok(Err(error @ StoreError::Refused { .. })) => {
+                Ok(Err(error @ StoreError::Unfit { .. })) => {
                     let why = chain(&error);
                     if !part.ops.is_empty() || !part.quarantined.is_empty() {
                         return Outcome::Refused(why);

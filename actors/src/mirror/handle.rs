@@ -49,12 +49,12 @@ impl LinkHandle {
         self.0.resume.send_modify(|count| *count += 1);
     }
 
-    /// Replaces the token; a forbidden link tries again with it.
+    /// Replaces the token; a forbidden link tries again with it, but never with the same one.
     pub fn set_token(&self, token: Option<Token>) {
-        self.0.token.send_if_modified(|now| {
-            let news = *now != token;
-            *now = token;
-            news
+        self.0.token.send_if_modified(|current| {
+            let other = *current != token;
+            *current = token;
+            other
         });
     }
 

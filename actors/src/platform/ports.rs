@@ -46,9 +46,19 @@ pub enum StoreError {
         /// The lease.
         name: String,
     },
-    /// The database refused the statement: ours to mend, retrying the same will not help.
+    /// The database refused the statement, whatever the data: a table, a right or a correct query is missing. For people to
+    /// mend; nothing of what was to be written may be given up for it.
     #[error("the database refused {doing}")]
     Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The data itself was refused: the same data will be again, other data will not.
+    #[error("the database refused the data while {doing}")]
+    Unfit {
         /// What was being done.
         doing: &'static str,
         /// The cause.

@@ -133,6 +133,13 @@ impl Supervisor {
         }
     }
 
+    /// Kills a child as if it were stuck, for drills: it ends at its next await, and is restarted as after every death.
+    /// False when no such child runs.
+    pub async fn kill(&self, child: &str) -> bool {
+        let order = |reply| Order::Kill(child.to_owned(), reply);
+        matches!(self.actor.call(order, Some(KILL_LIMIT)).await, Ok(ractor::rpc::CallResult::Success(true)))
+    }
+
     /// Waits for the meltdown of a child; for ever when there is none.
     pub async fn meltdown(&self) -> Meltdown {
         let mut watch = self.meltdown.clone();
@@ -167,6 +174,7 @@ enum Order {
     Start(Box<ChildSpec>, RpcReplyPort<Result<(), StartError>>),
     Spawned(u64, Outcome),
     Restart(u64),
+    Kill(String, RpcReplyPort<bool>),
     CheckHealth,
 }
 
@@ -238,6 +246,13 @@ impl Actor for Keeper {
                 if let Some(child) = state.child(key) {
                     child.spawn(&myself);
                 }
+            }
+            Order::Kill(name, reply) => {
+                let cell = state.children.iter().find(|child| *child.spec.name == *name).and_then(Child::cell);
+                if let Some(cell) = cell {
+                    cell.kill();
+                }
+                let _ = reply.send(cell.is_some());
             }
             Order::CheckHealth => self.check_health(state)?,
         }
@@ -459,6 +474,13 @@ impl State {
 }
 
 impl Child {
+    fn cell(&self) -> Option<&ActorCell> {
+        match &self.life {
+            Life::Running(running) => Some(&running.cell),
+            Life::Starting(_) | Life::Waiting(_) => None,
+        }
+    }
+
     fn spawn(&mut self, myself: &ActorRef<Order>) {
         self.progress = Progress::default();
         self.life = spawn(myself, self.key, &self.spec, &self.progress);

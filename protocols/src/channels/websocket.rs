@@ -220,7 +220,12 @@ fn control(opcode: Opcode, payload: &[u8]) -> Result<Message, FrameError> {
             [_] => return Err(FrameError::Malformed("a close code of one byte")),
             [high, low, reason @ ..] => {
                 std::str::from_utf8(reason).map_err(|_| FrameError::NotText)?;
-                Message::Close(Some(u16::from_be_bytes([*high, *low])))
+                let code = u16::from_be_bytes([*high, *low]);
+                // RFC 6455, 7.4: 1004 to 1006 and 1015 are never on the wire, the rest below 3000 is not given out.
+                if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                    return Err(FrameError::Malformed("a close code that must not be sent"));
+                }
+                Message::Close(Some(code))
             }
         },
     })
@@ -334,6 +339,10 @@ mod tests {
             (masked(0x09, b"x", mask), 1002),
             (masked(0x89, &[0; 126], mask), 1002),
             (masked(0x88, &[1], mask), 1002),
+            (masked(0x88, &[0, 0], mask), 1002),
+            (masked(0x88, &1005u16.to_be_bytes(), mask), 1002),
+            (masked(0x88, &5000u16.to_be_bytes(), mask), 1002),
+            (masked(0x88, &[3, 232, 0xff], mask), 1007),
             ([masked(0x01, b"x", mask), masked(0x81, b"y", mask)].concat(), 1002),
             (masked(0x81, &[0xff], mask), 1007),
             (masked(0x81, &[b'x'; 65], mask), 1009),

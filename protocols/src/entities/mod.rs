@@ -2,6 +2,7 @@
 
 mod change;
 mod document;
+mod page;
 mod patch;
 pub(crate) mod raw;
 
@@ -9,4 +10,5 @@ pub use change::{Change, INLINE_DOC_LIMIT, Op};
 pub use document::{
     Fields, MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,
 };
+pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};

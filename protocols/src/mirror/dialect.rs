@@ -41,6 +41,9 @@ pub struct Dialect {
     pub payload: Payload,
     /// Where things are in a document.
     pub paths: Paths,
+    /// Names of members, at any depth, whose values are credentials: what is stored and shown has `***` instead. A member
+    /// `token` is hidden besides, where its value is a signed token.
+    pub secrets: Vec<String>,
     /// How life is told from death.
     pub heartbeat: Heartbeat,
     /// A message above this is not kept: its object is fetched over HTTP. 7.5 MB are promised; the default also covers the
@@ -57,6 +60,9 @@ pub struct Dialect {
     pub compression: Compression,
 }
 
+/// The CDB gives `acc_token` to the owner of an object and names it in these ways.
+const SECRETS: [&str; 5] = ["acc_token", "access_token", "owner_token", "ownerToken", "transfer_token"];
+
 impl Default for Dialect {
     fn default() -> Self {
         Self {
@@ -68,6 +74,7 @@ impl Default for Dialect {
             ack: Ack::default(),
             payload: Payload::default(),
             paths: Paths::default(),
+            secrets: SECRETS.map(str::to_owned).into(),
             heartbeat: Heartbeat::default(),
             max_message_bytes: 16 * 1024 * 1024,
             unknown_type: UnknownType::default(),
@@ -390,6 +397,7 @@ impl Dialect {
             "names must differ and not be empty",
         )?;
         must(MESSAGE_LIMITS.contains(&self.max_message_bytes), "max_message_bytes", "must be from 1 KiB to 256 MiB")?;
+        must(self.secrets.iter().all(|name| !name.is_empty()), "secrets", "names must not be empty")?;
         must(!self.paths.id.is_empty(), "paths.id", "at least one path is needed")?;
         must(!self.paths.versions.is_empty(), "paths.versions", "at least one path is needed")?;
         let beat = &self.heartbeat;

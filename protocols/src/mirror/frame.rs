@@ -160,7 +160,7 @@ impl Dialect {
         }
     }
 
-    /// A document that came by whatever way, checked and with its version.
+    /// A document that came by whatever way, checked, with its version and without its secrets.
     ///
     /// # Errors
     /// Why storage or we cannot use it.
@@ -169,7 +169,7 @@ impl Dialect {
             return Err(fault(unfit.code(), unfit.to_string(), Some(id)));
         }
         match self.paths.version_of(doc) {
-            Some(version) => Ok(VersionedDoc { id, version, doc: doc.to_owned() }),
+            Some(version) => Ok(VersionedDoc { id, version, doc: self.without_secrets(doc) }),
             None => Err(fault("no_version", "no version in any of the paths", Some(id))),
         }
     }
@@ -210,7 +210,7 @@ impl Dialect {
         if let Err(unfit) = check(set) {
             return Err(fault(unfit.code(), unfit.to_string(), Some(id)));
         }
-        Ok(Asked::Op(MirrorOp::Set { id, version: self.paths.version_of_set(set), set: set.to_owned() }))
+        Ok(Asked::Op(MirrorOp::Set { id, version: self.paths.version_of_set(set), set: self.without_secrets(set) }))
     }
 
     fn type_text(&self, text: &str) -> String {

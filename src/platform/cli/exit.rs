@@ -5,6 +5,7 @@ use std::{error::Error, fmt, process::ExitCode};
 use crate::{
     app::AppError,
     platform::{
+        alone::AloneError,
         config::ConfigError,
         dev::DevError,
         http::{ListenError, chain},
@@ -19,7 +20,7 @@ Exit codes:
   69  a dependency cannot be reached or used (PostgreSQL, Redis, a Mirror)
   70  a fault inside, or an actor that could not be kept alive
   71  the machine refuses: a port is taken, a file or directory is closed
-  78  the configuration is wrong";
+  78  the configuration is wrong, or without Redis serves another node already";
 
 /// The codes of `sysexits.h`, as far as they fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +92,8 @@ impl From<ConfigError> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match &error {
-            AppError::Config { .. } => Exit::Config,
-            AppError::Database(_) | AppError::Redis => Exit::Unavailable,
+            AppError::Config { .. } | AppError::NotAlone(AloneError::Another) => Exit::Config,
+            AppError::Database(_) | AppError::NotAlone(AloneError::Database(_)) | AppError::Redis => Exit::Unavailable,
             AppError::Listen(ListenError::Taken { .. } | ListenError::Refused { .. }) => Exit::Machine,
             AppError::Start(_) | AppError::Meltdown(_) | AppError::Internal(_) => Exit::Internal,
         };

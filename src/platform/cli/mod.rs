@@ -109,7 +109,7 @@ fn work(cli: Cli) -> Result<(), Failure> {
     let done = runtime.block_on(async move {
         match cli.command {
             Command::Dev => dev::run(config).await,
-            Command::Serve => serve::run(&config).await,
+            Command::Serve => serve::run(&config, file).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,
             Command::Token(_) => Ok(()),

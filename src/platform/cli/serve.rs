@@ -1,23 +1,27 @@
 //! `dzvin serve` and `dzvin migrate`.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use sqlx::{Connection, PgConnection};
-use tokio::time::timeout;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 
 use super::{Exit, Failure, Stop, until_stopped};
 use crate::{
-    app::App,
+    app::{App, Reloader},
     identity,
     platform::{
-        config::Config,
+        config::{self, Config},
         db::{Database, DbOptions, MIGRATIONS},
         http::chain,
     },
 };
 
-pub(super) async fn run(config: &Config) -> Result<(), Failure> {
+pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Failure> {
     let stop = Stop::new()?;
+    let hangup = signal(SignalKind::hangup()).map_err(Failure::internal)?;
     if config.identity.keys.is_empty() {
         return Err(Failure::new(Exit::Config, "identity.keys: at least one key is needed"));
     }
@@ -31,9 +35,35 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
     until_stopped(stop, |stopped| async {
         let app = App::start(config, verifier).await?;
         tracing::info!(address = %app.address, internal = %app.internal_address, "serving");
-        Ok(app.run(async { drop(stopped.await) }).await?)
+        let reloading = reload_at(hangup, file, app.reloader());
+        let stop = async {
+            tokio::select! {
+                _ = stopped => {}
+                () = reloading => {}
+            }
+        };
+        Ok(app.run(stop).await?)
     })
     .await
+}
+
+/// SIGHUP reads the configuration again and puts into force what can change while running. A wrong one changes nothing.
+async fn reload_at(mut hangup: Signal, file: Option<PathBuf>, reloader: Reloader) {
+    while hangup.recv().await.is_some() {
+        let path = file.clone();
+        let loaded = tokio::task::spawn_blocking(move || config::load(path.as_deref()));
+        let result = match loaded.await {
+            Ok(Ok(config)) => reloader.reload(&config).map_err(|error| chain(&error)),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(error) => Err(error.to_string()),
+        };
+        match result {
+            Ok(()) => tracing::info!("the configuration was read again"),
+            Err(error) => tracing::error!(error, "the configuration was not taken over"),
+        }
+    }
+    // Signals that come no more are no reason to stop.
+    std::future::pending::<()>().await;
 }
 
 pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {

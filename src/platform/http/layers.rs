@@ -1,16 +1,23 @@
 //! What every request passes through: trace, limits, panics contained, errors as problems, headers, metrics.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::{Body, Bytes, HttpBody, to_bytes},
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
+use hyper::body::{Frame, SizeHint};
 use prometheus_client::metrics::gauge::Gauge;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
@@ -22,6 +29,8 @@ use crate::platform::config::Http;
 const MAX_DETAIL: usize = 1024;
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+/// How long the rest of a body that no handler read is waited for: a proxy that buffers sends it at once.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Limits and counters of [`plumb`].
 #[derive(Debug, Clone)]
@@ -117,8 +126,12 @@ async fn answer(plumbing: &Plumbing, request: Request, next: Next) -> Response {
     if declared.is_some_and(|length: u64| length > plumbing.max_body as u64) {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
+    let unread = Unread::default();
+    let request = if request.body().is_end_stream() { request } else { request.map(|body| unread.lend(body)) };
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(plumbing.request_timeout, handled).await {
+    let handled = tokio::time::timeout(plumbing.request_timeout, handled).await;
+    unread.drain(plumbing.max_body).await;
+    match handled {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
             plumbing.metrics.panics.inc();
@@ -127,6 +140,56 @@ async fn answer(plumbing: &Plumbing, request: Request, next: Next) -> Response {
             Problem::internal(format!("a handler panicked: {text}")).into_response()
         }
         Err(_) => Problem::unavailable("request_timeout", "the request took too long, try again").into_response(),
+    }
+}
+
+/// The request's body, kept while the handler reads it: what the handler left is read before the answer goes out. An answer
+/// before the end of the body closes the connection, and a proxy that is still sending tells its client of a bad gateway.
+#[derive(Clone, Default)]
+struct Unread(Arc<Mutex<Option<Body>>>);
+
+impl Unread {
+    fn lend(&self, body: Body) -> Body {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        Body::new(self.clone())
+    }
+
+    /// Reads the rest, but no more than one body's worth and not for long; whoever sends more is cut.
+    async fn drain(&self, limit: usize) {
+        let Some(body) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        // What came in excess or too late is the sender's loss.
+        let _ = tokio::time::timeout(DRAIN, read_away(body, limit)).await;
+    }
+}
+
+/// Reads and forgets up to so many bytes.
+async fn read_away(body: Body, limit: usize) {
+    let mut pieces = body.into_data_stream();
+    let mut left = limit;
+    while let Some(Ok(piece)) = pieces.next().await {
+        let Some(rest) = left.checked_sub(piece.len()) else { return };
+        left = rest;
+    }
+}
+
+impl HttpBody for Unread {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

@@ -193,7 +193,7 @@ impl From<StoreError> for Problem {
             StoreError::LeaseLost { .. } => {
                 Self::unavailable("lease_lost", "another node took over, try again").caused_by(error)
             }
-            StoreError::Refused { .. } => Self::internal(error),
+            StoreError::Refused { .. } | StoreError::Unfit { .. } => Self::internal(error),
         }
     }
 }

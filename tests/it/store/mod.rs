@@ -6,7 +6,7 @@ mod log;
 mod partitions;
 mod plans;
 mod rest;
-mod speed;
+mod review;
 
 use std::{sync::Arc, time::Duration};
 

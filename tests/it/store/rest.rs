@@ -49,7 +49,7 @@ impl Api {
         let verifier = Arc::new(Verifier::new(vec![key], TokenRules::default()).expect("verifier"));
         let mirrors =
             MirrorsState { mirrors: store.mirrors.clone(), owner: "node-a".into(), resume: Arc::new(OneLink) };
-        let router = dzvin::entities::router(store.entities.clone())
+        let router = dzvin::entities::router(store.entities.for_readers())
             .merge(dzvin::mirror::router(mirrors))
             .layer(Extension(Arc::clone(&verifier)));
         Self { router, verifier }
@@ -135,13 +135,16 @@ async fn wrong_questions_are_problems() {
         let answer = api.ask("GET", &format!("/api/v1/entities/procedure{path}"), &other, None).await;
         assert_eq!(answer.status, 403, "{path}");
     }
+    // Kinds that may not be read are not told of.
     let kinds = api.ask("GET", "/api/v1/kinds", &other, None).await.json();
+    assert_eq!(kinds["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(
         kinds["items"][0],
-        serde_json::json!({"kind": "procedure", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"],
-            "channel": "entities.procedure", "readable": false})
+        serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"],
+            "channel": "entities.registry-object", "readable": true})
     );
-    assert_eq!(kinds["items"][1]["readable"], true);
+    let nobody = api.ask("GET", "/api/v1/kinds", &["mirrors:read:*"], None).await.json();
+    assert_eq!(nobody["items"].as_array().map(Vec::len), Some(0));
 }
 
 /// Pages stay put while entities move: nothing is shown twice, and what a later page lacks because it moved is in the log

@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use super::{eventually::eventually, postgres::TestDb, redis::Redis};
 
 /// The key with which tests sign tokens.
-const KEY: &str = "a key of thirty-two bytes and more, for tests only";
+pub const KEY: &str = "a key of thirty-two bytes and more, for tests only";
 
 /// What hubs stand on: a database, an upstream, and Redis when there are several.
 pub struct World {
@@ -26,6 +26,8 @@ pub struct World {
     pub sandbox: SandboxHandle,
     pub redis: Option<Redis>,
     pub dir: TempDir,
+    /// Where hubs find the database, instead of `db` itself: a proxy before it.
+    pub database_url: Option<String>,
     /// `[kinds.*]` and `[[mirrors]]` of every hub.
     pub mirrors: String,
     /// How long leases last.
@@ -63,7 +65,7 @@ platform_version = "1.0"
             sandbox.api_url(),
         );
         let dir = tempfile::tempdir().expect("a folder");
-        Self { db: TestDb::new().await, sandbox, redis, dir, mirrors, lease_ttl: "1s" }
+        Self { db: TestDb::new().await, sandbox, redis, dir, database_url: None, mirrors, lease_ttl: "1s" }
     }
 
     /// A token with a role of the default configuration.
@@ -103,7 +105,7 @@ level = "info,dzvin_actors=debug"
 {}
 {more}
 "#,
-            self.db.url(),
+            self.database_url.clone().unwrap_or_else(|| self.db.url()),
             self.lease_ttl,
             self.mirrors,
         )
@@ -116,13 +118,22 @@ level = "info,dzvin_actors=debug"
 
     /// The same with more configuration.
     pub async fn hub_with(&self, name: &str, more: &str) -> Hub {
+        let mut hub = self.configured(name, more);
+        hub.start().await;
+        hub
+    }
+
+    /// A hub that was never started.
+    pub fn unstarted(&self, name: &str) -> Hub {
+        self.configured(name, "")
+    }
+
+    fn configured(&self, name: &str, more: &str) -> Hub {
         let (addr, internal) = (free_address(), free_address());
         let config = self.dir.path().join(format!("{name}.toml"));
         fs::write(&config, self.config(addr, internal, more)).expect("configuration");
         let log = self.dir.path().join(format!("{name}.log"));
-        let mut hub = Hub { addr, internal, config, log, child: None };
-        hub.start().await;
-        hub
+        Hub { addr, internal, config, log, child: None }
     }
 }
 
@@ -133,7 +144,8 @@ pub fn small_object(n: usize) -> String {
     )
 }
 
-fn free_address() -> SocketAddr {
+/// An address that was free a moment ago.
+pub fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("address")
 }
@@ -142,14 +154,14 @@ fn free_address() -> SocketAddr {
 pub struct Hub {
     pub addr: SocketAddr,
     pub internal: SocketAddr,
-    config: PathBuf,
+    pub config: PathBuf,
     log: PathBuf,
     child: Option<Child>,
 }
 
 impl Hub {
-    /// Starts the process and waits until it is ready.
-    pub async fn start(&mut self) {
+    /// Starts the process.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).expect("log");
         let child = Command::new(env!("CARGO_BIN_EXE_dzvin"))
             .args(["serve", "--config"])
@@ -161,6 +173,18 @@ impl Hub {
             .spawn()
             .expect("the hub starts");
         self.child = Some(child);
+    }
+
+    /// Waits for its end; answers its exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("a running hub");
+        let status = tokio::time::timeout(Duration::from_secs(30), child.wait()).await.expect("ends in time");
+        status.expect("reaped").code()
+    }
+
+    /// Starts the process and waits until it is ready.
+    pub async fn start(&mut self) {
+        self.spawn();
         let log = self.log.clone();
         eventually(&format!("a ready hub; its log is {}", log.display()), async || {
             if let Ok(Some(status)) = self.child.as_mut().expect("started").try_wait() {
@@ -180,12 +204,21 @@ impl Hub {
 
     /// Asks it to stop; answers its exit code.
     pub async fn stop(&mut self) -> Option<i32> {
+        self.signal("-TERM");
         let mut child = self.child.take().expect("a running hub");
-        let pid = child.id().expect("alive").to_string();
-        let told = std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(told.success());
         let status = tokio::time::timeout(Duration::from_secs(15), child.wait()).await.expect("stops in time");
         status.expect("reaped").code()
+    }
+
+    /// Changes its configuration file and lets it read it again.
+    pub fn reload(&self, edit: impl FnOnce(String) -> String) {
+        self.reconfigure(edit);
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let told = std::process::Command::new("kill").args([signal, &self.pid().to_string()]).status().expect("kill");
+        assert!(told.success());
     }
 
     /// Its process id.

@@ -21,12 +21,22 @@ pub struct Followers {
 impl Followers {
     /// Starts them and waits until all are subscribed.
     pub async fn start(url: &str, clients: usize, more: &[&str]) -> Self {
+        Self::spawn(url, clients, more, None).await
+    }
+
+    /// The same through a proxy whose certificate is this one.
+    pub async fn start_trusting(url: &str, clients: usize, certificate: &Path) -> Self {
+        Self::spawn(url, clients, &[], Some(certificate)).await
+    }
+
+    async fn spawn(url: &str, clients: usize, more: &[&str], certificate: Option<&Path>) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(folder.join("node_modules").exists(), "no node packages in tests/clients; scripts/test installs them");
         let mut child = Command::new("node")
             .current_dir(folder)
             .args(["follow.mjs", "--url", url, "--token", &World::token("viewer"), "--clients", &clients.to_string()])
             .args(more)
+            .envs(certificate.map(|certificate| ("NODE_EXTRA_CA_CERTS", certificate)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

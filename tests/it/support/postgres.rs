@@ -147,6 +147,7 @@ impl Cluster {
     }
 
     /// A process of its own that stops the server some seconds after the last test process has gone.
+    #[allow(clippy::zombie_processes, reason = "it outlives us by design")]
     fn watch(&self) {
         let stop = format!(
             "while :; do flock -x '{0}/in-use' true; sleep 5; \

@@ -30,6 +30,8 @@ pub(super) struct Conversation<B, L> {
     pub(super) shard: usize,
     pub(super) clock: Clock,
     pub(super) closed_by_client: bool,
+    /// The client left while a command waited: what it had asked besides is for nobody.
+    pub(super) abandoned: bool,
     pub(super) identity: Option<Identity>,
 }
 
@@ -49,12 +51,13 @@ pub(super) enum Refusal {
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize, clock: Clock) -> Self {
-        Self { hub, session, shard, clock, closed_by_client: false, identity: None }
+        Self { hub, session, shard, clock, closed_by_client: false, abandoned: false, identity: None }
     }
 
     /// Answers the commands of one frame in their order.
     pub(super) async fn frame(&mut self, text: &str) {
         for command in commands(text) {
+            let began = Instant::now();
             match command {
                 Ok(command) => self.command(command).await,
                 Err(error) => {
@@ -62,7 +65,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     self.session.close(Disconnect::BadRequest);
                 }
             }
-            if self.session.closing().is_some() {
+            self.abandoned = began.elapsed() >= self.hub.limits.command / 2 && self.session.left();
+            if self.abandoned || self.session.closing().is_some() {
                 return;
             }
         }
@@ -79,7 +83,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Subscribe(subscribe) => self.subscribe(id, subscribe).await,
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel).await,
             Request::History(history) => self.history(id, &history).await,
-            Request::Refresh { token } => self.refresh(id, &token),
+            Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Ping => Ok(format!("{{\"id\":{id},\"ping\":{{}}}}")),
             Request::Publish { .. } => Err(Refusal::Error(ErrorCode::PermissionDenied)),
             Request::Presence | Request::Rpc | Request::SubRefresh => Err(Refusal::Error(ErrorCode::NotAvailable)),
@@ -126,7 +130,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(encode_ok(id, "connect", &result))
     }
 
-    fn refresh(&mut self, id: u32, token: &str) -> Answer {
+    async fn refresh(&mut self, id: u32, token: &str) -> Answer {
         let identity = match self.hub.auth.authenticate(token) {
             Ok(identity) if self.identity.as_ref().is_some_and(|known| known.user == identity.user) => identity,
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::Expired)),
@@ -134,6 +138,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         let ttl = self.keep_until(&identity);
         self.identity = Some(identity);
+        self.keep_to_rights().await;
         let result = RefreshResult {
             client: &self.session.client,
             version: &self.hub.version,

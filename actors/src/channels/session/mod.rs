@@ -22,8 +22,10 @@ use dzvin_protocols::channels::{
     centrifuge::{Disconnect, Unsubscribe, encode_unsubscribe_push},
     websocket::{close_frame, text_frame},
 };
+use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
+    io::{Interest, Ready},
     net::TcpStream,
     sync::{Notify, OwnedSemaphorePermit},
 };
@@ -107,8 +109,10 @@ pub(super) enum Offered {
     Queued(u64),
     /// Nothing to do.
     Skipped,
-    /// The subscription is over: forget it.
+    /// The subscriber was told to recover: forget it, and flush the session.
     Ended,
+    /// There is no such subscription any more: forget it.
+    Gone,
 }
 
 impl Session {
@@ -136,17 +140,17 @@ impl Session {
     pub(super) fn offer(&self, delivery: &Delivery) -> (Offered, bool) {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let Some(subscription) = inner.subscriptions.get_mut(&delivery.channel) else { return (Offered::Gone, false) };
         if inner.closing.is_some() {
             return (Offered::Skipped, false);
         }
-        let Some(subscription) = inner.subscriptions.get_mut(&delivery.channel) else { return (Offered::Ended, false) };
         let offered = match subscription {
             Subscription::Recovering { live, bytes } => {
                 buffer(live, bytes, delivery, self.queue_bytes);
                 Offered::Skipped
             }
             Subscription::Live { epoch, next } => {
-                match follow(epoch, next, delivery, &mut inner.outbox, self.queue_bytes) {
+                match self.write_and_follow(epoch, next, delivery, &mut inner.outbox) {
                     Ok(0) => Offered::Skipped,
                     Ok(queued) => Offered::Queued(queued),
                     Err(Stop::Slow) => {
@@ -162,6 +166,42 @@ impl Session {
         };
         let touched = offered != Offered::Skipped && !std::mem::replace(&mut inner.dirty, true);
         (offered, touched)
+    }
+
+    /// A queue that is full because nobody has written yet is written first: only a full socket is a slow client.
+    fn write_and_follow(
+        &self,
+        epoch: &Epoch,
+        next: &mut u64,
+        delivery: &Delivery,
+        outbox: &mut Outbox,
+    ) -> Result<u64, Stop> {
+        let first = *next;
+        loop {
+            match follow(epoch, next, delivery, outbox, self.queue_bytes) {
+                Err(Stop::Slow) if self.relieve(outbox) => {}
+                result => return result.map(|_| *next - first),
+            }
+        }
+    }
+
+    /// True when the socket took something.
+    fn relieve(&self, outbox: &mut Outbox) -> bool {
+        let before = outbox.bytes();
+        outbox.flush(&self.socket).is_ok() && outbox.bytes() < before
+    }
+
+    /// Whether a reply of so many bytes may be queued now.
+    fn has_room(&self, bytes: usize) -> bool {
+        let mut inner = self.lock();
+        let full = |outbox: &Outbox| !outbox.is_empty() && outbox.bytes() + bytes > self.queue_bytes;
+        !full(&inner.outbox) || (self.relieve(&mut inner.outbox) && !full(&inner.outbox))
+    }
+
+    /// Whether the client has closed its side, as far as the kernel has told.
+    fn left(&self) -> bool {
+        let ready = self.socket.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
     }
 
     /// Writes what the socket takes; the task goes on when it would block.
@@ -232,20 +272,22 @@ impl Session {
     }
 
     /// Queues the reply, then what came meanwhile and follows `from`, and goes live. Both under one lock, so that the
-    /// shard cannot come between.
-    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &str) {
+    /// shard cannot come between. False when the subscription is over at once: the shard must forget it.
+    #[must_use]
+    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &str) -> bool {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(Subscription::Recovering { live, .. }) = inner.subscriptions.remove(channel) else { return };
+        let Some(Subscription::Recovering { live, .. }) = inner.subscriptions.remove(channel) else { return false };
         if inner.closing.is_some() {
-            return;
+            return false;
         }
-        let mut next = from + 1;
+        let mut next = from.saturating_add(1);
         let mut result = inner.outbox.push(text_frame(reply.as_bytes()), self.queue_bytes).map_err(|_| Stop::Slow);
         for delivery in &live {
             result =
-                result.and_then(|()| follow(epoch, &mut next, delivery, &mut inner.outbox, self.queue_bytes).map(drop));
+                result.and_then(|()| self.write_and_follow(epoch, &mut next, delivery, &mut inner.outbox).map(drop));
         }
+        let live = result.is_ok();
         match result {
             Ok(()) => {
                 inner.subscriptions.insert(Arc::clone(channel), Subscription::Live { epoch: epoch.clone(), next });
@@ -253,6 +295,12 @@ impl Session {
             Err(Stop::Slow) => self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason()),
             Err(Stop::Insufficient) => self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState),
         }
+        live
+    }
+
+    /// Ends a subscription that the user may no longer have, and says so.
+    fn revoke(&self, channel: &Arc<str>) {
+        self.unsubscribe_locked(&mut self.lock(), channel, Unsubscribe::Server);
     }
 
     fn end(&self, channel: &str) -> bool {
@@ -324,15 +372,24 @@ enum Stop {
     Insufficient,
 }
 
-/// A recovering subscription keeps at most a queue's worth; what is beyond shows as a gap when it settles.
+/// A recovering subscription keeps at most a queue's worth. Of what is beyond only the top is kept: whoever has not read
+/// the past up to there is told when it settles, though nothing may follow.
 fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limit: usize) {
-    let size = match &delivery.what {
-        What::Items(items) => items.iter().map(|item| item.frame.len()).sum(),
-        What::Top(_) | What::Reset => 0,
+    let top = match &delivery.what {
+        What::Items(items) => {
+            let size: usize = items.iter().map(|item| item.frame.len()).sum();
+            if *bytes + size <= limit {
+                *bytes += size;
+                return live.push(delivery.clone());
+            }
+            items.iter().map(|item| item.offset).max().unwrap_or(0)
+        }
+        What::Top(top) => *top,
+        What::Reset => return live.push(delivery.clone()),
     };
-    if *bytes + size <= limit {
-        *bytes += size;
-        live.push(delivery.clone());
+    match live.last_mut() {
+        Some(Delivery { what: What::Top(known), epoch, .. }) if *epoch == delivery.epoch => *known = top.max(*known),
+        _ => live.push(Delivery { what: What::Top(top), ..delivery.clone() }),
     }
 }
 

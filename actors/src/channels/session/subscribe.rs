@@ -51,7 +51,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         name: &Arc<str>,
     ) -> Answer {
         let top = self.listen(channel, name).await?;
-        let start = self.start(request, channel, top).await?;
+        let mut start = self.start(request, channel, top).await?;
+        let mut reply = encode(id, request, channel, &start);
+        if start.recovered && !self.session.has_room(reply.len()) {
+            // To close the client as slow would bring it back to the same recovery.
+            start = Start { position: start.position, publications: Vec::new(), recovered: false };
+            reply = encode(id, request, channel, &start);
+        }
         if request.recover {
             let result = if start.recovered { "recovered" } else { "unrecovered" };
             self.hub.metrics.recoveries.get_or_create(&RecoveryLabel { result }).inc();
@@ -59,22 +65,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
             }
         }
-        let by_revision = matches!(channel, Channel::Entity(..));
-        let offset_of = |p: &Publication| if by_revision { p.revision } else { p.offset };
-        // A recovered client walks forward from its own offset by the publications.
-        let offset = if start.recovered { request.offset } else { start.position.offset };
-        let result = SubscribeResult {
-            recoverable: true,
-            positioned: true,
-            epoch: &start.position.epoch,
-            offset,
-            publications: start.publications.iter().map(|p| Pub::new(p, offset_of(p))).collect(),
-            recovered: start.recovered,
-            was_recovering: request.recover,
-        };
-        let reply = encode_ok(id, "subscribe", &result);
-        self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
+        let live = self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
         self.session.flush();
+        if !live {
+            if self.session.closing().is_none() {
+                self.hub.metrics.insufficient.inc();
+            }
+            self.leave(name).await;
+        }
         Err(Refusal::Done)
     }
 
@@ -140,6 +138,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
+    /// Ends the subscriptions that the user's rights no longer allow.
+    pub(super) async fn keep_to_rights(&self) {
+        for channel in self.session.channels() {
+            if self.permitted(&channel).is_err() {
+                self.session.revoke(&channel);
+                self.leave(&channel).await;
+            }
+        }
+        self.session.flush();
+    }
+
     pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {
         let name: Arc<str> = channel.into();
         if self.session.end(&name) {
@@ -157,4 +166,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             tracing::warn!(client = self.session.client, channel = %name, "shard did not confirm the end of a subscription");
         }
     }
+}
+
+fn encode(id: u32, request: &SubscribeRequest, channel: &Channel, start: &Start) -> String {
+    let by_revision = matches!(channel, Channel::Entity(..));
+    let offset_of = |p: &Publication| if by_revision { p.revision } else { p.offset };
+    // A recovered client walks forward from its own offset by the publications.
+    let offset = if start.recovered { request.offset } else { start.position.offset };
+    let result = SubscribeResult {
+        recoverable: true,
+        positioned: true,
+        epoch: &start.position.epoch,
+        offset,
+        publications: start.publications.iter().map(|p| Pub::new(p, offset_of(p))).collect(),
+        recovered: start.recovered,
+        was_recovering: request.recover,
+    };
+    encode_ok(id, "subscribe", &result)
 }

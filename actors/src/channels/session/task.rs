@@ -1,7 +1,9 @@
 //! The task of one session: reads, answers, keeps time, and closes in an orderly way.
 
 use std::{
+    future::Future,
     io,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +14,10 @@ use dzvin_protocols::channels::{
     websocket::{Decoder, Message, pong_frame},
 };
 use rand::Rng as _;
-use tokio::time::{sleep_until, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep_until, timeout},
+};
 
 use super::{Hub, Session, commands::Conversation};
 use crate::{
@@ -61,7 +66,7 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     let clock =
         Clock { ping_at: now + first, pong_by: None, connect_by: Some(now + hub.limits.connect), expires_at: None };
     let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard, clock);
-    let mut open = answer(&mut conversation, &mut decoder).await;
+    let mut open = writing(&session, answer(&mut conversation, &mut decoder)).await;
     while open && session.closing().is_none() {
         tokio::select! {
             biased;
@@ -71,32 +76,63 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
                 session.unblock();
             }
             result = session.socket.readable() => {
-                open = result.is_ok() && read(&session, &mut decoder).is_ok();
+                let turn = result.and_then(|()| read(&session, &mut decoder));
                 // What came before the end is still answered.
-                open &= answer(&mut conversation, &mut decoder).await;
+                open = writing(&session, answer(&mut conversation, &mut decoder)).await && turn.is_ok();
+                // A client that never stops talking stops no clock, and takes no thread for itself.
+                tick(&mut conversation);
+                if turn.is_ok_and(|more| more) {
+                    yield_now().await;
+                }
             }
             () = sleep_until(conversation.clock.next().into()) => tick(&mut conversation),
         }
     }
-    let code = session.closing().unwrap_or_default();
+    let closing = session.closing();
+    // A code that the client chose is no label: there are thousands of them.
+    let code = closing.filter(|_| !conversation.closed_by_client).unwrap_or_default();
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
-    if code != 0 {
+    if closing.is_some() {
         let _ = timeout(LINGER, say_goodbye(&session)).await;
     }
 }
 
-/// Reads what is there into the decoder. An error is the end of the connection.
-fn read(session: &Session, decoder: &mut Decoder) -> io::Result<()> {
+/// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. False when
+/// the connection is over.
+async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            open = &mut work => return open,
+            () = session.wake.notified() => {
+                // Closed by the shard. A command cut here is undone by the end of the session.
+                if session.closing().is_some() {
+                    return true;
+                }
+            }
+            result = session.socket.writable(), if session.blocked() => {
+                if result.is_err() {
+                    return false;
+                }
+                session.unblock();
+            }
+        }
+    }
+}
+
+/// Reads what is there into the decoder; true when there may be more. An error is the end of the connection.
+fn read(session: &Session, decoder: &mut Decoder) -> io::Result<bool> {
     let mut buffer = [0; READ_BUFFER];
     for _ in 0..READS_PER_TURN {
         match session.read(&mut buffer) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => decoder.feed(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(e) => return Err(e),
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Answers every whole message. False when the connection is over.
@@ -107,7 +143,12 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
         }
         match decoder.next_message() {
             Ok(None) => return true,
-            Ok(Some(Message::Text(text))) => conversation.frame(&text).await,
+            Ok(Some(Message::Text(text))) => {
+                conversation.frame(&text).await;
+                if conversation.abandoned {
+                    return false;
+                }
+            }
             Ok(Some(Message::Ping(payload))) => conversation.session.send_frame(pong_frame(&payload)),
             Ok(Some(Message::Pong)) => {}
             Ok(Some(Message::Binary(_))) => conversation.session.close(Disconnect::InappropriateProtocol),
@@ -163,7 +204,7 @@ async fn say_goodbye(session: &Session) {
         match session.read(&mut buffer) {
             Ok(0) => return,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return,
-            _ => {}
+            _ => yield_now().await,
         }
     }
 }

@@ -1,9 +1,16 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
+mod model;
+mod races;
+
 use std::{
+    collections::HashSet,
     future::Future,
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -40,6 +47,13 @@ struct World {
     epoch: Mutex<Epoch>,
     bus_top: Mutex<u64>,
     bus_down: Mutex<bool>,
+    subscribed: Mutex<HashSet<StreamName>>,
+    /// Closed: who unsubscribes waits.
+    leaving: Semaphore,
+    waiting_to_leave: AtomicUsize,
+    left: AtomicUsize,
+    /// True: the log never answers for an entity.
+    hanging: AtomicBool,
 }
 
 fn kind() -> Kind {
@@ -49,7 +63,17 @@ fn kind() -> Kind {
 impl World {
     fn new() -> Arc<Self> {
         let epoch = Mutex::new(Epoch::new("e1"));
-        Arc::new(Self { log: Mutex::default(), epoch, bus_top: Mutex::new(0), bus_down: Mutex::new(false) })
+        Arc::new(Self {
+            log: Mutex::default(),
+            epoch,
+            bus_top: Mutex::new(0),
+            bus_down: Mutex::new(false),
+            subscribed: Mutex::default(),
+            leaving: Semaphore::new(1),
+            waiting_to_leave: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
+            hanging: AtomicBool::new(false),
+        })
     }
 
     fn commit(&self, id: &str) {
@@ -113,10 +137,15 @@ impl Bus for World {
         let publications = self.slice(after, top, limit).iter().map(Change::publication).collect();
         Ok(Some(Slice { position: self.position_at(top), publications, complete: true }))
     }
-    async fn subscribe(&self, _: &StreamName) -> Result<(), BusError> {
+    async fn subscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        self.subscribed.lock().unwrap().insert(stream.clone());
         if *self.bus_down.lock().unwrap() { Err(down()) } else { Ok(()) }
     }
-    async fn unsubscribe(&self, _: &StreamName) -> Result<(), BusError> {
+    async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
+        self.waiting_to_leave.fetch_add(1, Ordering::SeqCst);
+        drop(self.leaving.acquire().await);
+        self.subscribed.lock().unwrap().remove(stream);
+        self.left.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -140,6 +169,9 @@ impl ChangeLog for World {
         after: u64,
         limit: ReadLimit,
     ) -> Result<Option<LogSlice>, StoreError> {
+        if self.hanging.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let mine: Vec<Change> = self
             .slice(0, u64::MAX, ReadLimit { count: usize::MAX, ..limit })
             .into_iter()
@@ -160,6 +192,8 @@ impl Authenticator for Tokens {
     fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
             "reader" | "short" => Permissions::parse(["entities:read:procedure"]),
+            "all" => Permissions::parse(["entities:read:*"]),
+            "panics" => panic!("a test's token"),
             "nobody" => Permissions::parse([]),
             "expired" => return Err(AuthError::Expired),
             _ => return Err(AuthError::Invalid),
@@ -177,7 +211,12 @@ struct Node {
 
 impl Node {
     async fn start(limits: Limits) -> Self {
-        let (world, shards, slot, metrics) = (World::new(), Shards::new(1), Slot::default(), Metrics::default());
+        Self::with_shards(limits, 1).await
+    }
+
+    /// `count` shards, of which only the first lives.
+    async fn with_shards(limits: Limits, count: usize) -> Self {
+        let (world, shards, slot, metrics) = (World::new(), Shards::new(count), Slot::default(), Metrics::default());
         let hub = Arc::new(Hub {
             bus: Arc::clone(&world),
             log: Arc::clone(&world),
@@ -198,33 +237,61 @@ impl Node {
             progress: Progress::default(),
         };
         let (topics, _) = Actor::spawn(None, Topics::default(), args).await.expect("topics");
-        Actor::spawn(
-            None,
-            Shard::default(),
-            ShardArgs { index: 0, hub: Arc::clone(&hub), progress: Progress::default() },
-        )
-        .await
-        .expect("shard");
-        Self { world, hub, topics }
+        let node = Self { world, hub, topics };
+        node.shard().await;
+        node
+    }
+
+    /// A life of the first shard.
+    async fn shard(&self) {
+        let args = ShardArgs { index: 0, hub: Arc::clone(&self.hub), progress: Progress::default() };
+        Actor::spawn(None, Shard::default(), args).await.expect("shard");
+    }
+
+    /// Ends topics and begins another life of theirs.
+    async fn topics_again(&self) {
+        if let Some(topics) = self.hub.topics.get() {
+            topics.stop_and_wait(None, None).await.expect("stopped");
+        }
+        let Hub { bus, log, topics: slot, shards, limits, metrics, .. } = self.hub.as_ref();
+        let args = TopicsArgs {
+            bus: Arc::clone(bus),
+            log: Arc::clone(log),
+            slot: slot.clone(),
+            shards: shards.clone(),
+            limits: limits.clone(),
+            metrics: metrics.clone(),
+            progress: Progress::default(),
+        };
+        Actor::spawn(None, Topics::default(), args).await.expect("topics again");
     }
 
     async fn client(&self) -> Client {
+        Client::over(self.socket(&Arc::new(Semaphore::new(1))).await).await
+    }
+
+    /// The client's end of a connection that a shard was given.
+    async fn socket(&self, sessions: &Arc<Semaphore>) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let (client, server) =
             tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
-        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
+        let permit = Arc::clone(sessions).try_acquire_owned().expect("permit");
         let socket = server.expect("accept").0;
         assert!(self.hub.shards.accept(Incoming { socket, leftover: bytes::Bytes::new(), permit }));
-        let role = tungstenite::protocol::Role::Client;
-        Client(WebSocketStream::from_raw_socket(client.expect("connect"), role, None).await)
+        client.expect("connect")
     }
 
     /// What the relay and the bus do after a commit.
     async fn tell(&self, offset: u64) {
-        *self.world.bus_top.lock().unwrap() = offset;
+        self.tell_run(offset, offset).await;
+    }
+
+    /// The same for several at once.
+    async fn tell_run(&self, first: u64, last: u64) {
+        *self.world.bus_top.lock().unwrap() = last;
         let publications = self
             .world
-            .slice(offset - 1, offset, ReadLimit { count: 1, bytes: 1 })
+            .slice(first - 1, last, ReadLimit { count: usize::MAX, bytes: 1 })
             .iter()
             .map(Change::publication)
             .collect();
@@ -245,6 +312,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Client(WebSocketStream<TcpStream>);
 
 impl Client {
+    async fn over(socket: TcpStream) -> Self {
+        Self(WebSocketStream::from_raw_socket(socket, tungstenite::protocol::Role::Client, None).await)
+    }
+
     async fn send(&mut self, command: Value) {
         self.0.send(command.to_string().into()).await.expect("send");
     }
@@ -582,19 +653,8 @@ async fn topics_that_begin_again_lose_nobody() {
     let node = Node::start(Limits::default()).await;
     let mut client = node.client().await.connected("reader").await;
     client.ask(subscribe("entities.procedure")).await;
-    node.topics.stop_and_wait(None, None).await.expect("stopped");
-    let Hub { bus, log, topics: slot, shards, limits, metrics, .. } = node.hub.as_ref();
-    let args = TopicsArgs {
-        bus: Arc::clone(bus),
-        log: Arc::clone(log),
-        slot: slot.clone(),
-        shards: shards.clone(),
-        limits: limits.clone(),
-        metrics: metrics.clone(),
-        progress: Progress::default(),
-    };
-    Actor::spawn(None, Topics::default(), args).await.expect("topics again");
-    eventually("followed", || async { metrics.streams.get() == 1 }).await;
+    node.topics_again().await;
+    eventually("followed", || async { node.hub.metrics.streams.get() == 1 }).await;
     node.publish("a").await;
     assert_eq!(client.offsets(1).await, [1]);
 }

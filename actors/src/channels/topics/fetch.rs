@@ -22,6 +22,8 @@ pub enum Fetched {
     },
     /// What follows the position is lost, or the stream has a new epoch: this is where it stands.
     Lost(Position),
+    /// The bus tells nothing of it any more.
+    Left,
     /// There is no such stream.
     Unknown,
     /// Neither could be asked.
@@ -31,6 +33,10 @@ pub enum Fetched {
 /// Asks for the stream's events and for where it stands. While the bus is away the log is followed alone.
 pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, kind: &Kind) -> Fetched {
     let stream = kind.stream();
+    // Before the bus is asked for events that nobody would ever publish.
+    if matches!(log.position(kind).await, Ok(None)) {
+        return Fetched::Unknown;
+    }
     let subscribed = bus.subscribe(&stream).await;
     if let Err(error) = &subscribed {
         tracing::warn!(stream = %stream, %error, "the bus cannot be followed; the log is read instead");

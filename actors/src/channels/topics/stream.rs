@@ -22,6 +22,8 @@ pub(super) struct Stream {
     whole: Arc<str>,
     /// Which shards want a channel, as bits.
     wanted: HashMap<Arc<str>, u64>,
+    /// Channels, with their shard, whose subscribers come from a life of topics before this one.
+    presented: Vec<(Arc<str>, usize)>,
     idle: u32,
 }
 
@@ -36,6 +38,7 @@ impl Stream {
             again: false,
             whole,
             wanted: HashMap::new(),
+            presented: Vec::new(),
             idle: 0,
         }
     }
@@ -54,9 +57,39 @@ impl Stream {
         }
     }
 
+    /// The same of a shard whose subscribers may have missed something.
+    pub(super) fn present(&mut self, channel: Arc<str>, shard: usize) {
+        self.presented.push((Arc::clone(&channel), shard));
+        self.want(channel, shard);
+    }
+
+    /// Tells those that were presented where the stream stands, once that is known. Of single entities only the log
+    /// knows: their subscribers recover from it.
+    pub(super) fn greet(&mut self) -> Vec<(u64, Delivery)> {
+        let Some(Position { epoch, offset }) = &self.position else { return Vec::new() };
+        let greeting = |(channel, shard): (Arc<str>, usize)| {
+            let what = if channel == self.whole { What::Top(*offset) } else { What::Reset };
+            (1 << shard, Delivery { channel, epoch: epoch.clone(), what })
+        };
+        self.presented.drain(..).map(greeting).collect()
+    }
+
+    /// A shard wants nothing any more.
+    pub(super) fn forget(&mut self, shard: usize) {
+        self.presented.retain(|(_, of)| *of != shard);
+        self.wanted.retain(|_, shards| {
+            *shards &= !(1 << shard);
+            *shards != 0
+        });
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        !(self.wanted.is_empty() && self.waiting.is_empty())
+    }
+
     /// For how many checks nobody has wanted it.
     pub(super) fn idle_for(&mut self) -> u32 {
-        self.idle = if self.wanted.is_empty() && self.waiting.is_empty() { self.idle + 1 } else { 0 };
+        self.idle = if self.is_wanted() { 0 } else { self.idle + 1 };
         self.idle
     }
 
@@ -91,12 +124,18 @@ impl Stream {
 
     /// Stands at a new position whose past is unknown: every subscriber must recover.
     pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
-        let told = |(channel, shards): (&Arc<str>, &u64)| {
-            (*shards, Delivery { channel: Arc::clone(channel), epoch: position.epoch.clone(), what: What::Reset })
-        };
-        let batch = self.wanted.iter().map(told).collect();
         self.position = Some(position);
-        batch
+        self.resets(u64::MAX)
+    }
+
+    /// Tells every subscriber of these shards to recover.
+    pub(super) fn resets(&self, of: u64) -> Vec<(u64, Delivery)> {
+        let Some(position) = &self.position else { return Vec::new() };
+        let concerned = self.wanted.iter().filter(|(_, shards)| **shards & of != 0);
+        let told = |(channel, shards): (&Arc<str>, &u64)| {
+            (shards & of, Delivery { channel: Arc::clone(channel), epoch: position.epoch.clone(), what: What::Reset })
+        };
+        concerned.map(told).collect()
     }
 
     /// Where the kind's own channel stands, for its subscribers to compare.

@@ -66,6 +66,10 @@ pub(super) struct World {
 pub(super) struct FakeStore {
     pub(super) world: Mutex<World>,
     pub(super) away: AtomicBool,
+    /// It refuses every statement: a table or a right is missing.
+    pub(super) broken: AtomicBool,
+    /// Batches that were offered.
+    pub(super) tries: AtomicUsize,
     /// An id that the database refuses.
     pub(super) poison: Mutex<Option<String>>,
     pub(super) panics: AtomicBool,
@@ -102,6 +106,7 @@ impl MirrorStore for FakeStore {
     }
 
     async fn apply(&self, _: &str, _: &Lease, batch: MirrorBatch) -> Result<Applied, StoreError> {
+        self.tries.fetch_add(1, Ordering::SeqCst);
         self.world.lock().unwrap().in_flight += 1;
         let delay = *self.delay.lock().unwrap();
         tokio::time::sleep(delay).await;
@@ -110,6 +115,9 @@ impl MirrorStore for FakeStore {
         world.in_flight -= 1;
         if self.away.load(Ordering::SeqCst) {
             return away();
+        }
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(StoreError::Refused { doing: "testing", source: "no such table".into() });
         }
         let ids: Vec<String> = batch
             .ops
@@ -120,7 +128,7 @@ impl MirrorStore for FakeStore {
             })
             .collect();
         if self.poison.lock().unwrap().as_ref().is_some_and(|poison| ids.contains(poison)) {
-            return Err(StoreError::Refused { doing: "testing", source: "poison".into() });
+            return Err(StoreError::Unfit { doing: "testing", source: "poison".into() });
         }
         let mut applied = Applied { quarantined: batch.quarantined.len() as u64, ..Applied::default() };
         for op in batch.ops {

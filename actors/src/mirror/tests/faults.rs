@@ -1,6 +1,9 @@
 //! What goes wrong: refusals, sizes, silence, a slow store, lost leases.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use ractor::Actor;
 use tokio::time::{Instant, timeout};
@@ -199,6 +202,23 @@ async fn what_the_database_refuses_is_narrowed_down() {
         })
         .await;
     assert_eq!(rig.store.read(|world| world.quarantined.clone()), [("refused".to_owned(), Some("n13".to_owned()))]);
+}
+
+/// A database that lacks a table or a right refuses every batch: nothing is put aside, everything waits.
+#[tokio::test]
+async fn what_is_not_the_datas_fault_is_waited_for() {
+    let mut rig = Rig::new("").await;
+    rig.store.broken.store(true, Ordering::SeqCst);
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    for n in 0..10 {
+        peer.send(upsert(&format!("n{n}"), n, Some(u64::from(n) + 1))).await;
+    }
+    let tries = Arc::clone(&rig.store);
+    until("several tries", || tries.tries.load(Ordering::SeqCst) >= 8).await;
+    rig.store.broken.store(false, Ordering::SeqCst);
+    rig.store.until("all of it", |world| world.record.cursor.as_ref().is_some_and(|c| c.get() == "[10,0]")).await;
+    assert_eq!(rig.store.read(|world| (world.rows.len(), world.quarantined.len())), (10, 0));
 }
 
 #[tokio::test]

@@ -1,0 +1,329 @@
+//! What several hands do at once, and what hostile or unlucky clients cost.
+
+use std::{
+    io::{Read, Write},
+    time::Instant,
+};
+
+use super::*;
+use crate::channels::{
+    Delivery, Item, What,
+    metrics::CloseLabel,
+    session::{Offered, Session},
+};
+
+const KIB: usize = 1024;
+
+fn entity(n: usize) -> Value {
+    json!({"id": n + 2, "subscribe": {"channel": format!("entity.procedure.e{n}"), "recover": true, "epoch": "e1"}})
+}
+
+/// Entities `e0`... with fifty revisions of 30 KB each: more than a socket and a queue hold together.
+fn heavy(node: &Node, entities: usize) {
+    for n in 0..entities {
+        (0..50).for_each(|_| node.world.commit_sized(&format!("e{n}"), 30_000));
+    }
+}
+
+fn limits() -> Limits {
+    Limits { recovery: ReadLimit { count: 5_000, bytes: 4 * KIB * KIB }, ..Limits::default() }
+}
+
+/// An empty permit means that the session, with its socket, is held by nobody.
+#[tokio::test]
+async fn a_subscription_that_cannot_settle_leaves_nothing_behind() {
+    let node = Node::start(Limits { queue_bytes: 64 * KIB, ..limits() }).await;
+    heavy(&node, 12);
+    let sessions = Arc::new(Semaphore::new(1));
+    let mut client = Client::over(node.socket(&sessions).await).await.connected("reader").await;
+    for n in 0..12 {
+        client.send(entity(n)).await;
+    }
+    let slow = CloseLabel { code: 3008 };
+    eventually("slow", || async { node.hub.metrics.closed.get_or_create(&slow).get() == 1 }).await;
+    drop(client);
+    eventually("the session is let go", || async { sessions.available_permits() == 1 }).await;
+    assert_eq!((node.hub.metrics.subscriptions.get(), node.hub.metrics.channels.get()), (0, 0));
+}
+
+/// Above the queue's limit the answer is "not recovered", never a close that leads to the same recovery again.
+#[tokio::test]
+async fn recoveries_that_do_not_fit_the_queue_are_not_recovered() {
+    let node = Node::start(Limits { queue_bytes: 2 * KIB * KIB, ..limits() }).await;
+    heavy(&node, 12);
+    let mut client = node.client().await.connected("reader").await;
+    for n in 0..12 {
+        client.send(entity(n)).await;
+    }
+    let mut recovered = Vec::new();
+    for n in 0..12 {
+        let reply = client.receive().await;
+        assert_eq!(reply["id"], n + 2, "{}", reply.to_string().get(..200).unwrap_or_default());
+        let whole = reply["subscribe"]["recovered"] == true;
+        assert_eq!(reply["subscribe"]["publications"].as_array().map_or(0, Vec::len), if whole { 50 } else { 0 });
+        recovered.push(whole);
+    }
+    assert!(recovered[0] && recovered.contains(&false), "{recovered:?}");
+}
+
+#[tokio::test]
+async fn a_batch_above_the_queue_is_no_slowness_of_the_client() {
+    let node = Node::start(Limits { queue_bytes: 64 * KIB, ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    (0..60).for_each(|_| node.world.commit_sized("a", 4_000));
+    node.tell_run(1, 60).await;
+    assert_eq!(client.offsets(60).await, (1..=60).collect::<Vec<_>>());
+}
+
+fn items(offset: u64, size: usize) -> Delivery {
+    let frame = dzvin_protocols::channels::websocket::text_frame(&vec![b' '; size]);
+    let what = What::Items([Item { offset, at: 0, frame }].into());
+    Delivery { channel: "entity.procedure.a".into(), epoch: Epoch::new("e1"), what }
+}
+
+/// What did not fit the buffer of a recovering subscription is a gap even when nothing follows it.
+#[tokio::test]
+async fn an_overflow_while_recovering_is_told() {
+    let node = Node::start(Limits::default()).await;
+    let _busy = node.client().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let (_client, server) =
+        tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
+    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
+    let incoming = Incoming { socket: server.expect("accept").0, leftover: bytes::Bytes::new(), permit };
+    let (session, _) = Session::new(1, incoming, 64 * KIB, prometheus_client::metrics::gauge::Gauge::default());
+    let (channel, epoch) = ("entity.procedure.a".into(), Epoch::new("e1"));
+    for (covered, stays) in [(1, false), (2, true), (3, true)] {
+        assert!(session.begin(&channel));
+        assert_eq!(session.offer(&items(1, 10)), (Offered::Skipped, false));
+        assert_eq!(session.offer(&items(2, 100 * KIB)), (Offered::Skipped, false));
+        assert_eq!(session.settle(&channel, &epoch, covered, "{}"), stays);
+        assert_eq!(session.end(&channel), stays, "the past was read up to {covered}");
+    }
+}
+
+#[tokio::test]
+async fn topics_that_begin_again_lose_no_subscriber_of_one_entity() {
+    let node = Node::start(Limits::default()).await;
+    node.publish("a").await;
+    let mut client = node.client().await.connected("reader").await;
+    assert_eq!(client.ask(subscribe("entity.procedure.a")).await["subscribe"]["offset"], 1);
+    // Committed and published while nobody follows.
+    node.hub.topics.get().expect("topics").stop_and_wait(None, None).await.expect("stopped");
+    node.world.commit("a");
+    *node.world.bus_top.lock().unwrap() = 2;
+    node.topics_again().await;
+    let push = client.receive().await;
+    assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}");
+    let again =
+        json!({"id": 3, "subscribe": {"channel": "entity.procedure.a", "recover": true, "epoch": "e1", "offset": 1}});
+    assert_eq!(client.ask(again).await["subscribe"]["publications"][0]["offset"], 2);
+}
+
+/// A shard that takes nothing misses batches; its subscribers are told, those of single entities as well.
+#[tokio::test]
+async fn a_batch_that_a_shard_did_not_take_is_told() {
+    let short = Duration::from_millis(20);
+    let node = Node::start(Limits { command: short, check: short, ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    assert_eq!(client.ask(subscribe("entity.procedure.a")).await["subscribe"]["offset"], json!(null));
+    let stuck = node.hub.shards.get(0).expect("a shard").hold().await;
+    node.publish("a").await;
+    drop(stuck);
+    let push = client.receive().await;
+    assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}");
+}
+
+#[tokio::test]
+async fn a_stream_wanted_again_while_it_is_left_is_followed() {
+    let node = Node::start(Limits { check: Duration::from_millis(5), ..Limits::default() }).await;
+    let gate = node.world.leaving.acquire().await.expect("gate");
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    client.ask(json!({"id": 3, "unsubscribe": {"channel": "entities.procedure"}})).await;
+    let leaving = || async { node.world.waiting_to_leave.load(Ordering::SeqCst) == 1 };
+    eventually("idle, and being left", leaving).await;
+    client.send(subscribe("entities.procedure")).await;
+    // Whoever answers before the bus was left has asked it too early.
+    let early = timeout(Duration::from_millis(100), client.receive()).await;
+    drop(gate);
+    eventually("left", || async { node.world.left.load(Ordering::SeqCst) == 1 }).await;
+    let reply = match early {
+        Ok(reply) => reply,
+        Err(_) => client.receive().await,
+    };
+    assert_eq!(reply["subscribe"]["recoverable"], true, "{reply}");
+    assert!(node.world.subscribed.lock().unwrap().contains(&kind().stream()), "its events are asked for");
+}
+
+#[tokio::test]
+async fn streams_that_do_not_exist_leave_nothing_on_the_bus() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("all").await;
+    for n in 0..20 {
+        assert_eq!(client.ask(subscribe(&format!("entities.no-such-{n}"))).await["error"]["code"], 102);
+    }
+    assert_eq!(node.world.subscribed.lock().unwrap().len(), 0);
+    eventually("forgotten", || async { node.hub.metrics.channels.get() == 0 && node.hub.metrics.streams.get() == 0 })
+        .await;
+}
+
+/// A frame full of commands that each wait for a log that is away.
+#[tokio::test]
+async fn a_client_that_left_is_not_served_to_the_end() {
+    let node = Node::start(Limits { command: Duration::from_millis(300), ..Limits::default() }).await;
+    node.world.hanging.store(true, Ordering::SeqCst);
+    let mut client = node.client().await.connected("reader").await;
+    let all: Vec<String> = (0..100).map(|n| entity(n).to_string()).collect();
+    client.0.send(all.join("\n").into()).await.expect("sent");
+    client.receive().await;
+    drop(client);
+    eventually("gone", || async { node.hub.metrics.sessions.get() == 0 }).await;
+}
+
+/// While a command waits for the log, what the socket takes is written.
+#[tokio::test]
+async fn a_command_that_waits_does_not_hold_up_publications() {
+    let queue_bytes = 64 * KIB * KIB;
+    let node = Node::start(Limits { queue_bytes, command: PATIENCE * 6, ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    node.world.hanging.store(true, Ordering::SeqCst);
+    client.send(entity(0)).await;
+    for n in 1..=400 {
+        node.world.commit_sized("b", 30_000);
+        node.tell(n).await;
+    }
+    eventually("the socket is full", || async { node.hub.metrics.queue_bytes.get() > 0 }).await;
+    assert_eq!(client.offsets(400).await, (1..=400).collect::<Vec<_>>());
+}
+
+/// Frames without end, faster than they are read: time goes on for the flooder, and for everybody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_stops_no_clock() {
+    let node = Node::start(Limits { connect: Duration::from_millis(200), ..Limits::default() }).await;
+    let flooder = node.socket(&Arc::new(Semaphore::new(1))).await.into_std().expect("socket");
+    flooder.set_nonblocking(false).expect("blocking");
+    let flood = std::thread::spawn(move || {
+        let mut flooder = flooder;
+        // Pongs that nobody asked for, without payload: six bytes each.
+        let pongs = [0x8a, 0x80, 0, 0, 0, 0].repeat(64 * KIB);
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE * 2 {
+            if flooder.write_all(&pongs).is_err() {
+                return true;
+            }
+        }
+        false
+    });
+    let mut other = node.client().await.connected("reader").await;
+    assert_eq!(other.ask(json!({"id": 4, "ping": {}})).await, json!({"id": 4, "ping": {}}));
+    assert!(tokio::task::spawn_blocking(|| flood.join().expect("flood")).await.expect("joined"), "the flooder stays");
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_a_shard_that_lives() {
+    let node = Node::with_shards(Limits::default(), 3).await;
+    for _ in 0..3 {
+        node.client().await.connected("reader").await;
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_dies_takes_its_own_with_it_and_nothing_else() {
+    let node = Node::start(Limits { check: Duration::from_millis(5), ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    client.ask(subscribe("entity.procedure.a")).await;
+    let metrics = &node.hub.metrics;
+    assert_eq!((metrics.sessions.get(), metrics.subscriptions.get(), metrics.channels.get()), (1, 2, 2));
+    node.hub.shards.get(0).expect("a shard").slot.get().expect("alive").kill();
+    while timeout(PATIENCE, client.0.next()).await.expect("the socket closes").is_some_and(|read| read.is_ok()) {}
+    node.shard().await;
+    eventually("nothing is counted", || async {
+        (metrics.sessions.get(), metrics.subscriptions.get(), metrics.channels.get()) == (0, 0, 0)
+    })
+    .await;
+    eventually("nothing is followed", || async { metrics.streams.get() == 0 }).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    node.publish("a").await;
+    assert_eq!(client.offsets(1).await, [1]);
+}
+
+/// Answered when everybody has been told and has gone; whoever comes later is not taken.
+#[tokio::test]
+async fn a_drain_ends_with_the_last_goodbye() {
+    for count in [0, 1, 100] {
+        let node = Node::start(Limits::default()).await;
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(node.client().await.connected("reader").await);
+        }
+        let reading = clients.into_iter().map(|mut client| tokio::spawn(async move { client.receive().await }));
+        let reading: Vec<_> = reading.collect();
+        assert_eq!(node.hub.shards.drain(Duration::from_millis(20)).await, count);
+        assert_eq!(node.hub.metrics.sessions.get(), 0);
+        for read in reading {
+            assert_eq!(read.await.expect("read"), json!({"close": 3001}));
+        }
+        let mut late = node.client().await;
+        assert!(timeout(PATIENCE, late.0.next()).await.expect("closed").is_none_or(|read| read.is_err()));
+    }
+}
+
+#[tokio::test]
+async fn a_clients_close_code_is_no_label() {
+    let node = Node::start(Limits::default()).await;
+    for code in 4000..4010u16 {
+        let mut client = node.client().await.connected("reader").await;
+        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: "".into() };
+        client.0.close(Some(frame)).await.expect("closed");
+        assert_eq!(client.receive().await, json!({"close": code}), "it is echoed");
+    }
+    eventually("counted", || async { node.hub.metrics.closed.get_or_create(&CloseLabel { code: 0 }).get() == 10 })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_panic_is_counted_at_once() {
+    let node = Node::start(Limits::default()).await;
+    for n in 1..=50 {
+        let mut client = node.client().await;
+        client.send(json!({"id": 1, "connect": {"token": "panics"}})).await;
+        eventually("counted", || async { node.hub.metrics.panics.get() == n }).await;
+    }
+}
+
+#[tokio::test]
+async fn rights_that_end_with_a_new_token_end_subscriptions() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    let reply = client.ask(json!({"id": 5, "refresh": {"token": "reader"}})).await;
+    assert_eq!(reply["id"], 5, "the same rights: nothing ends");
+    node.publish("a").await;
+    assert_eq!(client.offsets(1).await, [1]);
+    client.send(json!({"id": 6, "refresh": {"token": "nobody"}})).await;
+    let mut got = [client.receive().await, client.receive().await];
+    got.sort_by_key(|reply| reply["id"].as_u64());
+    assert_eq!(got[0]["push"]["unsubscribe"]["code"], 2000, "{got:?}");
+    assert_eq!(got[1]["id"], 6);
+    node.publish("a").await;
+    assert_eq!(client.ask(json!({"id": 7, "ping": {}})).await["id"], 7, "nothing came between");
+}
+
+/// Bytes after the client's last word, and then its end: no hang, no panic.
+#[tokio::test]
+async fn a_half_closed_socket_ends_its_session() {
+    let node = Node::start(Limits::default()).await;
+    let socket = node.socket(&Arc::new(Semaphore::new(1))).await.into_std().expect("socket");
+    socket.set_nonblocking(false).expect("blocking");
+    eventually("accepted", || async { node.hub.metrics.sessions.get() == 1 }).await;
+    let mut socket = socket;
+    socket.write_all(&[0x81]).expect("half a header");
+    socket.shutdown(std::net::Shutdown::Write).expect("half closed");
+    eventually("ended", || async { node.hub.metrics.sessions.get() == 0 }).await;
+    assert_eq!(socket.read(&mut [0; 8]).unwrap_or(0), 0);
+}

@@ -1,0 +1,48 @@
+//! Actors of a running node die under load: whoever is connected loses nothing.
+
+use std::sync::Arc;
+
+use dzvin::{app::App, platform::config};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::sync::oneshot;
+
+use crate::support::{eventually::eventually, hub::World, node::Followers};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actors_that_are_killed_under_load_lose_nothing() {
+    let mut random = StdRng::seed_from_u64(5);
+    let world = World::new(50, false).await;
+    let path = world.unstarted("a").config;
+    let config = config::load(Some(&path)).expect("configuration");
+    let verifier = Arc::new(dzvin::identity::verifier(&config.identity).expect("verifier"));
+    let app = App::start(&config, verifier).await.expect("starts");
+    let (root, address) = (app.supervisor().clone(), app.address);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(app.run(async { drop(stopped.await) }));
+
+    let mut followers = Followers::start(&format!("http://{address}"), 6, &[]).await;
+    let play = dzvin_sandbox::Play { rate_per_s: 200.0, collection: Some("procedure".to_owned()), seed: 7 };
+    world.sandbox.control().play(&play).expect("plays");
+    let children = ["topics", "shard-0", "bus-reader", "relay", "mirror-procedure"];
+    for round in 0..15 {
+        let at = followers.progress().await.into_iter().min().unwrap_or(0);
+        let further = random.random_range(1..40);
+        eventually("changes between two kills", async || {
+            followers.progress().await.into_iter().all(|last| last >= at + further)
+        })
+        .await;
+        let victim = children[round % children.len()];
+        eventually(&format!("{victim} is alive, to be killed"), async || root.kill(victim).await).await;
+    }
+    let at = followers.progress().await.into_iter().max().unwrap_or(0);
+    eventually("all goes on", async || followers.progress().await.into_iter().all(|last| last > at + 100)).await;
+    world.sandbox.control().play(&dzvin_sandbox::Play { rate_per_s: 0.0, ..play }).expect("stops");
+    let report = followers.finish().await;
+    println!("15 deaths of actors: {report}");
+    for key in ["lost", "doubled", "behind", "differences"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert!(report["received"].as_u64().expect("a count") > 0, "{report}");
+    stop.send(()).expect("runs");
+    running.await.expect("joined").expect("an orderly end");
+}

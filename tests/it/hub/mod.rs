@@ -1,0 +1,5 @@
+//! The hub as a whole, against those who do not mean well and on the days when something inside dies.
+
+mod alone;
+mod hostile;
+mod kills;
