@@ -184,7 +184,7 @@ fn limits() -> Vec<Case> {
         case(
             Setting {
                 knobs: |knobs| {
-                    (knobs.nginx.rate_per_s, knobs.nginx.burst_factor, knobs.nginx.rate_status) = (Some(2), 1, 503)
+                    (knobs.nginx.rate_per_s, knobs.nginx.burst_factor, knobs.nginx.rate_status) = (Some(2), 1, 503);
                 },
                 reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#,
                 ..simple("rate-503")
