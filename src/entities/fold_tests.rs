@@ -16,7 +16,8 @@ enum Plain {
     /// Content, version if it is known.
     Set(u8, Option<u8>),
     Trash,
-    Missing,
+    /// The version that was looked for.
+    Missing(u8),
     Found,
     Purge,
     /// What storage refuses.
@@ -28,7 +29,7 @@ fn plain() -> impl Strategy<Value = (usize, Plain)> {
         4 => (0u8..3, 0u8..4).prop_map(|(c, v)| Plain::Upsert(c, v)),
         2 => (0u8..3, proptest::option::of(0u8..4)).prop_map(|(c, v)| Plain::Set(c, v)),
         1 => Just(Plain::Trash),
-        1 => Just(Plain::Missing),
+        2 => (0u8..4).prop_map(Plain::Missing),
         1 => Just(Plain::Found),
         1 => Just(Plain::Purge),
         1 => Just(Plain::Unfit),
@@ -87,7 +88,9 @@ impl Model {
                 self.trashed = true;
                 Some(Op::Trash)
             }
-            Plain::Missing if live && !self.missing => {
+            Plain::Missing(version)
+                if live && !self.trashed && !self.missing && self.version == Some(version.to_string()) =>
+            {
                 self.missing = true;
                 Some(Op::Trash)
             }
@@ -143,7 +146,7 @@ fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
             EntityOp::Set { id, version: version.map(|v| v.to_string()), set: raw(format!(r#"{{"c":{content}}}"#)) }
         }
         Plain::Trash => EntityOp::Trash(id),
-        Plain::Missing => EntityOp::Missing(id),
+        Plain::Missing(version) => EntityOp::Missing { id, version: version.to_string() },
         Plain::Found => EntityOp::Found(id),
         Plain::Purge => EntityOp::Purge(id),
         Plain::Unfit => EntityOp::Upsert { id, version: "9".into(), doc: raw(r#"{"c":"\u0000"}"#.into()) },

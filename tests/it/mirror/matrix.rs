@@ -116,7 +116,7 @@ fn stream() -> Vec<Case> {
             Setting {
                 knobs: |knobs| {
                     (knobs.mirror.repeat_requests, knobs.mirror.pipeline_requests, knobs.mirror.reask_every) =
-                        (5, true, 3)
+                        (5, true, 3);
                 },
                 ..full("questions")
             },
@@ -184,7 +184,7 @@ fn limits() -> Vec<Case> {
         case(
             Setting {
                 knobs: |knobs| {
-                    (knobs.nginx.rate_per_s, knobs.nginx.burst_factor, knobs.nginx.rate_status) = (Some(2), 1, 503)
+                    (knobs.nginx.rate_per_s, knobs.nginx.burst_factor, knobs.nginx.rate_status) = (Some(2), 1, 503);
                 },
                 reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#,
                 ..simple("rate-503")
