@@ -88,7 +88,9 @@ impl Model {
                 self.trashed = true;
                 Some(Op::Trash)
             }
-            Plain::Missing(version) if live && !self.missing && self.version == Some(version.to_string()) => {
+            Plain::Missing(version)
+                if live && !self.trashed && !self.missing && self.version == Some(version.to_string()) =>
+            {
                 self.missing = true;
                 Some(Op::Trash)
             }
