@@ -34,7 +34,7 @@ need_rust() {
 # The newest PostgreSQL of at least 15 among PATH and the distribution's folders: prints its bin folder.
 find_postgres() {
   local dir version
-  for dir in ${DZVIN_PG_BIN:-} $(dirname "$(command -v postgres 2>/dev/null || echo /nowhere/x)") \
+  for dir in ${DZVIN_PG_BIN:-} $(dirname "$(readlink -f "$(command -v postgres 2>/dev/null || echo /nowhere/x)")") \
              $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -rn) "$HOME/.cache/dzvin/postgresql/bin"; do
     [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] || continue
     version=$("$dir/postgres" --version | sed -E 's/.* ([0-9]+).*/\1/')
