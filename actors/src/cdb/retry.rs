@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::platform::ports::CdbError;
+use crate::{platform::ports::CdbError, supervise};
 
 /// Most repeats after 5xx, as the upstream recommends.
 pub const MAX_REPEATS: u32 = 5;
@@ -16,8 +16,7 @@ const TOO_MANY_FLOOR: Duration = Duration::from_secs(1);
 /// Exponential back-off with full jitter: a wait is anything from the floor to a ceiling that doubles.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    base: Duration,
-    cap: Duration,
+    shape: supervise::Backoff,
     failures: u32,
 }
 
@@ -25,7 +24,7 @@ impl Backoff {
     /// Ceilings of `base`, twice that, four times that... up to `cap`.
     #[must_use]
     pub const fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap, failures: 0 }
+        Self { shape: supervise::Backoff { base, cap }, failures: 0 }
     }
 
     /// The wait after one more failure, never below the floor.
@@ -38,7 +37,7 @@ impl Backoff {
     /// The largest wait that [`Backoff::next`] would give now.
     #[must_use]
     pub fn ceiling(&self) -> Duration {
-        self.base.saturating_mul(1 << self.failures.min(20)).min(self.cap)
+        self.shape.bound(self.failures)
     }
 
     /// All is well again.
