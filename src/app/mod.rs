@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use self::mirrors::Links;
+pub(crate) use self::settings::database_options;
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, bus::AnyBus},
@@ -91,7 +92,7 @@ impl App {
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
 
-        let db = settings::database(config)?;
+        let db = settings::database_options(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
         let database = Database::new(db);
         database.register(registry);

@@ -22,7 +22,7 @@ use crate::{
 /// A node that starts must find Redis; later it may go and come back.
 const REDIS_AT_START: Duration = Duration::from_secs(10);
 
-pub(super) fn database(config: &Config) -> Result<DbOptions, AppError> {
+pub(crate) fn database_options(config: &Config) -> Result<DbOptions, AppError> {
     let url = config.database.url.as_ref();
     let url = url.ok_or_else(|| AppError::config("database.url", "missing; give the address of PostgreSQL"))?;
     let bad = |key: &'static str| move |_| AppError::config(key, "not a PostgreSQL address (postgres://...)");

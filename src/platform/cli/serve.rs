@@ -10,11 +10,11 @@ use tokio::{
 
 use super::{Exit, Failure, Stop, until_stopped};
 use crate::{
-    app::{App, Reloader},
+    app::{self, App, Reloader},
     identity,
     platform::{
         config::{self, Config},
-        db::{Database, DbOptions, MIGRATIONS},
+        db::{Database, MIGRATIONS},
         http::chain,
     },
 };
@@ -75,14 +75,7 @@ pub(super) async fn migrate(config: &Config) -> Result<(), Failure> {
 }
 
 pub(super) fn database(config: &Config) -> Result<Database, Failure> {
-    let url = config.database.url.as_ref();
-    let url =
-        url.ok_or_else(|| Failure::new(Exit::Config, "database.url is missing; give the address of PostgreSQL"))?;
-    let bad =
-        |_| Failure::new(Exit::Config, "database.url is no address of PostgreSQL (postgres://user@host/database)");
-    let mut options = DbOptions::new(url.expose()).map_err(bad)?;
-    options.acquire_timeout = config.database.acquire_timeout;
-    Ok(Database::new(options))
+    Ok(Database::new(app::database_options(config)?))
 }
 
 /// One connection, without the pool's patience: a refusal is told at once and as it is.
