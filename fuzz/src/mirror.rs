@@ -105,7 +105,7 @@ fn published(id: dzvin_protocols::platform::EntityId, doc: &RawValue) {
         at: time::OffsetDateTime::UNIX_EPOCH,
         by: "mirror:procedure".into(),
         changed: vec!["title".into()],
-        doc: Some(doc.to_owned()),
+        doc: Some(doc.to_owned().into()),
         trace: None,
     };
     let push = encode_push("entities.procedure", &change.publication(), 7);

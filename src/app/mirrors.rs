@@ -155,6 +155,7 @@ fn parts(
         // Asked for often enough that a takeover comes within one and a half of the term.
         limits: LinkLimits { lease_ttl, standby_poll: lease_ttl / 5, ..LinkLimits::default() },
         dialect: Arc::clone(&dialect),
+        fields: store.fields(&mirror.kind),
     };
     let handle = LinkHandle::new(token, dialect.max_message_bytes);
     Ok(LinkParts {

@@ -88,7 +88,6 @@ impl App {
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
         let mut rooms = Registry::with_prefix("dzvin");
         let registry = &mut rooms;
-        let owner: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
 
@@ -96,6 +95,7 @@ impl App {
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
         let database = Database::new(db);
         database.register(registry);
+        let owner: Arc<str> = database.node().into();
         database.guard_identity().await.map_err(AppError::database)?;
         let displaced = if config.redis.url.is_none() {
             let alone = Alone::claim(direct, &owner).await?;
@@ -104,6 +104,7 @@ impl App {
             watch::channel(false).1
         };
         let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
+        entities.register(registry);
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
         tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
@@ -303,9 +304,14 @@ async fn start_relay(
     let mut commits = database.commits();
     tasks.spawn(async move {
         let waking = async {
+            let mut heard = 0;
             while commits.changed().await.is_ok() {
-                commits.borrow_and_update();
-                handle.wake();
+                let elsewhere = commits.borrow_and_update().elsewhere;
+                if std::mem::replace(&mut heard, elsewhere) == elsewhere {
+                    handle.wake_here();
+                } else {
+                    handle.wake();
+                }
             }
         };
         tokio::select! {

@@ -2,6 +2,7 @@
 
 use dzvin_actors::platform::ports::{CdbError, FeedPage};
 use dzvin_protocols::{
+    entities::Fields,
     mirror::{Dialect, Quarantined, mask_secrets},
     platform::EntityId,
 };
@@ -68,7 +69,7 @@ pub(super) fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbErr
             let bytes = raw.get().as_bytes();
             Quarantined { reason, detail, id, raw: bytes[..bytes.len().min(MAX_RAW)].to_vec() }
         };
-        match dialect.paths.id_of(raw) {
+        match dialect.paths.id_of(&Fields::of(raw.get())) {
             None => page.aside.push(aside("no_id", "no id in an object of the feed".into(), None)),
             Some(id) => match dialect.document(id, raw) {
                 Ok(doc) => page.docs.push(doc),

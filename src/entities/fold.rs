@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
-    entities::{Fields, Op, check, content_hash, merge_set},
+    entities::{Derived, Fields, MAX_FIELD_VALUE, Op, check, merge_set},
     mirror::{MirrorOp, Quarantined},
     platform::EntityId,
 };
@@ -18,15 +18,10 @@ use super::KindSpec;
 
 /// Longest version that is kept: a timestamp has 27 characters; the index behind it has a limit of its own at 2700 bytes.
 pub const MAX_VERSION: usize = 128;
-/// Longest value of a declared field that can be filtered by or is kept as an earlier value.
-pub const MAX_FIELD_VALUE: usize = 1024;
 /// Most names in a change's `changed`, so that a publication stays small whatever the document.
 pub const MAX_CHANGED: usize = 100;
 /// Longest name in `changed`.
 pub const MAX_CHANGED_NAME: usize = 200;
-
-/// SHA-256 of the content.
-pub(super) type Hash = [u8; 32];
 
 /// One operation on one entity, whoever asks for it.
 #[derive(Debug, Clone)]
@@ -37,8 +32,10 @@ pub enum EntityOp {
         id: EntityId,
         /// Compares as text.
         version: String,
-        /// Raw.
+        /// Raw; checked, if something is derived from it.
         doc: Arc<RawValue>,
+        /// What is kept beside it, where that was derived already.
+        derived: Option<Derived>,
     },
     /// Fields to be merged into what is stored.
     Set {
@@ -80,6 +77,11 @@ impl EntityOp {
         self.raw().map_or(0, |raw| raw.get().len())
     }
 
+    /// Bytes that are still to be checked and hashed.
+    pub(super) fn unread(&self) -> usize {
+        if matches!(self, Self::Upsert { derived: Some(_), .. }) { 0 } else { self.bytes() }
+    }
+
     fn raw(&self) -> Option<&RawValue> {
         match self {
             Self::Upsert { doc: raw, .. } | Self::Set { set: raw, .. } => Some(raw),
@@ -99,8 +101,8 @@ impl EntityOp {
 impl From<MirrorOp> for EntityOp {
     fn from(op: MirrorOp) -> Self {
         match op {
-            MirrorOp::Upsert(it) => Self::Upsert { id: it.id, version: it.version, doc: it.doc.into() },
-            MirrorOp::Set { id, set, version } => Self::Set { id, version, set: set.into() },
+            MirrorOp::Upsert(it) => Self::Upsert { id: it.id, version: it.version, doc: it.doc, derived: it.derived },
+            MirrorOp::Set { id, set, version } => Self::Set { id, version, set },
             MirrorOp::Delete { id } => Self::Trash(id),
         }
     }
@@ -120,25 +122,17 @@ impl Doc {
             Self::Stored(text) => text,
         }
     }
-}
 
-/// What is derived from a document alone.
-#[derive(Debug, Clone)]
-pub(super) struct Derived {
-    /// Of the content without versions.
-    pub hash: Hash,
-    /// The JSON object that equality filters look into.
-    pub filterable: String,
-}
-
-impl Derived {
-    fn of(spec: &KindSpec, doc: &RawValue) -> Self {
-        let values = Fields::of(doc.get()).filter_values(&spec.fields).into_iter();
-        let short = values.filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
-        let object: serde_json::Map<_, _> = short.map(|(field, value)| (field.to_owned(), value.into())).collect();
-        let filterable = serde_json::Value::Object(object).to_string();
-        Self { hash: content_hash(doc, &spec.version_paths), filterable }
+    pub(super) fn into_raw(self) -> Option<Arc<RawValue>> {
+        match self {
+            Self::New(raw) => Some(raw),
+            Self::Stored(text) => RawValue::from_string(text.to_string()).ok().map(Into::into),
+        }
     }
+}
+
+fn derive(spec: &KindSpec, doc: &RawValue) -> Derived {
+    Derived::of(doc, &spec.fields, &spec.version_paths)
 }
 
 /// An operation that was checked, with what is derived from what it brings.
@@ -152,18 +146,22 @@ pub(super) struct Prepared {
 }
 
 /// Checks and hashes; the costly part of a batch that needs no database.
-pub(super) fn prepare(spec: &KindSpec, op: EntityOp) -> Prepared {
+pub(super) fn prepare(spec: &KindSpec, mut op: EntityOp) -> Prepared {
+    let derived = match &mut op {
+        EntityOp::Upsert { derived, .. } => derived.take(),
+        _ => None,
+    };
     let unfit = match (op.raw(), op.version()) {
         (_, Some(version)) if version.len() > MAX_VERSION || version.chars().any(char::is_control) => {
             Some(("bad_version", format!("a version is at most {MAX_VERSION} bytes without control characters")))
         }
-        (Some(raw), _) => check(raw).err().map(|unfit| (unfit.code(), unfit.to_string())),
+        (Some(raw), _) if derived.is_none() => check(raw).err().map(|unfit| (unfit.code(), unfit.to_string())),
         _ => None,
     };
-    let derived = match &op {
-        EntityOp::Upsert { doc, .. } if unfit.is_none() => Some(Derived::of(spec, doc)),
+    let derived = derived.or_else(|| match &op {
+        EntityOp::Upsert { doc, .. } if unfit.is_none() => Some(derive(spec, doc)),
         _ => None,
-    };
+    });
     Prepared { op, derived, unfit }
 }
 
@@ -200,10 +198,9 @@ pub(super) struct NewChange {
 #[derive(Debug)]
 pub(super) struct NewState {
     pub id: EntityId,
-    pub revision: i64,
-    /// The entity's last change: its place in the run, from 1; 0 when nothing but document and version changed.
-    pub change: i64,
-    pub op: Op,
+    /// The entity's last change, which has its revision: the place in the run, from 1; 0 when nothing but document and
+    /// version changed.
+    pub change: usize,
     pub version: Option<String>,
     pub hash: Option<Vec<u8>>,
     /// Only when it differs from what is stored.
@@ -235,8 +232,7 @@ struct State {
     stored: Stored,
     fresh: bool,
     /// Order of first appearance, so that rows are written in a steady order.
-    change: i64,
-    op: Option<Op>,
+    change: usize,
     new_doc: bool,
     dirty: bool,
 }
@@ -257,7 +253,7 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
         match op {
             EntityOp::Upsert { version, doc, .. } => {
-                let derived = derived.unwrap_or_else(|| Derived::of(spec, &doc));
+                let derived = derived.unwrap_or_else(|| derive(spec, &doc));
                 out.upsert(spec, &id, state, Some(version), &doc, derived);
             }
             EntityOp::Set { ref version, ref set, .. } => match merged(spec, state, set) {
@@ -298,7 +294,7 @@ fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValu
     let doc = merge_set(base, set).map_err(|error| ("bad_set", error.to_string()))?;
     // Paths may nest what each by itself was fit.
     check(&doc).map_err(|unfit| (unfit.code(), unfit.to_string()))?;
-    let derived = Derived::of(spec, &doc);
+    let derived = derive(spec, &doc);
     Ok((doc.into(), derived))
 }
 
@@ -389,22 +385,19 @@ impl Folded {
     fn change(&mut self, id: &EntityId, state: &mut State, op: Op, changed: Vec<String>, before: Option<String>) {
         state.stored.revision += 1;
         state.dirty = true;
-        state.op = Some(op);
         self.applied.changed += 1;
         let (revision, doc) = (state.stored.revision, state.stored.doc.clone());
         self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc });
-        state.change = self.changes.len() as i64;
+        state.change = self.changes.len();
     }
 }
 
 impl State {
     fn into_row(self, id: EntityId) -> NewState {
-        let Stored { revision, version, hash, doc, filterable, size, trashed, missing, .. } = self.stored;
+        let Stored { version, hash, doc, filterable, size, trashed, missing, .. } = self.stored;
         NewState {
             id,
-            revision,
             change: self.change,
-            op: self.op.unwrap_or(Op::Update),
             version,
             hash,
             doc: doc.filter(|_| self.new_doc),

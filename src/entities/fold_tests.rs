@@ -141,6 +141,7 @@ fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
             id,
             version: version.to_string(),
             doc: raw(format!(r#"{{"c":{content},"v":{version}}}"#)),
+            derived: None,
         },
         Plain::Set(content, version) => {
             EntityOp::Set { id, version: version.map(|v| v.to_string()), set: raw(format!(r#"{{"c":{content}}}"#)) }
@@ -149,24 +150,27 @@ fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
         Plain::Missing(version) => EntityOp::Missing { id, version: version.to_string() },
         Plain::Found => EntityOp::Found(id),
         Plain::Purge => EntityOp::Purge(id),
-        Plain::Unfit => EntityOp::Upsert { id, version: "9".into(), doc: raw(r#"{"c":"\u0000"}"#.into()) },
+        Plain::Unfit => {
+            EntityOp::Upsert { id, version: "9".into(), doc: raw(r#"{"c":"\u0000"}"#.into()), derived: None }
+        }
     };
     prepare(spec, op)
 }
 
 /// What the statements of `rows` do with a row, in memory.
-fn keep(rows: &mut HashMap<EntityId, Stored>, state: NewState) {
+fn keep(rows: &mut HashMap<EntityId, Stored>, state: NewState, changes: &[NewChange]) {
     let row = rows.entry(state.id).or_default();
     assert_eq!(state.fresh, row.revision == 0, "a row is new or it is not");
-    let purged = state.op == Op::Purge && state.change > 0;
-    if state.change == 0 {
-        assert_eq!(state.revision, row.revision, "without a change the revision stays");
+    let last = state.change.checked_sub(1).map(|place| &changes[place]);
+    let purged = last.is_some_and(|change| change.op == Op::Purge);
+    if last.is_none() {
         assert!(state.doc.is_some(), "what is stored silently has a document");
     } else {
         (row.trashed, row.missing, row.hash) = (state.trashed, state.missing, state.hash);
         row.purged = if state.doc.is_some() { false } else { purged || row.purged };
     }
-    (row.revision, row.version, row.size) = (state.revision, state.version, state.size);
+    row.revision = last.map_or(row.revision, |change| change.revision);
+    (row.version, row.size) = (state.version, state.size);
     row.doc = match state.doc {
         Some(doc) => Some(Doc::Stored(doc.text().into())),
         None if purged => None,
@@ -197,7 +201,7 @@ proptest! {
             let stored = rows.iter().filter(|(id, _)| met(id)).map(|(id, row)| (id.clone(), row.clone())).collect();
             let folded = fold(&spec, stored, now.iter().map(|(id, op)| prepared(&spec, *id, op)).collect());
             prop_assert_eq!(folded.applied.quarantined as usize, folded.quarantined.len());
-            let last: HashMap<_, _> = folded.changes.iter().enumerate().map(|(n, c)| (c.id.clone(), n as i64 + 1)).collect();
+            let last: HashMap<_, _> = folded.changes.iter().enumerate().map(|(n, c)| (c.id.clone(), n + 1)).collect();
             for state in &folded.states {
                 prop_assert_eq!(state.change, last.get(&state.id).copied().unwrap_or(0), "the row points at its last change");
             }
@@ -207,9 +211,9 @@ proptest! {
             got.applied.unchanged += folded.applied.unchanged;
             got.applied.stale += folded.applied.stale;
             got.applied.quarantined += folded.applied.quarantined;
-            got.changes.extend(folded.changes.into_iter().map(|c| (c.id.to_string(), c.revision, c.op)));
+            got.changes.extend(folded.changes.iter().map(|c| (c.id.to_string(), c.revision, c.op)));
             for state in folded.states {
-                keep(&mut rows, state);
+                keep(&mut rows, state, &folded.changes);
             }
         }
         prop_assert_eq!(&got, &wanted);

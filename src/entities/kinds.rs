@@ -90,7 +90,7 @@ impl Entities {
         }
         tx.commit().await.map_err(store_error(doing))?;
         let kinds = specs.into_iter().map(|spec| (spec.kind.clone(), Arc::new(spec))).collect::<HashMap<_, _>>();
-        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default() })
+        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default(), recent: Arc::default() })
     }
 
     /// Every kind, by name.

@@ -41,15 +41,21 @@ impl ChangeListener {
             let heard = async {
                 let mut listener = PgListener::connect_with(&pool).await?;
                 listener.listen(NOTIFY_CHANNEL).await?;
-                self.database.committed();
+                self.database.heard();
                 pause = BACKOFF.0;
                 loop {
                     // `None`: the connection was lost and is made again with the next call.
-                    if listener.try_recv().await?.is_none() {
+                    let told = listener.try_recv().await?;
+                    if told.is_none() {
                         tracing::warn!("the listening connection was lost");
                     }
-                    while listener.next_buffered().is_some() {}
-                    self.database.committed();
+                    let mut foreign = told.is_none_or(|told| told.payload() != self.database.node());
+                    while let Some(told) = listener.next_buffered() {
+                        foreign |= told.payload() != self.database.node();
+                    }
+                    if foreign {
+                        self.database.heard();
+                    }
                 }
             };
             let error: sqlx::Error = match heard.await {

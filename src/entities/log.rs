@@ -50,7 +50,7 @@ impl SliceRow {
             at: self.at?,
             by: self.by?.into(),
             changed: self.changed?,
-            doc: self.doc.and_then(|doc| RawValue::from_string(doc).ok()),
+            doc: self.doc.and_then(|doc| RawValue::from_string(doc).ok()).map(Into::into),
             trace: self.trace.map(Into::into),
         })
     }
@@ -224,6 +224,14 @@ impl ChangeLog for Entities {
         .await
         .map_err(store_error("reading an entity's changes"))?;
         Ok(slice(rows, kind, after, |change| change.revision))
+    }
+
+    fn fresh(&self) -> Option<Vec<Kind>> {
+        self.recent.fresh()
+    }
+
+    fn recent(&self, kind: &Kind, after: &Position, limit: ReadLimit) -> Option<LogSlice> {
+        self.recent.after(kind, after, limit)
     }
 
     async fn renew_epoch(&self, kind: &Kind, old: &Epoch) -> Result<Option<Position>, StoreError> {

@@ -11,17 +11,19 @@ mod listener;
 mod log;
 mod partitions;
 mod query;
+mod recent;
 mod rows;
 mod write;
 
-pub use fold::{EntityOp, MAX_CHANGED, MAX_CHANGED_NAME, MAX_FIELD_VALUE, MAX_VERSION};
+pub use dzvin_protocols::entities::MAX_FIELD_VALUE;
+pub use fold::{EntityOp, MAX_CHANGED, MAX_CHANGED_NAME, MAX_VERSION};
 pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
 pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
 pub use listener::ChangeListener;
 pub use partitions::{PARTITIONS_AHEAD, Partitions, Retention};
 pub use query::{EntityRow, Filters, HistoryRow, ListPage};
-pub(crate) use write::{Attempt, notify};
-pub use write::{Author, PIECE_BYTES, PIECE_OPS, Refusal, WriteError, Written};
+pub(crate) use write::Attempt;
+pub use write::{Author, Refusal, TURN_BYTES, TURN_OPS, WriteError, Written};
 
 use std::{
     collections::HashMap,
@@ -29,8 +31,10 @@ use std::{
 };
 
 use dzvin_protocols::{channels::Epoch, platform::Kind};
+use prometheus_client::registry::Registry;
 use time::Date;
 
+use self::recent::Recent;
 use crate::platform::db::Database;
 
 /// The channel on which nodes tell each other of commits.
@@ -44,6 +48,7 @@ pub struct Entities {
     /// Per kind, of its stream's epoch, an offset and its day: days follow offsets, so what comes after lies in that day's
     /// partition or later.
     days: Arc<Mutex<Days>>,
+    recent: Arc<Recent>,
 }
 
 type Days = HashMap<Kind, (Epoch, u64, Date)>;
@@ -53,6 +58,11 @@ impl Entities {
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// Registers what is kept in memory.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(recent::Held(Arc::clone(&self.recent))));
     }
 
     /// The same entities for those who only read, on connections of their own: REST and recovery.

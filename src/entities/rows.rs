@@ -1,32 +1,42 @@
 //! The statements behind `write`: rows locked and read, documents read, one run stored.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use dzvin_protocols::{
-    channels::IdKey,
-    entities::INLINE_DOC_LIMIT,
+    channels::{Epoch, IdKey},
+    entities::{Change, INLINE_DOC_LIMIT},
     platform::{EntityId, Kind},
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use super::{
     KindSpec,
     fold::{Doc, Folded, NewChange, NewState, Stored},
+    log::number,
     write::{Author, WriteError, write_error},
 };
 
+/// So few rows bring their small documents at once: who writes little waits for answers more than for bytes.
+const EAGER_ROWS: usize = 16;
+
+/// Locks what there is of the ids, in their order.
 pub(super) async fn lock_rows(
     tx: &mut PgConnection,
     kind: &Kind,
     ids: &BTreeSet<&EntityId>,
 ) -> Result<HashMap<EntityId, Stored>, WriteError> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let eager = if ids.len() <= EAGER_ROWS { INLINE_DOC_LIMIT } else { 0 };
     let rows = sqlx::query!(
         r#"SELECT id, revision, version, hash, size, trashed_at IS NOT NULL AS "trashed!",
-             missing_since IS NOT NULL AS "missing!", doc IS NULL AS "purged!"
+             missing_since IS NOT NULL AS "missing!", doc IS NULL AS "purged!", CASE WHEN size <= $3 THEN doc END AS doc
          FROM entities WHERE kind = $1 AND id = ANY($2) ORDER BY id FOR UPDATE"#,
         kind.as_str(),
-        &ids as &[&str]
+        &ids as &[&str],
+        size(eager)
     )
     .fetch_all(tx)
     .await
@@ -36,7 +46,7 @@ pub(super) async fn lock_rows(
             revision: row.revision,
             version: row.version,
             hash: row.hash,
-            doc: None,
+            doc: row.doc.map(|doc| Doc::Stored(doc.into())),
             filterable: None,
             size: usize::try_from(row.size).unwrap_or(0),
             trashed: row.trashed,
@@ -75,20 +85,49 @@ pub(super) async fn read_docs(
     Ok(())
 }
 
+/// Where a run of changes came to stand in its stream.
+pub(super) struct Place {
+    epoch: Epoch,
+    /// The offset before the first.
+    base: i64,
+    at: OffsetDateTime,
+}
+
+impl Place {
+    /// The rows of the log as a reader would find them, with the epoch of their stream.
+    pub(super) fn committed(self, spec: &KindSpec, author: Author<'_>, rows: Vec<NewChange>) -> (Epoch, Vec<Change>) {
+        let (by, trace): (Arc<str>, Option<Arc<str>>) = (author.by.into(), author.trace.map(Into::into));
+        let change = |(row, offset): (NewChange, u64)| Change {
+            kind: spec.kind.clone(),
+            doc: row.doc.filter(|doc| doc.text().len() <= INLINE_DOC_LIMIT).and_then(Doc::into_raw),
+            id: row.id,
+            revision: number(row.revision),
+            offset,
+            op: row.op,
+            at: self.at,
+            by: Arc::clone(&by),
+            changed: row.changed,
+            trace: trace.clone(),
+        };
+        (self.epoch, rows.into_iter().zip(number(self.base) + 1..).map(change).collect())
+    }
+}
+
+/// Writes what the run came to; answers where its changes stand, if it made any.
 pub(super) async fn store(
     tx: &mut PgConnection,
     spec: &KindSpec,
     author: Author<'_>,
     folded: &Folded,
-) -> Result<(), WriteError> {
-    let (silent, changed): (Vec<_>, Vec<_>) = folded.states.iter().partition(|state| state.change == 0);
+) -> Result<Option<Place>, WriteError> {
+    let silent: Vec<_> = folded.states.iter().filter(|state| state.change == 0).collect();
     if !silent.is_empty() {
         store_silently(tx, spec, &silent).await?;
     }
-    if !changed.is_empty() {
-        store_changes(tx, spec, author, &folded.changes, &changed).await?;
+    if folded.changes.is_empty() {
+        return Ok(None);
     }
-    Ok(())
+    store_changes(tx, spec, author, folded).await.map(Some)
 }
 
 fn text(doc: Option<&Doc>) -> Option<&str> {
@@ -130,45 +169,82 @@ fn fields(row: &NewState) -> &str {
     row.filterable.as_deref().unwrap_or("{}")
 }
 
-/// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is neither
-/// touched nor waited for (its holder may be waiting for our stream): its count is missing, and the batch is repeated.
+/// A change, and the row of its entity if this is the entity's last change of the run. A document that goes into both is
+/// sent once.
+struct Line<'a> {
+    change: &'a NewChange,
+    /// Of the change or of the row, whichever needs it.
+    doc: Option<&'a str>,
+    /// The change carries it.
+    inline: bool,
+    last: Option<&'a NewState>,
+    /// The row's document where it is another than the change's: the same content, written otherwise.
+    later: Option<&'a str>,
+    key: Option<IdKey>,
+}
+
+impl<'a> Line<'a> {
+    fn all(folded: &'a Folded) -> Vec<Self> {
+        let mut lines: Vec<Self> = folded.changes.iter().map(Self::of).collect();
+        let rows = folded.states.iter().filter_map(|row| Some((row.change.checked_sub(1)?, row)));
+        for (place, row) in rows {
+            if let Some(line) = lines.get_mut(place) {
+                line.end(row);
+            }
+        }
+        lines
+    }
+
+    fn of(change: &'a NewChange) -> Self {
+        let doc = text(change.doc.as_ref()).filter(|doc| doc.len() <= INLINE_DOC_LIMIT);
+        Self { change, doc, inline: doc.is_some(), last: None, later: None, key: None }
+    }
+
+    fn end(&mut self, row: &'a NewState) {
+        let stored = text(row.doc.as_ref());
+        match (self.doc, stored) {
+            (Some(told), Some(stored)) if !std::ptr::eq(told, stored) => self.later = Some(stored),
+            (None, Some(_)) => self.doc = stored,
+            _ => {}
+        }
+        self.last = Some(row);
+        self.key = Some(IdKey::of(&row.id)).filter(|key| key.id().is_none());
+    }
+}
+
+/// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is left
+/// alone: its count is missing, and the batch is repeated. `-infinity` marks the rows that were there: locked by us, they
+/// are updated and never inserted, so it is never stored.
 async fn store_changes(
     tx: &mut PgConnection,
     spec: &KindSpec,
     author: Author<'_>,
-    changes: &[NewChange],
-    rows: &[&NewState],
-) -> Result<(), WriteError> {
-    let inline = |change: &NewChange| change.doc.as_ref().is_some_and(|doc| doc.text().len() <= INLINE_DOC_LIMIT);
-    let keys = column(rows, |row| Some(IdKey::of(&row.id)).filter(IdKey::is_hashed));
-    let done = sqlx::query_scalar!(
+    folded: &Folded,
+) -> Result<Place, WriteError> {
+    let lines = Line::all(folded);
+    let rows = folded.states.iter().filter(|row| row.change > 0).count();
+    let row = |line: &Line<'_>, of: fn(&NewState) -> bool| line.last.is_some_and(of);
+    let stream = spec.kind.stream();
+    let done = sqlx::query!(
         r#"WITH s AS (
-             UPDATE streams SET top = top + $3, at = GREATEST(at, clock_timestamp()) WHERE name = 'entities.' || $1::text
-             RETURNING top - $3 AS base, at
-         ), log AS (
+             UPDATE streams SET top = top + $3::int8, at = GREATEST(at, clock_timestamp())
+             WHERE name = $1 RETURNING epoch, top - $3::int8 AS base, at
+         ), r AS (
+             SELECT s.base + r.n AS "offset", s.at, r.* FROM s, UNNEST($6::text[], $7::int8[], $8::text[], $9::text[],
+                 $10::text[], $11::text[], $12::bool[], $13::bool[], $14::text[], $15::bytea[], $16::text[], $17::bool[],
+                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[]) WITH ORDINALITY
+                 AS r (id, revision, op, changed, before, doc, inline, last, version, hash, later, stores, size, fields, key,
+                     trashed, missing, fresh, n)
+         ), logged AS (
              INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace)
-             SELECT $1, s.base + c.n, (s.at AT TIME ZONE 'UTC')::date, c.id, c.revision, c.op, s.at, $2,
-                 c.changed::text[], c.before::json, c.doc, COALESCE(octet_length(c.doc), 0), $4
-             FROM s, UNNEST($5::text[], $6::int8[], $7::text[], $8::text[], $9::text[], $10::text[])
-                 WITH ORDINALITY AS c (id, revision, op, changed, before, doc, n)
-         ), i AS NOT MATERIALIZED (
-             SELECT $1::text AS kind, i.id, i.revision, s.base + i.n AS "offset", i.op, s.at, $2::text AS by, i.version, i.hash,
-                 i.doc, i.size, i.fields::jsonb AS fields, i.key, CASE WHEN i.trashed THEN s.at END AS trashed_at,
-                 CASE WHEN i.missing THEN s.at END AS missing_since, s.at AS created_at, s.at AS updated_at, i.fresh
-             FROM s, UNNEST($11::text[], $12::int8[], $13::int8[], $14::text[], $15::text[], $16::bytea[], $17::text[],
-                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[])
-                 AS i (id, revision, n, op, version, hash, doc, size, fields, key, trashed, missing, fresh)
-         ), fresh AS (
-             INSERT INTO entities (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
-                 trashed_at, missing_since, created_at, updated_at)
-             SELECT kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
-                 trashed_at, missing_since, created_at, updated_at FROM i WHERE i.fresh
-             ON CONFLICT (kind, id) DO NOTHING RETURNING 1
-         ), known AS (
+             SELECT $2, "offset", (at AT TIME ZONE 'UTC')::date, id, revision, op, at, $4, changed::text[], before::json,
+                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5 FROM r
+         ), held AS (
              INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
                  trashed_at, missing_since, created_at, updated_at)
-             SELECT kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
-                 trashed_at, missing_since, created_at, updated_at FROM i WHERE NOT i.fresh
+             SELECT $2, id, revision, "offset", op, at, $4, version, hash, CASE WHEN stores THEN COALESCE(later, doc) END,
+                 size, fields::jsonb, key, CASE WHEN trashed THEN at END, CASE WHEN missing THEN at END,
+                 CASE WHEN fresh THEN at ELSE '-infinity' END, at FROM r WHERE last
              ON CONFLICT (kind, id) DO UPDATE SET
                  revision = excluded.revision, "offset" = excluded."offset", op = excluded.op, at = excluded.at,
                  by = excluded.by, version = excluded.version, hash = excluded.hash, size = excluded.size,
@@ -177,37 +253,40 @@ async fn store_changes(
                  trashed_at = CASE WHEN excluded.trashed_at IS NOT NULL THEN COALESCE(e.trashed_at, excluded.at) END,
                  missing_since = CASE WHEN excluded.missing_since IS NOT NULL THEN COALESCE(e.missing_since, excluded.at) END,
                  updated_at = excluded.at
-             RETURNING 1
+             WHERE excluded.created_at = '-infinity' RETURNING 1
          )
-         SELECT (SELECT count(*) FROM fresh) + (SELECT count(*) FROM known) AS "rows!""#,
+         SELECT epoch, base AS "base!", at, (SELECT count(*) FROM held) AS "rows!" FROM s"#,
+        stream.as_str(),
         spec.kind.as_str(),
+        lines.len() as i64,
         author.by,
-        changes.len() as i64,
         author.trace,
-        &column(changes, |change| change.id.as_str()) as &[&str],
-        &column(changes, |change| change.revision),
-        &column(changes, |change| change.op.as_str()) as &[&str],
-        &column(changes, |change| text_array(&change.changed)),
-        &column(changes, |change| change.before.as_deref()) as &[Option<&str>],
-        &column(changes, |change| text(change.doc.as_ref()).filter(|_| inline(change))) as &[Option<&str>],
-        &column(rows, |row| row.id.as_str()) as &[&str],
-        &column(rows, |row| row.revision),
-        &column(rows, |row| row.change),
-        &column(rows, |row| row.op.as_str()) as &[&str],
-        &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
-        &column(rows, |row| row.hash.as_deref()) as &[Option<&[u8]>],
-        &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
-        &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(row)) as &[&str],
-        &column(&keys, |key| key.as_ref().map(IdKey::as_str)) as &[Option<&str>],
-        &column(rows, |row| row.trashed),
-        &column(rows, |row| row.missing),
-        &column(rows, |row| row.fresh)
+        &column(&lines, |line| line.change.id.as_str()) as &[&str],
+        &column(&lines, |line| line.change.revision),
+        &column(&lines, |line| line.change.op.as_str()) as &[&str],
+        &column(&lines, |line| text_array(&line.change.changed)),
+        &column(&lines, |line| line.change.before.as_deref()) as &[Option<&str>],
+        &column(&lines, |line| line.doc) as &[Option<&str>],
+        &column(&lines, |line| line.inline),
+        &column(&lines, |line| line.last.is_some()),
+        &column(&lines, |line| line.last?.version.as_deref()) as &[Option<&str>],
+        &column(&lines, |line| line.last?.hash.as_deref()) as &[Option<&[u8]>],
+        &column(&lines, |line| line.later) as &[Option<&str>],
+        &column(&lines, |line| row(line, |row| row.doc.is_some())),
+        &column(&lines, |line| line.last.map_or(0, |row| size(row.size))),
+        &column(&lines, |line| line.last.map_or("{}", fields)) as &[&str],
+        &column(&lines, |line| line.key.as_ref().map(IdKey::as_str)) as &[Option<&str>],
+        &column(&lines, |line| row(line, |row| row.trashed)),
+        &column(&lines, |line| row(line, |row| row.missing)),
+        &column(&lines, |line| row(line, |row| row.fresh))
     )
     .fetch_one(tx)
     .await
     .map_err(write_error)?;
-    if done == rows.len() as i64 { Ok(()) } else { Err(WriteError::Raced) }
+    if done.rows != rows as i64 {
+        return Err(WriteError::Raced);
+    }
+    Ok(Place { epoch: Epoch::new(&done.epoch), base: done.base, at: done.at })
 }
 
 /// A `text[]` as PostgreSQL writes it: arrays of arrays would have to be of one length.

@@ -1,7 +1,7 @@
 //! The one way into `entities` and `changes`: walk one of the design, as statements.
 //!
 //! Rows are locked and read, the run is folded in Rust, and the last statement moves the stream, writes the log and the entities
-//! at once: from there to the commit the stream's row orders the writers of the kind. Documents are handled in pieces of
+//! at once: from there to the commit the stream's row orders the writers of the kind. Documents are handled in turns of
 //! bounded size, so a batch of large ones never stands in memory several times over.
 
 use std::{
@@ -11,12 +11,13 @@ use std::{
 
 use dzvin_actors::platform::ports::{Applied, StoreError};
 use dzvin_protocols::{
-    entities::INLINE_DOC_LIMIT,
+    channels::Epoch,
+    entities::{Change, INLINE_DOC_LIMIT},
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
 use sqlx::{Connection, PgConnection};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinError;
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
@@ -25,12 +26,10 @@ use super::{
 };
 use crate::platform::db::{is_data_refusal, store_error};
 
-/// Bytes of old documents that are read at a time: one object of the greatest size, or some hundreds of usual ones.
-pub const PIECE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of old and new documents that are handled at a time: one object of the greatest size, or hundreds of usual ones.
+pub const TURN_BYTES: usize = 8 * 1024 * 1024;
 /// Operations that one statement carries.
-pub const PIECE_OPS: usize = 1_000;
-/// Bytes of new documents that are made ready at a time: small, so that making ready and writing overlap within a batch.
-const READY_BYTES: usize = 512 * 1024;
+pub const TURN_OPS: usize = 1_000;
 /// From this many bytes on, checking and comparing leaves the runtime's thread: about a millisecond of work.
 const OFFLOAD_BYTES: usize = 256 * 1024;
 /// How often a batch is repeated when another writer created the same entity meanwhile.
@@ -47,6 +46,8 @@ pub struct Written {
     pub created: u64,
     /// Largest version stored.
     pub newest: Option<String>,
+    /// The rows of the log, turn by turn: for the relay, once the transaction is committed.
+    pub(crate) committed: Vec<(Epoch, Vec<Change>)>,
 }
 
 /// Whether a record may be put aside alone when the database refuses it.
@@ -166,13 +167,34 @@ impl Entities {
         refusal: Refusal,
     ) -> Result<Written, WriteError> {
         let mut tx = self.database.pool().begin().await.map_err(write_error)?;
-        let written = self.write(&mut tx, kind, author, ops, refusal).await?;
+        let mut written = self.write(&mut tx, kind, author, ops, refusal).await?;
         if written.applied.changed > 0 {
-            notify(&mut tx, kind).await?;
+            self.notify(&mut tx).await?;
         }
-        tx.commit().await.map_err(write_error)?;
-        self.database.committed();
+        let result = tx.commit().await;
+        self.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
+        result.map_err(write_error)?;
         Ok(written)
+    }
+
+    /// Tells other nodes, when the transaction commits.
+    async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
+        sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, self.database.node())
+            .fetch_one(tx)
+            .await
+            .map_err(write_error)?;
+        Ok(())
+    }
+
+    /// Hands what a transaction wrote to the relay of this node. Of a commit whose answer was lost nobody knows whether it
+    /// happened: the log has to be asked.
+    pub(crate) fn committed(&self, kind: &Kind, log: Vec<(Epoch, Vec<Change>)>, known: bool) {
+        if known {
+            log.into_iter().for_each(|(epoch, changes)| self.recent.push(kind, &epoch, changes));
+        } else {
+            self.recent.lost();
+        }
+        self.database.committed();
     }
 }
 
@@ -215,15 +237,6 @@ impl Attempt {
     }
 }
 
-/// Tells other nodes, when the transaction commits.
-pub(crate) async fn notify(tx: &mut PgConnection, kind: &Kind) -> Result<(), WriteError> {
-    sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, kind.as_str())
-        .fetch_one(tx)
-        .await
-        .map_err(write_error)?;
-    Ok(())
-}
-
 impl Written {
     fn add(&mut self, other: Self) {
         self.applied.changed += other.applied.changed;
@@ -233,6 +246,7 @@ impl Written {
         self.quarantined.extend(other.quarantined);
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);
+        self.committed.extend(other.committed);
     }
 
     fn put_aside(&mut self, op: &EntityOp, error: &sqlx::Error) {
@@ -257,58 +271,19 @@ async fn write_run(
     ops: &[EntityOp],
     written: &mut Written,
 ) -> Result<(), WriteError> {
-    // While the database is busy with one piece, the next is made ready.
-    let mut ready = Ready::new(Arc::clone(spec), ops);
-    while let Some(piece) = ready.piece().await? {
-        write_piece(tx, spec, author, piece, written).await?;
+    let mut ops = prepared(spec, ops).await?;
+    while !ops.is_empty() {
+        ops = write_turn(tx, spec, author, ops, written).await?;
     }
     Ok(())
 }
 
-/// Operations checked and hashed one piece ahead of the writing.
-struct Ready<'a> {
-    spec: Arc<KindSpec>,
-    rest: &'a [EntityOp],
-    next: Option<JoinHandle<Vec<Prepared>>>,
-}
-
-impl<'a> Ready<'a> {
-    fn new(spec: Arc<KindSpec>, ops: &'a [EntityOp]) -> Self {
-        let mut it = Self { spec, rest: ops, next: None };
-        // What is little is done at once; a hand-over would cost more.
-        if ops.iter().map(EntityOp::bytes).sum::<usize>() >= OFFLOAD_BYTES {
-            it.start();
-        }
-        it
-    }
-
-    fn take(&mut self) -> Vec<EntityOp> {
-        let piece = piece_len(self.rest.iter().map(EntityOp::bytes), READY_BYTES);
-        let (now, rest) = self.rest.split_at(piece.min(self.rest.len()));
-        self.rest = rest;
-        now.to_vec()
-    }
-
-    fn start(&mut self) {
-        self.next = (!self.rest.is_empty()).then(|| {
-            let (spec, ops) = (Arc::clone(&self.spec), self.take());
-            tokio::task::spawn_blocking(move || prepare_all(&spec, ops))
-        });
-    }
-
-    async fn piece(&mut self) -> Result<Option<Vec<Prepared>>, StoreError> {
-        if let Some(next) = self.next.take() {
-            let piece = joined(next.await)?;
-            self.start();
-            return Ok(Some(piece));
-        }
-        let ops = self.take();
-        Ok((!ops.is_empty()).then(|| prepare_all(&self.spec, ops)))
-    }
-}
-
-fn prepare_all(spec: &KindSpec, ops: Vec<EntityOp>) -> Vec<Prepared> {
-    ops.into_iter().map(|op| prepare(spec, op)).collect()
+/// Checked and hashed, off the runtime's thread where that takes time.
+async fn prepared(spec: &Arc<KindSpec>, ops: &[EntityOp]) -> Result<Vec<Prepared>, StoreError> {
+    let (spec, ops) = (Arc::clone(spec), ops.to_vec());
+    let unread: usize = ops.iter().map(EntityOp::unread).sum();
+    let prepare = move || ops.into_iter().map(|op| prepare(&spec, op)).collect();
+    if unread < OFFLOAD_BYTES { Ok(prepare()) } else { joined(tokio::task::spawn_blocking(prepare).await) }
 }
 
 fn joined<T>(done: Result<T, JoinError>) -> Result<T, StoreError> {
@@ -317,57 +292,55 @@ fn joined<T>(done: Result<T, JoinError>) -> Result<T, StoreError> {
 }
 
 /// How many of the sizes fit so many bytes; at least one.
-fn piece_len(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
+fn turn_len(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0usize;
-    let fitting = sizes.take(PIECE_OPS).take_while(|size| {
+    let fitting = sizes.take(TURN_OPS).take_while(|size| {
         bytes = bytes.saturating_add(*size);
         bytes <= limit
     });
     fitting.count().max(1)
 }
 
-/// Writes the operations, in as many turns as the old documents that they need ask for.
-async fn write_piece(
+/// Writes as many operations as their documents, old and new, fit one turn; answers the rest.
+async fn write_turn(
     tx: &mut PgConnection,
     spec: &Arc<KindSpec>,
     author: Author<'_>,
     mut ops: Vec<Prepared>,
     written: &mut Written,
-) -> Result<(), WriteError> {
-    while !ops.is_empty() {
-        let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
-        let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
-        let needed = needed_docs(&ops, &stored);
-        // An entity that occurs twice is counted twice: a turn may be smaller than it could be, never larger.
-        let sizes = ops.iter().map(|it| needed.get(it.op.id()).copied().unwrap_or(0));
-        let rest = ops.split_off(piece_len(sizes, PIECE_BYTES).min(ops.len()));
-        let wanted: BTreeSet<&EntityId> =
-            ops.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
-        let bytes: usize = wanted.iter().filter_map(|id| needed.get(*id)).sum();
-        read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
-        // Rows of later turns are not this one's.
-        let now: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
-        stored.retain(|id, _| now.contains(id));
+) -> Result<Vec<Prepared>, WriteError> {
+    let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+    let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+    let needed = needed_docs(&ops, &stored);
+    // An entity that occurs twice is counted twice: a turn may be smaller than it could be, never larger.
+    let sizes = ops.iter().map(|it| it.op.bytes() + needed.get(it.op.id()).copied().unwrap_or(0));
+    let rest = ops.split_off(turn_len(sizes, TURN_BYTES).min(ops.len()));
+    let wanted: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).filter(|id| needed.contains_key(*id)).collect();
+    read_docs(tx, &spec.kind, &wanted, &mut stored).await?;
+    // Rows of later turns are not this one's.
+    let now: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
+    stored.retain(|id, _| now.contains(id));
 
-        let ours = Arc::clone(spec);
-        let folded = if bytes < OFFLOAD_BYTES {
-            fold(&ours, stored, ops)
-        } else {
-            joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
-        };
-        store(tx, spec, author, &folded).await?;
-        let Folded { applied, quarantined, created, newest, .. } = folded;
-        written.add(Written { applied, quarantined, created, newest });
-        ops = rest;
-    }
-    Ok(())
+    let ours = Arc::clone(spec);
+    let bytes: usize = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len()).sum();
+    let folded = if bytes < OFFLOAD_BYTES {
+        fold(&ours, stored, ops)
+    } else {
+        joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
+    };
+    let place = store(tx, spec, author, &folded).await?;
+    let Folded { applied, quarantined, created, newest, changes, .. } = folded;
+    let committed = place.map(|place| place.committed(spec, author, changes));
+    written.add(Written { applied, quarantined, created, newest, committed: committed.into_iter().collect() });
+    Ok(rest)
 }
 
 /// The ids whose stored document the fold will look at, with its size.
 fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<EntityId, usize> {
     let mut needed = HashMap::new();
     for Prepared { op, derived, unfit } in ops {
-        let Some(row) = stored.get(op.id()).filter(|row| !row.purged && unfit.is_none()) else { continue };
+        let here = |row: &&Stored| !row.purged && row.doc.is_none();
+        let Some(row) = stored.get(op.id()).filter(here).filter(|_| unfit.is_none()) else { continue };
         let needs = match op {
             EntityOp::Upsert { version, .. } => {
                 row.hash.as_deref() != derived.as_ref().map(|derived| &derived.hash[..])
@@ -389,9 +362,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_bounded_and_never_empty() {
-        assert_eq!(piece_len([20, 1].into_iter(), 10), 1);
-        assert_eq!(piece_len([9, 1, 1].into_iter(), 10), 2);
-        assert_eq!(piece_len(std::iter::repeat_n(0, PIECE_OPS + 5), 10), PIECE_OPS);
+    fn turns_are_bounded_and_never_empty() {
+        assert_eq!(turn_len([20, 1].into_iter(), 10), 1);
+        assert_eq!(turn_len([9, 1, 1].into_iter(), 10), 2);
+        assert_eq!(turn_len(std::iter::repeat_n(0, TURN_OPS + 5), 10), TURN_OPS);
     }
 }

@@ -1,6 +1,6 @@
 //! Rows, changes, quarantine and cursor of a Mirror in one transaction.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use dzvin_actors::platform::ports::{Applied, Lease, MirrorRecord, MirrorStatus, MirrorStore, StoreError};
 use dzvin_protocols::{
@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 
 use super::quarantine;
 use crate::{
-    entities::{Attempt, Author, Entities, EntityOp, Refusal, WriteError, Written, notify},
+    entities::{Attempt, Author, Entities, EntityOp, NOTIFY_CHANNEL, Refusal, WriteError, Written},
     platform::db::store_error,
 };
 
@@ -58,6 +58,12 @@ impl Mirrors {
         Self { entities }
     }
 
+    /// Declared fields of a kind; none of an unknown one.
+    #[must_use]
+    pub fn fields(&self, kind: &Kind) -> Arc<[String]> {
+        self.entities.spec(kind).map(|spec| spec.fields.clone().into()).unwrap_or_default()
+    }
+
     /// Every Mirror, by name.
     ///
     /// # Errors
@@ -96,6 +102,7 @@ impl Mirrors {
     async fn try_apply(
         &self,
         mirror: &str,
+        kind: &Kind,
         lease: &Lease,
         covering: &Covering<'_>,
         ops: &[EntityOp],
@@ -105,22 +112,18 @@ impl Mirrors {
         let begun = Instant::now();
         let database = self.entities.database();
         let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
-        // Held to the end: who takes the Mirror over waits for this commit, or this finds its term gone.
-        let kind = hold(&mut tx, mirror, lease).await?;
         let author = Author { by: &covering.batch.by, trace: covering.batch.trace.as_deref() };
-        let mut written = self.entities.write(&mut tx, &kind, author, ops, refusal).await?;
+        let mut written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
         quarantine::keep(&mut tx, mirror, &covering.batch.quarantined).await?;
         quarantine::keep(&mut tx, mirror, &written.quarantined).await?;
         written.applied.quarantined += covering.batch.quarantined.len() as u64;
-        if written.applied.changed > 0 {
-            notify(&mut tx, &kind).await?;
-        }
-        cover(&mut tx, mirror, lease, covering, &written).await?;
+        self.cover(&mut tx, mirror, lease, covering, &written).await?;
         let committing = Instant::now();
-        tx.commit().await.map_err(store_error(doing))?;
+        let result = tx.commit().await;
+        self.entities.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
+        result.map_err(store_error(doing))?;
         database.metrics().commit_seconds.observe(committing.elapsed().as_secs_f64());
         database.metrics().apply_seconds.observe(begun.elapsed().as_secs_f64());
-        database.committed();
         Ok(written.applied)
     }
 
@@ -135,60 +138,54 @@ impl Mirrors {
         let doing = "marking what is missing";
         let database = self.entities.database();
         let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
-        hold(&mut tx, mirror, lease).await?;
-        let by = format!("mirror:{mirror}");
-        let written = self.entities.write(&mut tx, kind, Author { by: &by, trace: None }, ops, refusal).await?;
-        if written.applied.changed > 0 {
-            notify(&mut tx, kind).await?;
-        }
-        tx.commit().await.map_err(store_error(doing))?;
-        database.committed();
+        let batch = MirrorBatch { by: format!("mirror:{mirror}").into(), ..MirrorBatch::default() };
+        let author = Author { by: &batch.by, trace: None };
+        let written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
+        self.cover(&mut tx, mirror, lease, &Covering { batch: &batch, cursor: None }, &written).await?;
+        let result = tx.commit().await;
+        self.entities.committed(kind, written.committed, result.is_ok());
+        result.map_err(store_error(doing))?;
         Ok(())
     }
-}
 
-/// Locks the Mirror's row under our term.
-async fn hold(tx: &mut PgConnection, mirror: &str, lease: &Lease) -> Result<Kind, StoreError> {
-    let kind =
-        sqlx::query_scalar!("SELECT kind FROM mirrors WHERE name = $1 AND term = $2 FOR UPDATE", mirror, lease.term)
-            .fetch_optional(tx)
-            .await
-            .map_err(store_error("holding a mirror"))?;
-    kind.and_then(|kind| Kind::new(&kind).ok()).ok_or_else(|| lost(lease))
-}
-
-/// The last statement: cursor, marks and counts, if the term is still ours.
-async fn cover(
-    tx: &mut PgConnection,
-    mirror: &str,
-    lease: &Lease,
-    covering: &Covering<'_>,
-    written: &Written,
-) -> Result<(), StoreError> {
-    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    let applied = &written.applied;
-    let done = sqlx::query!(
-        "UPDATE mirrors SET cursor = COALESCE($3, cursor), snapshot_complete = COALESCE($4, snapshot_complete),
-             gap = COALESCE($5, gap), newest_version = GREATEST(newest_version, $6), objects = objects + $7,
-             changed = changed + $8, unchanged = unchanged + $9, stale = stale + $10, quarantined = quarantined + $11,
-             updated_at = now()
-         WHERE name = $1 AND term = $2",
-        mirror,
-        lease.term,
-        covering.cursor,
-        covering.batch.snapshot_complete,
-        covering.batch.gap,
-        written.newest.as_deref(),
-        count(written.created),
-        count(applied.changed),
-        count(applied.unchanged),
-        count(applied.stale),
-        count(applied.quarantined)
-    )
-    .execute(tx)
-    .await
-    .map_err(store_error("writing a cursor"))?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(lost(lease)) }
+    /// The last statement: cursor, marks and counts, if the term is still ours, and the word to other nodes. Held to the
+    /// commit: who takes the Mirror over waits for it, or this finds its term gone and nothing of the batch stays.
+    async fn cover(
+        &self,
+        tx: &mut PgConnection,
+        mirror: &str,
+        lease: &Lease,
+        covering: &Covering<'_>,
+        written: &Written,
+    ) -> Result<(), StoreError> {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let applied = &written.applied;
+        let done = sqlx::query!(
+            "UPDATE mirrors SET cursor = COALESCE($3, cursor), snapshot_complete = COALESCE($4, snapshot_complete),
+                 gap = COALESCE($5, gap), newest_version = GREATEST(newest_version, $6), objects = objects + $7,
+                 changed = changed + $8, unchanged = unchanged + $9, stale = stale + $10, quarantined = quarantined + $11,
+                 updated_at = now()
+             WHERE name = $1 AND term = $2
+             RETURNING CASE WHEN $8::int8 > 0 THEN pg_notify($12, $13)::text END AS told",
+            mirror,
+            lease.term,
+            covering.cursor,
+            covering.batch.snapshot_complete,
+            covering.batch.gap,
+            written.newest.as_deref(),
+            count(written.created),
+            count(applied.changed),
+            count(applied.unchanged),
+            count(applied.stale),
+            count(applied.quarantined),
+            NOTIFY_CHANNEL,
+            self.entities.database().node()
+        )
+        .fetch_optional(tx)
+        .await
+        .map_err(store_error("writing a cursor"))?;
+        if done.is_some() { Ok(()) } else { Err(lost(lease)) }
+    }
 }
 
 impl MirrorStore for Mirrors {
@@ -220,13 +217,18 @@ impl MirrorStore for Mirrors {
         })
     }
 
-    async fn apply(&self, mirror: &str, lease: &Lease, mut batch: MirrorBatch) -> Result<Applied, StoreError> {
-        // Each document is given up as soon as it is taken over.
+    async fn apply(
+        &self,
+        mirror: &str,
+        kind: &Kind,
+        lease: &Lease,
+        mut batch: MirrorBatch,
+    ) -> Result<Applied, StoreError> {
         let ops: Vec<EntityOp> = std::mem::take(&mut batch.ops).into_iter().map(EntityOp::from).collect();
         let covering = Covering { cursor: batch.cursor.as_deref().map(RawValue::get), batch: &batch };
         let mut attempt = Attempt::default();
         loop {
-            let result = self.try_apply(mirror, lease, &covering, &ops, attempt.refusal).await;
+            let result = self.try_apply(mirror, kind, lease, &covering, &ops, attempt.refusal).await;
             if let Some(result) = attempt.next(&self.entities, result) {
                 return result;
             }

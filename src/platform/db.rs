@@ -155,6 +155,15 @@ impl Collector for Pools {
     }
 }
 
+/// How often something was committed to a change log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// By this node.
+    pub here: u64,
+    /// By other nodes, as far as was heard.
+    pub elsewhere: u64,
+}
+
 /// The pools, and what wakes those who wait for commits. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
@@ -163,7 +172,9 @@ pub struct Database {
     readers: PgPool,
     connect: PgConnectOptions,
     listen: PgConnectOptions,
-    wake: Arc<watch::Sender<u64>>,
+    wake: Arc<watch::Sender<Commits>>,
+    /// What our own notifications carry, so that we need not listen to ourselves.
+    node: Arc<str>,
     guard: Arc<AtomicBool>,
     metrics: DbMetrics,
 }
@@ -195,8 +206,9 @@ impl Database {
                 .connect_lazy_with(connect.clone())
         };
         let (pool, readers) = (pool(writers), pool(readers));
+        let node = format!("{:016x}", rand::random::<u64>()).into();
         let listen = options.listen.unwrap_or_else(|| connect.clone());
-        Self { pool, readers, connect, listen, wake: Arc::new(watch::Sender::new(0)), guard, metrics }
+        Self { pool, readers, connect, listen, wake: Arc::default(), node, guard, metrics }
     }
 
     /// The same database for those who only read, on connections of their own.
@@ -250,15 +262,26 @@ impl Database {
         &self.metrics
     }
 
-    /// Changes when something was, or may have been, committed to a change log: here or on another node.
+    /// Changes when something was, or may have been, committed to a change log.
     #[must_use]
-    pub fn commits(&self) -> watch::Receiver<u64> {
+    pub fn commits(&self) -> watch::Receiver<Commits> {
         self.wake.subscribe()
     }
 
-    /// Says that something was committed.
+    /// Says that this node committed something.
     pub fn committed(&self) {
-        self.wake.send_modify(|n| *n = n.wrapping_add(1));
+        self.wake.send_modify(|commits| commits.here = commits.here.wrapping_add(1));
+    }
+
+    /// Says that another node committed something, or may have.
+    pub fn heard(&self) {
+        self.wake.send_modify(|commits| commits.elsewhere = commits.elsewhere.wrapping_add(1));
+    }
+
+    /// A name for this node of this process, new with every start: what its notifications carry.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// Where to LISTEN: the direct address if there is one. A listener holds its connection for good, so it takes none from
@@ -269,12 +292,16 @@ impl Database {
     }
 }
 
+/// A batch's documents pass through the server's temporary stores: above its default of 4 MB they would go through files.
+const WORK_MEM: &str = "16MB";
+
 /// `remote_apply` is stronger than `on` and stays; all else becomes `on`.
 fn session_settings(options: &DbOptions) -> String {
     let ms = |time: Duration| time.as_millis();
     format!(
         "SELECT set_config('statement_timeout', '{}', false), set_config('lock_timeout', '{}', false), \
          set_config('idle_in_transaction_session_timeout', '{}', false), set_config('TimeZone', 'UTC', false), \
+         set_config('work_mem', '{WORK_MEM}', false), \
          set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' \
          THEN 'remote_apply' ELSE 'on' END, false)",
         ms(options.statement_timeout),

@@ -128,6 +128,28 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         Ok(self.waiting.is_empty())
     }
 
+    /// Publishes what this node has just committed, out of memory. False when the log has to be asked: a kind failed, the
+    /// bus's top is not known, or what is in memory does not follow it.
+    pub(super) async fn pass_fresh(&mut self) -> bool {
+        let Some(fresh) = self.log.fresh().filter(|_| self.waiting.is_empty()) else { return false };
+        for kind in fresh {
+            loop {
+                self.progress.tick();
+                let Some(top) = self.tops.get(&kind).filter(|_| self.compared.contains(&kind)) else { return false };
+                let Some(slice) = self.log.recent(&kind, top, self.config.run) else { return false };
+                let Some(run) = run(&slice, top.offset) else { break };
+                match self.publish(&kind, &slice.position, &slice.changes, &run).await {
+                    Ok(Turn::Moved) => {}
+                    Ok(Turn::Done) => break,
+                    // The pass that follows finds out and says so.
+                    Ok(Turn::Idle) | Err(_) => return false,
+                }
+            }
+            self.metrics.lag(&kind, 0, 0);
+        }
+        true
+    }
+
     /// Offsets that the bus is behind the log, over all kinds.
     pub(super) async fn behind(&self) -> Result<u64, PumpError> {
         let mut behind = 0;

@@ -8,7 +8,14 @@
 //!
 //! Not here: how a run is read and appended (`pump`), who tells that a transaction was committed.
 
-use std::{marker::PhantomData, sync::Arc, time::Duration};
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{
@@ -108,25 +115,27 @@ impl<B, L, S> Clone for RelayArgs<B, L, S> {
 #[derive(Debug, Clone)]
 pub struct RelayHandle {
     wake: Arc<Notify>,
+    /// The log has to be asked: something was committed elsewhere.
+    elsewhere: Arc<AtomicBool>,
     status: Arc<watch::Sender<RelayStatus>>,
 }
 
 impl Default for RelayHandle {
     fn default() -> Self {
-        Self { wake: Arc::default(), status: Arc::new(watch::Sender::default()) }
+        Self { wake: Arc::default(), elsewhere: Arc::default(), status: Arc::new(watch::Sender::default()) }
     }
 }
 
 impl RelayHandle {
-    /// Says that something was committed. Calls while the relay works are coalesced into one more pass.
+    /// Says that something was committed, wherever. Calls while the relay works are coalesced into one more pass.
     pub fn wake(&self) {
+        self.elsewhere.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
-    /// The same as a notifier, for whoever listens to the database.
-    #[must_use]
-    pub fn notifier(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
+    /// Says that this node committed something that [`ChangeLog::fresh`] tells of.
+    pub fn wake_here(&self) {
+        self.wake.notify_one();
     }
 
     /// The relay's state now.
@@ -264,6 +273,8 @@ struct Worker<B, L, S> {
     stepped_in_until: Option<Instant>,
     /// Pause after the last failure of the log or the leases.
     pause: Duration,
+    /// The next round asks the log, whatever is in memory.
+    ask_log: bool,
 }
 
 impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
@@ -279,6 +290,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             behind_since: None,
             stepped_in_until: None,
             pause: Duration::ZERO,
+            ask_log: true,
         }
     }
 
@@ -300,6 +312,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             if polled.elapsed() >= self.args.config.poll {
                 // Nobody tells us when the bus loses what it had: ask it now and then.
                 self.pump.forget_tops();
+                self.ask_log = true;
                 polled = Instant::now();
             }
         }
@@ -334,6 +347,10 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
         });
         if role == Role::Standby {
             return kept.map(|_| None);
+        }
+        let asked = std::mem::take(&mut self.ask_log) | self.args.handle.elsewhere.swap(false, Ordering::AcqRel);
+        if held && !asked && self.pump.pass_fresh().await {
+            return kept.map(|_| self.pump.due());
         }
         let (holding, stopped) = (&self.holding, &self.stopped);
         let may_go_on = || !*stopped.borrow() && (!held || holding.is_held());
@@ -380,6 +397,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
     fn failed(&mut self, error: &StoreError) {
         self.args.metrics.errors.inc();
         self.pump.forget_tops();
+        self.ask_log = true;
         self.pause = (self.pause * 2).clamp(MIN_PAUSE, self.args.config.poll.max(MIN_PAUSE));
         tracing::warn!(error = error as &dyn std::error::Error, "relay cannot reach the log");
         self.tell(|status| status.last_error = Some(error.to_string()));

@@ -5,7 +5,10 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use dzvin_protocols::mirror::{MirrorBatch, MirrorOp, Quarantined};
+use dzvin_protocols::{
+    mirror::{MirrorBatch, MirrorOp, Quarantined},
+    platform::Kind,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep, timeout},
@@ -35,12 +38,13 @@ impl Applier {
     /// Starts the task; it ends with the returned guard.
     pub(super) fn start<S: MirrorStore>(
         store: Arc<S>,
+        kind: Kind,
         lease: Lease,
         metrics: LinkMetrics,
         limit: Duration,
     ) -> (Self, Task) {
         let (jobs, queue) = mpsc::channel(1);
-        let worker = Worker { store, lease, metrics, limit };
+        let worker = Worker { store, kind, lease, metrics, limit };
         (Self(jobs), Task::spawn(worker.run(queue)))
     }
 
@@ -54,6 +58,7 @@ impl Applier {
 
 struct Worker<S> {
     store: Arc<S>,
+    kind: Kind,
     lease: Lease,
     metrics: LinkMetrics,
     limit: Duration,
@@ -104,7 +109,9 @@ impl<S: MirrorStore> Worker<S> {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
             let begun = Instant::now();
-            let answer = timeout(self.limit, self.store.apply(&self.metrics.mirror, &self.lease, part.clone())).await;
+            let answer =
+                timeout(self.limit, self.store.apply(&self.metrics.mirror, &self.kind, &self.lease, part.clone()))
+                    .await;
             let why: String = match answer {
                 Ok(Ok(applied)) => {
                     self.metrics.commit.observe(begun.elapsed().as_secs_f64());
@@ -156,8 +163,8 @@ fn narrowed(mut batch: MirrorBatch, why: &str) -> Vec<MirrorBatch> {
         1 => {
             for op in batch.ops.drain(..) {
                 let (id, raw) = match op {
-                    MirrorOp::Upsert(doc) => (doc.id, Box::<str>::from(doc.doc).into_string()),
-                    MirrorOp::Set { id, set, .. } => (id, Box::<str>::from(set).into_string()),
+                    MirrorOp::Upsert(doc) => (doc.id, doc.doc.get().to_owned()),
+                    MirrorOp::Set { id, set, .. } => (id, set.get().to_owned()),
                     MirrorOp::Delete { id } => (id, String::new()),
                 };
                 let record = Quarantined { reason: "refused", detail: why.into(), id: Some(id), raw: raw.into_bytes() };

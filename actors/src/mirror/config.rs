@@ -41,6 +41,8 @@ pub struct LinkConfig {
     pub platform_version: Option<String>,
     /// How the upstream spells the protocol.
     pub dialect: Arc<Dialect>,
+    /// The kind's declared fields, as dotted paths: their values are derived from every document.
+    pub fields: Arc<[String]>,
     /// The comparison over HTTP.
     pub reconcile: ReconcileRules,
     /// The recorder.
@@ -104,8 +106,6 @@ pub struct LinkLimits {
     pub batch_frames: usize,
     /// Bytes in one transaction.
     pub batch_bytes: usize,
-    /// How long the first frame of a batch waits for company.
-    pub batch_delay: Duration,
     /// Bytes of frames between the socket and the commit: three of the largest promised messages. Full: reading stops.
     pub budget_bytes: usize,
     /// A quiet stream that knows its cursor counts as live after this.
@@ -132,7 +132,6 @@ impl Default for LinkLimits {
             fetch: Duration::from_secs(30),
             batch_frames: 256,
             batch_bytes: 4 * 1024 * 1024,
-            batch_delay: Duration::from_millis(3),
             budget_bytes: 24 * 1024 * 1024,
             settle: Duration::from_secs(3),
             steady: Duration::from_secs(30),

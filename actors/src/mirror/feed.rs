@@ -114,7 +114,7 @@ mod tests {
     fn doc(id: u32, second: u32) -> VersionedDoc {
         let version = format!("2024-01-01T00:{:02}:{:02}.000000Z", second / 60, second % 60);
         let text = format!(r#"{{"_id":"{id}","dateModified":"{version}"}}"#);
-        VersionedDoc { id: EntityId::new(&id.to_string()).unwrap(), version, doc: RawValue::from_string(text).unwrap() }
+        VersionedDoc::new(EntityId::new(&id.to_string()).unwrap(), version, RawValue::from_string(text).unwrap())
     }
 
     /// Walks a feed that answers at most `cap` objects; gives the ids seen, the moments stepped over, and the requests.

@@ -7,7 +7,7 @@ use dzvin_protocols::{
     platform::EntityId,
 };
 use serde_json::value::RawValue;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::config::LinkLimits;
 
@@ -38,7 +38,6 @@ pub(super) struct Gather {
     pub(super) newest: Option<String>,
     pub(super) frames: usize,
     pub(super) bytes: usize,
-    pub(super) begun: Option<Instant>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -47,7 +46,6 @@ impl Gather {
     pub(super) fn count(&mut self, bytes: usize, permit: Option<OwnedSemaphorePermit>) {
         self.frames += 1;
         self.bytes += bytes;
-        self.begun.get_or_insert_with(Instant::now);
         match (&mut self.permit, permit) {
             (Some(held), Some(more)) => held.merge(more),
             (held @ None, more) => *held = more,
@@ -86,12 +84,6 @@ impl Gather {
     /// Whether more frames may join.
     pub(super) fn has_room(&self, limits: &LinkLimits) -> bool {
         self.frames < limits.batch_frames && self.bytes < limits.batch_bytes
-    }
-
-    /// When it is to be stored at the latest.
-    pub(super) fn due(&self, limits: &LinkLimits) -> Option<Instant> {
-        let begun = self.begun?;
-        Some(if self.has_room(limits) { begun + limits.batch_delay } else { begun })
     }
 
     /// The batch, its operations given by the caller, and the place in the budget that it keeps until it is stored.

@@ -90,8 +90,9 @@ async fn reign<S: MirrorStore, L: Leases, C: CdbApi>(
     if record.gap {
         wants.gap_is(true);
     }
+    let (kind, limit) = (context.config.kind.clone(), context.config.limits.store);
     let (applier, _worker) =
-        Applier::start(Arc::clone(&context.store), lease.clone(), context.metrics.clone(), context.config.limits.store);
+        Applier::start(Arc::clone(&context.store), kind, lease.clone(), context.metrics.clone(), limit);
     let reconciler = Reconciler { context, applier: applier.clone(), wants: &wants, lease: lease.clone() };
     tokio::select! {
         () = Box::pin(connections(context, &applier, &wants, record, stop)) => {}

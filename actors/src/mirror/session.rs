@@ -6,9 +6,16 @@
 
 mod answers;
 
-use std::{future::pending, pin::Pin, sync::Arc};
+use std::{
+    future::{pending, ready},
+    pin::Pin,
+    sync::Arc,
+};
 
-use dzvin_protocols::mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, UnknownType, parse_time};
+use dzvin_protocols::{
+    entities::Derived,
+    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, UnknownType, parse_time},
+};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio::{
@@ -30,6 +37,9 @@ use dzvin_protocols::platform::time::rfc3339_millis;
 
 /// Frames that are taken at once before anything else is looked at.
 const RUN: usize = 32;
+
+/// Above this a document is left to the store, which has threads for what takes more than a millisecond.
+const DERIVE_BYTES: usize = 256 * 1024;
 
 /// Why a session ended.
 #[derive(Debug)]
@@ -111,7 +121,6 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         let mut inflight: Option<InFlight<'_>> = None;
         let limits = self.context.config.limits;
         let end = loop {
-            let due = self.gather.due(&limits).filter(|_| inflight.is_none());
             tokio::select! {
                 biased;
                 stored = wait(&mut inflight) => {
@@ -120,7 +129,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                         break End::LeaseLost;
                     }
                 }
-                () = at(due) => inflight = self.begin_storing(),
+                // A lone frame waits for nobody: company comes while the batch before is being stored.
+                () = ready(()), if inflight.is_none() && self.gather.frames > 0 => inflight = self.begin_storing(),
                 () = told_to(&mut stop) => break End::Stopped,
                 _ = limit.changed() => {
                     if *limit.borrow() > connection.ceiling {
@@ -215,7 +225,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
         self.gather.count(text.len(), Some(permit));
         match self.context.config.dialect.asked(frame) {
-            Ok(Asked::Op(op)) => self.gather.op(op),
+            Ok(Asked::Op(op)) => self.gather.op(self.derived(op)),
             Ok(Asked::Fetch(id)) => self.gather.slots.push(Slot::Fetch(id)),
             Ok(Asked::Nothing) => {}
             Err(fault) => {
@@ -234,6 +244,17 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 self.aside(FrameFault { reason: "bad_cursor", detail, id: None }, text);
             }
         }
+    }
+
+    /// The operation with what storage keeps beside its document, made while the batch before is being stored.
+    fn derived(&self, mut op: MirrorOp) -> MirrorOp {
+        if let MirrorOp::Upsert(it) = &mut op
+            && it.doc.get().len() <= DERIVE_BYTES
+        {
+            let config = &self.context.config;
+            it.derived = Some(Derived::of(&it.doc, &config.fields, &config.dialect.paths.versions));
+        }
+        op
     }
 
     fn over_limit(

@@ -178,6 +178,16 @@ pub trait ChangeLog: Send + Sync + 'static {
         after: u64,
         limit: ReadLimit,
     ) -> impl Answer<Result<Option<LogSlice>, StoreError>>;
+    /// Kinds of which this node has just committed changes that are still in memory; `None` when some are not, and the log
+    /// has to be asked. Answers at once.
+    fn fresh(&self) -> Option<Vec<Kind>> {
+        None
+    }
+    /// What this node itself committed right after the position, from memory: committed, without a hole, of the same epoch.
+    /// `None` when it has to be read. What lies at or below the position is forgotten.
+    fn recent(&self, _kind: &Kind, _after: &Position, _limit: ReadLimit) -> Option<LogSlice> {
+        None
+    }
     /// Gives the stream a new epoch, if it still has the given one: the past is declared lost. Answers the position.
     fn renew_epoch(&self, kind: &Kind, old: &Epoch) -> impl Answer<Result<Option<Position>, StoreError>>;
 }
@@ -232,7 +242,13 @@ pub trait MirrorStore: Send + Sync + 'static {
     /// What is remembered; a Mirror never seen gets an empty record. Takes the row for this lease: writes of an older term fail from now on.
     fn open(&self, mirror: &str, kind: &Kind, lease: &Lease) -> impl Answer<Result<MirrorRecord, StoreError>>;
     /// Rows, changes, quarantine and cursor in ONE transaction under the lease's term.
-    fn apply(&self, mirror: &str, lease: &Lease, batch: MirrorBatch) -> impl Answer<Result<Applied, StoreError>>;
+    fn apply(
+        &self,
+        mirror: &str,
+        kind: &Kind,
+        lease: &Lease,
+        batch: MirrorBatch,
+    ) -> impl Answer<Result<Applied, StoreError>>;
     /// Stored ids whose version is at or after the given one, oldest first, bounded: the answer to `ids-since-timestamp`
     /// and one page of the reconcile. `after` continues a page.
     fn ids_since(

@@ -16,6 +16,9 @@ use crate::{
 /// subscriber's queue holds a megabyte, and a 7.5 MB object must never close anybody.
 pub const INLINE_DOC_LIMIT: usize = 32 * 1024;
 
+/// What surrounds a document in its publication, usually: room that need not be found later.
+const ENVELOPE_BYTES: usize = 512;
+
 /// What was done to the entity. Spelled in lower case on every floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,7 +75,7 @@ pub struct Change {
     /// Top-level fields that differ from the revision before, sorted.
     pub changed: Vec<String>,
     /// The document after the change; `None` when it is above [`INLINE_DOC_LIMIT`] or purged.
-    pub doc: Option<Box<RawValue>>,
+    pub doc: Option<Arc<RawValue>>,
     /// W3C `traceparent` of the request or batch that made the change.
     pub trace: Option<Arc<str>>,
 }
@@ -120,8 +123,9 @@ impl Change {
             doc,
             reference: doc.is_none() && self.op != Op::Purge,
         };
+        let mut data = Vec::with_capacity(doc.map_or(0, |doc| doc.get().len()) + ENVELOPE_BYTES);
         // Serialising plain strings and numbers into memory cannot fail.
-        let mut data = serde_json::to_vec(&wire).unwrap_or_default();
+        let _ = serde_json::to_writer(&mut data, &wire);
         // Clients split frames at newlines, and a document may be indented. In JSON they are only white space: inside a
         // string they would be escaped.
         data.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
@@ -150,7 +154,7 @@ mod tests {
             at: OffsetDateTime::UNIX_EPOCH,
             by: "mirror:procedure".into(),
             changed: vec!["title".into()],
-            doc: Some(RawValue::from_string(doc.to_owned()).expect("json")),
+            doc: Some(RawValue::from_string(doc.to_owned()).expect("json").into()),
             trace: None,
         }
     }

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -89,6 +90,7 @@ pub fn check(doc: &RawValue) -> Result<(), Unfit> {
 
 fn check_string(text: &[u8], mut at: usize) -> Result<usize, Unfit> {
     loop {
+        at += text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)).unwrap_or(text.len());
         match text.get(at) {
             None => return Ok(at),
             Some(b'"') => return Ok(at + 1),

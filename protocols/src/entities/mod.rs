@@ -1,12 +1,14 @@
 //! Entities as they are said: documents as raw text, changes, and the rules that compare and merge them.
 
 mod change;
+mod derived;
 mod document;
 mod page;
 mod patch;
 pub(crate) mod raw;
 
 pub use change::{Change, INLINE_DOC_LIMIT, Op};
+pub use derived::{Derived, MAX_FIELD_VALUE};
 pub use document::{
     Fields, MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,
 };

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 /// The end of the white space that starts at `at`.
 pub(crate) fn space(text: &[u8], mut at: usize) -> usize {
     while matches!(text.get(at), Some(b' ' | b'\n' | b'\t' | b'\r')) {
@@ -16,11 +18,10 @@ pub(crate) fn space(text: &[u8], mut at: usize) -> usize {
 pub(crate) fn string_end(text: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     loop {
-        match text.get(at) {
-            Some(b'"') => return at + 1,
-            Some(b'\\') => at += 2,
-            Some(_) => at += 1,
-            None => return text.len(),
+        match at + text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)).unwrap_or(text.len()) {
+            end if end >= text.len() => return text.len(),
+            end if text[end] == b'"' => return end + 1,
+            escape => at = escape + 2,
         }
     }
 }

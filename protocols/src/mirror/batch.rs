@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::platform::EntityId;
+use crate::{entities::Derived, platform::EntityId};
 
 /// A whole document with the two things that every write needs.
 #[derive(Debug, Clone)]
@@ -13,8 +13,18 @@ pub struct VersionedDoc {
     pub id: EntityId,
     /// The upstream's version in a form that compares as text: a newer one is never smaller.
     pub version: String,
-    /// The document, raw.
-    pub doc: Box<RawValue>,
+    /// The document, raw and checked.
+    pub doc: Arc<RawValue>,
+    /// What storage keeps beside it, where somebody had the time to derive it; else the store does.
+    pub derived: Option<Derived>,
+}
+
+impl VersionedDoc {
+    /// A document from which nothing was derived yet.
+    #[must_use]
+    pub fn new(id: EntityId, version: String, doc: Box<RawValue>) -> Self {
+        Self { id, version, doc: doc.into(), derived: None }
+    }
 }
 
 /// One operation on one entity.
@@ -27,7 +37,7 @@ pub enum MirrorOp {
         /// The entity.
         id: EntityId,
         /// The object of `$set`, raw.
-        set: Box<RawValue>,
+        set: Arc<RawValue>,
         /// The version, if the set names one.
         version: Option<String>,
     },

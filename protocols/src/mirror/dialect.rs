@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     entities::{
+        Fields,
         raw::{member, unquote},
         value_at,
     },
@@ -294,14 +295,14 @@ impl Default for Paths {
 impl Paths {
     /// The id of a document.
     #[must_use]
-    pub fn id_of(&self, doc: &RawValue) -> Option<EntityId> {
-        self.id.iter().find_map(|path| id_text(value_at(doc, path)?))
+    pub fn id_of(&self, doc: &Fields<'_>) -> Option<EntityId> {
+        self.id.iter().find_map(|path| id_text(doc.value_at(path)?))
     }
 
     /// The version of a document in the form that compares as text.
     #[must_use]
-    pub fn version_of(&self, doc: &RawValue) -> Option<String> {
-        self.versions.iter().find_map(|path| self.version_kind.normalise(value_at(doc, path)?))
+    pub fn version_of(&self, doc: &Fields<'_>) -> Option<String> {
+        self.versions.iter().find_map(|path| self.version_kind.normalise(doc.value_at(path)?))
     }
 
     /// The version that a `$set` names, by a dotted key or inside an object.
@@ -485,14 +486,14 @@ mod tests {
     fn ids_and_versions_are_found() {
         let paths = Paths::default();
         for (doc, id) in [(r#"{"_id":"a","id":"b"}"#, "a"), (r#"{"id":7}"#, "7"), (r#"{"_id":{"$oid":"f0"}}"#, "f0")] {
-            assert_eq!(paths.id_of(&raw(doc)).expect(doc).as_str(), id);
+            assert_eq!(paths.id_of(&Fields::of(doc)).expect(doc).as_str(), id);
         }
         for doc in [r#"{"_id":null}"#, r#"{"_id":""}"#, r#"{"_id":{}}"#, r#"{"_id":"\u0000"}"#, "{}"] {
-            assert_eq!(paths.id_of(&raw(doc)), None, "{doc}");
+            assert_eq!(paths.id_of(&Fields::of(doc)), None, "{doc}");
         }
         let doc =
             raw(r#"{"dateModified":"2024-01-01T00:00:00Z","_meta":{"systemDateModified":"2024-01-02T00:00:00Z"}}"#);
-        assert_eq!(paths.version_of(&doc).as_deref(), Some("2024-01-02T00:00:00.000000Z"));
+        assert_eq!(paths.version_of(&Fields::of(doc.get())).as_deref(), Some("2024-01-02T00:00:00.000000Z"));
         assert_eq!(paths.feed_of(&doc).as_deref(), Some("2024-01-01T00:00:00.000000Z"));
         for set in [
             r#"{"_meta.systemDateModified":"2024-01-02T00:00:00Z"}"#,

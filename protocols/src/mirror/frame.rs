@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     entities::{
-        check,
+        Fields, check,
         raw::{is_key, member, members, unquote},
     },
     platform::EntityId,
@@ -130,15 +130,15 @@ impl Dialect {
     pub fn asked(&self, frame: &Frame<'_>) -> Result<Asked, FrameFault> {
         match frame.kind {
             Some(FrameKind::Upsert) => {
-                let (id, data) = self.subject(frame)?;
+                let (id, data, fields) = self.subject(frame)?;
                 match self.payload {
-                    Payload::Full => self.document(id, data).map(MirrorOp::Upsert).map(Asked::Op),
+                    Payload::Full => self.checked(id, data, &fields).map(MirrorOp::Upsert).map(Asked::Op),
                     Payload::Merge => self.set(id, data),
                     Payload::IdOnly => Ok(Asked::Fetch(id)),
                 }
             }
             Some(FrameKind::Update) => {
-                let (id, data) = self.subject(frame)?;
+                let (id, data, _) = self.subject(frame)?;
                 let set = member(data.get(), &self.envelope.set).and_then(as_raw);
                 let more = members(data.get()).into_iter().flatten();
                 let more =
@@ -148,10 +148,12 @@ impl Dialect {
                     _ => Ok(Asked::Fetch(id)),
                 }
             }
-            Some(FrameKind::Delete) => self.subject(frame).map(|(id, _)| Asked::Op(MirrorOp::Delete { id })),
-            None => {
-                Err(fault("unknown_type", self.type_text(frame.text), frame.data.and_then(|d| self.paths.id_of(d))))
-            }
+            Some(FrameKind::Delete) => self.subject(frame).map(|(id, ..)| Asked::Op(MirrorOp::Delete { id })),
+            None => Err(fault(
+                "unknown_type",
+                self.type_text(frame.text),
+                frame.data.and_then(|d| self.paths.id_of(&Fields::of(d.get()))),
+            )),
             Some(FrameKind::Error) => {
                 let said: String = frame.data.map(|d| d.get().chars().take(200).collect()).unwrap_or_default();
                 Err(fault("upstream_error", said, None))
@@ -165,11 +167,15 @@ impl Dialect {
     /// # Errors
     /// Why storage or we cannot use it.
     pub fn document(&self, id: EntityId, doc: &RawValue) -> Result<VersionedDoc, FrameFault> {
+        self.checked(id, doc, &Fields::of(doc.get()))
+    }
+
+    fn checked(&self, id: EntityId, doc: &RawValue, fields: &Fields<'_>) -> Result<VersionedDoc, FrameFault> {
         if let Err(unfit) = check(doc) {
             return Err(fault(unfit.code(), unfit.to_string(), Some(id)));
         }
-        match self.paths.version_of(doc) {
-            Some(version) => Ok(VersionedDoc { id, version, doc: self.without_secrets(doc) }),
+        match self.paths.version_of(fields) {
+            Some(version) => Ok(VersionedDoc::new(id, version, self.without_secrets(doc))),
             None => Err(fault("no_version", "no version in any of the paths", Some(id))),
         }
     }
@@ -177,7 +183,7 @@ impl Dialect {
     /// The id in a data frame, without looking at the rest: what is needed of a message that is over the limit.
     #[must_use]
     pub fn id_of(&self, frame: &Frame<'_>) -> Option<EntityId> {
-        self.subject(frame).ok().map(|(id, _)| id)
+        self.subject(frame).ok().map(|(id, ..)| id)
     }
 
     /// The frame with its data replaced and everything else, unknown fields included, as it came.
@@ -198,19 +204,25 @@ impl Dialect {
         out
     }
 
-    fn subject<'a>(&self, frame: &Frame<'a>) -> Result<(EntityId, &'a RawValue), FrameFault> {
+    /// The entity, what is said of it, and the fields of that.
+    fn subject<'a>(&self, frame: &Frame<'a>) -> Result<(EntityId, &'a RawValue, Fields<'a>), FrameFault> {
         let data = frame.data.ok_or_else(|| fault("no_id", "no data", None))?;
         // Ids alone come as text, and so do some upstreams' deletes.
         let bare = unquote(data.get()).and_then(|id| EntityId::new(&id).ok());
-        let id = bare.or_else(|| self.paths.id_of(data));
-        Ok((id.ok_or_else(|| fault("no_id", "no id in data", None))?, data))
+        let fields = Fields::of(data.get());
+        let id = bare.or_else(|| self.paths.id_of(&fields));
+        Ok((id.ok_or_else(|| fault("no_id", "no id in data", None))?, data, fields))
     }
 
     fn set(&self, id: EntityId, set: &RawValue) -> Result<Asked, FrameFault> {
         if let Err(unfit) = check(set) {
             return Err(fault(unfit.code(), unfit.to_string(), Some(id)));
         }
-        Ok(Asked::Op(MirrorOp::Set { id, version: self.paths.version_of_set(set), set: self.without_secrets(set) }))
+        Ok(Asked::Op(MirrorOp::Set {
+            id,
+            version: self.paths.version_of_set(set),
+            set: self.without_secrets(set).into(),
+        }))
     }
 
     fn type_text(&self, text: &str) -> String {

@@ -172,7 +172,7 @@ fn a_change(name: &str, offset: u64, generation: u64, bytes: usize) -> Change {
             + time::Duration::microseconds(offset as i64),
         by: "mirror:test".into(),
         changed: vec!["title".into()],
-        doc: Some(RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).expect("json")),
+        doc: Some(RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).expect("json").into()),
         trace: None,
     }
 }

@@ -56,7 +56,7 @@ pub fn upsert(id_: &str, version: &str, status: &str) -> MirrorOp {
 }
 
 pub fn upsert_raw(id_: &str, version: &str, doc: &str) -> MirrorOp {
-    MirrorOp::Upsert(VersionedDoc { id: id(id_), version: version.to_owned(), doc: raw(doc) })
+    MirrorOp::Upsert(VersionedDoc::new(id(id_), version.to_owned(), raw(doc)))
 }
 
 pub fn batch(ops: Vec<MirrorOp>) -> MirrorBatch {
@@ -87,7 +87,7 @@ impl Store {
     }
 
     pub async fn try_apply(&self, ops: Vec<MirrorOp>) -> Result<Applied, StoreError> {
-        self.mirrors.apply("m", &self.lease, batch(ops)).await
+        self.mirrors.apply("m", &kind(), &self.lease, batch(ops)).await
     }
 
     pub async fn apply(&self, ops: Vec<MirrorOp>) -> Applied {

@@ -267,7 +267,7 @@ async fn mirrors_are_told_with_their_state() {
     let status = MirrorStatus { state: "live".into(), lag_ms: Some(3), applied: 1, ..MirrorStatus::default() };
     store.mirrors.note_state("m", &store.lease, &status).await.expect("noted");
     let it = MirrorBatch { cursor: Some(raw("[1,2]")), ..batch(vec![upsert("a", "v1", "x")]) };
-    store.mirrors.apply("m", &store.lease, it).await.expect("applied");
+    store.mirrors.apply("m", &kind(), &store.lease, it).await.expect("applied");
     let api = Api::new(&store);
     let item = api.get("/api/v1/mirrors").await.json()["items"][0].clone();
     for (name, value) in [

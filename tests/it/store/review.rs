@@ -12,6 +12,7 @@ use sqlx::{Connection, Executor, migrate::Migrate};
 use time::OffsetDateTime;
 
 use super::{Store, batch, kind, spec, upsert};
+use crate::support::eventually::eventually;
 
 async fn run(store: &Store, sql: &'static str) {
     sqlx::raw_sql(sql).execute(store.database.pool()).await.expect(sql);
@@ -21,9 +22,8 @@ async fn run(store: &Store, sql: &'static str) {
 async fn waiting(store: &Store, count: i64) {
     let mut raw = store.db.raw().await;
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    while sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut raw).await.expect(sql) < count {
-        tokio::task::yield_now().await;
-    }
+    eventually("they wait", async || sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut raw).await.expect(sql) >= count)
+        .await;
 }
 
 /// Readers that stand still, as many as there are connections for them, never keep a batch, a lease or the relay waiting.
@@ -150,7 +150,7 @@ async fn quarantine_keeps_no_secret() {
         of(b"\xff\xfe{\"ownerToken\":\"s3cret\"}", ""),
         of(b"\xff\xfe", "plain"),
     ];
-    store.mirrors.apply("m", &store.lease, it).await.expect("applied");
+    store.mirrors.apply("m", &kind(), &store.lease, it).await.expect("applied");
     let kept: Vec<(Vec<u8>, String)> = sqlx::query_as("SELECT raw, detail FROM quarantine ORDER BY number")
         .fetch_all(store.database.pool())
         .await

@@ -94,7 +94,7 @@ impl World {
             at: OffsetDateTime::now_utc(),
             by: "test".into(),
             changed: vec![],
-            doc: Some(doc),
+            doc: Some(doc.into()),
             trace: None,
         });
     }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    entities::merge_set,
+    entities::{Fields, merge_set},
     mirror::{Dialect, MirrorBatch, MirrorOp, VersionedDoc},
     platform::{EntityId, Kind},
 };
@@ -105,7 +105,7 @@ impl MirrorStore for FakeStore {
         if self.away.load(Ordering::SeqCst) { away() } else { Ok(self.read(|world| world.record.clone())) }
     }
 
-    async fn apply(&self, _: &str, _: &Lease, batch: MirrorBatch) -> Result<Applied, StoreError> {
+    async fn apply(&self, _: &str, _: &Kind, _: &Lease, batch: MirrorBatch) -> Result<Applied, StoreError> {
         self.tries.fetch_add(1, Ordering::SeqCst);
         self.world.lock().unwrap().in_flight += 1;
         let delay = *self.delay.lock().unwrap();
@@ -133,7 +133,7 @@ impl MirrorStore for FakeStore {
         let mut applied = Applied { quarantined: batch.quarantined.len() as u64, ..Applied::default() };
         for op in batch.ops {
             match op {
-                MirrorOp::Upsert(VersionedDoc { id, version, doc }) => {
+                MirrorOp::Upsert(VersionedDoc { id, version, doc, .. }) => {
                     let row = (version.clone(), doc.get().to_owned());
                     let old = world.rows.get(id.as_str());
                     if old.is_some_and(|(stored, _)| *stored > version) {
@@ -302,7 +302,7 @@ impl CdbApi for FakeApi {
         let mut docs: Vec<VersionedDoc> = Vec::new();
         for text in self.rows.lock().unwrap().values() {
             let raw = RawValue::from_string(text.clone()).unwrap();
-            docs.push(dialect.document(dialect.paths.id_of(&raw).unwrap(), &raw).unwrap());
+            docs.push(dialect.document(dialect.paths.id_of(&Fields::of(raw.get())).unwrap(), &raw).unwrap());
         }
         docs.retain(|doc| doc.version.as_str() >= since);
         docs.sort_by(|a, b| a.version.cmp(&b.version));
@@ -448,6 +448,7 @@ impl Rig {
                 ..LinkLimits::default()
             },
             dialect: Arc::new(dialect),
+            fields: Arc::new(["status".to_owned()]),
         };
         let handle = LinkHandle::new(watch::Sender::new(Some(Token::new("secret"))), config.dialect.max_message_bytes);
         let leases = Arc::new(FakeLeases::default());
