@@ -35,6 +35,13 @@ fn load() -> String {
     text.split(' ').next().unwrap_or("?").to_owned()
 }
 
+/// Seconds that the host of this virtual machine gave to others although we had work, over all cores, since boot.
+pub(crate) fn stolen_seconds() -> f64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = text.lines().next().and_then(|all| all.split_ascii_whitespace().nth(8)?.parse::<f64>().ok());
+    ticks.unwrap_or(0.0) / TICKS_PER_S
+}
+
 fn kib(value: Option<String>) -> u64 {
     value.and_then(|value| value.split(' ').next()?.parse().ok()).unwrap_or(0)
 }

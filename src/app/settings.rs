@@ -30,6 +30,7 @@ pub(crate) fn database_options(config: &Config) -> Result<DbOptions, AppError> {
     if let Some(direct) = &config.database.direct_url {
         options.listen = Some(DbOptions::new(direct.expose()).map_err(bad("database.direct_url"))?.connect);
     }
+    options.notify = config.redis.url.is_some();
     options.max_connections = config.database.max_connections;
     options.acquire_timeout = config.database.acquire_timeout;
     options.statement_timeout = config.database.statement_timeout;

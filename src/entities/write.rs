@@ -166,7 +166,8 @@ impl Entities {
         ops: &[EntityOp],
         refusal: Refusal,
     ) -> Result<Written, WriteError> {
-        let mut tx = self.database.pool().begin().await.map_err(write_error)?;
+        let mut connection = self.database.writer().await.map_err(write_error)?;
+        let mut tx = connection.begin().await.map_err(write_error)?;
         let mut written = self.write(&mut tx, kind, author, ops, refusal).await?;
         if written.applied.changed > 0 {
             self.notify(&mut tx).await?;
@@ -174,12 +175,14 @@ impl Entities {
         let result = tx.commit().await;
         self.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
         result.map_err(write_error)?;
+        self.database.keep_writer(connection);
         Ok(written)
     }
 
     /// Tells other nodes, when the transaction commits.
     async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
-        sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, self.database.node())
+        let Some(notice) = self.database.notice() else { return Ok(()) };
+        sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, notice)
             .fetch_one(tx)
             .await
             .map_err(write_error)?;

@@ -8,7 +8,7 @@ use dzvin_protocols::{
     platform::{EntityId, Kind},
 };
 use serde_json::value::RawValue;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::quarantine;
 use crate::{
@@ -111,7 +111,8 @@ impl Mirrors {
         let doing = "applying a batch";
         let begun = Instant::now();
         let database = self.entities.database();
-        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
+        let mut connection = database.writer().await.map_err(store_error(doing))?;
+        let mut tx = connection.begin().await.map_err(store_error(doing))?;
         let author = Author { by: &covering.batch.by, trace: covering.batch.trace.as_deref() };
         let mut written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
         quarantine::keep(&mut tx, mirror, &covering.batch.quarantined).await?;
@@ -122,6 +123,7 @@ impl Mirrors {
         let result = tx.commit().await;
         self.entities.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
         result.map_err(store_error(doing))?;
+        database.keep_writer(connection);
         database.metrics().commit_seconds.observe(committing.elapsed().as_secs_f64());
         database.metrics().apply_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(written.applied)
@@ -166,7 +168,7 @@ impl Mirrors {
                  changed = changed + $8, unchanged = unchanged + $9, stale = stale + $10, quarantined = quarantined + $11,
                  updated_at = now()
              WHERE name = $1 AND term = $2
-             RETURNING CASE WHEN $8::int8 > 0 THEN pg_notify($12, $13)::text END AS told",
+             RETURNING CASE WHEN $8::int8 > 0 AND $13::text IS NOT NULL THEN pg_notify($12, $13)::text END AS told",
             mirror,
             lease.term,
             covering.cursor,
@@ -179,7 +181,7 @@ impl Mirrors {
             count(applied.stale),
             count(applied.quarantined),
             NOTIFY_CHANNEL,
-            self.entities.database().node()
+            self.entities.database().notice()
         )
         .fetch_optional(tx)
         .await

@@ -7,10 +7,10 @@
 use std::{
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use dzvin_actors::platform::ports::StoreError;
@@ -25,7 +25,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use sqlx::{
-    PgConnection, PgPool,
+    Connection, PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::watch;
@@ -49,6 +50,8 @@ pub struct DbOptions {
     pub statement_timeout: Duration,
     /// Longest wait for a lock; writers of a kind wait for each other's commit, milliseconds.
     pub lock_timeout: Duration,
+    /// Whether other nodes listen for what this one commits.
+    pub notify: bool,
     /// Longest pause inside a transaction: a stuck node must not hold a stream's row.
     pub idle_in_transaction_timeout: Duration,
 }
@@ -73,6 +76,7 @@ impl DbOptions {
             statement_timeout: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(5),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            notify: true,
         }
     }
 
@@ -155,6 +159,8 @@ impl Collector for Pools {
     }
 }
 
+type Warm = Arc<Mutex<Option<(PoolConnection<Postgres>, Instant)>>>;
+
 /// How often something was committed to a change log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commits {
@@ -175,6 +181,10 @@ pub struct Database {
     wake: Arc<watch::Sender<Commits>>,
     /// What our own notifications carry, so that we need not listen to ourselves.
     node: Arc<str>,
+    notify: bool,
+    /// The connection that wrote last, until another writes or nobody does: what a backend knows is warm, and the pool would
+    /// ask it how it is after each use.
+    warm: Option<Warm>,
     guard: Arc<AtomicBool>,
     metrics: DbMetrics,
 }
@@ -193,6 +203,16 @@ impl Database {
             PgPoolOptions::new()
                 .max_connections(size)
                 .acquire_timeout(options.acquire_timeout)
+                // One that was just used is well: to ask it each time would cost a round trip for each batch.
+                .test_before_acquire(false)
+                .before_acquire(|connection, idle| {
+                    Box::pin(async move {
+                        if idle.idle_for > TRUSTED {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 .after_connect(move |connection, _| {
                     let (settings, checks, counted) = (settings.clone(), Arc::clone(&checks), counted.clone());
                     Box::pin(async move {
@@ -206,9 +226,11 @@ impl Database {
                 .connect_lazy_with(connect.clone())
         };
         let (pool, readers) = (pool(writers), pool(readers));
+        // Of a single connection none may be kept back.
+        let (notify, warm) = (options.notify, (writers > 1).then(Warm::default));
         let node = format!("{:016x}", rand::random::<u64>()).into();
         let listen = options.listen.unwrap_or_else(|| connect.clone());
-        Self { pool, readers, connect, listen, wake: Arc::default(), node, guard, metrics }
+        Self { pool, readers, connect, listen, wake: Arc::default(), node, notify, warm, guard, metrics }
     }
 
     /// The same database for those who only read, on connections of their own.
@@ -256,6 +278,31 @@ impl Database {
         &self.pool
     }
 
+    /// A connection for one who writes often: the one that was kept, if it was used just now, else one of the pool.
+    ///
+    /// # Errors
+    /// The database is away, or every connection is busy for too long.
+    pub async fn writer(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        match self.swap_warm(None) {
+            Some((connection, used)) if used.elapsed() < TRUSTED => Ok(connection),
+            // Dropped, it is tested and goes back to the pool.
+            _ => self.pool.acquire().await,
+        }
+    }
+
+    /// Keeps a connection whose transaction was committed for the next who writes.
+    pub fn keep_writer(&self, connection: PoolConnection<Postgres>) {
+        self.swap_warm(Some((connection, Instant::now())));
+    }
+
+    fn swap_warm(
+        &self,
+        new: Option<(PoolConnection<Postgres>, Instant)>,
+    ) -> Option<(PoolConnection<Postgres>, Instant)> {
+        let mut kept = self.warm.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *kept, new)
+    }
+
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> &DbMetrics {
@@ -278,10 +325,16 @@ impl Database {
         self.wake.send_modify(|commits| commits.elsewhere = commits.elsewhere.wrapping_add(1));
     }
 
-    /// A name for this node of this process, new with every start: what its notifications carry.
+    /// A name for this node of this process, new with every start.
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// What a notification of this node carries; `None` when nobody listens.
+    #[must_use]
+    pub fn notice(&self) -> Option<&str> {
+        self.notify.then_some(&*self.node)
     }
 
     /// Where to LISTEN: the direct address if there is one. A listener holds its connection for good, so it takes none from
@@ -291,6 +344,9 @@ impl Database {
         PgPoolOptions::new().max_connections(1).connect_lazy_with(self.listen.clone())
     }
 }
+
+/// So long after its last use a connection is trusted without being asked.
+const TRUSTED: Duration = Duration::from_millis(500);
 
 /// A batch's documents pass through the server's temporary stores: above its default of 4 MB they would go through files.
 const WORK_MEM: &str = "16MB";
@@ -302,6 +358,7 @@ fn session_settings(options: &DbOptions) -> String {
         "SELECT set_config('statement_timeout', '{}', false), set_config('lock_timeout', '{}', false), \
          set_config('idle_in_transaction_session_timeout', '{}', false), set_config('TimeZone', 'UTC', false), \
          set_config('work_mem', '{WORK_MEM}', false), \
+         set_config('plan_cache_mode', 'force_generic_plan', false), \
          set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' \
          THEN 'remote_apply' ELSE 'on' END, false)",
         ms(options.statement_timeout),

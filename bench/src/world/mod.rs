@@ -17,6 +17,7 @@ use crate::host;
 use crate::report::progress;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What every scenario can be told.
 #[derive(Debug, Clone, Args)]
@@ -38,6 +39,8 @@ pub(crate) struct WorldArgs {
 /// A running world.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// When it began, and what the host had stolen until then.
+    begun: (Instant, f64),
     pub(crate) hub: Hub,
     pub(crate) feeder: Feeder,
     pub(crate) cluster: Cluster,
@@ -64,12 +67,15 @@ impl World {
         let mut feeder = Feeder::start().await?;
         let hub = Hub::start(&binary, &cluster, &feeder, &args.config).await?;
         feeder.tell(&Order::AwaitTail).await?;
-        Ok(Self { hub, feeder, cluster })
+        Ok(Self { begun: (Instant::now(), host::stolen_seconds()), hub, feeder, cluster })
     }
 
     /// Where the numbers come from.
     pub(crate) fn environment(&self) -> String {
-        host::environment(self.cluster.version(), self.cluster.folder())
+        let (since, stolen) = (self.begun.0.elapsed().as_secs_f64(), host::stolen_seconds() - self.begun.1);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        let environment = host::environment(self.cluster.version(), self.cluster.folder());
+        format!("{environment}; stolen by the host: {:.1} %", stolen / since / cores * 100.0)
     }
 
     /// Processor seconds so far.
@@ -83,7 +89,7 @@ impl World {
 
     /// Stops everything in order.
     pub(crate) async fn stop(self) -> Fallible<()> {
-        let Self { hub, feeder, cluster } = self;
+        let Self { hub, feeder, cluster, .. } = self;
         hub.stop().await?;
         feeder.stop().await?;
         drop(cluster);
