@@ -22,8 +22,9 @@ use super::{
 /// So few rows bring their small documents at once: who writes little waits for answers more than for bytes.
 const EAGER_ROWS: usize = 16;
 
-/// Locks what there is of the ids, in their order. The subquery with its lock cannot be flattened: one look into the index for
-/// each id, whatever the planner thinks of the table; `= ANY` with an order was a walk through the whole kind.
+/// Locks what there is of the ids, in their order: one look into the primary key for each. Spelled as a range with an order and a
+/// limit because only that key gives the order: with `=`, on a table without statistics yet, the planner takes another index
+/// of the kind and walks through all of it, and the plan is kept.
 pub(super) async fn lock_rows(
     tx: &mut PgConnection,
     kind: &Kind,
@@ -35,7 +36,8 @@ pub(super) async fn lock_rows(
         r#"SELECT e.id, e.revision, e.version, e.hash, e.size, e.trashed_at IS NOT NULL AS "trashed!",
              e.missing_since IS NOT NULL AS "missing!", e.doc IS NULL AS "purged!", CASE WHEN e.size <= $3 THEN e.doc END AS doc
          FROM UNNEST($2::text[]) AS w (id)
-         CROSS JOIN LATERAL (SELECT * FROM entities e WHERE e.kind = $1 AND e.id = w.id FOR UPDATE) e"#,
+         CROSS JOIN LATERAL (SELECT * FROM entities e WHERE e.kind = $1 AND e.id >= w.id AND e.id <= w.id
+             ORDER BY e.id LIMIT 1 FOR UPDATE) e"#,
         kind.as_str(),
         &ids as &[&str],
         size(eager)
@@ -71,7 +73,9 @@ pub(super) async fn read_docs(
     }
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     let rows = sqlx::query!(
-        r#"SELECT id, doc AS "doc!" FROM entities WHERE kind = $1 AND id = ANY($2) AND doc IS NOT NULL"#,
+        r#"SELECT e.id, e.doc AS "doc!" FROM UNNEST($2::text[]) AS w (id)
+         CROSS JOIN LATERAL (SELECT id, doc FROM entities e WHERE e.kind = $1 AND e.id >= w.id AND e.id <= w.id
+             ORDER BY e.id LIMIT 1) e WHERE e.doc IS NOT NULL"#,
         kind.as_str(),
         &ids as &[&str]
     )

@@ -193,12 +193,12 @@ impl Database {
     /// Prepares the pools; connects when first used, so a database that is away does not keep a node from starting.
     #[must_use]
     pub fn new(options: DbOptions) -> Self {
-        let settings = session_settings(&options);
         let guard = Arc::new(AtomicBool::new(false));
         let metrics = DbMetrics::default();
         let (readers, writers) = (options.readers(), options.writers());
-        let connect = options.connect.application_name("dzvin");
-        let pool = |size| {
+        let connect = options.connect.clone().application_name("dzvin");
+        let pool = |size, plans| {
+            let settings = session_settings(&options, plans);
             let (settings, checks, counted) = (settings.clone(), Arc::clone(&guard), metrics.clone());
             PgPoolOptions::new()
                 .max_connections(size)
@@ -225,7 +225,8 @@ impl Database {
                 })
                 .connect_lazy_with(connect.clone())
         };
-        let (pool, readers) = (pool(writers), pool(readers));
+        // What is written has one shape, and planning it took longer than doing it. What is asked has many.
+        let (pool, readers) = (pool(writers, "force_generic_plan"), pool(readers, "auto"));
         // Of a single connection none may be kept back.
         let (notify, warm) = (options.notify, (writers > 1).then(Warm::default));
         let node = format!("{:016x}", rand::random::<u64>()).into();
@@ -352,13 +353,13 @@ const TRUSTED: Duration = Duration::from_millis(500);
 const WORK_MEM: &str = "16MB";
 
 /// `remote_apply` is stronger than `on` and stays; all else becomes `on`.
-fn session_settings(options: &DbOptions) -> String {
+fn session_settings(options: &DbOptions, plans: &str) -> String {
     let ms = |time: Duration| time.as_millis();
     format!(
         "SELECT set_config('statement_timeout', '{}', false), set_config('lock_timeout', '{}', false), \
          set_config('idle_in_transaction_session_timeout', '{}', false), set_config('TimeZone', 'UTC', false), \
          set_config('work_mem', '{WORK_MEM}', false), \
-         set_config('plan_cache_mode', 'force_generic_plan', false), \
+         set_config('plan_cache_mode', '{plans}', false), \
          set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' \
          THEN 'remote_apply' ELSE 'on' END, false)",
         ms(options.statement_timeout),

@@ -59,3 +59,30 @@ async fn no_statement_scans_a_whole_table() {
     }
     assert_eq!(seen.len(), 7, "every index earns its keep: {seen:?}");
 }
+
+/// A plan that is made while a table is empty is kept: rows are found by their key from the first one on.
+#[tokio::test]
+async fn rows_are_found_by_their_key_before_there_are_statistics() {
+    let store = Store::new().await;
+    let mut connection = store.db.raw().await;
+    connection.execute("SET plan_cache_mode = force_generic_plan").await.expect("set");
+    let mut seen = 0;
+    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
+        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
+        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
+        let query = cached["query"].as_str().expect("query");
+        if !query.contains("UNNEST($2::text[]) AS w (id)") {
+            continue;
+        }
+        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let prepare = format!("PREPARE q{n} AS {query}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut connection).await.expect(query);
+        let explain = format!("EXPLAIN EXECUTE q{n} ({})", vec!["NULL"; params].join(", "));
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.expect(query);
+        let plan = plan.join("\n");
+        assert!(plan.contains("Index Scan using entities_pkey") && plan.contains("id >= w.id"), "{query}\n{plan}");
+        seen += 1;
+    }
+    assert_eq!(seen, 2, "rows and their documents");
+}
