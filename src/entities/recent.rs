@@ -25,8 +25,38 @@ use prometheus_client::{
 
 /// Bytes of documents over all kinds: two of the largest batches. A relay that is further behind reads the log.
 const MAX_RECENT_BYTES: usize = 8 * 1024 * 1024;
-/// What a change costs besides its document.
+/// What a change costs besides its document and the names in it.
 const OVERHEAD_BYTES: usize = 512;
+
+/// What one transaction writes to the log, until it is committed. Above the limit it is dropped: the log has it.
+#[derive(Debug, Default)]
+pub(crate) struct Logged {
+    runs: Vec<(Epoch, Vec<Change>)>,
+    bytes: usize,
+    lost: bool,
+}
+
+impl Logged {
+    /// One more run of changes.
+    pub(super) fn add(&mut self, epoch: Epoch, changes: Vec<Change>) {
+        self.bytes += changes.iter().map(cost).sum::<usize>();
+        self.runs.push((epoch, changes));
+        self.bound();
+    }
+
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.runs.append(&mut other.runs);
+        self.bytes += other.bytes;
+        self.lost |= other.lost;
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.lost || self.bytes > MAX_RECENT_BYTES {
+            *self = Self { lost: true, ..Self::default() };
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Recent(Mutex<Tails>);
@@ -46,7 +76,8 @@ struct Tail {
 }
 
 fn cost(change: &Change) -> usize {
-    OVERHEAD_BYTES + change.doc.as_ref().map_or(0, |doc| doc.get().len())
+    let names: usize = change.changed.iter().map(|name| size_of::<String>() + name.len()).sum();
+    OVERHEAD_BYTES + names + change.doc.as_ref().map_or(0, |doc| doc.get().len())
 }
 
 impl Recent {
@@ -55,18 +86,27 @@ impl Recent {
     }
 
     /// Takes in what one transaction committed to a kind's stream.
-    pub(super) fn push(&self, kind: &Kind, epoch: &Epoch, changes: Vec<Change>) {
+    pub(super) fn take(&self, kind: &Kind, logged: Logged) {
+        if logged.lost {
+            self.lost();
+        }
+        logged.runs.into_iter().for_each(|(epoch, changes)| self.push(kind, &epoch, changes));
+    }
+
+    fn push(&self, kind: &Kind, epoch: &Epoch, changes: Vec<Change>) {
         let Some(first) = changes.first().map(|change| change.offset) else { return };
         let mut tails = self.tails();
-        let follows = tails.kinds.get(kind).and_then(|tail| {
-            let last = tail.changes.back()?.offset;
-            Some((tail.epoch == *epoch && first == last + 1, tail.epoch == *epoch && first <= last))
-        });
-        match follows {
-            // Two writers of a kind: the later one came here first, and this hole was told as one.
-            Some((_, true)) => return,
-            Some((false, false)) => tails.forget(kind),
-            Some((true, false)) | None => {}
+        let last = tails.kinds.get(kind).and_then(|tail| Some((tail.epoch.clone(), tail.changes.back()?.offset)));
+        match last {
+            None => {}
+            Some((known, last)) if known == *epoch && first == last + 1 => {}
+            // Two writers of a kind, the later one here first; or a database that went back unnoticed. Only the log knows.
+            Some((known, last)) if known == *epoch && first <= last => {
+                tails.forget(kind);
+                tails.lost = true;
+                return;
+            }
+            Some(_) => tails.forget(kind),
         }
         tails.bytes += changes.iter().map(cost).sum::<usize>();
         let tail =
@@ -95,7 +135,10 @@ impl Recent {
     /// What follows the position; forgets what does not.
     pub(super) fn after(&self, kind: &Kind, after: &Position, limit: ReadLimit) -> Option<LogSlice> {
         let mut tails = self.tails();
-        let tail = tails.kinds.get_mut(kind).filter(|tail| tail.epoch == after.epoch)?;
+        if tails.kinds.get(kind).is_some_and(|tail| tail.epoch != after.epoch) {
+            tails.forget(kind);
+        }
+        let tail = tails.kinds.get_mut(kind)?;
         let old = tail.changes.iter().take_while(|change| change.offset <= after.offset).count();
         let freed: usize = tail.changes.drain(..old).map(|change| cost(&change)).sum();
         let first = tail.changes.front().map(|change| change.offset);
@@ -130,7 +173,7 @@ pub(super) struct Held(pub(super) Arc<Recent>);
 
 impl Collector for Held {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let help = "Bytes of changes that this node committed and has not published yet";
+        let help = "Bytes of changes that this node committed and keeps for its relay";
         let held = ConstGauge::new(i64::try_from(self.0.bytes()).unwrap_or(i64::MAX));
         held.encode(encoder.encode_descriptor("entities_recent_bytes", help, None, MetricType::Gauge)?)
     }
@@ -180,7 +223,6 @@ mod tests {
         recent.push(&kind(), &epoch, run(7..=9, 10));
         assert_eq!(recent.fresh(), Some(vec![kind()]));
         assert_eq!(offsets(&recent, "e", 3, ALL), None, "4 is not here");
-        assert_eq!(offsets(&recent, "other", 4, ALL), None, "another past");
         assert_eq!(offsets(&recent, "e", 4, ReadLimit { count: 2, ..ALL }), Some(vec![5, 6]));
         assert_eq!(offsets(&recent, "e", 4, ReadLimit { bytes: 1, ..ALL }), Some(vec![5]), "one at least");
         assert_eq!(offsets(&recent, "e", 6, ALL), Some(vec![7, 8, 9]));
@@ -194,11 +236,24 @@ mod tests {
         recent.push(&kind(), &epoch, run(1..=2, 10));
         recent.push(&kind(), &epoch, run(4..=4, 10));
         assert_eq!(offsets(&recent, "e", 2, ALL), None, "3 is not here");
+        assert_eq!(recent.fresh(), Some(vec![kind()]));
         recent.push(&kind(), &epoch, run(3..=3, 10));
-        assert_eq!(offsets(&recent, "e", 3, ALL), Some(vec![4]), "what came late stays out");
+        assert_eq!((recent.fresh(), recent.bytes()), (None, 0), "what came late sends the relay to the log");
         recent.push(&kind(), &Epoch::new("f"), run(5..=5, 10));
-        assert_eq!(offsets(&recent, "e", 4, ALL), None);
         assert_eq!(offsets(&recent, "f", 4, ALL), Some(vec![5]));
+        assert_eq!(offsets(&recent, "e", 4, ALL), None);
+        assert_eq!((recent.bytes(), recent.fresh()), (0, Some(vec![])), "of another epoch nothing is kept");
+    }
+
+    #[test]
+    fn a_transaction_beyond_the_limit_is_not_kept() {
+        let (recent, mut logged) = (Recent::default(), Logged::default());
+        for n in 0..9 {
+            logged.add(Epoch::new("e"), run(n + 1..=n + 1, MAX_RECENT_BYTES / 8));
+        }
+        assert!(logged.runs.is_empty());
+        recent.take(&kind(), logged);
+        assert_eq!((recent.fresh(), recent.bytes()), (None, 0));
     }
 
     #[test]

@@ -11,8 +11,7 @@ use std::{
 
 use dzvin_actors::platform::ports::{Applied, StoreError};
 use dzvin_protocols::{
-    channels::Epoch,
-    entities::{Change, INLINE_DOC_LIMIT},
+    entities::INLINE_DOC_LIMIT,
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
@@ -22,6 +21,7 @@ use tokio::task::JoinError;
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
     fold::{EntityOp, Folded, Prepared, Stored, fold, prepare},
+    recent::Logged,
     rows::{lock_rows, read_docs, store},
 };
 use crate::platform::db::{is_data_refusal, store_error};
@@ -47,7 +47,7 @@ pub struct Written {
     /// Largest version stored.
     pub newest: Option<String>,
     /// The rows of the log, turn by turn: for the relay, once the transaction is committed.
-    pub(crate) committed: Vec<(Epoch, Vec<Change>)>,
+    pub(crate) logged: Logged,
 }
 
 /// Whether a record may be put aside alone when the database refuses it.
@@ -112,6 +112,8 @@ impl Entities {
         match refusal {
             Refusal::Fails => write_run(tx, spec, author, ops, &mut written).await?,
             Refusal::Quarantines => {
+                // In one order, as every writer, before the stream is held.
+                lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect()).await?;
                 for op in ops {
                     self.write_carefully(tx, spec, author, op, &mut written).await?;
                 }
@@ -166,16 +168,16 @@ impl Entities {
         ops: &[EntityOp],
         refusal: Refusal,
     ) -> Result<Written, WriteError> {
-        let mut connection = self.database.writer().await.map_err(write_error)?;
-        let mut tx = connection.begin().await.map_err(write_error)?;
+        let mut writer = self.database.writer().await.map_err(write_error)?;
+        let mut tx = writer.connection().begin().await.map_err(write_error)?;
         let mut written = self.write(&mut tx, kind, author, ops, refusal).await?;
         if written.applied.changed > 0 {
             self.notify(&mut tx).await?;
         }
-        let result = tx.commit().await;
-        self.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
-        result.map_err(write_error)?;
-        self.database.keep_writer(connection);
+        let committing = self.committing();
+        tx.commit().await.map_err(write_error)?;
+        committing.done(kind, std::mem::take(&mut written.logged));
+        self.database.keep_writer(writer);
         Ok(written)
     }
 
@@ -189,15 +191,31 @@ impl Entities {
         Ok(())
     }
 
-    /// Hands what a transaction wrote to the relay of this node. Of a commit whose answer was lost nobody knows whether it
-    /// happened: the log has to be asked.
-    pub(crate) fn committed(&self, kind: &Kind, log: Vec<(Epoch, Vec<Change>)>, known: bool) {
-        if known {
-            log.into_iter().for_each(|(epoch, changes)| self.recent.push(kind, &epoch, changes));
-        } else {
-            self.recent.lost();
+    /// To be held over a commit.
+    pub(crate) fn committing(&self) -> Committing<'_> {
+        Committing(Some(self))
+    }
+}
+
+/// A commit under way. Of one that failed or was given up nobody knows whether it happened: then the relay asks the log.
+pub(crate) struct Committing<'a>(Option<&'a Entities>);
+
+impl Committing<'_> {
+    /// It happened: what it wrote goes to the relay of this node.
+    pub(crate) fn done(mut self, kind: &Kind, logged: Logged) {
+        if let Some(entities) = self.0.take() {
+            entities.recent.take(kind, logged);
+            entities.database.committed();
         }
-        self.database.committed();
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        if let Some(entities) = self.0 {
+            entities.recent.lost();
+            entities.database.committed();
+        }
     }
 }
 
@@ -249,7 +267,7 @@ impl Written {
         self.quarantined.extend(other.quarantined);
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);
-        self.committed.extend(other.committed);
+        self.logged.append(other.logged);
     }
 
     fn put_aside(&mut self, op: &EntityOp, error: &sqlx::Error) {
@@ -333,8 +351,11 @@ async fn write_turn(
     };
     let place = store(tx, spec, author, &folded).await?;
     let Folded { applied, quarantined, created, newest, changes, .. } = folded;
-    let committed = place.map(|place| place.committed(spec, author, changes));
-    written.add(Written { applied, quarantined, created, newest, committed: committed.into_iter().collect() });
+    if let Some(place) = place {
+        let (epoch, changes) = place.committed(spec, author, changes);
+        written.logged.add(epoch, changes);
+    }
+    written.add(Written { applied, quarantined, created, newest, ..Written::default() });
     Ok(rest)
 }
 

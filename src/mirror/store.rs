@@ -111,8 +111,8 @@ impl Mirrors {
         let doing = "applying a batch";
         let begun = Instant::now();
         let database = self.entities.database();
-        let mut connection = database.writer().await.map_err(store_error(doing))?;
-        let mut tx = connection.begin().await.map_err(store_error(doing))?;
+        let mut writer = database.writer().await.map_err(store_error(doing))?;
+        let mut tx = writer.connection().begin().await.map_err(store_error(doing))?;
         let author = Author { by: &covering.batch.by, trace: covering.batch.trace.as_deref() };
         let mut written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
         quarantine::keep(&mut tx, mirror, &covering.batch.quarantined).await?;
@@ -120,10 +120,10 @@ impl Mirrors {
         written.applied.quarantined += covering.batch.quarantined.len() as u64;
         self.cover(&mut tx, mirror, lease, covering, &written).await?;
         let committing = Instant::now();
-        let result = tx.commit().await;
-        self.entities.committed(kind, std::mem::take(&mut written.committed), result.is_ok());
-        result.map_err(store_error(doing))?;
-        database.keep_writer(connection);
+        let commit = self.entities.committing();
+        tx.commit().await.map_err(store_error(doing))?;
+        commit.done(kind, std::mem::take(&mut written.logged));
+        database.keep_writer(writer);
         database.metrics().commit_seconds.observe(committing.elapsed().as_secs_f64());
         database.metrics().apply_seconds.observe(begun.elapsed().as_secs_f64());
         Ok(written.applied)
@@ -144,9 +144,9 @@ impl Mirrors {
         let author = Author { by: &batch.by, trace: None };
         let written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
         self.cover(&mut tx, mirror, lease, &Covering { batch: &batch, cursor: None }, &written).await?;
-        let result = tx.commit().await;
-        self.entities.committed(kind, written.committed, result.is_ok());
-        result.map_err(store_error(doing))?;
+        let commit = self.entities.committing();
+        tx.commit().await.map_err(store_error(doing))?;
+        commit.done(kind, written.logged);
         Ok(())
     }
 

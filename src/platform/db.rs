@@ -7,10 +7,10 @@
 use std::{
     str::FromStr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dzvin_actors::platform::ports::StoreError;
@@ -25,11 +25,12 @@ use prometheus_client::{
     registry::Registry,
 };
 use sqlx::{
-    Connection, PgConnection, PgPool, Postgres,
-    pool::PoolConnection,
+    Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::watch;
+
+use super::warm::{TRUSTED, Warm, Writer};
 
 /// The schema, built into the binary.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -159,8 +160,6 @@ impl Collector for Pools {
     }
 }
 
-type Warm = Arc<Mutex<Option<(PoolConnection<Postgres>, Instant)>>>;
-
 /// How often something was committed to a change log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Commits {
@@ -182,8 +181,6 @@ pub struct Database {
     /// What our own notifications carry, so that we need not listen to ourselves.
     node: Arc<str>,
     notify: bool,
-    /// The connection that wrote last, until another writes or nobody does: what a backend knows is warm, and the pool would
-    /// ask it how it is after each use.
     warm: Option<Warm>,
     guard: Arc<AtomicBool>,
     metrics: DbMetrics,
@@ -227,8 +224,8 @@ impl Database {
         };
         // What is written has one shape, and planning it took longer than doing it. What is asked has many.
         let (pool, readers) = (pool(writers, "force_generic_plan"), pool(readers, "auto"));
-        // Of a single connection none may be kept back.
-        let (notify, warm) = (options.notify, (writers > 1).then(Warm::default));
+        // Leases and maintenance need one each beside it.
+        let (notify, warm) = (options.notify, (writers > 2).then(Warm::default));
         let node = format!("{:016x}", rand::random::<u64>()).into();
         let listen = options.listen.unwrap_or_else(|| connect.clone());
         Self { pool, readers, connect, listen, wake: Arc::default(), node, notify, warm, guard, metrics }
@@ -283,25 +280,18 @@ impl Database {
     ///
     /// # Errors
     /// The database is away, or every connection is busy for too long.
-    pub async fn writer(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        match self.swap_warm(None) {
-            Some((connection, used)) if used.elapsed() < TRUSTED => Ok(connection),
-            // Dropped, it is tested and goes back to the pool.
-            _ => self.pool.acquire().await,
+    pub async fn writer(&self) -> Result<Writer, sqlx::Error> {
+        match self.warm.as_ref().and_then(Warm::take) {
+            Some(writer) => Ok(writer),
+            None => Ok(Writer::new(self.pool.acquire().await?)),
         }
     }
 
-    /// Keeps a connection whose transaction was committed for the next who writes.
-    pub fn keep_writer(&self, connection: PoolConnection<Postgres>) {
-        self.swap_warm(Some((connection, Instant::now())));
-    }
-
-    fn swap_warm(
-        &self,
-        new: Option<(PoolConnection<Postgres>, Instant)>,
-    ) -> Option<(PoolConnection<Postgres>, Instant)> {
-        let mut kept = self.warm.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *kept, new)
+    /// Keeps a connection whose transaction was committed for the next who writes, if one comes soon.
+    pub fn keep_writer(&self, writer: Writer) {
+        if let Some(warm) = &self.warm {
+            warm.keep(writer);
+        }
     }
 
     /// What is counted.
@@ -345,9 +335,6 @@ impl Database {
         PgPoolOptions::new().max_connections(1).connect_lazy_with(self.listen.clone())
     }
 }
-
-/// So long after its last use a connection is trusted without being asked.
-const TRUSTED: Duration = Duration::from_millis(500);
 
 /// A batch's documents pass through the server's temporary stores: above its default of 4 MB they would go through files.
 const WORK_MEM: &str = "16MB";

@@ -8,3 +8,4 @@ pub mod dev;
 pub mod http;
 pub mod lease;
 pub mod telemetry;
+mod warm;

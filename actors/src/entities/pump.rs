@@ -67,6 +67,17 @@ pub(super) enum PumpError {
     Contended,
 }
 
+/// What a pass out of memory came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fresh {
+    /// There is nothing more in memory.
+    Done,
+    /// Something was published; there may be more.
+    More,
+    /// A kind failed, the bus's top is not known, or what is in memory does not follow it.
+    AskLog,
+}
+
 /// What one turn of a kind came to.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
@@ -128,26 +139,25 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         Ok(self.waiting.is_empty())
     }
 
-    /// Publishes what this node has just committed, out of memory. False when the log has to be asked: a kind failed, the
-    /// bus's top is not known, or what is in memory does not follow it.
-    pub(super) async fn pass_fresh(&mut self) -> bool {
-        let Some(fresh) = self.log.fresh().filter(|_| self.waiting.is_empty()) else { return false };
+    /// Publishes what this node has just committed, out of memory: one run of each kind, so that kinds take turns and the
+    /// lease is looked after between the runs.
+    pub(super) async fn pass_fresh(&mut self) -> Fresh {
+        let Some(fresh) = self.log.fresh().filter(|_| self.waiting.is_empty()) else { return Fresh::AskLog };
+        let mut came = Fresh::Done;
         for kind in fresh {
-            loop {
-                self.progress.tick();
-                let Some(top) = self.tops.get(&kind).filter(|_| self.compared.contains(&kind)) else { return false };
-                let Some(slice) = self.log.recent(&kind, top, self.config.run) else { return false };
-                let Some(run) = run(&slice, top.offset) else { break };
-                match self.publish(&kind, &slice.position, &slice.changes, &run).await {
-                    Ok(Turn::Moved) => {}
-                    Ok(Turn::Done) => break,
-                    // The pass that follows finds out and says so.
-                    Ok(Turn::Idle) | Err(_) => return false,
-                }
+            self.progress.tick();
+            let Some(top) = self.tops.get(&kind).filter(|_| self.compared.contains(&kind)) else { return Fresh::AskLog };
+            let Some(slice) = self.log.recent(&kind, top, self.config.run) else { return Fresh::AskLog };
+            let Some(run) = run(&slice, top.offset) else { continue };
+            match self.publish(&kind, &slice.position, &slice.changes, &run).await {
+                // Asked once more, it is forgotten.
+                Ok(Turn::Moved | Turn::Done) => came = Fresh::More,
+                // The pass that follows finds out and says so.
+                Ok(Turn::Idle) | Err(_) => return Fresh::AskLog,
             }
             self.metrics.lag(&kind, 0, 0);
         }
-        true
+        came
     }
 
     /// Offsets that the bus is behind the log, over all kinds.

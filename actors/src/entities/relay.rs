@@ -24,7 +24,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{holding::Holding, metrics::RelayMetrics, pump::Pump};
+use super::{holding::Holding, metrics::RelayMetrics, pump::{Fresh, Pump}};
 use crate::{
     platform::ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError},
     supervise::{ChildSpec, Progress, Spawner},
@@ -349,8 +349,12 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             return kept.map(|_| None);
         }
         let asked = std::mem::take(&mut self.ask_log) | self.args.handle.elsewhere.swap(false, Ordering::AcqRel);
-        if held && !asked && self.pump.pass_fresh().await {
-            return kept.map(|_| self.pump.due());
+        if held && !asked {
+            match self.pump.pass_fresh().await {
+                Fresh::AskLog => {}
+                Fresh::More => return kept.map(|_| Some(Instant::now())),
+                Fresh::Done => return kept.map(|_| self.pump.due()),
+            }
         }
         let (holding, stopped) = (&self.holding, &self.stopped);
         let may_go_on = || !*stopped.borrow() && (!held || holding.is_held());

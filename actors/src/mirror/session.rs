@@ -38,7 +38,8 @@ use dzvin_protocols::platform::time::rfc3339_millis;
 /// Frames that are taken at once before anything else is looked at.
 const RUN: usize = 32;
 
-/// Above this a document is left to the store, which has threads for what takes more than a millisecond.
+/// A document above this is left to the store, which has threads for what takes more than a millisecond; after as much of
+/// small ones other tasks have their turn.
 const DERIVE_BYTES: usize = 256 * 1024;
 
 /// Why a session ended.
@@ -83,6 +84,8 @@ pub(super) struct Session<'a, S, L, C> {
     /// What `snapshot_complete` will be once everything gathered is stored.
     complete: bool,
     settle_at: Option<Instant>,
+    /// Bytes of documents since other tasks had their turn.
+    derived_bytes: usize,
     /// When a frame came, until the status was told: once a batch, not once a frame.
     last_frame: Option<OffsetDateTime>,
 }
@@ -106,6 +109,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             began_in_snapshot: !complete,
             complete,
             settle_at: None,
+            derived_bytes: 0,
             last_frame: None,
         }
     }
@@ -225,7 +229,14 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
         self.gather.count(text.len(), Some(permit));
         match self.context.config.dialect.asked(frame) {
-            Ok(Asked::Op(op)) => self.gather.op(self.derived(op)),
+            Ok(Asked::Op(op)) => {
+                let op = self.derived(op);
+                self.gather.op(op);
+                if self.derived_bytes > DERIVE_BYTES {
+                    self.derived_bytes = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
             Ok(Asked::Fetch(id)) => self.gather.slots.push(Slot::Fetch(id)),
             Ok(Asked::Nothing) => {}
             Err(fault) => {
@@ -247,11 +258,12 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     }
 
     /// The operation with what storage keeps beside its document, made while the batch before is being stored.
-    fn derived(&self, mut op: MirrorOp) -> MirrorOp {
+    fn derived(&mut self, mut op: MirrorOp) -> MirrorOp {
         if let MirrorOp::Upsert(it) = &mut op
             && it.doc.get().len() <= DERIVE_BYTES
         {
             let config = &self.context.config;
+            self.derived_bytes += it.doc.get().len();
             it.derived = Some(Derived::of(&it.doc, &config.fields, &config.dialect.paths.versions));
         }
         op
