@@ -146,7 +146,9 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         let mut came = Fresh::Done;
         for kind in fresh {
             self.progress.tick();
-            let Some(top) = self.tops.get(&kind).filter(|_| self.compared.contains(&kind)) else { return Fresh::AskLog };
+            let Some(top) = self.tops.get(&kind).filter(|_| self.compared.contains(&kind)) else {
+                return Fresh::AskLog;
+            };
             let Some(slice) = self.log.recent(&kind, top, self.config.run) else { return Fresh::AskLog };
             let Some(run) = run(&slice, top.offset) else { continue };
             match self.publish(&kind, &slice.position, &slice.changes, &run).await {

@@ -24,7 +24,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{holding::Holding, metrics::RelayMetrics, pump::{Fresh, Pump}};
+use super::{
+    holding::Holding,
+    metrics::RelayMetrics,
+    pump::{Fresh, Pump},
+};
 use crate::{
     platform::ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError},
     supervise::{ChildSpec, Progress, Spawner},

@@ -71,7 +71,11 @@ impl Drop for TestDb {
         let drop = format!("DROP DATABASE {} WITH (FORCE)", self.name);
         let mut psql = Command::new(cluster.bin.join("psql"));
         psql.args(["-q", "-X", "-U", "dzvin", "-d", "postgres", "-c", &drop]).arg("-h").arg(&cluster.dir);
-        let _ = psql.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // Not waited for here: dropping waits until every backend of the cluster has taken notice, also one that is sending rows
+        // to a task of this very thread.
+        if let Ok(mut psql) = psql.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+            std::thread::spawn(move || psql.wait());
+        }
     }
 }
 
