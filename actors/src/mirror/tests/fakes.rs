@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// Longest wait for anything in a test.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A committed batch: its ids, its cursor, `snapshot_complete`, `gap`.
 type Committed = (Vec<String>, Option<String>, Option<bool>, Option<bool>);
