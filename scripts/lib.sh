@@ -6,6 +6,9 @@ CACHE=$([ "$(id -u)" = 0 ] && echo /var/cache/dzvin || echo "${XDG_CACHE_HOME:-$
 
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# A script never ends without a word: `set -e` alone would.
+set -E
+trap 'printf "error: %s, line %s: exit code %s from: %s\n" "${BASH_SOURCE[0]}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Runs as root: directly, or with sudo.
@@ -78,7 +81,7 @@ need_postgres() {
 # A Redis of at least 7 as `redis-server` on PATH.
 need_redis() {
   local major target="$CACHE/valkey" work
-  major=$(redis-server --version 2>/dev/null | sed -nE 's/.*v=([0-9]+).*/\1/p')
+  major=$({ redis-server --version 2>/dev/null || true; } | sed -nE 's/.*v=([0-9]+).*/\1/p')
   if [ "${major:-0}" -ge 7 ]; then return 0; fi
   if [ -z "$major" ] && [ "$(apt_version redis-server)" -ge 7 ] 2>/dev/null; then apt_install redis-server; return 0; fi
   if [ ! -x "$target/redis-server" ]; then

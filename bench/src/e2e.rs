@@ -130,7 +130,7 @@ async fn measure(args: &Args, world: &mut World, db: &mut PgConnection, subscrib
     check_clock(clock)?;
     let committed = commits(db, begun).await?;
     let wrong = received.iter().map(|all| faults(all, begun, count)).sum();
-    let first = received.iter().flatten().map(|receipt| receipt.due).min().unwrap_or(0);
+    let first = received.iter().flatten().map(|receipt| receipt.due).filter(|due| *due > 0).min().unwrap_or(0);
     let counted_from = first + i64::from(args.warm_up) * 1_000_000;
     let counted: Vec<(Receipt, i64)> = received
         .into_iter()

@@ -1,6 +1,6 @@
 //! `soak`: the hub's resident memory over a million small changes, or over large objects in a row.
 //!
-//! One subscriber follows to the end: it must not be closed, and of small changes it must get every one in order. Memory is
+//! One subscriber follows to the end: it must not be closed and must get every change in order, of the large ones references. Memory is
 //! flat when the end is no higher than what the first fifth of the run came to, with some allowance.
 
 use crate::error::{BenchError, Fallible};
@@ -68,9 +68,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let watch = Watch::start(world.hub.pid());
     world.feeder.tell(&Order::Flow { rate, count }).await?;
     let top = until_top(&mut db, begun, count).await?;
-    // References carry no times and are not counted; then it is enough that the client was not closed.
-    let wait = if args.large.is_some() { Duration::from_secs(5) } else { PATIENCE };
-    let receipts = subscriber.collect(wait).await?;
+    let receipts = subscriber.collect(PATIENCE).await?;
     let samples = watch.stop();
     let peak = host::peak_rss_mib(world.hub.pid());
     let environment = world.environment();
@@ -81,7 +79,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     say(&format!("{environment}\n"));
     let all = top == count;
     let offsets: Vec<_> = receipts.iter().flatten().map(|receipt| receipt.offset).collect();
-    let ordered = args.large.is_some() || (offsets.len() == count && offsets.windows(2).all(|w| w[1] == w[0] + 1));
+    let ordered = offsets.len() == count && offsets.windows(2).all(|w| w[1] == w[0] + 1);
     let memory = Memory::of(&samples);
     let row = [memory.start, memory.warm, memory.end, peak].map(|mib| format!("{mib:.1}"));
     table(&["start MiB", "after a fifth", "end", "peak"], &[row.to_vec()]);

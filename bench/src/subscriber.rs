@@ -23,9 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Receipt {
     /// The channel's offset.
     pub(crate) offset: i64,
-    /// When the Mirror was to write the object.
+    /// When the Mirror was to write the object; zero of a reference, which brings no document.
     pub(crate) due: i64,
-    /// When it did.
+    /// When it did; zero of a reference.
     pub(crate) done: i64,
     /// When it was here.
     pub(crate) came: i64,
@@ -183,7 +183,8 @@ fn receipt(push: &str, came: i64) -> Option<Receipt> {
         rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())].parse().ok()
     };
     let first = |name: &str| number(name, push.find(&format!("\"{name}\":")));
-    Some(Receipt { offset: number("offset", push.rfind("\"offset\":"))?, due: first(DUE)?, done: first(DONE)?, came })
+    let (due, done) = (first(DUE).unwrap_or_default(), first(DONE).unwrap_or_default());
+    Some(Receipt { offset: number("offset", push.rfind("\"offset\":"))?, due, done, came })
 }
 
 #[cfg(test)]
@@ -196,7 +197,8 @@ mod tests {
             "{{\"push\":{{\"channel\":\"entities.procedure\",\"pub\":{{\"data\":{{\"offset\":7,\"doc\":{{\"{DUE}\":11,\"{DONE}\":12,\"t\":\"x\"}}}},\"offset\":7,\"tags\":{{}}}}}}}}"
         );
         assert_eq!(receipt(&push, 13), Some(Receipt { offset: 7, due: 11, done: 12, came: 13 }));
-        assert_eq!(receipt("{\"push\":{\"pub\":{\"data\":{\"ref\":true},\"offset\":7}}}", 1), None);
+        let reference = Receipt { offset: 7, due: 0, done: 0, came: 1 };
+        assert_eq!(receipt("{\"push\":{\"pub\":{\"data\":{\"ref\":true},\"offset\":7}}}", 1), Some(reference));
         assert_eq!(receipt("{\"push\":{}}", 1), None);
     }
 }

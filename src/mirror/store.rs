@@ -41,12 +41,6 @@ pub struct MirrorRow {
     pub owner: Option<String>,
 }
 
-/// The cursor's share of a batch, without the operations.
-struct Covering<'a> {
-    batch: &'a MirrorBatch,
-    cursor: Option<&'a str>,
-}
-
 fn lost(lease: &Lease) -> StoreError {
     StoreError::LeaseLost { name: lease.name.to_string() }
 }
@@ -99,12 +93,30 @@ impl Mirrors {
         Ok(cursor.map_err(store_error("reading a cursor"))?.flatten())
     }
 
-    async fn try_apply(
+    /// Operations with the rest of their batch, repeated after races and refused records.
+    async fn store(
         &self,
         mirror: &str,
         kind: &Kind,
         lease: &Lease,
-        covering: &Covering<'_>,
+        batch: &MirrorBatch,
+        ops: &[EntityOp],
+    ) -> Result<Applied, StoreError> {
+        let mut attempt = Attempt::default();
+        loop {
+            let result = self.try_store(mirror, kind, lease, batch, ops, attempt.refusal).await;
+            if let Some(result) = attempt.next(&self.entities, result) {
+                return result;
+            }
+        }
+    }
+
+    async fn try_store(
+        &self,
+        mirror: &str,
+        kind: &Kind,
+        lease: &Lease,
+        batch: &MirrorBatch,
         ops: &[EntityOp],
         refusal: Refusal,
     ) -> Result<Applied, WriteError> {
@@ -113,12 +125,12 @@ impl Mirrors {
         let database = self.entities.database();
         let mut writer = database.writer().await.map_err(store_error(doing))?;
         let mut tx = writer.connection().begin().await.map_err(store_error(doing))?;
-        let author = Author { by: &covering.batch.by, trace: covering.batch.trace.as_deref() };
+        let author = Author { by: &batch.by, trace: batch.trace.as_deref() };
         let mut written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
-        quarantine::keep(&mut tx, mirror, &covering.batch.quarantined).await?;
+        quarantine::keep(&mut tx, mirror, &batch.quarantined).await?;
         quarantine::keep(&mut tx, mirror, &written.quarantined).await?;
-        written.applied.quarantined += covering.batch.quarantined.len() as u64;
-        self.cover(&mut tx, mirror, lease, covering, &written).await?;
+        written.applied.quarantined += batch.quarantined.len() as u64;
+        self.cover(&mut tx, mirror, lease, batch, &written).await?;
         let committing = Instant::now();
         let commit = self.entities.committing();
         tx.commit().await.map_err(store_error(doing))?;
@@ -129,27 +141,6 @@ impl Mirrors {
         Ok(written.applied)
     }
 
-    async fn try_mark(
-        &self,
-        kind: &Kind,
-        lease: &Lease,
-        mirror: &str,
-        ops: &[EntityOp],
-        refusal: Refusal,
-    ) -> Result<(), WriteError> {
-        let doing = "marking what is missing";
-        let database = self.entities.database();
-        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
-        let batch = MirrorBatch { by: format!("mirror:{mirror}").into(), ..MirrorBatch::default() };
-        let author = Author { by: &batch.by, trace: None };
-        let written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
-        self.cover(&mut tx, mirror, lease, &Covering { batch: &batch, cursor: None }, &written).await?;
-        let commit = self.entities.committing();
-        tx.commit().await.map_err(store_error(doing))?;
-        commit.done(kind, written.logged);
-        Ok(())
-    }
-
     /// The last statement: cursor, marks and counts, if the term is still ours, and the word to other nodes. Held to the
     /// commit: who takes the Mirror over waits for it, or this finds its term gone and nothing of the batch stays.
     async fn cover(
@@ -157,7 +148,7 @@ impl Mirrors {
         tx: &mut PgConnection,
         mirror: &str,
         lease: &Lease,
-        covering: &Covering<'_>,
+        batch: &MirrorBatch,
         written: &Written,
     ) -> Result<(), StoreError> {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -171,9 +162,9 @@ impl Mirrors {
              RETURNING CASE WHEN $8::int8 > 0 AND $13::text IS NOT NULL THEN pg_notify($12, $13)::text END AS told",
             mirror,
             lease.term,
-            covering.cursor,
-            covering.batch.snapshot_complete,
-            covering.batch.gap,
+            batch.cursor.as_deref().map(RawValue::get),
+            batch.snapshot_complete,
+            batch.gap,
             written.newest.as_deref(),
             count(written.created),
             count(applied.changed),
@@ -227,14 +218,7 @@ impl MirrorStore for Mirrors {
         mut batch: MirrorBatch,
     ) -> Result<Applied, StoreError> {
         let ops: Vec<EntityOp> = std::mem::take(&mut batch.ops).into_iter().map(EntityOp::from).collect();
-        let covering = Covering { cursor: batch.cursor.as_deref().map(RawValue::get), batch: &batch };
-        let mut attempt = Attempt::default();
-        loop {
-            let result = self.try_apply(mirror, kind, lease, &covering, &ops, attempt.refusal).await;
-            if let Some(result) = attempt.next(&self.entities, result) {
-                return result;
-            }
-        }
+        self.store(mirror, kind, lease, &batch, &ops).await
     }
 
     async fn ids_since(
@@ -257,13 +241,8 @@ impl MirrorStore for Mirrors {
         let mirror = lease.name.strip_prefix("mirror.").ok_or_else(|| lost(lease))?;
         let missing = missing.iter().cloned().map(|(id, version)| EntityOp::Missing { id, version });
         let ops: Vec<EntityOp> = missing.chain(found.iter().cloned().map(EntityOp::Found)).collect();
-        let mut attempt = Attempt::default();
-        loop {
-            let result = self.try_mark(kind, lease, mirror, &ops, attempt.refusal).await;
-            if let Some(result) = attempt.next(&self.entities, result) {
-                return result;
-            }
-        }
+        let batch = MirrorBatch { by: format!("mirror:{mirror}").into(), ..MirrorBatch::default() };
+        self.store(mirror, kind, lease, &batch, &ops).await.map(drop)
     }
 
     async fn note_state(&self, mirror: &str, lease: &Lease, status: &MirrorStatus) -> Result<(), StoreError> {

@@ -196,7 +196,7 @@ impl Database {
         let connect = options.connect.clone().application_name("dzvin");
         let pool = |size, plans| {
             let settings = session_settings(&options, plans);
-            let (settings, checks, counted) = (settings.clone(), Arc::clone(&guard), metrics.clone());
+            let (checks, counted) = (Arc::clone(&guard), metrics.clone());
             PgPoolOptions::new()
                 .max_connections(size)
                 .acquire_timeout(options.acquire_timeout)

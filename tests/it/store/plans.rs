@@ -3,9 +3,32 @@
 
 use std::{collections::BTreeSet, fs};
 
-use sqlx::Executor;
+use sqlx::{Executor, PgConnection};
 
 use super::Store;
+
+/// The wanted ones of the committed queries, each with its plan.
+async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    let mut plans = Vec::new();
+    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
+        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
+        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
+        let query = cached["query"].as_str().expect("query");
+        if !wanted(query) {
+            continue;
+        }
+        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let nulls = vec!["NULL"; params].join(", ");
+        let prepare = format!("PREPARE q{n} AS {query}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.expect(query);
+        let explain =
+            if params == 0 { format!("EXPLAIN EXECUTE q{n}") } else { format!("EXPLAIN EXECUTE q{n} ({nulls})") };
+        let lines: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.expect(query);
+        plans.push((query.to_owned(), lines.join("\n")));
+    }
+    plans
+}
 
 #[tokio::test]
 async fn no_statement_scans_a_whole_table() {
@@ -24,22 +47,9 @@ async fn no_statement_scans_a_whole_table() {
     connection.execute("VACUUM ANALYZE").await.expect("analyze");
 
     let mut seen = BTreeSet::new();
-    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
-        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
-        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
-        let query = cached["query"].as_str().expect("query");
-        if !["entities", "changes", "quarantine"].iter().any(|table| query.contains(&format!(" {table}"))) {
-            continue;
-        }
-        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let nulls = vec!["NULL"; params].join(", ");
-        let prepare = format!("PREPARE q{n} AS {query}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut connection).await.expect(query);
-        let explain =
-            if params == 0 { format!("EXPLAIN EXECUTE q{n}") } else { format!("EXPLAIN EXECUTE q{n} ({nulls})") };
-        let lines: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.expect(query);
-        let plan = lines.join("\n");
+    let ours =
+        |query: &str| ["entities", "changes", "quarantine"].iter().any(|table| query.contains(&format!(" {table}")));
+    for (query, plan) in plans(&mut connection, ours).await {
         for table in ["entities", "changes", "changes_2", "quarantine"] {
             assert!(!plan.contains(&format!("Seq Scan on {table}")), "{query}\n{plan}");
         }
@@ -66,23 +76,9 @@ async fn rows_are_found_by_their_key_before_there_are_statistics() {
     let store = Store::new().await;
     let mut connection = store.db.raw().await;
     connection.execute("SET plan_cache_mode = force_generic_plan").await.expect("set");
-    let mut seen = 0;
-    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
-        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
-        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
-        let query = cached["query"].as_str().expect("query");
-        if !query.contains("UNNEST($2::text[]) AS w (id)") {
-            continue;
-        }
-        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let prepare = format!("PREPARE q{n} AS {query}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut connection).await.expect(query);
-        let explain = format!("EXPLAIN EXECUTE q{n} ({})", vec!["NULL"; params].join(", "));
-        let plan: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut connection).await.expect(query);
-        let plan = plan.join("\n");
+    let plans = plans(&mut connection, |query| query.contains("UNNEST($2::text[]) AS w (id)")).await;
+    for (query, plan) in &plans {
         assert!(plan.contains("Index Scan using entities_pkey") && plan.contains("id >= w.id"), "{query}\n{plan}");
-        seen += 1;
     }
-    assert_eq!(seen, 2, "rows and their documents");
+    assert_eq!(plans.len(), 2, "rows and their documents");
 }
