@@ -32,7 +32,7 @@ use crate::{
     channels::{self, bus::AnyBus},
     console,
     entities::{self, ChangeListener, Entities, Retention},
-    identity::Verifier,
+    identity::{ApiKeys, Verifier},
     mirror::{self, Mirrors},
     platform::{
         alone::{Alone, AloneError},
@@ -46,6 +46,8 @@ use crate::{
 
 /// Events that may wait between the bus and topics; what does not fit the bus replaces by one word, and topics read on.
 const BUS_EVENTS: usize = 256;
+/// What clients and servers are told.
+const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
@@ -136,9 +138,18 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
-        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
+        let keys = ApiKeys::default();
+        keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
+        let server_api = channels::api::ServerApi {
+            bus: Arc::clone(&bus),
+            namespaces: Arc::clone(&hub.namespaces),
+            keys: keys.clone(),
+            version: VERSION,
+        };
+        let reloader = Reloader { verifier: Arc::clone(&verifier), keys, links: links.clone() };
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let api = entities::router(readers).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
+        let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
         let scrape = telemetry::scrape(rooms);
@@ -233,8 +244,9 @@ fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<V
         topics: Slot::default(),
         shards: Shards::new(shards),
         limits: settings::limits(config),
+        namespaces: Arc::new(settings::namespaces(config)),
         metrics: Metrics::default(),
-        version: concat!("dzvin ", env!("CARGO_PKG_VERSION")).to_owned(),
+        version: VERSION.to_owned(),
     })
 }
 

@@ -1,10 +1,10 @@
-//! What changes without a restart: keys and roles, the tokens and message limits of the Mirrors.
+//! What changes without a restart: keys of users and servers, roles, the tokens and message limits of the Mirrors.
 
 use std::sync::Arc;
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
-    identity::{self, Verifier},
+    identity::{self, ApiKeys, Verifier},
     platform::config::Config,
 };
 
@@ -12,6 +12,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Reloader {
     pub(super) verifier: Arc<Verifier>,
+    pub(super) keys: ApiKeys,
     pub(super) links: Links,
 }
 
@@ -29,6 +30,8 @@ impl Reloader {
         }
         let (keys, rules) =
             identity::keys(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        let api_keys = &config.identity.api_keys;
+        self.keys.replace(api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;
         for (mirror, dialect) in dialects {
             self.links.update(mirror, dialect.max_message_bytes);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::Limits,
+    channels::{Access, ChannelRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
 use dzvin_protocols::mirror::Dialect;
@@ -14,11 +14,13 @@ use crate::{
     channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
     entities::{KindSpec, Source},
     platform::{
-        config::{Config, KindSource, MirrorConfig},
+        config::{AccessConfig, Config, KindSource, MirrorConfig, NamespaceConfig},
         db::DbOptions,
     },
 };
 
+/// The rules of channels that no namespace names.
+const DEFAULT_NAMESPACE: &str = "default";
 /// A node that starts must find Redis; later it may go and come back.
 const REDIS_AT_START: Duration = Duration::from_secs(10);
 
@@ -92,4 +94,21 @@ pub(super) fn limits(config: &Config) -> Limits {
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
     }
+}
+
+/// What holds for channels of the application.
+pub(super) fn namespaces(config: &Config) -> Namespaces {
+    let access = |access| match access {
+        AccessConfig::Granted => Access::Granted,
+        AccessConfig::SignedIn => Access::SignedIn,
+        AccessConfig::Anyone => Access::Anyone,
+    };
+    let rules = |of: &NamespaceConfig| ChannelRules {
+        keep: HistoryLimits { count: of.history_count, bytes: of.history_bytes, age: of.history_age },
+        subscribe: access(of.subscribe),
+        publish: access(of.publish),
+    };
+    let named = &config.channels.namespaces;
+    let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);
+    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect())
 }

@@ -1,5 +1,6 @@
-//! The endpoints of channels, and the bus between nodes.
+//! The endpoints of channels, the API by which servers publish, and the bus between nodes.
 
+pub mod api;
 pub mod bus;
 mod endpoint;
 

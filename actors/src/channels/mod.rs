@@ -7,6 +7,7 @@
 mod delivery;
 mod limits;
 mod metrics;
+mod namespaces;
 mod outbox;
 mod reader;
 mod session;
@@ -16,6 +17,7 @@ mod topics;
 pub use delivery::{Delivery, Item, What};
 pub use limits::Limits;
 pub use metrics::Metrics;
+pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
 pub use session::{Hub, Incoming};
 pub use shard::{Shard, ShardArgs, ShardHandle, ShardMessage, Shards};

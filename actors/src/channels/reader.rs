@@ -1,6 +1,6 @@
-//! The bus reader: hands what the bus tells to `topics`, one event at a time.
+//! The bus reader: hands what the bus tells to `topics`, all that waits at once.
 //!
-//! Invariant: the next event is taken when the last has been dealt with, so the bus's own bounded queue is the only one;
+//! Invariant: the next events are taken when the last have been dealt with, so the bus's own bounded queue is the only one;
 //! what does not fit there the bus replaces by `Lost`. While topics are between two lives events are dropped, for topics
 //! begin each life by reading every stream on.
 
@@ -20,6 +20,9 @@ use crate::{
 
 /// Topics that do not answer for so long are stuck; their supervisor acts.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Events that are handed over at once: enough for frames to leave together, few enough to be a small batch of frames.
+const AT_ONCE: usize = 128;
 
 /// The actor.
 pub struct Reader;
@@ -59,10 +62,12 @@ impl Actor for Reader {
         let ReaderArgs { events, topics, metrics, progress } = args;
         Ok(ReaderState(tokio::spawn(async move {
             let mut events = events.lock().await;
-            while let Some(event) = events.recv().await {
+            let mut batch = Vec::with_capacity(AT_ONCE);
+            while events.recv_many(&mut batch, AT_ONCE).await > 0 {
                 let _busy = progress.work();
                 metrics.bus_backlog.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
-                if let Err(error) = topics.call(|reply| TopicsMessage::Event(event, reply), PATIENCE).await {
+                let news = std::mem::take(&mut batch);
+                if let Err(error) = topics.call(|reply| TopicsMessage::Events(news, reply), PATIENCE).await {
                     tracing::warn!(%error, "topics took no event from the bus");
                 }
             }

@@ -10,8 +10,8 @@ mod stream;
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use dzvin_protocols::{
-    channels::{Channel, Position},
-    platform::{Kind, StreamName},
+    channels::{Channel, Epoch, Position, Publication},
+    platform::StreamName,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
@@ -21,7 +21,7 @@ use crate::{
     supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
-use stream::Stream;
+use stream::{Source, Stream};
 
 /// A stream that nobody has wanted for so many checks is left.
 const IDLE_CHECKS: u32 = 10;
@@ -69,9 +69,11 @@ pub enum TopicsMessage {
         shard: usize,
     },
     /// News from the bus; answered when they are dealt with, which bounds the mailbox.
-    Event(BusEvent, RpcReplyPort<()>),
+    Events(Vec<BusEvent>, RpcReplyPort<()>),
     /// Time to compare every stream with the bus.
     Check,
+    /// Streams of the application that do not stand where the bus does.
+    Behind(Vec<StreamName>),
     /// A reading has ended.
     Fetched(StreamName, Fetched),
 }
@@ -138,16 +140,15 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         // Ticks and readings do not come through the slot.
-        let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..));
+        let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..) | TopicsMessage::Behind(_));
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
-            TopicsMessage::Attach { channel, parsed, shard, reply } => match kind_of(&parsed) {
-                Some(kind) => state.attach(&myself, kind, channel, shard, reply),
-                None => drop(reply.send(Err(AttachError::Unknown))),
-            },
+            TopicsMessage::Attach { channel, parsed, shard, reply } => {
+                state.attach(&myself, Source::of(&parsed), channel, shard, reply);
+            }
             TopicsMessage::Present { channel, shard } => {
-                if let Some(kind) = Channel::parse(&channel).ok().as_ref().and_then(kind_of) {
-                    state.present(&myself, kind, channel, shard).await;
+                if let Ok(parsed) = Channel::parse(&channel) {
+                    state.present(&myself, Source::of(&parsed), channel, shard).await;
                 }
             }
             TopicsMessage::Began { shard } => {
@@ -156,21 +157,15 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 }
             }
             TopicsMessage::Detach { channel, shard } => state.detach(&channel, shard),
-            TopicsMessage::Event(event, reply) => {
-                state.event(&myself, event).await;
+            TopicsMessage::Events(events, reply) => {
+                state.events(&myself, events).await;
                 let _ = reply.send(());
             }
             TopicsMessage::Check => state.check(&myself).await,
+            TopicsMessage::Behind(streams) => streams.iter().for_each(|name| state.read(&myself, name)),
             TopicsMessage::Fetched(stream, fetched) => state.fetched(&myself, stream, fetched).await,
         }
         Ok(())
-    }
-}
-
-fn kind_of(channel: &Channel) -> Option<Kind> {
-    match channel {
-        Channel::Entities(kind) | Channel::Entity(kind, _) => Some(kind.clone()),
-        Channel::Application(_) => None,
     }
 }
 
@@ -178,13 +173,13 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     fn attach(
         &mut self,
         myself: &ActorRef<TopicsMessage>,
-        kind: Kind,
+        source: Source,
         channel: Arc<str>,
         shard: usize,
         reply: RpcReplyPort<Result<Position, AttachError>>,
     ) {
-        let name = kind.stream();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(kind));
+        let name = source.name();
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
         stream.want(channel, shard);
         if let Some(position) = &stream.position {
             let _ = reply.send(Ok(position.clone()));
@@ -196,9 +191,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 
     /// Subscribers of a life of topics before this one: nobody knows what they missed.
-    async fn present(&mut self, myself: &ActorRef<TopicsMessage>, kind: Kind, channel: Arc<str>, shard: usize) {
-        let name = kind.stream();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(kind));
+    async fn present(&mut self, myself: &ActorRef<TopicsMessage>, source: Source, channel: Arc<str>, shard: usize) {
+        let name = source.name();
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
         stream.present(channel, shard);
         let batch = stream.greet();
         if stream.position.is_none() {
@@ -213,26 +208,44 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 
     fn detach(&mut self, channel: &Arc<str>, shard: usize) {
-        for stream in self.streams.values_mut() {
+        let Ok(parsed) = Channel::parse(channel) else { return };
+        if let Some(stream) = self.streams.get_mut(&Source::of(&parsed).name()) {
             stream.unwant(channel, shard);
         }
     }
 
-    async fn event(&mut self, myself: &ActorRef<TopicsMessage>, event: BusEvent) {
-        match event {
-            BusEvent::Lost => self.check(myself).await,
-            BusEvent::Publications { stream: name, epoch, publications } => {
-                let Some(stream) = self.streams.get_mut(&name) else { return };
-                let Some(position) = &stream.position else { return };
-                let follows =
-                    epoch == position.epoch && publications.first().is_some_and(|p| p.offset <= position.offset + 1);
-                if follows {
-                    let batch = stream.advance(&publications);
-                    self.deliver(batch).await;
-                } else {
-                    self.read(myself, &name);
+    /// What was told in one breath goes out in one: of each stream one run, in one batch.
+    async fn events(&mut self, myself: &ActorRef<TopicsMessage>, events: Vec<BusEvent>) {
+        let mut lost = false;
+        let mut runs: Vec<(StreamName, Epoch, Vec<Publication>)> = Vec::new();
+        let mut last: HashMap<StreamName, usize> = HashMap::new();
+        for event in events {
+            match event {
+                BusEvent::Lost => lost = true,
+                BusEvent::Publications { stream, epoch, publications } => {
+                    match last.get(&stream).and_then(|at| runs.get_mut(*at)) {
+                        Some((_, known, run)) if *known == epoch => run.extend(publications),
+                        _ => {
+                            last.insert(stream.clone(), runs.len());
+                            runs.push((stream, epoch, publications));
+                        }
+                    }
                 }
             }
+        }
+        let mut batch = Vec::new();
+        for (name, epoch, publications) in runs {
+            let Some(stream) = self.streams.get_mut(&name) else { continue };
+            let Some(position) = &stream.position else { continue };
+            if epoch == position.epoch && follow_one_another(position.offset, &publications) {
+                batch.extend(stream.advance(&publications));
+            } else {
+                self.read(myself, &name);
+            }
+        }
+        self.deliver(batch).await;
+        if lost {
+            self.check(myself).await;
         }
     }
 
@@ -248,14 +261,14 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         // A batch is well below what may wait for one session, or catching up would close those that are not slow.
         let ReadLimit { count, bytes } = self.args.limits.recovery;
         let limit = ReadLimit { count, bytes: bytes.min(self.args.limits.queue_bytes / 4) };
-        let (kind, name, position, myself) =
-            (stream.kind.clone(), name.clone(), stream.position.clone(), myself.clone());
+        let (source, name, position, myself) =
+            (stream.source.clone(), name.clone(), stream.position.clone(), myself.clone());
         let within = self.args.limits.command;
         tokio::spawn(async move {
             let reading = async {
                 match position {
-                    None => open(bus.as_ref(), log.as_ref(), &kind).await,
-                    Some(position) => fetch(bus.as_ref(), log.as_ref(), &kind, &position, limit).await,
+                    None => open(bus.as_ref(), log.as_ref(), &source).await,
+                    Some(position) => fetch(bus.as_ref(), log.as_ref(), &source, &position, limit).await,
                 }
             };
             let fetched = tokio::time::timeout(within, reading).await.unwrap_or(Fetched::Failed);
@@ -325,6 +338,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         let names: Vec<StreamName> = self.streams.keys().cloned().collect();
         let (mut tops, mut resets) = (Vec::new(), Vec::new());
         let owed = std::mem::take(&mut self.owed);
+        let mut followed = Vec::new();
         for name in names {
             let Some(stream) = self.streams.get_mut(&name) else { continue };
             resets.extend(stream.resets(owed));
@@ -333,11 +347,33 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 continue;
             }
             tops.extend(stream.top());
-            self.read(myself, &name);
+            match (&stream.source, &stream.position) {
+                (Source::Application(_), Some(position)) if !stream.reading => followed.push((name, position.clone())),
+                _ => self.read(myself, &name),
+            }
         }
+        self.compare(myself, followed);
         self.count();
         self.deliver(resets).await;
         self.deliver(tops).await;
+    }
+
+    /// Streams of the application may be many thousands: the bus is asked for all their tops at once, and only what differs is
+    /// read.
+    fn compare(&self, myself: &ActorRef<TopicsMessage>, followed: Vec<(StreamName, Position)>) {
+        if followed.is_empty() {
+            return;
+        }
+        let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
+        tokio::spawn(async move {
+            let (names, known): (Vec<StreamName>, Vec<Position>) = followed.into_iter().unzip();
+            let Ok(Ok(tops)) = tokio::time::timeout(within, bus.positions(&names)).await else { return };
+            let differ = names.into_iter().zip(known).zip(tops).filter(|((_, known), top)| top.as_ref() != Some(known));
+            let behind: Vec<StreamName> = differ.map(|((name, _), _)| name).collect();
+            if !behind.is_empty() {
+                let _ = myself.cast(TopicsMessage::Behind(behind));
+            }
+        });
     }
 
     /// The bus is asked for no more events. Whoever wants the stream meanwhile waits until that is done, for the bus
@@ -373,4 +409,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
         }
     }
+}
+
+/// Whether a run goes on from a position without a hole; what lies at or below it is known already.
+fn follow_one_another(position: u64, run: &[Publication]) -> bool {
+    run.first().is_some_and(|first| first.offset <= position.saturating_add(1))
+        && run.windows(2).all(|pair| pair[1].offset == pair[0].offset + 1)
 }

@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{Epoch, IdKey, Position, Publication},
+    channels::{Epoch, IdKey, Message, Position, Publication},
     entities::Change,
     mirror::{MirrorBatch, Quarantined, VersionedDoc},
     platform::{EntityId, Kind, StreamName},
@@ -26,6 +26,25 @@ pub struct ReadLimit {
     pub count: usize,
     /// Bytes of their data.
     pub bytes: usize,
+}
+
+/// How much of a stream's past the bus keeps: whichever is reached first cuts the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// Publications.
+    pub count: usize,
+    /// Bytes of publications as the bus keeps them.
+    pub bytes: usize,
+    /// Time since the append.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimits {
+    /// Thirty recoveries of the usual cap of 300 deep; eight megabytes times a few kinds stay far below the hub's
+    /// 256 MB; five minutes outlive a restart of browser or node. Older positions recover from the change log.
+    fn default() -> Self {
+        Self { count: 10_000, bytes: 8 * 1024 * 1024, age: Duration::from_secs(300) }
+    }
 }
 
 /// Storage did not do what was asked.
@@ -141,6 +160,19 @@ pub trait Bus: Send + Sync + 'static {
     /// Forgets the stream and starts it again so that the next offset accepted is `position.offset + 1`.
     /// Does nothing when the stream is already in that epoch at or above that offset.
     fn reset(&self, stream: &StreamName, position: &Position) -> impl Answer<Result<(), BusError>>;
+    /// Appends a message at top + 1 of an application's stream, whose positions are the bus's own, and answers where it went. A
+    /// stream that is not known begins with a new epoch. Once answered it is with the bus: nothing that the bus survives
+    /// loses it.
+    fn publish(
+        &self,
+        stream: &StreamName,
+        message: Message,
+        keep: &HistoryLimits,
+    ) -> impl Answer<Result<Position, BusError>>;
+    /// Where an application's stream stands; one that is not known begins now, with a new epoch.
+    fn open(&self, stream: &StreamName) -> impl Answer<Result<Position, BusError>>;
+    /// The top of each stream, `None` for what the bus knows nothing of; as few round trips as it takes.
+    fn positions(&self, streams: &[StreamName]) -> impl Answer<Result<Vec<Option<Position>>, BusError>>;
     /// The top of the stream; `None` when the bus knows nothing of it.
     fn position(&self, stream: &StreamName) -> impl Answer<Result<Option<Position>, BusError>>;
     /// What follows offset `after`; `None` when the bus knows nothing of the stream.

@@ -8,4 +8,4 @@ pub mod websocket;
 
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
-pub use publication::{Publication, PublicationError};
+pub use publication::{Extra, Message, Publication, PublicationError};

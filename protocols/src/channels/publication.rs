@@ -1,29 +1,76 @@
 //! One message on a stream, and the form in which the bus keeps it.
 //!
-//! The bus form is `offset \t revision \t at \t id \t trace \n data`: a header that `topics` reads without parsing the JSON of
-//! the data. Ids have no control characters, so the separators are safe.
+//! The bus form is `offset \t revision \t at \t id \t trace [\t extra] \n data`: a header that `topics` reads without parsing the
+//! JSON of the data. Ids have no control characters, so the separators are safe. `extra` is a JSON object, there only when
+//! there is something to say; a reader ignores members that it does not know.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::EntityId;
 
-/// One publication of a durable stream.
+/// What an application's publication carries beside its data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extra {
+    /// Labels that clients see and may filter by.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The client that published, as the JSON object `{user, client, conn_info?, chan_info?}` that others see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<String>,
+}
+
+impl Extra {
+    /// Whether there is anything to carry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tags.is_empty() && self.info.is_none()
+    }
+}
+
+/// What somebody gives to be published on an application's stream; the bus makes a [`Publication`] of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The JSON that clients receive.
+    pub data: Bytes,
+    /// When it was given, in microseconds since 1970.
+    pub at: i64,
+    /// W3C `traceparent`, carried to the client as a tag.
+    pub trace: Option<Arc<str>>,
+    /// What goes with the data.
+    pub extra: Option<Arc<Extra>>,
+}
+
+impl Message {
+    /// The publication at this offset of the channel's own stream. The channel itself is the thing that changed.
+    #[must_use]
+    pub fn publication(self, channel: EntityId, offset: u64) -> Publication {
+        let Self { data, at, trace, extra } = self;
+        Publication { offset, id: channel, revision: offset, at, data, trace, extra }
+    }
+}
+
+/// One publication of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
     /// The stream's offset.
     pub offset: u64,
-    /// The entity, for its own channel `entity.{kind}.{id}`.
+    /// The entity, for its own channel `entity.{kind}.{id}`; of an application's stream the channel.
     pub id: EntityId,
     /// The entity's revision: the offset on its own channel.
     pub revision: u64,
-    /// When it was committed by the database's clock, in microseconds since 1970: how old it is when it is written.
+    /// When it was committed by the database's clock, or given to the hub, in microseconds since 1970: how old it is when it
+    /// is written.
     pub at: i64,
     /// The JSON that clients receive, shared by every subscriber.
     pub data: Bytes,
     /// W3C `traceparent`, carried to the client as a tag.
     pub trace: Option<Arc<str>>,
+    /// What an application gave with it.
+    pub extra: Option<Arc<Extra>>,
 }
 
 /// Bytes from the bus that are not a publication.
@@ -36,10 +83,16 @@ impl Publication {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let trace = self.trace.as_deref().unwrap_or_default();
-        let mut out = Vec::with_capacity(self.data.len() + self.id.as_str().len() + trace.len() + 32);
+        let mut out = Vec::with_capacity(self.data.len() + self.id.as_str().len() + trace.len() + 48);
         out.extend_from_slice(
-            format!("{}\t{}\t{}\t{}\t{trace}\n", self.offset, self.revision, self.at, self.id).as_bytes(),
+            format!("{}\t{}\t{}\t{}\t{trace}", self.offset, self.revision, self.at, self.id).as_bytes(),
         );
+        if let Some(extra) = &self.extra {
+            out.push(b'\t');
+            // Strings only, control characters escaped: this cannot fail and holds no separator.
+            let _ = serde_json::to_writer(&mut out, extra);
+        }
+        out.push(b'\n');
         out.extend_from_slice(&self.data);
         out.into()
     }
@@ -51,14 +104,18 @@ impl Publication {
     pub fn decode(bytes: &Bytes) -> Result<Self, PublicationError> {
         let end = bytes.iter().position(|b| *b == b'\n').ok_or(PublicationError("no header"))?;
         let header = std::str::from_utf8(&bytes[..end]).map_err(|_| PublicationError("header is not text"))?;
-        let mut parts = header.splitn(5, '\t');
+        let mut parts = header.splitn(6, '\t');
         let mut next = |what| parts.next().ok_or(PublicationError(what));
         let offset = next("offset")?.parse().map_err(|_| PublicationError("offset"))?;
         let revision = next("revision")?.parse().map_err(|_| PublicationError("revision"))?;
         let at = next("time")?.parse().map_err(|_| PublicationError("time"))?;
         let id = EntityId::new(next("id")?).map_err(|_| PublicationError("id"))?;
         let trace = Some(next("trace")?).filter(|t| !t.is_empty()).map(Arc::from);
-        Ok(Self { offset, id, revision, at, data: bytes.slice(end + 1..), trace })
+        let extra = match parts.next().unwrap_or_default() {
+            "" => None,
+            json => Some(serde_json::from_str(json).map_err(|_| PublicationError("extra"))?),
+        };
+        Ok(Self { offset, id, revision, at, data: bytes.slice(end + 1..), trace, extra })
     }
 }
 
@@ -68,10 +125,24 @@ mod tests {
 
     use super::*;
 
+    /// Two versions of a node run side by side: what an older one wrote is read, what we write stays as it is.
+    #[test]
+    fn the_bus_form_is_that_of_every_version() {
+        let first = Bytes::from_static(b"7\t2\t100\tx-1\t00-aa-bb-01\n{}");
+        let old = Publication::decode(&first).expect("the form before extras");
+        assert_eq!((old.offset, old.trace.as_deref(), &old.extra), (7, Some("00-aa-bb-01"), &None));
+        let extra = Extra { tags: [("a".to_owned(), "ї\t\n".to_owned())].into(), info: Some("{}".to_owned()) };
+        let it = Publication { extra: Some(Arc::new(extra)), ..old };
+        let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":\"{}\"}\n{}";
+        assert_eq!(it.encode(), form.as_bytes());
+        assert_eq!(Publication::decode(&form.replace("{\"tags", "{\"later\":[1],\"tags").into()), Ok(it));
+    }
+
     proptest! {
         #[test]
-        fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}")) {
-            let it = Publication { offset, revision, at, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()) };
+        fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}"), tags in proptest::option::of(proptest::collection::btree_map(".{0,8}", ".{0,8}", 0..4))) {
+            let extra = tags.map(|tags| Arc::new(Extra { tags, info: None }));
+            let it = Publication { offset, revision, at, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()), extra };
             prop_assert_eq!(Publication::decode(&it.encode()), Ok(it));
         }
 

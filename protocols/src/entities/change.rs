@@ -136,6 +136,7 @@ impl Change {
             at: i64::try_from(self.at.unix_timestamp_nanos() / 1000).unwrap_or_default(),
             data: Bytes::from(data),
             trace: self.trace.clone(),
+            extra: None,
         }
     }
 }

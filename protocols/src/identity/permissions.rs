@@ -1,6 +1,7 @@
-//! Permissions: `{area}:{action}:{object}`, where the object may be `*`; `*` alone is everything.
+//! Permissions: `{area}:{action}:{object}`, where the object may end with `*`, which stands for any ending; `*` alone is everything.
 //!
-//! Known today: `entities:read:{kind}`, `mirrors:read:*`, `mirrors:operate:*`.
+//! Known today: `entities:read:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
+//! `channels:publish:{channel}`, `channels:operate:*`.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +44,7 @@ impl Permissions {
             let mut parts = granted.splitn(3, ':');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some("*"), None, None) => true,
-                (Some(a), Some(b), Some(c)) => a == area && (b == action || b == "*") && (c == object || c == "*"),
+                (Some(a), Some(b), Some(c)) => a == area && (b == action || b == "*") && stands_for(c, object),
                 _ => false,
             }
         })
@@ -61,6 +62,10 @@ impl Permissions {
     }
 }
 
+fn stands_for(granted: &str, object: &str) -> bool {
+    granted == object || granted.strip_suffix('*').is_some_and(|beginning| object.starts_with(beginning))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +78,8 @@ mod tests {
             ("entities:read:*", true),
             ("entities:*:procedure", true),
             ("entities:read:procedure", true),
+            ("entities:read:proc*", true),
+            ("entities:read:procedures*", false),
             ("entities:read:registry-object", false),
             ("entities:write:*", false),
         ] {

@@ -1,8 +1,8 @@
 //! Whichever bus the configuration names.
 
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, HistoryLimits, ReadLimit, Slice};
 use dzvin_protocols::{
-    channels::{Epoch, Position, Publication},
+    channels::{Epoch, Message, Position, Publication},
     platform::StreamName,
 };
 
@@ -51,6 +51,18 @@ impl Bus for AnyBus {
 
     async fn reset(&self, stream: &StreamName, position: &Position) -> Result<(), BusError> {
         either!(self, bus => bus.reset(stream, position).await)
+    }
+
+    async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
+        either!(self, bus => bus.publish(stream, message, keep).await)
+    }
+
+    async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
+        either!(self, bus => bus.open(stream).await)
+    }
+
+    async fn positions(&self, streams: &[StreamName]) -> Result<Vec<Option<Position>>, BusError> {
+        either!(self, bus => bus.positions(streams).await)
     }
 
     async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {

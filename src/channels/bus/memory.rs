@@ -9,18 +9,21 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
 use dzvin_protocols::{
-    channels::{Epoch, Position, Publication},
-    platform::StreamName,
+    channels::{Epoch, Message, Position, Publication},
+    platform::{EntityId, StreamName},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{BusMetrics, HistoryLimits, check_run};
+use super::{BusMetrics, Unnamed, check_run, new_epoch};
 
 /// Most streams that are remembered. Durable streams are as few as kinds; the rest is for the application, whose empty
 /// streams give way first.
 const MAX_STREAMS: usize = 100_000;
+/// Most bytes of history of all streams together: a quarter of a small node. Above it the stream that grows keeps its newest
+/// publication alone.
+const MAX_BYTES: i64 = 256 * 1024 * 1024;
 
 /// A bus that lives and dies with its process.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ struct State {
 #[derive(Debug)]
 struct Ring {
     position: Position,
+    limits: HistoryLimits,
     /// Publication and when it was appended; their offsets end at the position's.
     entries: VecDeque<(Publication, Instant)>,
     bytes: usize,
@@ -89,16 +93,68 @@ impl MemoryBus {
         if first <= top {
             return Appended::Duplicate { top };
         }
-        let before = ring.bytes;
-        ring.extend(run, &self.limits);
+        self.extend(ring, run);
         let top = ring.position.offset;
-        self.metrics.appended.inc_by(run.len() as u64);
-        self.metrics.history_bytes.inc_by(gauge(ring.bytes) - gauge(before));
         if !run.is_empty() && subscribed.contains(stream) {
             let (stream, epoch, publications) = (stream.clone(), epoch.clone(), run.to_vec());
             self.events.offer(BusEvent::Publications { stream, epoch, publications });
         }
         Appended::Accepted { top }
+    }
+
+    fn extend(&self, ring: &mut Ring, run: &[Publication]) {
+        let before = ring.bytes;
+        ring.extend(run);
+        if self.metrics.history_bytes.get() + gauge(ring.bytes) - gauge(before) > MAX_BYTES {
+            ring.keep_newest();
+        }
+        self.metrics.appended.inc_by(run.len() as u64);
+        self.metrics.history_bytes.inc_by(gauge(ring.bytes) - gauge(before));
+    }
+
+    fn publish_now(
+        &self,
+        stream: &StreamName,
+        id: EntityId,
+        message: Message,
+        keep: &HistoryLimits,
+    ) -> Result<Position, TooManyStreams> {
+        let mut state = self.state();
+        let State { rings, subscribed } = &mut *state;
+        if !rings.contains_key(stream) {
+            self.begin(rings, subscribed, stream, Position { epoch: new_epoch(), offset: 0 })?;
+        }
+        let Some(ring) = rings.get_mut(stream) else { return Err(TooManyStreams) };
+        ring.limits = *keep;
+        let publication = message.publication(id, ring.position.offset + 1);
+        self.extend(ring, std::slice::from_ref(&publication));
+        let position = ring.position.clone();
+        if subscribed.contains(stream) {
+            let (stream, epoch, publications) = (stream.clone(), position.epoch.clone(), vec![publication]);
+            self.events.offer(BusEvent::Publications { stream, epoch, publications });
+        }
+        Ok(position)
+    }
+
+    /// Makes room for one more stream, and begins it.
+    fn begin(
+        &self,
+        rings: &mut HashMap<StreamName, Ring>,
+        subscribed: &HashSet<StreamName>,
+        stream: &StreamName,
+        position: Position,
+    ) -> Result<(), TooManyStreams> {
+        if rings.len() >= MAX_STREAMS {
+            rings.values_mut().for_each(Ring::trim);
+            rings.retain(|name, ring| !ring.entries.is_empty() || subscribed.contains(name));
+            self.metrics.history_bytes.set(rings.values().map(|ring| gauge(ring.bytes)).sum());
+            if rings.len() >= MAX_STREAMS {
+                return Err(TooManyStreams);
+            }
+        }
+        rings.insert(stream.clone(), Ring { position, limits: self.limits, entries: VecDeque::new(), bytes: 0 });
+        self.metrics.streams.set(gauge(rings.len()));
+        Ok(())
     }
 
     fn reset_now(&self, stream: &StreamName, position: &Position) -> Result<(), TooManyStreams> {
@@ -108,20 +164,11 @@ impl MemoryBus {
             Some(ring) if ring.position.epoch == position.epoch && ring.position.offset >= position.offset => {
                 return Ok(());
             }
-            Some(_) => {}
-            None if rings.len() < MAX_STREAMS => {}
-            None => {
-                rings.values_mut().for_each(|ring| ring.trim(&self.limits));
-                rings.retain(|name, ring| !ring.entries.is_empty() || subscribed.contains(name));
-                if rings.len() >= MAX_STREAMS {
-                    return Err(TooManyStreams);
-                }
-            }
+            Some(_) | None => {}
         }
-        let ring = Ring { position: position.clone(), entries: VecDeque::new(), bytes: 0 };
-        let before = rings.insert(stream.clone(), ring).map_or(0, |ring| ring.bytes);
+        let before = rings.remove(stream).map_or(0, |ring| ring.bytes);
         self.metrics.history_bytes.dec_by(gauge(before));
-        self.metrics.streams.set(gauge(rings.len()));
+        self.begin(rings, subscribed, stream, position.clone())?;
         if subscribed.contains(stream) {
             self.events.offer(BusEvent::Lost);
         }
@@ -132,7 +179,7 @@ impl MemoryBus {
         let mut state = self.state();
         let ring = state.rings.get_mut(stream)?;
         let before = ring.bytes;
-        ring.trim(&self.limits);
+        ring.trim();
         self.metrics.history_bytes.dec_by(gauge(before) - gauge(ring.bytes));
         Some(ring.slice(after, limit))
     }
@@ -146,6 +193,29 @@ impl Bus for MemoryBus {
 
     async fn reset(&self, stream: &StreamName, position: &Position) -> Result<(), BusError> {
         self.reset_now(stream, position).map_err(|e| BusError { doing: "reset", source: Box::new(e) })
+    }
+
+    async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
+        let failed = |source| BusError { doing: "publish", source };
+        let id = EntityId::new(stream.as_str()).map_err(|_| failed(Box::new(Unnamed)))?;
+        self.publish_now(stream, id, message, keep).map_err(|e| failed(Box::new(e)))
+    }
+
+    async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
+        let mut state = self.state();
+        let State { rings, subscribed } = &mut *state;
+        if let Some(ring) = rings.get(stream) {
+            return Ok(ring.position.clone());
+        }
+        let position = Position { epoch: new_epoch(), offset: 0 };
+        let begun = self.begin(rings, subscribed, stream, position.clone());
+        begun.map_err(|e| BusError { doing: "open", source: Box::new(e) })?;
+        Ok(position)
+    }
+
+    async fn positions(&self, streams: &[StreamName]) -> Result<Vec<Option<Position>>, BusError> {
+        let state = self.state();
+        Ok(streams.iter().map(|stream| state.rings.get(stream).map(|ring| ring.position.clone())).collect())
     }
 
     async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
@@ -172,18 +242,24 @@ impl Bus for MemoryBus {
 }
 
 impl Ring {
-    fn extend(&mut self, run: &[Publication], limits: &HistoryLimits) {
+    fn extend(&mut self, run: &[Publication]) {
         let now = Instant::now();
         for publication in run {
             self.position.offset = publication.offset;
             self.bytes += weight(publication);
             self.entries.push_back((publication.clone(), now));
         }
-        self.trim(limits);
+        self.trim();
     }
 
-    fn trim(&mut self, limits: &HistoryLimits) {
-        let now = Instant::now();
+    /// What is kept when memory is short.
+    fn keep_newest(&mut self) {
+        self.entries.drain(..self.entries.len().saturating_sub(1));
+        self.bytes = self.entries.iter().map(|(publication, _)| weight(publication)).sum();
+    }
+
+    fn trim(&mut self) {
+        let (now, limits) = (Instant::now(), self.limits);
         while let Some((oldest, at)) = self.entries.front() {
             let old = now.saturating_duration_since(*at) > limits.age;
             if self.entries.len() <= limits.count && self.bytes <= limits.bytes && !old {

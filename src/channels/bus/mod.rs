@@ -10,39 +10,29 @@ pub mod memory;
 mod metrics;
 pub mod redis;
 
-use std::time::Duration;
-
 use dzvin_actors::platform::ports::BusError;
-use dzvin_protocols::channels::Publication;
+pub use dzvin_actors::platform::ports::HistoryLimits;
+use dzvin_protocols::channels::{Epoch, Publication};
 
 pub use either::AnyBus;
 pub use memory::MemoryBus;
 pub use metrics::BusMetrics;
 pub use redis::{RedisBus, RedisConfig, RedisConfigError};
 
-/// How much of a stream's past is kept: whichever is reached first cuts the oldest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HistoryLimits {
-    /// Publications.
-    pub count: usize,
-    /// Bytes of publications as the bus keeps them.
-    pub bytes: usize,
-    /// Time since the append.
-    pub age: Duration,
-}
-
-impl Default for HistoryLimits {
-    /// Thirty recoveries of the usual cap of 300 deep; eight megabytes times a few kinds stay far below the hub's
-    /// 256 MB; five minutes outlive a restart of browser or node. Older positions recover from the change log.
-    fn default() -> Self {
-        Self { count: 10_000, bytes: 8 * 1024 * 1024, age: Duration::from_secs(300) }
-    }
-}
-
 /// A run that no bus may take.
 #[derive(Debug, thiserror::Error)]
 #[error("the run's offsets are not consecutive")]
 struct BrokenRun;
+
+/// A stream whose name is no name.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream has no name that a publication could carry")]
+struct Unnamed;
+
+/// The name of a new life of an application's stream: never used before, whoever chooses it.
+fn new_epoch() -> Epoch {
+    Epoch::new(&format!("{:016x}", rand::random::<u64>()))
+}
 
 /// Refuses a run with a hole: ours to mend, and never half-appended.
 fn check_run(run: &[Publication]) -> Result<(), BusError> {

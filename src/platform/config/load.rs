@@ -125,6 +125,10 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
         let name = format!("identity.keys.{i}.secret");
         key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
     }
+    for (i, key) in config.identity.api_keys.iter_mut().enumerate() {
+        let name = format!("identity.api_keys.{i}.secret");
+        key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
+    }
     for (i, mirror) in config.mirrors.iter_mut().enumerate() {
         let name = format!("mirrors.{i}.token");
         mirror.token = secret(mirror.token.is_some(), &mirror.token_file, &name)?.or(mirror.token.take());

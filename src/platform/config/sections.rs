@@ -171,12 +171,14 @@ pub struct IdentityConfig {
     pub audience: Option<String>,
     /// Permissions of each role. Naming any role replaces the whole table.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// Servers that call the publish API.
+    pub api_keys: Vec<ApiKeyConfig>,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
         let TokenRules { issuer, audience, roles } = TokenRules::default();
-        Self { keys: Vec::new(), issuer, audience, roles }
+        Self { keys: Vec::new(), issuer, audience, roles, api_keys: Vec::new() }
     }
 }
 
@@ -190,6 +192,27 @@ pub struct KeyConfig {
     pub secret: Option<Secret>,
     /// A file that holds `secret`.
     pub secret_file: Option<PathBuf>,
+}
+
+/// `[[identity.api_keys]]`
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyConfig {
+    /// What logs call it.
+    pub id: String,
+    /// At least 32 bytes.
+    pub secret: Option<Secret>,
+    /// A file that holds `secret`.
+    pub secret_file: Option<PathBuf>,
+    /// What it may do.
+    #[serde(default = "ApiKeyConfig::default_permissions")]
+    pub permissions: Vec<String>,
+}
+
+impl ApiKeyConfig {
+    fn default_permissions() -> Vec<String> {
+        vec!["channels:*:*".to_owned()]
+    }
 }
 
 /// `[kinds.NAME]`
@@ -314,6 +337,52 @@ pub struct Channels {
     pub recovery_bytes: usize,
     /// Sessions of this node.
     pub max_sessions: usize,
+    /// Rules of the application's channels, by the word before their first dot; `default` holds for the rest.
+    pub namespaces: BTreeMap<String, NamespaceConfig>,
+}
+
+/// `[channels.namespaces.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamespaceConfig {
+    /// Publications kept of a channel.
+    pub history_count: usize,
+    /// How long they are kept.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// Their bytes.
+    #[serde(with = "size")]
+    pub history_bytes: usize,
+    /// Who may listen beside those to whom `channels:subscribe:{channel}` is granted.
+    pub subscribe: AccessConfig,
+    /// Which clients may publish beside those to whom `channels:publish:{channel}` is granted.
+    pub publish: AccessConfig,
+}
+
+/// Who else may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessConfig {
+    /// Nobody.
+    #[default]
+    Granted,
+    /// Every user whose token names one.
+    SignedIn,
+    /// Every connection.
+    Anyone,
+}
+
+impl Default for NamespaceConfig {
+    /// A restart of browser or node, at a few publications a second.
+    fn default() -> Self {
+        Self {
+            history_count: 300,
+            history_age: Duration::from_secs(300),
+            history_bytes: 1024 * 1024,
+            subscribe: AccessConfig::Granted,
+            publish: AccessConfig::Granted,
+        }
+    }
 }
 
 impl Default for Channels {
@@ -331,6 +400,7 @@ impl Default for Channels {
             recovery_count: 5_000,
             recovery_bytes: 512 * 1024,
             max_sessions: 40_000,
+            namespaces: BTreeMap::new(),
         }
     }
 }

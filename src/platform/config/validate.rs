@@ -9,6 +9,10 @@ use crate::identity::{MAX_KEYS, MIN_KEY};
 const MAX_MIRRORS: usize = 32;
 /// Most kinds: each is a stream, a metric label and a subscription.
 const MAX_KINDS: usize = 256;
+/// Most keys of servers: each call is compared with all.
+const MAX_API_KEYS: usize = 64;
+/// Most namespaces: whoever needs more wants another word for their channels.
+const MAX_NAMESPACES: usize = 256;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
@@ -79,7 +83,15 @@ fn identity(config: &Config) -> Result<(), String> {
         ensure(length >= Some(MIN_KEY), || format!("identity.keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
     }
     let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
-    ensure(ids.len() == keys.len(), || "identity.keys: two keys have one id".to_owned())
+    ensure(ids.len() == keys.len(), || "identity.keys: two keys have one id".to_owned())?;
+    let keys = &config.identity.api_keys;
+    ensure(keys.len() <= MAX_API_KEYS, || format!("identity.api_keys: at most {MAX_API_KEYS}"))?;
+    for (i, key) in keys.iter().enumerate() {
+        let length = key.secret.as_ref().map(|secret| secret.expose().len());
+        ensure(length.is_some(), || format!("identity.api_keys.{i}: secret or secret_file is missing"))?;
+        ensure(length >= Some(MIN_KEY), || format!("identity.api_keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
+    }
+    Ok(())
 }
 
 fn kinds(config: &Config) -> Result<(), String> {
@@ -136,6 +148,14 @@ fn channels(config: &Config) -> Result<(), String> {
         ("max_sessions", c.max_sessions),
     ] {
         ensure(value > 0, || format!("channels.{key}: must be above 0"))?;
+    }
+    ensure(c.namespaces.len() <= MAX_NAMESPACES, || format!("channels.namespaces: at most {MAX_NAMESPACES}"))?;
+    for (name, of) in &c.namespaces {
+        let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=@,;".contains(&b));
+        let ours = dzvin_protocols::channels::RESERVED.contains(&name.as_str());
+        ensure(word && !ours, || format!("channels.namespaces.{name}: no first word of the application's channels"))?;
+        let kept = of.history_count > 0 && of.history_bytes > 0;
+        ensure(kept, || format!("channels.namespaces.{name}: history_count and history_bytes must be above 0"))?;
     }
     ensure(!c.connect_timeout.is_zero(), || "channels.connect_timeout: must be above 0s".to_owned())?;
     let (sessions, connections) = (c.max_sessions, config.http.max_connections);

@@ -90,6 +90,7 @@ pub fn publication(offset: u64) -> Publication {
         // What must survive Lua and the framing: newlines, NUL, bytes above 127.
         data: format!("{{\"n\":{offset},\"ї\":\"\n\0\"}}").into_bytes().into(),
         trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        extra: None,
     }
 }
 

@@ -424,6 +424,7 @@ async fn the_checker_sees_a_planted_skip() {
         at: 0,
         data: "{}".into(),
         trace: None,
+        extra: None,
     };
     bus.append(&stream, &at("e0", 0).epoch, &[publication(1)]).await.expect("appended");
     follower.comes_to(1).await;

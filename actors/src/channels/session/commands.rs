@@ -14,13 +14,14 @@ use dzvin_protocols::{
         },
     },
     entities::Change,
+    platform::StreamName,
 };
 use time::OffsetDateTime;
 
 use super::{Hub, Session, task::Clock};
 use crate::{
     channels::metrics::CommandLabel,
-    platform::ports::{AuthError, Bus, ChangeLog, Identity, LogSlice, ReadLimit},
+    platform::ports::{AuthError, Bus, ChangeLog, Identity, LogSlice, ReadLimit, Slice},
 };
 
 /// One connection's talk: who it is, and the state that only its own task touches.
@@ -160,13 +161,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// Whether the channel exists for this user.
     pub(super) fn permitted(&self, name: &str) -> Result<Channel, Refusal> {
         let channel = Channel::parse(name).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
-        let allowed = match &channel {
-            Channel::Entities(kind) | Channel::Entity(kind, _) => {
-                self.identity.as_ref().is_some_and(|identity| identity.permissions.may_read(kind))
-            }
-            // Channels of the application come with its publish API.
-            Channel::Application(_) => return Err(Refusal::Error(ErrorCode::UnknownChannel)),
-        };
+        let allowed = self.identity.as_ref().is_some_and(|identity| match &channel {
+            Channel::Entities(kind) | Channel::Entity(kind, _) => identity.permissions.may_read(kind),
+            Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
+        });
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }
 
@@ -191,10 +189,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let slice = if count == 0 { None } else { Some(self.page(&channel, after, count).await?) };
         let by_revision = matches!(channel, Channel::Entity(..));
         let mut pages: Vec<(u64, Publication)> = slice
-            .map(|slice| slice.changes)
+            .map(|slice| slice.publications)
             .unwrap_or_default()
-            .iter()
-            .map(Change::publication)
+            .into_iter()
             .map(|p| (if by_revision { p.revision } else { p.offset }, p))
             .collect();
         if request.reverse {
@@ -204,17 +201,24 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(encode_ok(id, "history", &HistoryResult { publications, epoch: &top.epoch, offset: top.offset }))
     }
 
-    /// A page of the log, on the channel's own counting.
-    async fn page(&self, channel: &Channel, after: u64, count: usize) -> Result<LogSlice, Refusal> {
+    /// A page of the past, on the channel's own counting.
+    async fn page(&self, channel: &Channel, after: u64, count: usize) -> Result<Slice, Refusal> {
         let limit = ReadLimit { count, bytes: self.hub.limits.history.bytes };
-        let read = async {
-            match channel {
-                Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await,
-                Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await,
-                Channel::Application(_) => Ok(None),
-            }
+        let of_log = |slice: LogSlice| Slice {
+            position: slice.position,
+            publications: slice.changes.iter().map(Change::publication).collect(),
+            complete: slice.complete,
         };
-        match tokio::time::timeout(self.hub.limits.command, read).await {
+        let read = async {
+            Ok(match channel {
+                Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
+                Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
+                Channel::Application(name) => self.hub.bus.read(&StreamName::from_checked(name), after, limit).await?,
+            })
+        };
+        let read: Result<Result<_, Box<dyn std::error::Error + Send + Sync>>, _> =
+            tokio::time::timeout(self.hub.limits.command, read).await;
+        match read {
             Ok(Ok(Some(slice))) => Ok(slice),
             Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {

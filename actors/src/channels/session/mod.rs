@@ -30,7 +30,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
 };
 
-use super::{Delivery, Limits, Metrics, What, outbox::Outbox, shard::Shards, topics::TopicsMessage};
+use super::{Delivery, Limits, Metrics, Namespaces, What, outbox::Outbox, shard::Shards, topics::TopicsMessage};
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
 pub(super) use task::run;
@@ -49,6 +49,8 @@ pub struct Hub<B, L> {
     pub shards: Shards,
     /// What a client may cost.
     pub limits: Limits,
+    /// What holds for channels of the application.
+    pub namespaces: Arc<Namespaces>,
     /// What is counted.
     pub metrics: Metrics,
     /// Name and version told to clients.

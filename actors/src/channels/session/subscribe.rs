@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use dzvin_protocols::channels::{
-    Channel, Epoch, Position, Publication,
-    centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, encode_ok},
+use dzvin_protocols::{
+    channels::{
+        Channel, Epoch, Position, Publication,
+        centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, encode_ok},
+    },
+    platform::StreamName,
 };
 
 use super::commands::{Answer, Conversation, Refusal};
@@ -100,8 +103,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn start(&self, request: &SubscribeRequest, channel: &Channel, top: Position) -> Result<Start, Refusal> {
         let fresh = |position| Start { position, publications: Vec::new(), recovered: false };
         if !request.recover {
-            let whole = matches!(channel, Channel::Entities(_));
-            return Ok(fresh(if whole { top } else { self.entity_position(channel).await? }));
+            let one = matches!(channel, Channel::Entity(..));
+            return Ok(fresh(if one { self.entity_position(channel).await? } else { top }));
         }
         // An empty epoch stands for whichever is current.
         let epoch = if request.epoch.is_empty() { top.epoch } else { Epoch::new(&request.epoch) };
@@ -111,7 +114,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match channel {
                 Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
                 Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
-                Channel::Application(_) => Err(HistoryError::Unknown),
+                Channel::Application(name) => since(bus, log, &StreamName::from_checked(name), &after, limit).await,
             }
         };
         match tokio::time::timeout(self.hub.limits.command, reading).await {

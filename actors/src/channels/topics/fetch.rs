@@ -3,9 +3,10 @@
 use dzvin_protocols::{
     channels::{Position, Publication},
     entities::Change,
-    platform::Kind,
+    platform::{Kind, StreamName},
 };
 
+use super::stream::Source;
 use crate::platform::ports::{Bus, ChangeLog, ReadLimit};
 
 /// What a reading brought.
@@ -30,8 +31,64 @@ pub enum Fetched {
     Failed,
 }
 
-/// Asks for the stream's events and for where it stands. While the bus is away the log is followed alone.
-pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, kind: &Kind) -> Fetched {
+/// Asks for the stream's events and for where it stands.
+pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, source: &Source) -> Fetched {
+    match source {
+        Source::Durable(kind) => open_durable(bus, log, kind).await,
+        Source::Application(name) => open_application(bus, name).await,
+    }
+}
+
+/// What follows `at`.
+pub(super) async fn fetch<B: Bus, L: ChangeLog>(
+    bus: &B,
+    log: &L,
+    source: &Source,
+    at: &Position,
+    limit: ReadLimit,
+) -> Fetched {
+    let stream = source.name();
+    let answer = bus.read(&stream, at.offset, limit).await;
+    if answer.is_err() {
+        // After an interruption the bus must be asked for its events again.
+        let _ = bus.subscribe(&stream).await;
+    }
+    if let Ok(Some(slice)) = &answer
+        && slice.complete
+        && slice.position.epoch == at.epoch
+        && slice.position.offset >= at.offset
+    {
+        let reached = slice.publications.last().map_or(at.offset, |p| p.offset);
+        return Fetched::Run { publications: slice.publications.clone(), more: reached < slice.position.offset };
+    }
+    match (source, answer) {
+        (Source::Durable(kind), _) => fetch_log(log, kind, at, limit).await,
+        (Source::Application(_), Ok(Some(slice))) => Fetched::Lost(slice.position),
+        // The bus forgot it, or another primary has taken over: it begins anew.
+        (Source::Application(_), Ok(None)) => bus.open(&stream).await.map_or(Fetched::Failed, Fetched::Lost),
+        (Source::Application(_), Err(error)) => {
+            tracing::debug!(stream = %stream, %error, "a stream could not be read on");
+            Fetched::Failed
+        }
+    }
+}
+
+async fn open_application<B: Bus>(bus: &B, stream: &StreamName) -> Fetched {
+    let opened = async {
+        bus.subscribe(stream).await?;
+        bus.open(stream).await
+    };
+    match opened.await {
+        Ok(position) => Fetched::Opened(position),
+        Err(error) => {
+            tracing::debug!(stream = %stream, %error, "a stream could not be opened");
+            Fetched::Failed
+        }
+    }
+}
+
+/// While the bus is away the log is followed alone.
+async fn open_durable<B: Bus, L: ChangeLog>(bus: &B, log: &L, kind: &Kind) -> Fetched {
     let stream = kind.stream();
     // Before the bus is asked for events that nobody would ever publish.
     if matches!(log.position(kind).await, Ok(None)) {
@@ -58,28 +115,7 @@ pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, kind: &Kind) ->
     }
 }
 
-/// What follows `at`.
-pub(super) async fn fetch<B: Bus, L: ChangeLog>(
-    bus: &B,
-    log: &L,
-    kind: &Kind,
-    at: &Position,
-    limit: ReadLimit,
-) -> Fetched {
-    let stream = kind.stream();
-    let bus_answer = bus.read(&stream, at.offset, limit).await;
-    if bus_answer.is_err() {
-        // After an interruption the bus must be asked for its events again.
-        let _ = bus.subscribe(&stream).await;
-    }
-    if let Ok(Some(slice)) = bus_answer
-        && slice.complete
-        && slice.position.epoch == at.epoch
-        && slice.position.offset >= at.offset
-    {
-        let reached = slice.publications.last().map_or(at.offset, |p| p.offset);
-        return Fetched::Run { publications: slice.publications, more: reached < slice.position.offset };
-    }
+async fn fetch_log<L: ChangeLog>(log: &L, kind: &Kind, at: &Position, limit: ReadLimit) -> Fetched {
     match log.read(kind, at.offset, limit).await {
         Ok(None) => Fetched::Unknown,
         Ok(Some(slice)) if slice.complete && slice.position.epoch == at.epoch && slice.position.offset >= at.offset => {
@@ -89,7 +125,7 @@ pub(super) async fn fetch<B: Bus, L: ChangeLog>(
         }
         Ok(Some(slice)) => Fetched::Lost(slice.position),
         Err(error) => {
-            tracing::warn!(stream = %stream, %error, "a stream could not be read on");
+            tracing::warn!(%kind, %error, "a stream could not be read on");
             Fetched::Failed
         }
     }

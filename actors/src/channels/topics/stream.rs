@@ -1,19 +1,45 @@
-//! One stream as this node follows it.
+//! One stream as this node follows it: of a kind, or of the application.
 
 use std::{collections::HashMap, sync::Arc};
 
 use dzvin_protocols::{
     channels::{Channel, Position, Publication, centrifuge::encode_push, websocket::text_frame},
-    platform::Kind,
+    platform::{Kind, StreamName},
 };
 use ractor::RpcReplyPort;
 
 use super::AttachError;
 use crate::channels::{Delivery, Item, What};
 
-/// A stream with the channels that lead to it: the kind's own, and those of single entities.
+/// A stream by where its positions come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The change log.
+    Durable(Kind),
+    /// The bus.
+    Application(StreamName),
+}
+
+impl Source {
+    /// The stream that a channel leads to.
+    pub(super) fn of(channel: &Channel) -> Self {
+        match channel {
+            Channel::Entities(kind) | Channel::Entity(kind, _) => Self::Durable(kind.clone()),
+            Channel::Application(name) => Self::Application(StreamName::from_checked(name)),
+        }
+    }
+
+    pub(super) fn name(&self) -> StreamName {
+        match self {
+            Self::Durable(kind) => kind.stream(),
+            Self::Application(name) => name.clone(),
+        }
+    }
+}
+
+/// A stream with the channels that lead to it: its own, and of a kind those of single entities.
 pub(super) struct Stream {
-    pub(super) kind: Kind,
+    pub(super) source: Source,
     /// `None` until it has been opened.
     pub(super) position: Option<Position>,
     pub(super) waiting: Vec<RpcReplyPort<Result<Position, AttachError>>>,
@@ -28,10 +54,10 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(kind: Kind) -> Self {
-        let whole = kind.stream().as_str().into();
+    pub(super) fn new(source: Source) -> Self {
+        let whole = source.name().as_str().into();
         Self {
-            kind,
+            source,
             position: None,
             waiting: Vec::new(),
             reading: false,
@@ -108,9 +134,11 @@ impl Stream {
                 Delivery { channel: Arc::clone(&self.whole), epoch: epoch.clone(), what: What::Items(items) },
             ));
         }
-        if self.wanted.len() > batch.len() {
+        if let Source::Durable(kind) = &self.source
+            && self.wanted.len() > batch.len()
+        {
             for publication in fresh {
-                let channel = Channel::of_entity(&self.kind, &publication.id).to_string();
+                let channel = Channel::of_entity(kind, &publication.id).to_string();
                 let Some((channel, shards)) = self.wanted.get_key_value(channel.as_str()) else { continue };
                 let items = Arc::new([item(channel, publication, publication.revision)]);
                 batch.push((

@@ -181,6 +181,7 @@ mod tests {
             at: 0,
             data,
             trace: Some("00-aa-bb-01".into()),
+            extra: None,
         }
     }
 

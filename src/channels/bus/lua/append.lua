@@ -2,13 +2,24 @@
 -- KEYS: position hash, history list.
 -- ARGV: channel, epoch, first offset, most entries, most bytes, greatest age (ms), how long the position is kept (ms),
 --       then the publications in their bus form.
+-- First offset 0: publishes on an application's stream at whatever comes next; publications are without the two numbers
+-- at their front. The epoch is then the one to begin with, where there is none or one of another primary (first eight characters).
 -- Answers {accepted | duplicate | gap, top, epoch}; {gap} alone when nothing is known.
 local ACCEPTED, DUPLICATE, GAP = 1, 2, 3
 local position, history = KEYS[1], KEYS[2]
 local known = redis.call('HMGET', position, 'epoch', 'top', 'bytes')
 local epoch, top = known[1], tonumber(known[2])
-if not epoch or not top then return {GAP} end
 local first = tonumber(ARGV[3])
+local publishes = first == 0
+if publishes then
+  if not epoch or not top or string.sub(epoch, 1, 8) ~= string.sub(ARGV[2], 1, 8) then
+    epoch, top = ARGV[2], 0
+    redis.call('DEL', history)
+    redis.call('HSET', position, 'epoch', epoch, 'top', 0, 'bytes', 0)
+  end
+  first = top + 1
+end
+if not epoch or not top then return {GAP} end
 if epoch ~= ARGV[2] or first > top + 1 then return {GAP, top, epoch} end
 if first <= top then return {DUPLICATE, top, epoch} end
 
@@ -22,6 +33,10 @@ local bytes = length > 0 and tonumber(known[3]) or 0
 local entries, message = {}, {epoch, '\n'}
 for i = 8, #ARGV do
   local publication = ARGV[i]
+  if publishes then
+    local offset = string.format('%.0f', top + i - 7)
+    publication = offset .. '\t' .. offset .. publication
+  end
   entries[#entries + 1] = stamp .. publication
   message[#message + 1] = struct.pack('>I4', #publication)
   message[#message + 1] = publication

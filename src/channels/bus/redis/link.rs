@@ -7,11 +7,12 @@
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use dzvin_actors::platform::ports::BusEvent;
+use dzvin_protocols::channels::Epoch;
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
     interfaces::{ClientLike, EventInterface, LuaInterface, PubsubInterface},
-    types::{ConnectHandle, Key, Message, Value},
+    types::{ConnectHandle, InfoKind, Key, Message, Value},
 };
 use tokio::{
     sync::{broadcast, mpsc},
@@ -19,12 +20,14 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Shared, wire};
+use super::{super::new_epoch, Shared, wire};
 
 /// The first pause after a lost connection; it doubles up to the configured greatest.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 /// Channels in one SUBSCRIBE when all are asked for again.
 const SUBSCRIBE_CHUNK: usize = 512;
+/// Digits of the replication id at the beginning of an epoch; the scripts compare as many.
+const PRIMARY_DIGITS: usize = 8;
 
 /// A script and the name under which this server has it.
 #[derive(Debug)]
@@ -38,6 +41,7 @@ pub(super) struct Scripts {
     pub(super) append: Script,
     pub(super) read: Script,
     pub(super) reset: Script,
+    pub(super) open: Script,
 }
 
 /// A connection that was good when it was made.
@@ -45,6 +49,8 @@ pub(super) struct Scripts {
 pub(super) struct Link {
     pub(super) commands: Client,
     pub(super) scripts: Scripts,
+    /// Names the primary: the beginning of every epoch that this life of it began. After a failover it is another.
+    pub(super) primary: String,
     subscriber: Client,
 }
 
@@ -87,8 +93,15 @@ impl Link {
             append: Script::load(&commands, include_str!("../lua/append.lua")).await?,
             read: Script::load(&commands, include_str!("../lua/read.lua")).await?,
             reset: Script::load(&commands, include_str!("../lua/reset.lua")).await?,
+            open: Script::load(&commands, include_str!("../lua/open.lua")).await?,
         };
-        Ok((Self { commands, scripts, subscriber }, sockets.into()))
+        let primary = primary(&commands).await?;
+        Ok((Self { commands, scripts, primary, subscriber }, sockets.into()))
+    }
+
+    /// A name for a new life of an application's stream on this primary.
+    pub(super) fn new_epoch(&self) -> Epoch {
+        Epoch::new(&format!("{}{}", self.primary, new_epoch().as_str()))
     }
 
     /// Runs a script, sending its text when the server has forgotten it.
@@ -113,6 +126,16 @@ impl Link {
 
     async fn ping(&self) -> Result<(), Error> {
         tokio::try_join!(self.commands.ping::<()>(None), self.subscriber.ping::<()>(None)).map(drop)
+    }
+}
+
+/// The first eight digits of the replication id, which a primary gets anew when it takes over or starts.
+async fn primary(client: &Client) -> Result<String, Error> {
+    let info: String = client.info(Some(InfoKind::Replication)).await?;
+    let id = info.lines().find_map(|line| line.strip_prefix("master_replid:")).unwrap_or_default();
+    match id.get(..PRIMARY_DIGITS) {
+        Some(id) if id.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(id.to_owned()),
+        _ => Err(Error::new(ErrorKind::Protocol, "the server names no replication id")),
     }
 }
 

@@ -9,7 +9,10 @@
 //! Invariants: nothing waits for a lost connection (commands fail at once while there is none, and have a timeout
 //! while there is); every interruption after which events may be missing ends with `Lost`.
 //!
-//! Not here: Sentinel, Cluster, the epoch of application streams.
+//! Epochs of application streams begin with eight digits of the primary's replication id: a replica that took over may lack
+//! what was published last, so it begins every such stream anew.
+//!
+//! Not here: Sentinel, Cluster.
 
 mod config;
 mod link;
@@ -21,10 +24,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
 use dzvin_protocols::{
-    channels::{Epoch, Position, Publication},
-    platform::StreamName,
+    channels::{Epoch, Message, Position, Publication},
+    platform::{EntityId, StreamName},
 };
 use fred::{
     interfaces::HashesInterface,
@@ -36,7 +39,7 @@ use tokio::{
 };
 
 use self::link::Link;
-use super::{BusMetrics, check_run};
+use super::{BusMetrics, Unnamed, check_run};
 
 pub use self::config::{RedisConfig, RedisConfigError};
 
@@ -45,6 +48,8 @@ const CHUNK_COUNT: usize = 128;
 /// Most bytes in one script call and so in one event, a single greater publication aside: 256 of these, which is what
 /// the client buffers for a reader that lags, are 16 MB.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Streams that one round trip asks the positions of: a few hundred microseconds of the server's time.
+const POSITIONS: usize = 512;
 /// Lua counts in doubles: offsets above this would lose their last digit.
 const MAX_OFFSET: u64 = 1 << 53;
 
@@ -126,20 +131,37 @@ impl RedisBus {
         first: u64,
         chunk: &[Bytes],
     ) -> Result<Appended, BusError> {
-        let (config, limits) = (&self.shared.config, &self.shared.config.limits);
+        let link = self.link("append")?;
+        let args = self.run(stream, epoch, first, &self.shared.config.limits, chunk);
+        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("append"))?;
+        wire::appended(answer).map_err(failed("append"))
+    }
+
+    /// The arguments of the script that appends.
+    fn run(
+        &self,
+        stream: &StreamName,
+        epoch: &Epoch,
+        first: u64,
+        keep: &HistoryLimits,
+        publications: &[Bytes],
+    ) -> Vec<Value> {
+        let config = &self.shared.config;
         let head = [
             config.channel(stream).into(),
             epoch.as_str().into(),
             wire::number(first),
-            wire::number(limits.count as u64),
-            wire::number(limits.bytes as u64),
-            wire::millis(limits.age),
+            wire::number(keep.count as u64),
+            wire::number(keep.bytes as u64),
+            wire::millis(keep.age),
             wire::millis(config.keep_position),
         ];
-        let args = head.into_iter().chain(chunk.iter().cloned().map(Value::Bytes)).collect();
-        let link = self.link("append")?;
-        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("append"))?;
-        wire::appended(answer).map_err(failed("append"))
+        head.into_iter().chain(publications.iter().cloned().map(Value::Bytes)).collect()
+    }
+
+    /// Whether what the server holds of the stream is of its own: an application's stream of another primary counts as unknown.
+    fn stands(link: &Link, stream: &StreamName, epoch: &Epoch) -> bool {
+        stream.kind().is_some() || epoch.as_str().starts_with(&link.primary)
     }
 }
 
@@ -186,11 +208,46 @@ impl Bus for RedisBus {
         Ok(())
     }
 
+    async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
+        let id = EntityId::new(stream.as_str()).map_err(|_| failed("publish")(Unnamed))?;
+        let link = self.link("publish")?;
+        let args = self.run(stream, &link.new_epoch(), 0, keep, &[wire::headless(message, id)]);
+        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("publish"))?;
+        let position = wire::published(answer).map_err(failed("publish"))?;
+        self.shared.metrics.appended.inc();
+        Ok(position)
+    }
+
+    async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
+        let config = &self.shared.config;
+        let link = self.link("open")?;
+        let epoch = link.new_epoch();
+        let args = vec![config.channel(stream).into(), epoch.as_str().into(), wire::millis(config.keep_position)];
+        let answer = link.eval(&link.scripts.open, self.keys(stream), args).await.map_err(failed("open"))?;
+        let position = wire::position(answer).map_err(failed("open"))?;
+        position.ok_or_else(|| failed("open")(wire::Malformed("answer of open")))
+    }
+
+    async fn positions(&self, streams: &[StreamName]) -> Result<Vec<Option<Position>>, BusError> {
+        let link = self.link("positions")?;
+        let mut all = Vec::with_capacity(streams.len());
+        for chunk in streams.chunks(POSITIONS) {
+            let pipeline = link.commands.pipeline();
+            for stream in chunk {
+                let key = format!("{}:position", self.shared.config.tag(stream));
+                pipeline.hmget::<(), _, _>(key, vec!["epoch", "top"]).await.map_err(failed("positions"))?;
+            }
+            let answers: Vec<Value> = pipeline.all().await.map_err(failed("positions"))?;
+            for (stream, answer) in chunk.iter().zip(answers) {
+                let position = wire::position(answer).map_err(failed("positions"))?;
+                all.push(position.filter(|at| Self::stands(&link, stream, &at.epoch)));
+            }
+        }
+        Ok(all)
+    }
+
     async fn position(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
-        let key = format!("{}:position", self.shared.config.tag(stream));
-        let link = self.link("position")?;
-        let answer: Value = link.commands.hmget(key, vec!["epoch", "top"]).await.map_err(failed("position"))?;
-        wire::position(answer).map_err(failed("position"))
+        Ok(self.positions(std::slice::from_ref(stream)).await?.pop().flatten())
     }
 
     async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
@@ -202,7 +259,8 @@ impl Bus for RedisBus {
         ];
         let link = self.link("read")?;
         let answer = link.eval(&link.scripts.read, self.keys(stream), args).await.map_err(failed("read"))?;
-        wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))
+        let slice = wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))?;
+        Ok(slice.filter(|slice| Self::stands(&link, stream, &slice.position.epoch)))
     }
 
     /// After an error the wish stands: the next connection subscribes, and `Lost` tells when. Calls for one stream must

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use dzvin_actors::platform::ports::{Appended, BusEvent, Slice};
 use dzvin_protocols::{
-    channels::{Epoch, Position, Publication},
-    platform::StreamName,
+    channels::{Epoch, Message, Position, Publication},
+    platform::{EntityId, StreamName},
 };
 use fred::types::Value;
 
@@ -16,7 +16,7 @@ use super::super::BusMetrics;
 /// An answer or event that is not in our form.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unexpected {0}")]
-pub(super) struct Malformed(&'static str);
+pub(super) struct Malformed(pub(super) &'static str);
 
 pub(super) fn number(n: u64) -> Value {
     // Callers stay below 2^53.
@@ -43,6 +43,12 @@ pub(super) fn chunk(run: &[Publication], most: usize, most_bytes: usize) -> (Vec
     (chunk, count)
 }
 
+/// The bus form of a message without the two numbers at its front, which only the script knows.
+pub(super) fn headless(message: Message, id: EntityId) -> Bytes {
+    let whole = message.publication(id, 0).encode();
+    whole.slice("0\t0".len()..)
+}
+
 pub(super) fn appended(answer: Value) -> Result<Appended, Malformed> {
     let mut parts = array(answer)?.into_iter();
     let status = parts.next().and_then(|v| v.as_u64());
@@ -57,6 +63,14 @@ pub(super) fn appended(answer: Value) -> Result<Appended, Malformed> {
         (Some(3), None, None) => Ok(Appended::Gap { position: None }),
         _ => Err(Malformed("answer of append")),
     }
+}
+
+/// Where a publication went: `{accepted, top, epoch}`.
+pub(super) fn published(answer: Value) -> Result<Position, Malformed> {
+    let parts = array(answer)?;
+    let [Value::Integer(1), top, epoch, ..] = parts.as_slice() else { return Err(Malformed("answer of publish")) };
+    let epoch = epoch.as_string().ok_or(Malformed("epoch"))?;
+    Ok(Position { epoch: Epoch::new(&epoch), offset: top.as_u64().ok_or(Malformed("top"))? })
 }
 
 pub(super) fn position(answer: Value) -> Result<Option<Position>, Malformed> {

@@ -1,0 +1,106 @@
+//! Rules of the application's channels: by the word before a channel's first dot, with one set for the rest.
+
+use std::collections::HashMap;
+
+use crate::platform::ports::{HistoryLimits, Identity};
+
+/// Who may do something on a channel beside those whom a permission grants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Access {
+    /// Nobody else.
+    #[default]
+    Granted,
+    /// Every user whose token names one.
+    SignedIn,
+    /// Every connection.
+    Anyone,
+}
+
+impl Access {
+    /// Whether this alone lets somebody in.
+    #[must_use]
+    pub fn admits(self, identity: &Identity) -> bool {
+        match self {
+            Self::Granted => false,
+            Self::SignedIn => !identity.user.is_empty(),
+            Self::Anyone => true,
+        }
+    }
+}
+
+/// What holds for the channels of one namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChannelRules {
+    /// What the bus keeps for those who come back.
+    pub keep: HistoryLimits,
+    /// Who may listen.
+    pub subscribe: Access,
+    /// Which clients may publish.
+    pub publish: Access,
+}
+
+/// The rules of every channel of the application.
+#[derive(Debug, Clone, Default)]
+pub struct Namespaces {
+    rest: ChannelRules,
+    named: HashMap<String, ChannelRules>,
+}
+
+impl Namespaces {
+    /// `named` by the first word of channels, `rest` for every other.
+    #[must_use]
+    pub fn new(rest: ChannelRules, named: HashMap<String, ChannelRules>) -> Self {
+        Self { rest, named }
+    }
+
+    /// The rules of a channel.
+    #[must_use]
+    pub fn of(&self, channel: &str) -> &ChannelRules {
+        let first = channel.split_once('.').map_or(channel, |(first, _)| first);
+        self.named.get(first).unwrap_or(&self.rest)
+    }
+
+    /// Whether somebody may listen to a channel of the application.
+    #[must_use]
+    pub fn may_subscribe(&self, channel: &str, identity: &Identity) -> bool {
+        self.of(channel).subscribe.admits(identity) || identity.permissions.allow("channels", "subscribe", channel)
+    }
+
+    /// Whether a client may publish there.
+    #[must_use]
+    pub fn may_publish(&self, channel: &str, identity: &Identity) -> bool {
+        self.of(channel).publish.admits(identity) || identity.permissions.allow("channels", "publish", channel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dzvin_protocols::identity::Permissions;
+
+    use super::*;
+
+    #[test]
+    fn the_first_word_chooses_and_a_permission_opens() {
+        let chat = ChannelRules { subscribe: Access::SignedIn, publish: Access::Anyone, ..ChannelRules::default() };
+        let all = Namespaces::new(ChannelRules::default(), HashMap::from([("chat".to_owned(), chat)]));
+        let who = |user: &str, granted: &[&str]| Identity {
+            user: user.into(),
+            permissions: Arc::new(Permissions::parse(granted.iter().copied()).expect("permissions")),
+            expires_at: None,
+        };
+        for (channel, identity, subscribe, publish) in [
+            ("chat.1", who("olha", &[]), true, true),
+            ("chat", who("olha", &[]), true, true),
+            ("chat.1", who("", &[]), false, true),
+            ("chats.1", who("olha", &[]), false, false),
+            ("news", who("", &["channels:subscribe:news"]), true, false),
+            ("news.1", who("", &["channels:*:news.*"]), true, true),
+            ("new", who("", &["channels:*:news.*"]), false, false),
+        ] {
+            assert_eq!(all.may_subscribe(channel, &identity), subscribe, "{channel} {identity:?}");
+            assert_eq!(all.may_publish(channel, &identity), publish, "{channel} {identity:?}");
+        }
+    }
+}

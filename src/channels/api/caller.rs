@@ -1,0 +1,41 @@
+//! Who calls the server API: a server by its key, or anybody whose token grants it.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
+use dzvin_protocols::identity::Permissions;
+
+use super::ServerApi;
+use crate::{identity::Caller, platform::http::Problem};
+
+/// The caller's rights.
+#[derive(Debug, Clone)]
+pub(super) struct ApiCaller {
+    /// What it may do.
+    pub(super) permissions: Arc<Permissions>,
+}
+
+impl FromRequestParts<Arc<ServerApi>> for ApiCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<ServerApi>) -> Result<Self, Problem> {
+        let Some(key) = api_key(parts) else {
+            let caller = Caller::from_request_parts(parts, api).await?;
+            return Ok(Self { permissions: caller.permissions });
+        };
+        let (_, permissions) = api.keys.find(key).ok_or_else(Problem::unauthorized)?;
+        Ok(Self { permissions })
+    }
+}
+
+/// `X-API-Key: KEY`, or `Authorization: apikey KEY`. A key in the address would stand in logs, and is not taken.
+fn api_key(parts: &Parts) -> Option<&str> {
+    if let Some(key) = parts.headers.get("x-api-key") {
+        return key.to_str().ok();
+    }
+    let (scheme, key) = parts.headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("apikey").then_some(key.trim())
+}

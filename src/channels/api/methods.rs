@@ -1,0 +1,218 @@
+//! What each method does.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use dzvin_actors::platform::ports::{Bus, BusError, ReadLimit, Slice};
+use dzvin_protocols::{
+    channels::{
+        Channel, Extra, Message, Position, Publication,
+        centrifuge::{ErrorCode, HistoryRequest, HistoryResult, Pub},
+    },
+    platform::StreamName,
+};
+use futures_util::{StreamExt, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Refusal, ServerApi, caller::ApiCaller, json, refusal};
+use crate::platform::http::Problem;
+
+/// Most commands of one batch, and channels of one broadcast: a body of a megabyte holds no more small ones.
+const MAX_COMMANDS: usize = 10_000;
+/// Commands of one batch that are under way at once: what a pipeline to the bus gains from, without a queue of its own.
+const CONCURRENCY: usize = 64;
+/// Largest data of one publication: what clients of the protocol expect at most, and far below a session's queue.
+const MAX_DATA: usize = 64 * 1024;
+/// Most publications and bytes of one page of history.
+const HISTORY: ReadLimit = ReadLimit { count: 1000, bytes: 4 * 1024 * 1024 };
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub(super) api: &'a ServerApi,
+    pub(super) caller: &'a ApiCaller,
+    pub(super) trace: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+struct Publish<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Broadcast<'a> {
+    channels: Vec<String>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    commands: Vec<BTreeMap<Cow<'a, str>, &'a RawValue>>,
+}
+
+impl Call<'_> {
+    /// The result as JSON.
+    pub(super) async fn dispatch(&self, method: &str, body: &[u8]) -> Result<String, Refusal> {
+        match method {
+            "batch" => self.batch(body).await,
+            _ => self.one(method, body).await,
+        }
+    }
+
+    async fn one(&self, method: &str, body: &[u8]) -> Result<String, Refusal> {
+        match method {
+            "publish" => self.publish(body).await,
+            "broadcast" => self.broadcast(body).await,
+            "history" => self.history(body).await,
+            "info" => Ok(format!("{{\"nodes\":[{{\"name\":\"dzvin\",\"version\":{}}}]}}", json(&self.api.version))),
+            _ => Err(ErrorCode::MethodNotFound.into()),
+        }
+    }
+
+    async fn publish(&self, body: &[u8]) -> Result<String, Refusal> {
+        let Publish { channel, data, tags } = parse(body)?;
+        self.put(&channel, &self.message(data, tags)?).await.map(|position| published(&position))
+    }
+
+    /// Answers of the channels stand in their order; one that fails leaves the others alone.
+    async fn broadcast(&self, body: &[u8]) -> Result<String, Refusal> {
+        let Broadcast { channels, data, tags } = parse(body)?;
+        if channels.len() > MAX_COMMANDS {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        let message = self.message(data, tags)?;
+        let mut puts = Vec::with_capacity(channels.len());
+        for channel in &channels {
+            puts.push(self.put_one(channel, &message));
+        }
+        let responses = in_order(puts).await?;
+        Ok(format!("{{\"responses\":[{}]}}", responses.join(",")))
+    }
+
+    /// Commands for one channel keep their order: they are begun one after the other, and the bus takes them as they come.
+    async fn batch(&self, body: &[u8]) -> Result<String, Refusal> {
+        let Batch { commands } = parse(body)?;
+        if commands.len() > MAX_COMMANDS {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        let mut answers = Vec::with_capacity(commands.len());
+        for command in &commands {
+            answers.push(self.command(command));
+        }
+        let replies = in_order(answers).await?;
+        Ok(format!("{{\"replies\":[{}]}}", replies.join(",")))
+    }
+
+    async fn put_one(&self, channel: &str, message: &Message) -> Result<String, Refusal> {
+        match self.put(channel, message).await {
+            Ok(position) => Ok(format!("{{\"result\":{}}}", published(&position))),
+            Err(Refusal::Error(error)) => Ok(refusal(error)),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn command(&self, command: &BTreeMap<Cow<'_, str>, &RawValue>) -> Result<String, Refusal> {
+        let Some((method, body)) = command.first_key_value().filter(|_| command.len() == 1) else {
+            return Ok(refusal(ErrorCode::BadRequest));
+        };
+        match self.one(method, body.get().as_bytes()).await {
+            Ok(result) => Ok(format!("{{{}:{result}}}", json(method))),
+            Err(Refusal::Error(error)) => Ok(refusal(error)),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn history(&self, body: &[u8]) -> Result<String, Refusal> {
+        let request: HistoryRequest = parse(body)?;
+        let stream = self.stream("history", &request.channel)?;
+        let count = usize::try_from(request.limit).map_or(HISTORY.count, |n| n.min(HISTORY.count));
+        let top = self.api.bus.open(&stream).await.map_err(away)?;
+        if request.since.as_ref().is_some_and(|s| !s.epoch.as_str().is_empty() && s.epoch != top.epoch) {
+            return Err(ErrorCode::UnrecoverablePosition.into());
+        }
+        let after = request.since.map_or(0, |since| since.offset);
+        let limit = ReadLimit { count, bytes: HISTORY.bytes };
+        let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
+        let Slice { position, publications, .. } =
+            slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true });
+        let publications = publications.iter().map(|p: &Publication| Pub::new(p, p.offset)).collect();
+        Ok(json(&HistoryResult { publications, epoch: &position.epoch, offset: position.offset }))
+    }
+
+    fn message(&self, data: &RawValue, tags: BTreeMap<String, String>) -> Result<Message, Refusal> {
+        let text = data.get().as_bytes();
+        if text.len() > MAX_DATA {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        // Clients split frames at newlines; between the parts of JSON they are only white space.
+        let data = if text.contains(&b'\n') {
+            text.iter().map(|b| if *b == b'\n' { b' ' } else { *b }).collect()
+        } else {
+            Bytes::copy_from_slice(text)
+        };
+        let extra = Extra { tags, info: None };
+        let extra = (!extra.is_empty()).then(|| Arc::new(extra));
+        Ok(Message { data, at: now_micros(), trace: self.trace.clone(), extra })
+    }
+
+    async fn put(&self, channel: &str, message: &Message) -> Result<Position, Refusal> {
+        let stream = self.stream("publish", channel)?;
+        let keep = &self.api.namespaces.of(channel).keep;
+        self.api.bus.publish(&stream, message.clone(), keep).await.map_err(away)
+    }
+
+    /// The stream of a channel of the application on which the caller may do this.
+    fn stream(&self, action: &str, channel: &str) -> Result<StreamName, Refusal> {
+        match Channel::parse(channel) {
+            Ok(Channel::Application(name)) if self.caller.permissions.allow("channels", action, &name) => {
+                Ok(StreamName::from_checked(&name))
+            }
+            Ok(_) => Err(ErrorCode::PermissionDenied.into()),
+            Err(_) => Err(ErrorCode::BadRequest.into()),
+        }
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refusal::Problem(Problem::bad_request("bad_request", format!("the body is no request of this method: {error}")))
+    })
+}
+
+/// Now, in microseconds since 1970.
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn published(position: &Position) -> String {
+    format!("{{\"offset\":{},\"epoch\":{}}}", position.offset, json(&position.epoch))
+}
+
+fn away(error: BusError) -> Refusal {
+    let text = "the bus is away; nothing was published, try again soon";
+    Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
+}
+
+async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
+    let mut answers = stream::iter(all).buffered(CONCURRENCY);
+    let mut done = Vec::new();
+    while let Some(answer) = answers.next().await {
+        done.push(answer?);
+    }
+    Ok(done)
+}
