@@ -16,6 +16,14 @@ pub struct Delivery {
     pub what: What,
 }
 
+impl Delivery {
+    /// Whether it is one frame and nothing else.
+    #[must_use]
+    pub fn is_single(&self) -> bool {
+        matches!(&self.what, What::Items(items) if items.len() == 1)
+    }
+}
+
 /// The news of a delivery.
 #[derive(Debug, Clone)]
 pub enum What {

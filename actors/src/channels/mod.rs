@@ -13,6 +13,7 @@ mod reader;
 mod session;
 mod shard;
 mod topics;
+mod wheel;
 
 pub use delivery::{Delivery, Item, What};
 pub use limits::Limits;
@@ -20,6 +21,6 @@ pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
 pub use session::{Hub, Incoming};
-pub use shard::{Shard, ShardArgs, ShardHandle, ShardMessage, Shards};
+pub use shard::{Left, Shard, ShardArgs, ShardHandle, ShardMessage, Shards};
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 pub use topics::{AttachError, Topics, TopicsArgs, TopicsMessage};

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, io, io::IoSlice};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 
 /// Frames that one system call takes: enough to fill a socket's buffer with small ones.
 const MAX_SLICES: usize = 64;
@@ -16,9 +16,11 @@ const KEPT_CAPACITY: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
+/// The oldest frame has a place of its own, for most often there is one or none, and then nothing is allocated.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    frames: VecDeque<Bytes>,
+    first: Option<Bytes>,
+    rest: VecDeque<Bytes>,
     /// Bytes that wait, without those of the first frame that have left.
     bytes: usize,
     /// How much of the first frame has left.
@@ -31,53 +33,77 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.first.is_none()
     }
 
     /// A frame larger than the whole limit is let through when nothing else waits: it could never leave otherwise.
     pub(super) fn push(&mut self, frame: Bytes, limit: usize) -> Result<(), Full> {
-        if !self.frames.is_empty() && self.bytes + frame.len() > limit {
+        if self.first.is_some() && self.bytes + frame.len() > limit {
             return Err(Full);
         }
         self.bytes += frame.len();
-        self.frames.push_back(frame);
+        if self.first.is_none() {
+            self.first = Some(frame);
+        } else {
+            self.rest.push_back(frame);
+        }
         Ok(())
+    }
+
+    /// Writes a frame while nothing waits, and keeps what the socket did not take. True when all of it has left.
+    pub(super) fn write(&mut self, socket: &OwnedWriteHalf, frame: &Bytes) -> io::Result<bool> {
+        debug_assert!(self.is_empty());
+        let written = match socket.try_write(frame) {
+            Ok(n) if n == frame.len() => return Ok(true),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(e) => return Err(e),
+        };
+        self.bytes = frame.len() - written;
+        self.written = written;
+        self.first = Some(frame.clone());
+        Ok(false)
     }
 
     /// Drops what has not begun to leave.
     pub(super) fn clear(&mut self) {
-        let begun = self.frames.pop_front().filter(|_| self.written > 0);
-        self.frames = VecDeque::new();
-        self.bytes = begun.as_ref().map_or(0, |frame| frame.len() - self.written);
-        self.frames.extend(begun);
+        self.first.take_if(|_| self.written == 0);
+        self.bytes = self.first.as_ref().map_or(0, |frame| frame.len() - self.written);
+        self.rest = VecDeque::new();
     }
 
     /// Writes what the socket takes now. True when everything has left, false when the socket is full.
-    pub(super) fn flush(&mut self, socket: &TcpStream) -> io::Result<bool> {
-        while !self.frames.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut used = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-                let skip = if used == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(frame.get(skip..).unwrap_or_default());
-                used += 1;
-            }
-            match socket.try_write_vectored(&slices[..used]) {
+    pub(super) fn flush(&mut self, socket: &OwnedWriteHalf) -> io::Result<bool> {
+        while let Some(first) = &self.first {
+            let begun = first.get(self.written..).unwrap_or_default();
+            let written = if self.rest.is_empty() {
+                socket.try_write(begun)
+            } else {
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let frames = std::iter::once(begun).chain(self.rest.iter().map(|frame| &frame[..]));
+                let mut used = 0;
+                for (slice, frame) in slices.iter_mut().zip(frames) {
+                    *slice = IoSlice::new(frame);
+                    used += 1;
+                }
+                socket.try_write_vectored(&slices[..used])
+            };
+            match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => self.advance(n),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(e) => return Err(e),
             }
         }
-        if self.frames.capacity() > KEPT_CAPACITY {
-            self.frames.shrink_to(KEPT_CAPACITY);
+        if self.rest.capacity() > KEPT_CAPACITY {
+            self.rest = VecDeque::new();
         }
         Ok(true)
     }
 
     pub(super) fn advance(&mut self, mut n: usize) {
         self.bytes -= n;
-        while let Some(first) = self.frames.front() {
+        while let Some(first) = &self.first {
             let left = first.len() - self.written;
             if n < left {
                 self.written += n;
@@ -85,7 +111,7 @@ impl Outbox {
             }
             n -= left;
             self.written = 0;
-            self.frames.pop_front();
+            self.first = self.rest.pop_front();
         }
     }
 }
@@ -93,12 +119,12 @@ impl Outbox {
 #[cfg(test)]
 impl Outbox {
     pub(super) fn frames(&self) -> impl Iterator<Item = &Bytes> {
-        self.frames.iter()
+        self.first.iter().chain(&self.rest)
     }
 
     /// The bytes that wait.
     pub(super) fn left(&self) -> Vec<u8> {
-        self.frames.iter().flatten().copied().skip(self.written).collect()
+        self.frames().flatten().copied().skip(self.written).collect()
     }
 }
 
@@ -125,7 +151,7 @@ mod tests {
         }
         outbox.advance(8);
         outbox.clear();
-        assert_eq!((outbox.bytes(), outbox.frames.len(), outbox.written), (4, 1, 2));
+        assert_eq!((outbox.bytes(), outbox.frames().count(), outbox.written), (4, 1, 2));
         outbox.advance(4);
         outbox.clear();
         assert!(outbox.is_empty());
@@ -133,11 +159,15 @@ mod tests {
 
     #[tokio::test]
     async fn many_frames_leave_in_order_through_a_small_socket() {
-        use tokio::{io::AsyncReadExt, net::TcpListener};
+        use tokio::{
+            io::AsyncReadExt,
+            net::{TcpListener, TcpStream},
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let (client, server) =
             tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
         let (mut client, (server, _)) = (client.expect("connect"), server.expect("accept"));
+        let (_reading, server) = server.into_split();
         let mut outbox = Outbox::default();
         let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
         for chunk in sent.chunks(777) {

@@ -1,14 +1,15 @@
 //! A shard: one actor per core that owns its sessions and hands them the shared frames.
 //!
-//! Invariants: a batch is appended to every session first and each touched session is flushed once; a shard's mailbox
-//! is bounded, for topics need a permit for each batch and everybody else waits for an answer; when a shard ends, its
-//! sessions end with it, and their clients come back to another.
+//! Invariants: what waits is appended to every session first, and then each touched session is flushed once; a single frame is
+//! written at once. Batches wait in a queue of their own, bounded by permits, so that all of them can be taken together; the
+//! mailbox is bounded, for everybody else waits for an answer. When a shard ends, its sessions end with it, and their clients
+//! come back to another.
 
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,16 +19,18 @@ use dzvin_protocols::channels::centrifuge::Disconnect;
 use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use slab::Slab;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Delivery, Metrics, What,
-    session::{Hub, Incoming, Offered, Session, SessionId, run},
+    session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     topics::TopicsMessage,
+    wheel::Wheel,
 };
 use crate::{
     platform::ports::{Bus, ChangeLog},
@@ -66,16 +69,13 @@ pub enum ShardMessage {
         reply: RpcReplyPort<()>,
     },
     /// A session no longer wants it.
-    Leave {
-        /// The channel.
-        channel: Arc<str>,
-        /// The session's number.
-        session: u64,
-        /// Answered once nothing more will be offered.
-        reply: RpcReplyPort<()>,
-    },
-    /// Frames for subscribers.
-    Deliver(Arc<[Delivery]>, Credit),
+    Leave(Left, RpcReplyPort<()>),
+    /// Batches wait.
+    Deliver,
+    /// A session has to be looked at by then, earlier than it was armed for.
+    Arm(u64, u64),
+    /// Time has gone on.
+    Tick,
     /// Topics have begun a new life: tell them the channels.
     Announce,
     /// A session's task has ended.
@@ -89,9 +89,16 @@ pub enum ShardMessage {
     },
 }
 
-/// A batch's place in the backlog; given back with the message, wherever that ends.
+/// Whose seat is free; the question is answered once nothing more will be offered.
 #[derive(Debug)]
-pub struct Credit {
+pub struct Left {
+    pub(super) session: SessionId,
+    pub(super) seat: Seat,
+}
+
+/// A batch's place in the backlog; given back with the batch, wherever that ends.
+#[derive(Debug)]
+struct Credit {
     _permit: OwnedSemaphorePermit,
     backlog: Gauge,
 }
@@ -108,6 +115,30 @@ pub struct ShardHandle {
     /// Its current life.
     pub slot: Slot<ShardMessage>,
     credit: Arc<Semaphore>,
+    queue: Queue,
+    /// A fault of tests: it takes batches and loses them.
+    #[cfg(test)]
+    pub(super) loses: Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// Batches that wait, each with its permit.
+type Batches = Vec<(Arc<[Delivery]>, Credit)>;
+
+/// Where they wait. Never more than there are permits.
+#[derive(Debug, Clone, Default)]
+struct Queue(Arc<Mutex<Batches>>);
+
+impl Queue {
+    /// True when it was empty: then the shard has to be told.
+    fn push(&self, batch: Arc<[Delivery]>, credit: Credit) -> bool {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push((batch, credit));
+        queue.len() == 1
+    }
+
+    fn take(&self) -> Batches {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// The shards of a node.
@@ -121,7 +152,13 @@ impl Shards {
     /// `count` shards, at least one and at most 64.
     #[must_use]
     pub fn new(count: usize) -> Self {
-        let shard = || ShardHandle { slot: Slot::default(), credit: Arc::new(Semaphore::new(BACKLOG)) };
+        let shard = || ShardHandle {
+            slot: Slot::default(),
+            credit: Arc::new(Semaphore::new(BACKLOG)),
+            queue: Queue::default(),
+            #[cfg(test)]
+            loses: Arc::default(),
+        };
         Self { all: (0..count.clamp(1, MAX_SHARDS)).map(|_| shard()).collect(), next: Arc::default() }
     }
 
@@ -172,9 +209,15 @@ impl ShardHandle {
             tracing::error!(batches = BACKLOG, "shard takes no deliveries");
             return false;
         };
+        #[cfg(test)]
+        if self.loses.load(Ordering::SeqCst) {
+            return true;
+        }
         metrics.shard_backlog.inc();
         let credit = Credit { _permit: permit, backlog: metrics.shard_backlog.clone() };
-        let _ = self.slot.cast(ShardMessage::Deliver(batch, credit));
+        if self.queue.push(batch, credit) && self.slot.cast(ShardMessage::Deliver).is_err() {
+            self.queue.take();
+        }
         true
     }
 }
@@ -206,14 +249,31 @@ pub struct ShardState<B, L> {
     index: usize,
     hub: Arc<Hub<B, L>>,
     progress: Progress,
-    channels: HashMap<Arc<str>, HashMap<SessionId, Arc<Session>>>,
+    queue: Queue,
+    /// Numbers of channels by name.
+    names: HashMap<Arc<str>, u32>,
+    channels: Slab<ChannelState>,
     sessions: HashMap<SessionId, Arc<Session>>,
+    wheel: Wheel,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
     /// The node stops: nobody is taken any more.
     closed: bool,
     /// Who waits for the last session's end, and how many there were.
     drained: Option<(usize, RpcReplyPort<usize>)>,
+}
+
+/// A channel with its subscribers of this shard, close together: walking over them is most of the work.
+struct ChannelState {
+    name: Arc<str>,
+    members: Slab<Seated>,
+}
+
+/// A subscriber.
+struct Seated {
+    session: Arc<Session>,
+    /// Where in the session the subscription was found last.
+    hint: u32,
 }
 
 static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
@@ -231,13 +291,20 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let ShardArgs { index, hub, progress } = args;
         // What a life before this one wanted is wanted by nobody.
         let _ = hub.topics.cast(TopicsMessage::Began { shard: index });
-        let slot = &hub.shards.get(index).ok_or("no such shard")?.slot;
-        slot.fill(myself, progress.clone());
+        let handle = hub.shards.get(index).ok_or("no such shard")?;
+        handle.slot.fill(myself.clone(), progress.clone());
+        let queue = handle.queue.clone();
+        let limits = &hub.limits;
+        let wheel = Wheel::new(limits.ping.min(limits.pong).min(limits.connect), now());
+        myself.send_interval(wheel.step(), || ShardMessage::Tick);
         Ok(ShardState {
             index,
             hub,
             progress,
-            channels: HashMap::new(),
+            queue,
+            names: HashMap::new(),
+            channels: Slab::new(),
+            wheel,
             sessions: HashMap::new(),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
@@ -252,25 +319,32 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         message: ShardMessage,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        // The end of a session does not come through the slot.
-        let own = matches!(message, ShardMessage::Ended(_));
+        // These do not come through the slot.
+        let own = matches!(message, ShardMessage::Ended(_) | ShardMessage::Tick);
         let _busy = if own { state.progress.work() } else { state.progress.begin() };
         match message {
             ShardMessage::Accept(incoming) => state.accept(&myself, incoming),
             ShardMessage::Join { channel, session: Member(session), reply } => {
-                state.join(channel, session);
+                state.join(&channel, session);
                 let _ = reply.send(());
             }
-            ShardMessage::Leave { channel, session, reply } => {
-                state.leave(&channel, session);
+            ShardMessage::Leave(Left { session, seat }, reply) => {
+                state.leave(seat, session);
                 let _ = reply.send(());
             }
-            ShardMessage::Deliver(batch, credit) => {
-                state.deliver(&batch);
-                drop(credit);
+            ShardMessage::Deliver => {
+                // Whoever is ready to publish does so first, and what they publish leaves together.
+                yield_now().await;
+                state.deliver().await;
+            }
+            ShardMessage::Arm(session, at) => state.wheel.arm(session, at),
+            ShardMessage::Tick => {
+                state.tick();
+                // Should a word have been lost, what waits does not wait for another.
+                state.deliver().await;
             }
             ShardMessage::Announce => {
-                for channel in state.channels.keys() {
+                for channel in state.names.keys() {
                     let _ = state
                         .hub
                         .topics
@@ -290,93 +364,139 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             return;
         }
         let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
-        let (session, leftover) =
-            Session::new(id, incoming, self.hub.limits.queue_bytes, self.hub.metrics.queue_bytes.clone());
+        let (connection, reading) = Connection::split(incoming);
+        let shared = Shared { limits: &self.hub.limits, waiting: &self.hub.metrics.queue_bytes };
+        let session = Session::new(id, connection, shared);
+        self.wheel.arm(id, session.arm());
         self.sessions.insert(id, Arc::clone(&session));
         self.hub.metrics.sessions.inc();
         let (hub, shard, farewell) = (Arc::clone(&self.hub), self.index, Farewell(id, myself.clone()));
         self.tasks.spawn(async move {
             let _farewell = farewell;
-            let metrics = hub.metrics.clone();
-            if AssertUnwindSafe(run(hub, session, shard, leftover)).catch_unwind().await.is_err() {
-                metrics.panics.inc();
+            if AssertUnwindSafe(run(Arc::clone(&hub), session, shard, reading)).catch_unwind().await.is_err() {
+                hub.metrics.panics.inc();
                 tracing::error!(session = id, "a session panicked");
             }
         });
     }
 
-    fn join(&mut self, channel: Arc<str>, session: Arc<Session>) {
+    fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
         // A session that ended meanwhile would never be forgotten.
         if !self.sessions.contains_key(&session.id) {
             return;
         }
-        let members = self.channels.entry(channel).or_insert_with(|| {
-            self.hub.metrics.channels.inc();
-            HashMap::new()
-        });
-        if members.insert(session.id, session).is_none() {
+        let number = match self.names.get(name) {
+            Some(number) => *number,
+            None => {
+                let state = ChannelState { name: Arc::clone(name), members: Slab::new() };
+                let number = narrow(self.channels.insert(state));
+                self.names.insert(Arc::clone(name), number);
+                self.hub.metrics.channels.inc();
+                number
+            }
+        };
+        let Some(channel) = self.channels.get_mut(number as usize) else { return };
+        let entry = channel.members.vacant_entry();
+        if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
+            entry.insert(Seated { session, hint: 0 });
             self.hub.metrics.subscriptions.inc();
+        } else if channel.members.is_empty() {
+            self.forget(number);
         }
     }
 
-    fn leave(&mut self, channel: &Arc<str>, session: SessionId) {
-        let Some(members) = self.channels.get_mut(channel) else { return };
-        if members.remove(&session).is_some() {
+    fn leave(&mut self, seat: Seat, session: SessionId) {
+        let Some(channel) = self.channels.get_mut(seat.channel as usize) else { return };
+        let member = seat.member as usize;
+        if channel.members.get(member).is_some_and(|seated| seated.session.id == session) {
+            channel.members.remove(member);
             self.hub.metrics.subscriptions.dec();
         }
-        if members.is_empty() {
-            self.forget(channel);
+        if channel.members.is_empty() {
+            self.forget(seat.channel);
         }
     }
 
-    fn forget(&mut self, channel: &Arc<str>) {
-        self.channels.remove(channel);
+    fn forget(&mut self, number: u32) {
+        let Some(ChannelState { name, .. }) = self.channels.try_remove(number as usize) else { return };
+        self.names.remove(&name);
         self.hub.metrics.channels.dec();
-        let _ = self.hub.topics.cast(TopicsMessage::Detach { channel: Arc::clone(channel), shard: self.index });
+        let _ = self.hub.topics.cast(TopicsMessage::Detach { channel: name, shard: self.index });
     }
 
-    /// Two phases: append everything, then flush each touched session once.
-    fn deliver(&mut self, batch: &[Delivery]) {
+    /// Everything that waits, in two phases: append it all, then flush each touched session once.
+    async fn deliver(&mut self) {
+        let batches = self.queue.take();
+        if batches.is_empty() {
+            return;
+        }
+        let deliveries = || batches.iter().flat_map(|(batch, _)| batch.iter());
+        let alone = deliveries().nth(1).is_none();
         let mut oldest = i64::MAX;
-        let (mut frames, mut told) = (0, 0);
-        for delivery in batch {
-            let Some(members) = self.channels.get_mut(&delivery.channel) else { continue };
-            let before = members.len();
-            members.retain(|_, session| {
-                let (offered, touched) = session.offer(delivery);
-                if let Offered::Queued(queued) = offered {
-                    frames += queued;
-                }
-                if touched {
-                    self.dirty.push(Arc::clone(session));
-                }
-                told += u64::from(offered == Offered::Ended);
-                !matches!(offered, Offered::Ended | Offered::Gone)
-            });
-            let ended = before - members.len();
-            self.hub.metrics.subscriptions.dec_by(i64::try_from(ended).unwrap_or(0));
-            if members.is_empty() {
-                self.forget(&delivery.channel);
-            }
+        let mut frames = 0;
+        for delivery in deliveries() {
+            frames += self.offer(delivery, alone && delivery.is_single()).await;
             if let What::Items(items) = &delivery.what {
                 oldest = oldest.min(items.first().map_or(i64::MAX, |item| item.at));
             }
         }
-        for session in self.dirty.drain(..) {
+        for (n, session) in std::mem::take(&mut self.dirty).into_iter().enumerate() {
             session.flush();
+            breathe(n).await;
         }
-        self.hub.metrics.insufficient.inc_by(told);
         if frames > 0 {
             self.hub.metrics.deliveries.inc_by(frames);
             self.hub.metrics.commit_to_write.observe(seconds_since(oldest));
         }
     }
 
+    /// One delivery to every subscriber of its channel; answers how many frames went out.
+    async fn offer(&mut self, delivery: &Delivery, alone: bool) -> u64 {
+        let Some(number) = self.names.get(&delivery.channel).copied() else { return 0 };
+        let Some(channel) = self.channels.get_mut(number as usize) else { return 0 };
+        let (mut frames, mut told) = (0, 0);
+        let mut over = Vec::new();
+        for (n, (member, seated)) in channel.members.iter_mut().enumerate() {
+            let (offered, touched) = seated.session.offer(number, &mut seated.hint, delivery, alone);
+            if touched {
+                self.dirty.push(Arc::clone(&seated.session));
+            }
+            match offered {
+                Offered::Queued(queued) => frames += queued,
+                Offered::Skipped => {}
+                Offered::Ended | Offered::Gone => {
+                    told += u64::from(offered == Offered::Ended);
+                    over.push(member);
+                }
+            }
+            breathe(n).await;
+        }
+        for member in &over {
+            channel.members.remove(*member);
+        }
+        self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
+        self.hub.metrics.insufficient.inc_by(told);
+        if channel.members.is_empty() {
+            self.forget(number);
+        }
+        frames
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        for (id, armed) in self.wheel.turn(now) {
+            let Some(session) = self.sessions.get(&id) else { continue };
+            if let Some(next) = session.tick(armed, now, &self.hub.limits) {
+                self.wheel.arm(id, next);
+            }
+        }
+    }
+
     fn ended(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.hub.metrics.sessions.dec();
-        for channel in session.channels() {
-            self.leave(&channel, id);
+        for seat in session.seats() {
+            self.leave(seat, id);
         }
         while self.tasks.try_join_next().is_some() {}
         if self.sessions.is_empty()
@@ -405,7 +525,9 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 impl<B, L> Drop for ShardState<B, L> {
     fn drop(&mut self) {
         let metrics = &self.hub.metrics;
-        let subscriptions = self.channels.values().map(HashMap::len).sum();
+        // What waits is for sessions that end now, and its permits are for the next life.
+        self.queue.take();
+        let subscriptions = self.channels.iter().map(|(_, channel)| channel.members.len()).sum();
         for (gauge, count) in [
             (&metrics.sessions, self.sessions.len()),
             (&metrics.channels, self.channels.len()),
@@ -414,6 +536,20 @@ impl<B, L> Drop for ShardState<B, L> {
             gauge.dec_by(i64::try_from(count).unwrap_or(0));
         }
     }
+}
+
+/// Sessions that are served in a row before others get the thread: a few milliseconds of writing.
+const IN_A_ROW: usize = 512;
+
+async fn breathe(served: usize) {
+    if served % IN_A_ROW == IN_A_ROW - 1 {
+        yield_now().await;
+    }
+}
+
+/// Keys of a slab are its places; there is no memory for more than this.
+fn narrow(key: usize) -> u32 {
+    u32::try_from(key).unwrap_or(u32::MAX)
 }
 
 /// Does something to each, evenly over the time: however many there are, and however coarse the clock is.

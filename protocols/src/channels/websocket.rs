@@ -116,6 +116,12 @@ impl Decoder {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Whether it stands between two messages and holds nothing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.input.is_empty() && self.kind.is_none()
+    }
+
     /// The next whole message, or `None` when more bytes are needed.
     ///
     /// # Errors

@@ -18,9 +18,12 @@ use dzvin_protocols::{
 };
 use time::OffsetDateTime;
 
-use super::{Hub, Session, task::Clock};
+use super::{
+    Hub, Session,
+    clock::{NEVER, millis, now},
+};
 use crate::{
-    channels::metrics::CommandLabel,
+    channels::{metrics::CommandLabel, shard::ShardMessage},
     platform::ports::{AuthError, Bus, ChangeLog, Identity, LogSlice, ReadLimit, Slice},
 };
 
@@ -29,7 +32,6 @@ pub(super) struct Conversation<B, L> {
     pub(super) hub: Arc<Hub<B, L>>,
     pub(super) session: Arc<Session>,
     pub(super) shard: usize,
-    pub(super) clock: Clock,
     pub(super) closed_by_client: bool,
     /// The client left while a command waited: what it had asked besides is for nobody.
     pub(super) abandoned: bool,
@@ -51,8 +53,8 @@ pub(super) enum Refusal {
 }
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
-    pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize, clock: Clock) -> Self {
-        Self { hub, session, shard, clock, closed_by_client: false, abandoned: false, identity: None }
+    pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize) -> Self {
+        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None }
     }
 
     /// Answers the commands of one frame in their order.
@@ -62,7 +64,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match command {
                 Ok(command) => self.command(command).await,
                 Err(error) => {
-                    tracing::debug!(client = self.session.client, %error, "closing a client that sent no command");
+                    tracing::debug!(client = %self.session.client, %error, "closing a client that sent no command");
                     self.session.close(Disconnect::BadRequest);
                 }
             }
@@ -76,7 +78,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn command(&mut self, Command { id, request }: Command) {
         let name = name(&request);
         let answer = match request {
-            Request::Pong => return self.pong(),
+            Request::Pong => return self.session.pong(),
             Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect),
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Send => return,
@@ -96,17 +98,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         self.hub.metrics.commands.get_or_create(&CommandLabel { command: name, error }).inc();
         match answer {
-            Ok(reply) => self.session.send(&reply),
-            Err(Refusal::Error(error)) => self.session.send(&encode_error(id, error)),
+            Ok(reply) => self.session.reply(&reply),
+            Err(Refusal::Error(error)) => self.session.reply(&encode_error(id, error)),
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
-        }
-    }
-
-    fn pong(&mut self) {
-        if self.clock.pong_by.take().is_none() {
-            // Nobody asked for it.
-            self.session.close(Disconnect::BadRequest);
         }
     }
 
@@ -116,17 +111,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::TokenExpired)),
             Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
         };
-        self.clock.connect_by = None;
         let ttl = self.keep_until(&identity);
+        let client = self.session.client.to_string();
         let result = ConnectResult {
-            client: &self.session.client,
+            client: &client,
             version: &self.hub.version,
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or_default(),
             ping: u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX),
             pong: true,
         };
-        tracing::debug!(client = self.session.client, user = %identity.user, "session connected");
+        tracing::debug!(client, user = %identity.user, "session connected");
         self.identity = Some(identity);
         Ok(encode_ok(id, "connect", &result))
     }
@@ -141,7 +136,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.identity = Some(identity);
         self.keep_to_rights().await;
         let result = RefreshResult {
-            client: &self.session.client,
+            client: &self.session.client.to_string(),
             version: &self.hub.version,
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or_default(),
@@ -154,7 +149,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let left = identity.expires_at.map(|at| (at - OffsetDateTime::now_utc()).whole_seconds().max(1));
         let left = left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
         let grace = self.hub.limits.expiry_grace;
-        self.clock.expires_at = left.map(|s| Instant::now() + Duration::from_secs(u64::from(s)) + grace);
+        let until = left.map_or(NEVER, |left| now() + millis(Duration::from_secs(u64::from(left)) + grace));
+        if let (Some(earlier), Some(shard)) = (self.session.signed_in(until), self.hub.shards.get(self.shard)) {
+            // A shard that is away takes this session with it.
+            let _ = shard.slot.cast(ShardMessage::Arm(self.session.id, earlier));
+        }
         left
     }
 
@@ -222,7 +221,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Ok(Some(slice))) => Ok(slice),
             Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
-                tracing::warn!(client = self.session.client, %error, "history could not be read");
+                tracing::warn!(client = %self.session.client, %error, "history could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),

@@ -4,6 +4,7 @@
 //! out in order, each once; after `close` nothing but the close frame goes out. Rights, recovery and the rest of the
 //! protocol are in `commands`, time is in `task`.
 
+mod clock;
 mod commands;
 mod subscribe;
 mod task;
@@ -11,8 +12,7 @@ mod task;
 mod tests;
 
 use std::{
-    collections::HashMap,
-    io,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,14 +26,21 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
-    net::TcpStream,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     sync::{Notify, OwnedSemaphorePermit},
 };
 
 use super::{Delivery, Limits, Metrics, Namespaces, What, outbox::Outbox, shard::Shards, topics::TopicsMessage};
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
-pub(super) use task::run;
+pub(super) use clock::now;
+use clock::{Clock, Due, NEVER};
+pub(super) use task::{Connection, run};
+
+/// Bytes of answers that wait for one frame: what a session's queue has room for several times.
+const MAX_REPLIES: usize = 64 * 1024;
+/// The server's ping, `{}`, as a frame.
+const PING: &[u8] = b"\x81\x02{}";
 
 /// What every session of a node needs.
 pub struct Hub<B, L> {
@@ -57,6 +64,14 @@ pub struct Hub<B, L> {
     pub version: String,
 }
 
+/// What a session takes of its node.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub(super) limits: &'a Limits,
+    /// Bytes that wait for sockets that are full.
+    pub(super) waiting: &'a Gauge,
+}
+
 /// A socket after its upgrade.
 #[derive(Debug)]
 pub struct Incoming {
@@ -75,8 +90,8 @@ pub(super) type SessionId = u64;
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
-    pub(super) client: String,
-    socket: TcpStream,
+    pub(super) client: ClientId,
+    socket: OwnedWriteHalf,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
     wake: Notify,
@@ -85,15 +100,44 @@ pub(super) struct Session {
     _permit: OwnedSemaphorePermit,
 }
 
-#[derive(Debug, Default)]
+/// What clients and logs know a session by: unguessable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientId(u128);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+#[derive(Debug)]
 struct Inner {
     outbox: Outbox,
-    subscriptions: HashMap<Arc<str>, Subscription>,
+    subscriptions: Vec<Subscribed>,
+    /// Answers of one reading, which leave in one frame.
+    replies: String,
+    clock: Clock,
     closing: Option<u16>,
     blocked: bool,
     dirty: bool,
     /// What the gauge of waiting bytes knows of this session.
     reported: usize,
+}
+
+/// Where the shard keeps a subscriber: the channel's number, and the member's within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seat {
+    pub(super) channel: u32,
+    pub(super) member: u32,
+}
+
+/// One subscription. There are few of them, and deliveries come with a hint to the place.
+#[derive(Debug)]
+struct Subscribed {
+    channel: Arc<str>,
+    /// `None` until the shard has taken the session in.
+    seat: Option<Seat>,
+    state: Subscription,
 }
 
 #[derive(Debug)]
@@ -102,6 +146,21 @@ enum Subscription {
     Recovering { live: Vec<Delivery>, bytes: usize },
     /// Everything below `next` has been delivered.
     Live { epoch: Epoch, next: u64 },
+}
+
+impl Inner {
+    fn find(&self, channel: &str) -> Option<usize> {
+        self.subscriptions.iter().position(|it| *it.channel == *channel)
+    }
+
+    fn take(&mut self, channel: &str) -> Option<Subscribed> {
+        let at = self.find(channel)?;
+        let taken = self.subscriptions.swap_remove(at);
+        if self.subscriptions.is_empty() {
+            self.subscriptions = Vec::new();
+        }
+        Some(taken)
+    }
 }
 
 /// What became of a delivery at one session.
@@ -118,19 +177,28 @@ pub(super) enum Offered {
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, incoming: Incoming, queue_bytes: usize, waiting: Gauge) -> (Arc<Self>, Bytes) {
-        let client = format!("{:032x}", rand::random::<u128>());
-        let session = Self {
-            id,
-            client,
-            socket: incoming.socket,
-            inner: Mutex::default(),
-            wake: Notify::new(),
-            queue_bytes,
-            waiting,
-            _permit: incoming.permit,
+    pub(super) fn new(id: SessionId, connection: Connection, hub: Shared<'_>) -> Arc<Self> {
+        let clock = Clock::new(hub.limits, clock::now());
+        let inner = Inner {
+            outbox: Outbox::default(),
+            subscriptions: Vec::new(),
+            replies: String::new(),
+            clock,
+            closing: None,
+            blocked: false,
+            dirty: false,
+            reported: 0,
         };
-        (Arc::new(session), incoming.leftover)
+        Arc::new(Self {
+            id,
+            client: ClientId(rand::random()),
+            socket: connection.socket,
+            inner: Mutex::new(inner),
+            wake: Notify::new(),
+            queue_bytes: hub.limits.queue_bytes,
+            waiting: hub.waiting.clone(),
+            _permit: connection.permit,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -138,18 +206,31 @@ impl Session {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what the shard brings for one channel. Flushing is left to the shard, once per batch.
-    pub(super) fn offer(&self, delivery: &Delivery) -> (Offered, bool) {
+    /// Takes what the shard brings for one channel; `hint` is where the subscription was found last. A single frame is written
+    /// at once (`alone`), otherwise flushing is left to the shard, once per batch: true when the session wants that.
+    pub(super) fn offer(&self, channel: u32, hint: &mut u32, delivery: &Delivery, alone: bool) -> (Offered, bool) {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(subscription) = inner.subscriptions.get_mut(&delivery.channel) else { return (Offered::Gone, false) };
+        let seated = |it: &Subscribed| it.seat.is_some_and(|seat| seat.channel == channel);
+        if !inner.subscriptions.get(*hint as usize).is_some_and(seated) {
+            let Some(at) = inner.subscriptions.iter().position(seated) else { return (Offered::Gone, false) };
+            *hint = u32::try_from(at).unwrap_or(0);
+        }
         if inner.closing.is_some() {
             return (Offered::Skipped, false);
         }
-        let offered = match subscription {
+        let Some(subscribed) = inner.subscriptions.get_mut(*hint as usize) else { return (Offered::Gone, false) };
+        let offered = match &mut subscribed.state {
             Subscription::Recovering { live, bytes } => {
                 buffer(live, bytes, delivery, self.queue_bytes);
                 Offered::Skipped
+            }
+            Subscription::Live { epoch, next } if alone && inner.outbox.is_empty() && !inner.blocked => {
+                return match only(epoch, next, delivery) {
+                    Ok(Some(frame)) => (self.write(inner, frame), false),
+                    Ok(None) => (Offered::Skipped, false),
+                    Err(Insufficient) => self.insufficient(inner, &delivery.channel),
+                };
             }
             Subscription::Live { epoch, next } => {
                 match self.write_and_follow(epoch, next, delivery, &mut inner.outbox) {
@@ -159,15 +240,42 @@ impl Session {
                         self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
                         Offered::Skipped
                     }
-                    Err(Stop::Insufficient) => {
-                        self.unsubscribe_locked(inner, &delivery.channel, Unsubscribe::InsufficientState);
-                        Offered::Ended
-                    }
+                    Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
                 }
             }
         };
         let touched = offered != Offered::Skipped && !std::mem::replace(&mut inner.dirty, true);
         (offered, touched)
+    }
+
+    /// The subscriber is told to recover.
+    fn insufficient(&self, inner: &mut Inner, channel: &Arc<str>) -> (Offered, bool) {
+        self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState);
+        (Offered::Ended, !std::mem::replace(&mut inner.dirty, true))
+    }
+
+    /// Writes a frame on a socket for which nothing waits.
+    fn write(&self, inner: &mut Inner, frame: &Bytes) -> Offered {
+        match inner.outbox.write(&self.socket, frame) {
+            Ok(true) => {}
+            Ok(false) => {
+                inner.blocked = true;
+                self.report(inner);
+                self.wake.notify_one();
+            }
+            // The socket is gone: the reader notices and ends the session.
+            Err(_) => inner.outbox = Outbox::default(),
+        }
+        Offered::Queued(1)
+    }
+
+    /// Tells the gauge how much waits.
+    fn report(&self, inner: &mut Inner) {
+        let (now, before) = (inner.outbox.bytes(), inner.reported);
+        if now != before {
+            inner.reported = now;
+            self.waiting.inc_by(difference(now, before));
+        }
     }
 
     /// A queue that is full because nobody has written yet is written first: only a full socket is a slow client.
@@ -202,7 +310,7 @@ impl Session {
 
     /// Whether the client has closed its side, as far as the kernel has told.
     fn left(&self) -> bool {
-        let ready = self.socket.ready(Interest::READABLE).now_or_never();
+        let ready = self.socket.as_ref().ready(Interest::READABLE).now_or_never();
         ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
     }
 
@@ -222,10 +330,51 @@ impl Session {
             // The socket is gone: the reader notices and ends the session.
             Err(_) => inner.outbox = Outbox::default(),
         }
-        let (now, before) = (inner.outbox.bytes(), inner.reported);
-        if now != before {
-            inner.reported = now;
-            self.waiting.inc_by(difference(now, before));
+        self.report(&mut inner);
+    }
+
+    /// What is due by now of an entry that was armed for this moment; when to look again, if ever.
+    pub(super) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.closing.is_some() || inner.clock.armed != armed {
+            return None;
+        }
+        match inner.clock.tick(now, limits) {
+            Due::Nothing => {}
+            Due::Close(why) => {
+                self.close_locked(&mut inner, why.code(), why.reason());
+                return None;
+            }
+            Due::Ping => {
+                // The queue's limit concerns what is published; a ping is four bytes.
+                let _ = inner.outbox.push(Bytes::from_static(PING), usize::MAX);
+            }
+        }
+        let next = inner.clock.arm();
+        drop(inner);
+        self.flush();
+        Some(next)
+    }
+
+    /// When the shard has to look at this session for the first time.
+    pub(super) fn arm(&self) -> u64 {
+        self.lock().clock.arm()
+    }
+
+    /// The client has said who it is, until this moment. When the shard has to look earlier than it would, that moment.
+    fn signed_in(&self, expires_at: u64) -> Option<u64> {
+        let clock = &mut self.lock().clock;
+        clock.connect_by = NEVER;
+        clock.expires_at = expires_at;
+        (expires_at < clock.armed).then(|| clock.arm())
+    }
+
+    /// The answer to a ping of ours; without one it is against the protocol.
+    fn pong(&self) {
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.clock.pong_by, NEVER) == NEVER {
+            let why = Disconnect::BadRequest;
+            self.close_locked(&mut inner, why.code(), why.reason());
         }
     }
 
@@ -242,6 +391,10 @@ impl Session {
         if inner.closing.is_some() {
             return;
         }
+        self.queue_replies(inner);
+        if inner.closing.is_some() {
+            return;
+        }
         inner.closing = Some(code);
         if code == Disconnect::Slow.code() {
             inner.outbox.clear();
@@ -251,71 +404,132 @@ impl Session {
     }
 
     fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {
-        inner.subscriptions.remove(channel);
+        inner.take(channel);
         let push = text_frame(encode_unsubscribe_push(channel, why).as_bytes());
         if inner.outbox.push(push, self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
         }
     }
 
-    /// Queues a reply and writes it.
-    fn send(&self, text: &str) {
-        self.send_frame(text_frame(text.as_bytes()));
+    /// Adds an answer to those of this reading.
+    fn reply(&self, text: &str) {
+        let mut inner = self.lock();
+        if !inner.replies.is_empty() {
+            inner.replies.push('\n');
+        }
+        inner.replies.push_str(text);
+        if inner.replies.len() > MAX_REPLIES {
+            self.queue_replies(&mut inner);
+        }
+    }
+
+    /// Queues the answers so far, as one frame.
+    fn queue_replies(&self, inner: &mut Inner) {
+        if inner.replies.is_empty() || inner.closing.is_some() {
+            return;
+        }
+        let replies = std::mem::take(&mut inner.replies);
+        if inner.outbox.push(text_frame(replies.as_bytes()), self.queue_bytes).is_err() {
+            self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+        }
+    }
+
+    /// Writes the answers so far.
+    fn send_replies(&self) {
+        self.queue_replies(&mut self.lock());
+        self.flush();
     }
 
     /// Starts a subscription that buffers until it is settled. False when it stands already.
     fn begin(&self, channel: &Arc<str>) -> bool {
         let mut inner = self.lock();
-        if inner.subscriptions.contains_key(channel) {
+        if inner.find(channel).is_some() {
             return false;
         }
-        inner.subscriptions.insert(Arc::clone(channel), Subscription::Recovering { live: Vec::new(), bytes: 0 });
+        let state = Subscription::Recovering { live: Vec::new(), bytes: 0 };
+        // One subscription is the rule, and a vector that grows by itself begins with four.
+        inner.subscriptions.reserve_exact(1);
+        inner.subscriptions.push(Subscribed { channel: Arc::clone(channel), seat: None, state });
         true
     }
 
+    /// The shard has taken the session in. False when the subscription is over already.
+    pub(super) fn seat(&self, channel: &str, seat: Seat) -> bool {
+        let mut inner = self.lock();
+        let Some(at) = inner.find(channel) else { return false };
+        let subscribed = &mut inner.subscriptions[at];
+        let first = subscribed.seat.is_none();
+        if first {
+            subscribed.seat = Some(seat);
+        }
+        first
+    }
+
     /// Queues the reply, then what came meanwhile and follows `from`, and goes live. Both under one lock, so that the
-    /// shard cannot come between. False when the subscription is over at once: the shard must forget it.
-    #[must_use]
-    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &str) -> bool {
+    /// shard cannot come between.
+    ///
+    /// # Errors
+    /// The subscription is over at once: the shard must forget its seat.
+    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &str) -> Result<(), Option<Seat>> {
         let mut inner = self.lock();
         let inner = &mut *inner;
-        let Some(Subscription::Recovering { live, .. }) = inner.subscriptions.remove(channel) else { return false };
-        if inner.closing.is_some() {
-            return false;
-        }
+        let Some(at) = inner.find(channel) else { return Err(None) };
+        let seat = inner.subscriptions[at].seat;
+        let going_live = Subscription::Live { epoch: epoch.clone(), next: from.saturating_add(1) };
+        let before = std::mem::replace(&mut inner.subscriptions[at].state, going_live);
+        let (Subscription::Recovering { live, .. }, None) = (before, inner.closing) else {
+            inner.take(channel);
+            return Err(seat);
+        };
         let mut next = from.saturating_add(1);
-        let mut result = inner.outbox.push(text_frame(reply.as_bytes()), self.queue_bytes).map_err(|_| Stop::Slow);
+        let mut replies = std::mem::take(&mut inner.replies);
+        if !replies.is_empty() {
+            replies.push('\n');
+        }
+        replies.push_str(reply);
+        let mut result = inner.outbox.push(text_frame(replies.as_bytes()), self.queue_bytes).map_err(|_| Stop::Slow);
         for delivery in &live {
             result =
                 result.and_then(|()| self.write_and_follow(epoch, &mut next, delivery, &mut inner.outbox).map(drop));
         }
-        let live = result.is_ok();
         match result {
             Ok(()) => {
-                inner.subscriptions.insert(Arc::clone(channel), Subscription::Live { epoch: epoch.clone(), next });
+                inner.subscriptions[at].state = Subscription::Live { epoch: epoch.clone(), next };
+                return Ok(());
             }
-            Err(Stop::Slow) => self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason()),
+            Err(Stop::Slow) => {
+                inner.take(channel);
+                self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+            }
             Err(Stop::Insufficient) => self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState),
         }
-        live
+        Err(seat)
     }
 
-    /// Ends a subscription that the user may no longer have, and says so.
-    fn revoke(&self, channel: &Arc<str>) {
-        self.unsubscribe_locked(&mut self.lock(), channel, Unsubscribe::Server);
+    /// Ends a subscription that the user may no longer have, and says so. Answers its seat.
+    fn revoke(&self, channel: &Arc<str>) -> Option<Seat> {
+        let mut inner = self.lock();
+        let seat = inner.find(channel).and_then(|at| inner.subscriptions[at].seat);
+        self.unsubscribe_locked(&mut inner, channel, Unsubscribe::Server);
+        seat
     }
 
-    fn end(&self, channel: &str) -> bool {
-        self.lock().subscriptions.remove(channel).is_some()
+    /// Ends a subscription. Answers its seat, if there was one.
+    fn end(&self, channel: &str) -> Option<Seat> {
+        self.lock().take(channel)?.seat
     }
 
     fn subscription_count(&self) -> usize {
         self.lock().subscriptions.len()
     }
 
-    /// The channels of the session, for the shard to forget.
-    pub(super) fn channels(&self) -> Vec<Arc<str>> {
-        self.lock().subscriptions.keys().cloned().collect()
+    fn channels(&self) -> Vec<Arc<str>> {
+        self.lock().subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect()
+    }
+
+    /// The seats of the session, for the shard to forget.
+    pub(super) fn seats(&self) -> Vec<Seat> {
+        self.lock().subscriptions.iter().filter_map(|it| it.seat).collect()
     }
 
     /// The code with which we closed, if we did.
@@ -349,11 +563,7 @@ impl Session {
     /// Nothing more will be written.
     fn shut_down(&self) {
         // The other side may be gone already, which is as good.
-        let _ = socket2::SockRef::from(&self.socket).shutdown(std::net::Shutdown::Write);
-    }
-
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.try_read(buffer)
+        let _ = socket2::SockRef::from(self.socket.as_ref()).shutdown(std::net::Shutdown::Write);
     }
 }
 
@@ -392,6 +602,22 @@ fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limi
     match live.last_mut() {
         Some(Delivery { what: What::Top(known), epoch, .. }) if *epoch == delivery.epoch => *known = top.max(*known),
         _ => live.push(Delivery { what: What::Top(top), ..delivery.clone() }),
+    }
+}
+
+/// A subscriber has missed something.
+struct Insufficient;
+
+/// The live rule for a delivery of one frame: the frame, when it is the expected one.
+fn only<'a>(epoch: &Epoch, next: &mut u64, delivery: &'a Delivery) -> Result<Option<&'a Bytes>, Insufficient> {
+    let What::Items(items) = &delivery.what else { return Err(Insufficient) };
+    match items.as_ref() {
+        [item] if *epoch == delivery.epoch && item.offset == *next => {
+            *next += 1;
+            Ok(Some(&item.frame))
+        }
+        [item] if *epoch == delivery.epoch && item.offset < *next => Ok(None),
+        _ => Err(Insufficient),
     }
 }
 

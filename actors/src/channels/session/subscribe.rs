@@ -14,7 +14,8 @@ use super::commands::{Answer, Conversation, Refusal};
 use crate::{
     channels::{
         metrics::RecoveryLabel,
-        shard::ShardMessage,
+        session::Seat,
+        shard::{Left, ShardMessage},
         topics::{AttachError, TopicsMessage},
     },
     entities::gap::{HistoryError, Recovered, entity_since, since},
@@ -40,8 +41,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
         let result = self.listen_and_recover(id, &request, &channel, &name).await;
         if result.is_err() && result != Err(Refusal::Done) {
-            self.session.end(&name);
-            self.leave(&name).await;
+            let seat = self.session.end(&name);
+            self.leave(&name, seat).await;
         }
         result
     }
@@ -68,13 +69,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
             }
         }
-        let live = self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
+        let settled = self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
         self.session.flush();
-        if !live {
+        if let Err(seat) = settled {
             if self.session.closing().is_none() {
                 self.hub.metrics.insufficient.inc();
             }
-            self.leave(name).await;
+            self.leave(name, seat).await;
         }
         Err(Refusal::Done)
     }
@@ -124,7 +125,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Ok(Recovered::Unrecoverable { position, cause })) => {
                 let (client, cause) = (&self.session.client, cause.as_str());
                 tracing::debug!(
-                    client,
+                    %client,
                     channel = request.channel,
                     offset = request.offset,
                     cause,
@@ -134,7 +135,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
             Ok(Err(HistoryError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
-                tracing::warn!(client = self.session.client, channel = request.channel, %error, "recovery could not be read");
+                tracing::warn!(client = %self.session.client, channel = request.channel, %error, "recovery could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
@@ -145,8 +146,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn keep_to_rights(&self) {
         for channel in self.session.channels() {
             if self.permitted(&channel).is_err() {
-                self.session.revoke(&channel);
-                self.leave(&channel).await;
+                let seat = self.session.revoke(&channel);
+                self.leave(&channel, seat).await;
             }
         }
         self.session.flush();
@@ -154,19 +155,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {
         let name: Arc<str> = channel.into();
-        if self.session.end(&name) {
-            self.leave(&name).await;
-        }
+        let seat = self.session.end(&name);
+        self.leave(&name, seat).await;
         Ok(format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"))
     }
 
     /// The shard must have forgotten the session before the same channel may be joined again.
-    async fn leave(&self, name: &Arc<str>) {
-        let Some(shard) = self.hub.shards.get(self.shard) else { return };
-        let leave = |reply| ShardMessage::Leave { channel: Arc::clone(name), session: self.session.id, reply };
+    async fn leave(&self, name: &Arc<str>, seat: Option<Seat>) {
+        let (Some(seat), Some(shard)) = (seat, self.hub.shards.get(self.shard)) else { return };
+        let leave = |reply| ShardMessage::Leave(Left { session: self.session.id, seat }, reply);
         if shard.slot.call(leave, self.hub.limits.command).await.is_err() {
             // The shard is stuck or gone; its own end closes this session.
-            tracing::warn!(client = self.session.client, channel = %name, "shard did not confirm the end of a subscription");
+            tracing::warn!(client = %self.session.client, channel = %name, "shard did not confirm the end of a subscription");
         }
     }
 }

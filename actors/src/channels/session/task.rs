@@ -1,11 +1,13 @@
-//! The task of one session: reads, answers, keeps time, and closes in an orderly way.
+//! The task of one session: reads, answers, and closes in an orderly way. Time is kept by the shard.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
-    pin::pin,
+    mem::MaybeUninit,
+    pin::{Pin, pin},
     sync::Arc,
-    time::{Duration, Instant},
+    task::{Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,13 +15,15 @@ use dzvin_protocols::channels::{
     centrifuge::Disconnect,
     websocket::{Decoder, Message, pong_frame},
 };
-use rand::Rng as _;
 use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    sync::OwnedSemaphorePermit,
     task::yield_now,
-    time::{sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{Hub, Session, commands::Conversation};
+use super::{Hub, Incoming, Session, commands::Conversation};
 use crate::{
     channels::metrics::CloseLabel,
     platform::ports::{Bus, ChangeLog},
@@ -27,27 +31,59 @@ use crate::{
 
 /// Borrowed from the stack for one read, so that a silent connection owns no buffer.
 const READ_BUFFER: usize = 16 * 1024;
-/// Reads in a row before other sessions get their turn.
-const READS_PER_TURN: usize = 8;
+/// How long answers wait for others of the same reading.
+const TOGETHER: Duration = Duration::from_millis(2);
+/// How long they wait once one of them has made the others wait.
+const APART: Duration = Duration::from_millis(20);
 /// How long a closed socket may take to say goodbye.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// When something is due.
-pub(super) struct Clock {
-    /// The next ping of ours.
-    ping_at: Instant,
-    /// The pong of the last one.
-    pub(super) pong_by: Option<Instant>,
-    /// The `connect` command.
-    pub(super) connect_by: Option<Instant>,
-    /// The end of the token and its grace.
-    pub(super) expires_at: Option<Instant>,
+/// What a session writes to, and its place on the node.
+#[derive(Debug)]
+pub(in crate::channels) struct Connection {
+    pub(super) socket: OwnedWriteHalf,
+    pub(super) permit: OwnedSemaphorePermit,
 }
 
-impl Clock {
-    fn next(&self) -> Instant {
-        [self.pong_by, self.connect_by, self.expires_at].into_iter().flatten().fold(self.ping_at, Instant::min)
+/// What it reads from.
+pub(in crate::channels) struct Reading {
+    socket: OwnedReadHalf,
+    decoder: Decoder,
+    leftover: Bytes,
+}
+
+impl Connection {
+    /// One socket in two: the shard writes while the session's task reads.
+    pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
+        let Incoming { socket, leftover, permit } = incoming;
+        let (reading, writing) = socket.into_split();
+        // The limit is known when the task begins.
+        let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover };
+        (Self { socket: writing, permit }, reading)
     }
+}
+
+impl Reading {
+    /// Reads once. A pong of ours, by far the most that quiet clients say, is known by its bytes and goes no further.
+    async fn read(&mut self, session: &Session) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); READ_BUFFER];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            match buffer.filled() {
+                [] => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                bytes if self.decoder.is_idle() && is_pong(bytes) => session.pong(),
+                bytes => self.decoder.feed(bytes),
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+}
+
+/// One masked text frame of `{}`.
+fn is_pong(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x81, 0x82, a, b, _, _, open, close] if open ^ a == b'{' && close ^ b == b'}')
 }
 
 /// Lives as long as the connection.
@@ -55,18 +91,12 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     hub: Arc<Hub<B, L>>,
     session: Arc<Session>,
     shard: usize,
-    leftover: Bytes,
+    mut reading: Reading,
 ) {
-    let mut decoder = Decoder::new(hub.limits.message);
-    decoder.feed(&leftover);
-    drop(leftover);
-    let now = Instant::now();
-    // Spread from the first on, so that sessions of one moment do not ping in one moment.
-    let first = hub.limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
-    let clock =
-        Clock { ping_at: now + first, pong_by: None, connect_by: Some(now + hub.limits.connect), expires_at: None };
-    let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard, clock);
-    let mut open = writing(&session, answer(&mut conversation, &mut decoder)).await;
+    reading.decoder = Decoder::new(hub.limits.message);
+    reading.decoder.feed(&std::mem::take(&mut reading.leftover));
+    let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard);
+    let mut open = said(&mut conversation, &mut reading.decoder).await;
     while open && session.closing().is_none() {
         tokio::select! {
             biased;
@@ -75,17 +105,10 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
                 open = result.is_ok();
                 session.unblock();
             }
-            result = session.socket.readable() => {
-                let turn = result.and_then(|()| read(&session, &mut decoder));
+            result = reading.read(&session) => {
                 // What came before the end is still answered.
-                open = writing(&session, answer(&mut conversation, &mut decoder)).await && turn.is_ok();
-                // A client that never stops talking stops no clock, and takes no thread for itself.
-                tick(&mut conversation);
-                if turn.is_ok_and(|more| more) {
-                    yield_now().await;
-                }
+                open = said(&mut conversation, &mut reading.decoder).await && result.is_ok();
             }
-            () = sleep_until(conversation.clock.next().into()) => tick(&mut conversation),
         }
     }
     let closing = session.closing();
@@ -93,18 +116,32 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     let code = closing.filter(|_| !conversation.closed_by_client).unwrap_or_default();
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
     if closing.is_some() {
-        let _ = timeout(LINGER, say_goodbye(&session)).await;
+        let _ = timeout(LINGER, say_goodbye(&session, &reading.socket)).await;
     }
 }
 
-/// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. False when
-/// the connection is over.
+/// Answers what has been read, if anything. Apart from the loop, so that a silent session does not keep the room that a
+/// command needs.
+async fn said<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decoder: &mut Decoder) -> bool {
+    if decoder.is_idle() {
+        return true;
+    }
+    let session = Arc::clone(&conversation.session);
+    Box::pin(writing(&session, answer(conversation, decoder))).await
+}
+
+/// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. Answers leave
+/// together, unless the rest lets them wait. False when the connection is over.
 async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
     let mut work = pin!(work);
+    let mut together = pin!(sleep(TOGETHER));
     loop {
         tokio::select! {
             biased;
-            open = &mut work => return open,
+            open = &mut work => {
+                session.send_replies();
+                return open;
+            }
             () = session.wake.notified() => {
                 // Closed by the shard. A command cut here is undone by the end of the session.
                 if session.closing().is_some() {
@@ -117,22 +154,12 @@ async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
                 }
                 session.unblock();
             }
+            () = &mut together => {
+                session.send_replies();
+                together.as_mut().reset(Instant::now() + APART);
+            }
         }
     }
-}
-
-/// Reads what is there into the decoder; true when there may be more. An error is the end of the connection.
-fn read(session: &Session, decoder: &mut Decoder) -> io::Result<bool> {
-    let mut buffer = [0; READ_BUFFER];
-    for _ in 0..READS_PER_TURN {
-        match session.read(&mut buffer) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => decoder.feed(buffer.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(true)
 }
 
 /// Answers every whole message. False when the connection is over.
@@ -158,7 +185,7 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
                 return true;
             }
             Err(error) => {
-                tracing::debug!(client = conversation.session.client, error = %error, "closing a client that broke the framing");
+                tracing::debug!(client = %conversation.session.client, error = %error, "closing a client that broke the framing");
                 conversation.session.close_with(error.close_code(), "protocol error");
                 return true;
             }
@@ -166,28 +193,9 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
     }
 }
 
-fn tick<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) {
-    let now = Instant::now();
-    let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-    let session = Arc::clone(&conversation.session);
-    if due(conversation.clock.connect_by) {
-        session.close(Disconnect::Stale);
-    } else if due(conversation.clock.pong_by) {
-        session.close(Disconnect::NoPong);
-    } else if due(conversation.clock.expires_at) {
-        session.close(Disconnect::Expired);
-    } else if conversation.clock.ping_at <= now {
-        conversation.clock.ping_at = now + conversation.hub.limits.ping;
-        if conversation.clock.connect_by.is_none() {
-            conversation.clock.pong_by = Some(now + conversation.hub.limits.pong);
-            session.send("{}");
-        }
-    }
-}
-
 /// Lets the close frame leave, says that nothing follows, and reads until the client has gone: a socket that is dropped
 /// with unread bytes sends a reset, which would take the close code with it.
-async fn say_goodbye(session: &Session) {
+async fn say_goodbye(session: &Session, reading: &OwnedReadHalf) {
     session.unblock();
     while !session.drained() {
         if session.socket.writable().await.is_err() {
@@ -198,13 +206,28 @@ async fn say_goodbye(session: &Session) {
     session.shut_down();
     let mut buffer = [0; 1024];
     loop {
-        if session.socket.readable().await.is_err() {
+        if reading.readable().await.is_err() {
             return;
         }
-        match session.read(&mut buffer) {
+        match reading.try_read(&mut buffer) {
             Ok(0) => return,
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return,
             _ => yield_now().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pong_is_known_by_its_bytes() {
+        let mask = [7, 200, 3, 4];
+        let frame = |text: [u8; 2]| [&[0x81, 0x82][..], &mask, &[text[0] ^ mask[0], text[1] ^ mask[1]]].concat();
+        assert!(is_pong(&frame(*b"{}")));
+        assert!(
+            !is_pong(&frame(*b"[]")) && !is_pong(&frame(*b"{}")[..7]) && !is_pong(&[frame(*b"{}"), vec![0]].concat())
+        );
     }
 }

@@ -5,11 +5,13 @@ use std::{
     time::Instant,
 };
 
+use prometheus_client::metrics::gauge::Gauge;
+
 use super::*;
 use crate::channels::{
     Delivery, Item, What,
     metrics::CloseLabel,
-    session::{Offered, Session},
+    session::{Connection, Offered, Seat, Session, Shared},
 };
 
 const KIB: usize = 1024;
@@ -92,14 +94,18 @@ async fn an_overflow_while_recovering_is_told() {
         tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
     let incoming = Incoming { socket: server.expect("accept").0, leftover: bytes::Bytes::new(), permit };
-    let (session, _) = Session::new(1, incoming, 64 * KIB, prometheus_client::metrics::gauge::Gauge::default());
-    let (channel, epoch) = ("entity.procedure.a".into(), Epoch::new("e1"));
+    let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
+    let (connection, _reading) = Connection::split(incoming);
+    let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
+    let (channel, epoch, seat) = ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
     for (covered, stays) in [(1, false), (2, true), (3, true)] {
-        assert!(session.begin(&channel));
-        assert_eq!(session.offer(&items(1, 10)), (Offered::Skipped, false));
-        assert_eq!(session.offer(&items(2, 100 * KIB)), (Offered::Skipped, false));
-        assert_eq!(session.settle(&channel, &epoch, covered, "{}"), stays);
-        assert_eq!(session.end(&channel), stays, "the past was read up to {covered}");
+        assert!(session.begin(&channel) && session.seat(&channel, seat) && !session.seat(&channel, seat));
+        assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
+        assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
+        assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));
+        let settled = session.settle(&channel, &epoch, covered, "{}");
+        assert_eq!(settled, if stays { Ok(()) } else { Err(Some(seat)) });
+        assert_eq!(session.end(&channel).is_some(), stays, "the past was read up to {covered}");
     }
 }
 

@@ -1,0 +1,82 @@
+//! What is due when in one session. The shard's wheel asks; nothing here waits.
+
+use std::{sync::LazyLock, time::Instant};
+
+use dzvin_protocols::channels::centrifuge::Disconnect;
+use rand::Rng as _;
+
+use crate::channels::Limits;
+
+/// A moment that does not come.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// Milliseconds since this process first asked.
+pub(in crate::channels) fn now() -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    millis(BEGAN.elapsed())
+}
+
+/// A duration in whole milliseconds.
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
+/// Moments in milliseconds of [`now`].
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// The next ping of ours.
+    ping_at: u64,
+    /// The pong of the last one.
+    pub(super) pong_by: u64,
+    /// The `connect` command.
+    pub(super) connect_by: u64,
+    /// The end of the token and its grace.
+    pub(super) expires_at: u64,
+    /// The moment for which the shard's wheel holds this session; other entries are of the past.
+    pub(super) armed: u64,
+}
+
+/// What has to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    Close(Disconnect),
+}
+
+impl Clock {
+    pub(super) fn new(limits: &Limits, now: u64) -> Self {
+        // Spread from the first on, so that sessions of one moment do not ping in one moment.
+        let first = limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
+        let connect_by = now + millis(limits.connect);
+        Self { ping_at: now + millis(first), pong_by: NEVER, connect_by, expires_at: NEVER, armed: NEVER }
+    }
+
+    /// Sets and answers the moment at which it has to be looked at again.
+    pub(super) fn arm(&mut self) -> u64 {
+        self.armed = self.ping_at.min(self.pong_by).min(self.connect_by).min(self.expires_at);
+        self.armed
+    }
+
+    pub(super) fn tick(&mut self, now: u64, limits: &Limits) -> Due {
+        if self.connect_by <= now {
+            return Due::Close(Disconnect::Stale);
+        }
+        if self.pong_by <= now {
+            return Due::Close(Disconnect::NoPong);
+        }
+        if self.expires_at <= now {
+            return Due::Close(Disconnect::Expired);
+        }
+        if self.ping_at > now {
+            return Due::Nothing;
+        }
+        self.ping_at = now + millis(limits.ping);
+        if self.connect_by != NEVER {
+            // Who has not said who it is, is not pinged.
+            return Due::Nothing;
+        }
+        self.pong_by = now + millis(limits.pong);
+        Due::Ping
+    }
+}
