@@ -49,6 +49,8 @@ enum Scenario {
     Connect(realtime::connect::Args),
     /// Publications to nobody and to a few.
     Publish(realtime::publish::Args),
+    /// Two hubs over one Redis: latency, and what Redis does for a publication.
+    Cluster(realtime::cluster::Args),
     /// Whether a delivery or a connection costs more when there are many.
     Growth(realtime::growth::Args),
     /// The generator of load: orders on standard input, answers on standard output.
@@ -74,6 +76,7 @@ async fn main() -> ExitCode {
             Scenario::Idle(args) => realtime::idle::run(&args).await,
             Scenario::Connect(args) => realtime::connect::run(&args).await,
             Scenario::Publish(args) => realtime::publish::run(&args).await,
+            Scenario::Cluster(args) => realtime::cluster::run(&args).await,
             Scenario::Growth(args) => realtime::growth::run(&args).await,
             Scenario::Drive => realtime::on_own_thread(realtime::drive::run).await,
             Scenario::Floor(args) => realtime::on_own_thread(move || realtime::floor::run(&args)).await,

@@ -6,6 +6,7 @@
 
 pub(crate) mod bars;
 pub(crate) mod burst;
+pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod drive;
 pub(crate) mod fanout;
@@ -16,6 +17,7 @@ mod nchan;
 mod orders;
 pub(crate) mod pinned;
 pub(crate) mod publish;
+mod redis;
 mod rig;
 mod stamp;
 mod target;

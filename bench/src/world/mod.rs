@@ -8,7 +8,7 @@ mod hub;
 mod postgres;
 
 pub(crate) use feeder::Feeder;
-pub(crate) use hub::{Hub, Setup, binary};
+pub(crate) use hub::{Hub, Setup, binary, free_address};
 pub(crate) use postgres::Cluster;
 
 use crate::error::Fallible;
