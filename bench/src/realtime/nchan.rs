@@ -106,10 +106,9 @@ fn configuration(address: &str, folder: &Path, ping_seconds: u64) -> String {
 {user}
 daemon off;
 worker_processes 1;
-worker_rlimit_nofile 65536;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log error;
-events {{ worker_connections 32768; }}
+events {{ worker_connections 18000; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
