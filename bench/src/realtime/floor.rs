@@ -42,37 +42,18 @@ pub(crate) struct Args {
 
 /// Says its address, and lives until its input ends.
 pub(crate) fn run(args: &Args) -> Fallible<()> {
-    let doing = || BenchError::because("starting the floor");
-    let poll = Poll::new().map_err(doing())?;
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(doing())?;
-    socket.set_nonblocking(true).map_err(doing())?;
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).map_err(doing())?;
-    socket.listen(BACKLOG).map_err(doing())?;
-    let mut listener = TcpListener::from_std(socket.into());
-    poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(doing())?;
-    let waker = Waker::new(poll.registry(), WAKER).map_err(doing())?;
-    say(&listener.local_addr().map_err(doing())?.to_string());
+    let (floor, address) = Floor::bind()?;
+    let waker = Waker::new(floor.poll.registry(), WAKER).map_err(BenchError::because("starting the floor"))?;
+    say(&address.to_string());
     std::thread::spawn(move || {
         std::io::stdin().lines().map_while(Result::ok).for_each(drop);
         let _ = waker.wake();
     });
-    let rest = Duration::from_millis(args.tick_ms.max(1));
-    let turns = (args.ping_ms / args.tick_ms.max(1)).max(1);
-    Floor {
-        poll,
-        listener,
-        connections: Vec::new(),
-        free: Vec::new(),
-        names: HashMap::new(),
-        channels: Vec::new(),
-        buffer: vec![0; BUFFER],
-        ping: wire::server_frame(wire::TEXT, b"{}"),
-        offset: 0,
-    }
-    .serve(rest, usize::try_from(turns).unwrap_or(1))
+    floor.serve(args.ping_ms, args.tick_ms)
 }
 
-struct Floor {
+/// The server.
+pub(crate) struct Floor {
     poll: Poll,
     listener: TcpListener,
     connections: Vec<Option<Connection>>,
@@ -87,7 +68,35 @@ struct Floor {
 }
 
 impl Floor {
-    fn serve(mut self, rest: Duration, turns: usize) -> Fallible<()> {
+    /// Listens somewhere on this host.
+    pub(crate) fn bind() -> Fallible<(Self, SocketAddr)> {
+        let doing = || BenchError::because("starting the floor");
+        let poll = Poll::new().map_err(doing())?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).map_err(doing())?;
+        socket.set_nonblocking(true).map_err(doing())?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).map_err(doing())?;
+        socket.listen(BACKLOG).map_err(doing())?;
+        let mut listener = TcpListener::from_std(socket.into());
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(doing())?;
+        let address = listener.local_addr().map_err(doing())?;
+        let floor = Self {
+            poll,
+            listener,
+            connections: Vec::new(),
+            free: Vec::new(),
+            names: HashMap::new(),
+            channels: Vec::new(),
+            buffer: vec![0; BUFFER],
+            ping: wire::server_frame(wire::TEXT, b"{}"),
+            offset: 0,
+        };
+        Ok((floor, address))
+    }
+
+    /// Serves until it is woken; pings each socket once in so many milliseconds, a share of them every so many.
+    pub(crate) fn serve(mut self, ping_ms: u64, tick_ms: u64) -> Fallible<()> {
+        let rest = Duration::from_millis(tick_ms.max(1));
+        let turns = usize::try_from(ping_ms / tick_ms.max(1)).unwrap_or(1).max(1);
         let mut events = Events::with_capacity(EVENTS);
         let (mut due, mut next) = (Instant::now() + rest, 0);
         loop {

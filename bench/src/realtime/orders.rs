@@ -154,7 +154,9 @@ pub(crate) struct Answer {
     pub(crate) seconds: f64,
     /// From when a publication was due, or from when a client began to connect, to its receipt or its subscription.
     pub(crate) spread: Spread,
-    /// How late requests were written; part of the above.
+    /// From when a publication was due to its acceptance.
+    pub(crate) accepted: Spread,
+    /// How late requests were written; part of both.
     pub(crate) late: Spread,
     /// What each process used, in the order asked for.
     pub(crate) used: Vec<Look>,

@@ -1,4 +1,5 @@
-//! `publish`: publications one in a request, as fast as they are accepted, to nobody and to a few: what accepting one costs.
+//! `publish`: publications one in a request, as fast as they are accepted, to nobody and to a few: what accepting one costs, and how long it
+//! takes.
 
 use super::Common;
 use super::bars::judge;
@@ -76,8 +77,8 @@ impl Row {
             subscribers,
             us: middle(|it| it.server().cpu_us / it.published.max(1) as f64),
             per_second: middle(|it| it.published as f64 / it.seconds),
-            p50: middle(|it| it.spread.p50),
-            p99: middle(|it| it.spread.p99),
+            p50: middle(|it| it.accepted.p50),
+            p99: middle(|it| it.accepted.p99),
             lost: rounds.iter().map(|it| it.expected.abs_diff(it.deliveries)).sum(),
             failed: rounds.iter().map(|it| it.cut + it.failed).sum(),
         }

@@ -195,6 +195,10 @@ impl Target {
 pub(crate) fn extra(common: &Common) -> Vec<String> {
     let mut extra = common.world.config.clone();
     extra.push(format!("channels.ping = \"{}s\"", common.ping));
+    // The time for an answer must be below the interval, and is 8 seconds by default.
+    if common.ping <= 8 {
+        extra.push(format!("channels.pong = \"{}ms\"", common.ping * 750));
+    }
     extra.push("channels.max_sessions = 50000".to_owned());
     extra
 }

@@ -45,13 +45,7 @@ pub(crate) fn run() -> Fallible<()> {
     let poll = Poll::new().map_err(BenchError::because("opening epoll"))?;
     let waker = Waker::new(poll.registry(), WAKER).map_err(BenchError::because("opening epoll"))?;
     let orders = input(Arc::new(waker));
-    let mut drive = Drive {
-        poll,
-        events: Events::with_capacity(EVENTS),
-        buffer: vec![0; BUFFER],
-        swarm: Swarm::new(),
-        publisher: None,
-    };
+    let mut drive = Drive::new(poll);
     loop {
         match orders.try_recv() {
             Ok(line) => {
@@ -105,6 +99,11 @@ struct Drive {
 }
 
 impl Drive {
+    fn new(poll: Poll) -> Self {
+        let (events, buffer) = (Events::with_capacity(EVENTS), vec![0; BUFFER]);
+        Self { poll, events, buffer, swarm: Swarm::new(), publisher: None }
+    }
+
     fn obey(&mut self, order: Order) -> Fallible<Answer> {
         self.swarm.reset();
         match order {
@@ -215,6 +214,7 @@ impl Drive {
             deliveries: tally.deliveries(),
             seconds: (last - begun_us) as f64 / 1e6,
             spread: Spread::from(&tally.receipt_times()),
+            accepted: Spread::from(&publisher.took.into_iter().collect::<Samples>()),
             late: Spread::from(&publisher.late.into_iter().collect::<Samples>()),
             used,
             ..Answer::default()
@@ -242,5 +242,69 @@ impl Drive {
             pings: tally.pings,
             ..answer
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::realtime::floor::Floor;
+    use crate::realtime::orders::{Api, Dialect, Names};
+
+    #[test]
+    fn the_floor_delivers_everything_and_pings() {
+        let (floor, address) = Floor::bind().unwrap();
+        std::thread::spawn(move || floor.serve(200, 10));
+        let mut drive = Drive::new(Poll::new().unwrap());
+        let (addresses, own) = (vec![address.to_string()], vec![std::process::id()]);
+        let names = Names { pattern: "bench.{n}".to_owned(), count: 4 };
+        let open = |concurrency| Order::Open {
+            addresses: addresses.clone(),
+            dialect: Dialect::Raw,
+            names: names.clone(),
+            count: 40,
+            tokens: None,
+            concurrency,
+            pids: own.clone(),
+        };
+        let flow = |batch, rate| Order::Flow {
+            plan: Plan {
+                addresses: addresses.clone(),
+                api: Api::Raw,
+                token: None,
+                names: names.clone(),
+                payload: 128,
+                batch,
+                in_flight: 2,
+            },
+            rate,
+            seconds: 0.2,
+            pids: own.clone(),
+        };
+        for concurrency in [5, 0] {
+            let opened = drive.obey(open(concurrency)).unwrap();
+            assert_eq!((opened.subscribed, opened.refused), (40, 0), "{opened:?}");
+        }
+        let steady = drive.obey(flow(1, 100.0)).unwrap();
+        assert_eq!((steady.published, steady.expected, steady.deliveries), (20, 200, 200), "{steady:?}");
+        assert!(steady.spread.p50 > 0.0 && steady.used.len() == 1);
+        let burst = drive.obey(flow(8, 0.0)).unwrap();
+        assert!(burst.published >= 8 && burst.expected == burst.published * 10, "{burst:?}");
+        assert_eq!(burst.deliveries, burst.expected);
+        let rest = drive.obey(Order::Rest { seconds: 0.5, pids: own.clone() }).unwrap();
+        assert!(rest.pings >= 40 && rest.subscribed == 40 && rest.cut == 0, "{rest:?}");
+        drive.obey(Order::Close).unwrap();
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).unwrap();
+        let mut drive = Drive::new(Poll::new().unwrap());
+        let names = Names { pattern: "a".to_owned(), count: 1 };
+        let (addresses, dialect) = (vec![free.to_string()], Dialect::Centrifuge);
+        let order = Order::Open { addresses, dialect, names, count: 3, tokens: None, concurrency: 1, pids: Vec::new() };
+        let answer = drive.obey(order).unwrap();
+        assert_eq!((answer.subscribed, answer.refused), (0, 3));
+        assert!(answer.why.is_some());
     }
 }

@@ -34,13 +34,15 @@ pub(crate) struct Publisher {
     pub(crate) why: Option<String>,
     /// How late each request was written, in microseconds.
     pub(crate) late: Vec<i64>,
+    /// How long each took from when it was due to its acceptance.
+    pub(crate) took: Vec<i64>,
 }
 
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    /// The template under way.
-    busy: Option<usize>,
+    /// The template under way, and when it was due.
+    busy: Option<(usize, i64)>,
     out: Vec<u8>,
     sent: usize,
     answer: Vec<u8>,
@@ -70,6 +72,7 @@ impl Publisher {
             expected: 0,
             why: None,
             late: Vec::new(),
+            took: Vec::new(),
         })
     }
 
@@ -100,7 +103,7 @@ impl Publisher {
             self.next += 1;
             self.late.push(stamp::now_us() - due);
             let connection = &mut self.connections[free];
-            connection.busy = Some(template);
+            connection.busy = Some((template, due));
             connection.out.clear();
             connection.out.extend(self.templates[template].at(due));
             connection.sent = 0;
@@ -122,7 +125,8 @@ impl Publisher {
         }
         let used = reply.used;
         connection.answer.drain(..used);
-        if let Some(done) = connection.busy.take() {
+        if let Some((done, due)) = connection.busy.take() {
+            self.took.push(stamp::now_us() - due);
             let channels = &self.templates[done].channels;
             if accepted {
                 self.published += channels.len();
