@@ -1,6 +1,6 @@
 //! Where the numbers come from: the machine, and what processes used of it, read from `/proc`.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command, time::Instant};
 
 /// `USER_HZ`, the unit of processor times in `/proc`: 100 on every Linux that runs this.
 const TICKS_PER_S: f64 = 100.0;
@@ -40,6 +40,15 @@ pub(crate) fn stolen_seconds() -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks = text.lines().next().and_then(|all| all.split_ascii_whitespace().nth(8)?.parse::<f64>().ok());
     ticks.unwrap_or(0.0) / TICKS_PER_S
+}
+
+/// What was stolen since a moment at which so much had been, as a share of all cores.
+pub(crate) fn stolen_since((begun, before): (Instant, f64)) -> String {
+    let (since, stolen) = (begun.elapsed().as_secs_f64(), stolen_seconds() - before);
+    let cores = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // Not what this process may use: it may be bound to one of them.
+    let cores = cores.lines().filter(|line| line.starts_with("processor")).count().max(1) as f64;
+    format!("stolen by the host: {:.1} %", stolen / since / cores * 100.0)
 }
 
 fn kib(value: Option<String>) -> u64 {

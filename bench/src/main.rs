@@ -1,4 +1,5 @@
-//! The benchmarks: `ingest` and `e2e`, each against a PostgreSQL, a Mirror and a hub that it starts and stops by itself.
+//! The benchmarks: `ingest` and `e2e`, each against a PostgreSQL, a Mirror and a hub that it starts and stops by itself; and those
+//! of the realtime hub, beside a floor and nchan.
 //!
 //! The hub is the built binary in a process of its own, so its processor time and its memory are its own; so is the Mirror
 //! (`feed`, a hidden command of this program over the sandbox's crate). How to run and to read them: `docs/BENCHMARKS.md`.
@@ -10,6 +11,7 @@ mod floor;
 mod host;
 mod ingest;
 mod metrics;
+mod realtime;
 mod report;
 mod sample;
 mod soak;
@@ -37,6 +39,26 @@ enum Scenario {
     E2e(e2e::Args),
     /// Resident memory of the hub over a million small changes, or over large objects.
     Soak(soak::Args),
+    /// One channel, many subscribers: processor time and latency of each delivery.
+    Fanout(realtime::fanout::Args),
+    /// Many channels, publications as fast as they are accepted.
+    Burst(realtime::burst::Args),
+    /// Many connections to which nothing is published: their memory, and the cost of keeping them alive.
+    Idle(realtime::idle::Args),
+    /// Many clients that come at a time.
+    Connect(realtime::connect::Args),
+    /// Publications to nobody and to a few.
+    Publish(realtime::publish::Args),
+    /// Two hubs over one Redis: latency, and what Redis does for a publication.
+    Cluster(realtime::cluster::Args),
+    /// Whether a delivery or a connection costs more when there are many.
+    Growth(realtime::growth::Args),
+    /// The generator of load: orders on standard input, answers on standard output.
+    #[command(hide = true)]
+    Drive,
+    /// The server that does only what nobody can avoid.
+    #[command(hide = true)]
+    Floor(realtime::floor::Args),
     /// The Mirror's side of the scenarios: orders on standard input, answers on standard output.
     #[command(hide = true)]
     Feed,
@@ -49,6 +71,15 @@ async fn main() -> ExitCode {
             Scenario::Ingest(args) => ingest::run(&args).await,
             Scenario::E2e(args) => e2e::run(&args).await,
             Scenario::Soak(args) => soak::run(&args).await,
+            Scenario::Fanout(args) => realtime::fanout::run(&args).await,
+            Scenario::Burst(args) => realtime::burst::run(&args).await,
+            Scenario::Idle(args) => realtime::idle::run(&args).await,
+            Scenario::Connect(args) => realtime::connect::run(&args).await,
+            Scenario::Publish(args) => realtime::publish::run(&args).await,
+            Scenario::Cluster(args) => realtime::cluster::run(&args).await,
+            Scenario::Growth(args) => realtime::growth::run(&args).await,
+            Scenario::Drive => realtime::on_own_thread(realtime::drive::run).await,
+            Scenario::Floor(args) => realtime::on_own_thread(move || realtime::floor::run(&args)).await,
             Scenario::Feed => feed::run().await.map(|()| true),
         }
     };

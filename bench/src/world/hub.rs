@@ -4,6 +4,7 @@ use super::{Cluster, Feeder};
 use crate::error::{BenchError, Fallible};
 use crate::feed::COLLECTION;
 use crate::metrics::{self, Scrape};
+use crate::realtime::pinned;
 use jsonwebtoken::{EncodingKey, Header};
 use rand::Rng;
 use serde_json::json;
@@ -37,6 +38,23 @@ pub(crate) struct Hub {
     client: reqwest::Client,
 }
 
+/// What a hub is started with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    /// Its database, and the folder for its files.
+    pub(crate) cluster: &'a Cluster,
+    /// What its files are called.
+    pub(crate) name: &'a str,
+    /// The Mirror that it follows, if any.
+    pub(crate) mirror: Option<&'a Feeder>,
+    /// The core that it is bound to, if any.
+    pub(crate) core: Option<usize>,
+    /// Lines of TOML to add to its configuration.
+    pub(crate) extra: &'a [String],
+    /// What its tokens are signed with; one of its own if none.
+    pub(crate) secret: Option<&'a str>,
+}
+
 /// The binary given, else the one of this workspace in the profile of this program, brought up to date.
 pub(crate) async fn binary(given: Option<PathBuf>) -> Fallible<PathBuf> {
     if let Some(path) = given {
@@ -59,18 +77,19 @@ pub(crate) async fn binary(given: Option<PathBuf>) -> Fallible<PathBuf> {
 
 impl Hub {
     /// Writes its configuration, brings the schema up to date, starts it and waits until it is ready.
-    pub(crate) async fn start(binary: &Path, cluster: &Cluster, feeder: &Feeder, extra: &[String]) -> Fallible<Self> {
+    pub(crate) async fn start(binary: &Path, setup: Setup<'_>) -> Fallible<Self> {
         let (address, internal) = (free_address()?, free_address()?);
-        let secret: String = (0..64).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
-        let config = cluster.folder().join("dzvin.toml");
-        let text = configuration(&address, &internal, &secret, cluster, feeder, extra);
-        fs::write(&config, text).map_err(BenchError::because("writing the configuration"))?;
-        let log = cluster.folder().join("hub.log");
+        let own = || (0..64).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
+        let secret = setup.secret.map_or_else(own, str::to_owned);
+        let config = setup.cluster.folder().join(format!("{}.toml", setup.name));
+        fs::write(&config, configuration(&address, &internal, &secret, setup))
+            .map_err(BenchError::because("writing the configuration"))?;
+        let log = setup.cluster.folder().join(format!("{}.log", setup.name));
         let command = |name: &str| -> Fallible<Command> {
             let out =
                 File::options().create(true).append(true).open(&log).map_err(BenchError::because("making a log"))?;
             let also = out.try_clone().map_err(BenchError::because("making a log"))?;
-            let mut command = Command::new(binary);
+            let mut command = setup.core.map_or_else(|| Command::new(binary), |core| pinned::command(core, binary));
             command.arg(name).arg("--config").arg(&config).stdin(Stdio::null()).stdout(out).stderr(also);
             command.process_group(0).kill_on_drop(true);
             Ok(command)
@@ -107,10 +126,25 @@ impl Hub {
         format!("ws://{}/connection/websocket", self.address)
     }
 
+    /// Where clients connect, and where it is told to publish.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What its tokens are signed with.
+    pub(crate) fn secret(&self) -> &str {
+        &self.secret
+    }
+
     /// A token that may read everything.
     pub(crate) fn token(&self) -> Fallible<String> {
+        self.token_of("bench")
+    }
+
+    /// The same for a certain user.
+    pub(crate) fn token_of(&self, user: &str) -> Fallible<String> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let claims = json!({"sub": "bench", "iat": now, "exp": now + TOKEN_HOURS * 3600, "roles": ["admin"]});
+        let claims = json!({"sub": user, "iat": now, "exp": now + TOKEN_HOURS * 3600, "roles": ["admin"]});
         let key = EncodingKey::from_secret(self.secret.as_bytes());
         jsonwebtoken::encode(&Header::default(), &claims, &key).map_err(BenchError::because("signing a token"))
     }
@@ -138,20 +172,14 @@ impl Hub {
 }
 
 /// A port that is free now. Another program may take it first; then the hub says so.
-fn free_address() -> Fallible<String> {
+pub(crate) fn free_address() -> Fallible<String> {
     let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     listener.map(|address| address.to_string()).map_err(BenchError::because("finding a free port"))
 }
 
-fn configuration(
-    address: &str,
-    internal: &str,
-    secret: &str,
-    cluster: &Cluster,
-    feeder: &Feeder,
-    extra: &[String],
-) -> String {
-    let (database, mirror, token, extra) = (cluster.url(), feeder.mirror(), feeder.token(), extra.join("\n"));
+fn configuration(address: &str, internal: &str, secret: &str, setup: Setup<'_>) -> String {
+    let (database, extra) = (setup.cluster.url(), setup.extra.join("\n"));
+    let mirror = setup.mirror.map(|feeder| mirror(feeder.mirror(), feeder.token())).unwrap_or_default();
     format!(
         r#"{extra}
 [http]
@@ -164,10 +192,16 @@ id = "bench"
 secret = "{secret}"
 [kinds.{COLLECTION}]
 fields = ["status", "value.amount"]
-[[mirrors]]
+{mirror}"#
+    )
+}
+
+fn mirror(url: &str, token: &str) -> String {
+    format!(
+        r#"[[mirrors]]
 name = "{COLLECTION}"
 kind = "{COLLECTION}"
-url = "{mirror}"
+url = "{url}"
 token = "{token}"
 platform_version = "1.0"
 reconcile = {{ interval = "0s" }}

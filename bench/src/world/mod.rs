@@ -8,7 +8,7 @@ mod hub;
 mod postgres;
 
 pub(crate) use feeder::Feeder;
-pub(crate) use hub::Hub;
+pub(crate) use hub::{Hub, Setup, binary, free_address};
 pub(crate) use postgres::Cluster;
 
 use crate::error::Fallible;
@@ -24,16 +24,16 @@ use std::time::Instant;
 pub(crate) struct WorldArgs {
     /// The hub's binary; built from this workspace if none.
     #[arg(long)]
-    hub: Option<PathBuf>,
+    pub(crate) hub: Option<PathBuf>,
     /// Where the database lives while it runs: choose the disk to be measured.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Lines of TOML to add to the hub's configuration; may be repeated.
     #[arg(long)]
-    config: Vec<String>,
+    pub(crate) config: Vec<String>,
     /// Keep the logs and the data folder, and say where they are.
     #[arg(long)]
-    keep: bool,
+    pub(crate) keep: bool,
 }
 
 /// A running world.
@@ -61,21 +61,27 @@ impl World {
     /// Starts everything and waits until the hub follows the Mirror.
     pub(crate) async fn start(args: &WorldArgs) -> Fallible<Self> {
         progress("building the hub");
-        let binary = hub::binary(args.hub.clone()).await?;
+        let binary = binary(args.hub.clone()).await?;
         progress("starting PostgreSQL, the Mirror and the hub");
         let cluster = Cluster::start(&args.dir, args.keep).await?;
         let mut feeder = Feeder::start().await?;
-        let hub = Hub::start(&binary, &cluster, &feeder, &args.config).await?;
+        let setup = Setup {
+            cluster: &cluster,
+            name: "dzvin",
+            mirror: Some(&feeder),
+            core: None,
+            extra: &args.config,
+            secret: None,
+        };
+        let hub = Hub::start(&binary, setup).await?;
         feeder.tell(&Order::AwaitTail).await?;
         Ok(Self { begun: (Instant::now(), host::stolen_seconds()), hub, feeder, cluster })
     }
 
     /// Where the numbers come from.
     pub(crate) fn environment(&self) -> String {
-        let (since, stolen) = (self.begun.0.elapsed().as_secs_f64(), host::stolen_seconds() - self.begun.1);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         let environment = host::environment(self.cluster.version(), self.cluster.folder());
-        format!("{environment}; stolen by the host: {:.1} %", stolen / since / cores * 100.0)
+        format!("{environment}; {}", host::stolen_since(self.begun))
     }
 
     /// Processor seconds so far.

@@ -1,0 +1,82 @@
+//! `growth`: the fan-out of few and of many connections: what a delivery and a connection cost must not grow with their number.
+
+use super::Common;
+use super::bars::{Bar, judge};
+use super::fanout::{self, Row};
+use super::rig::Rig;
+use super::target::Kind;
+use crate::error::{BenchError, Fallible};
+use crate::report::{say, table};
+
+/// The cost with many over that with few.
+const BAR: f64 = 1.15;
+
+/// Options of the scenario.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    /// Few connections.
+    #[arg(long, default_value_t = 1_000)]
+    few: usize,
+    /// Many.
+    #[arg(long, default_value_t = 15_000)]
+    many: usize,
+    /// Seconds that are counted.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs it; answers whether the bars are reached, where that was asked for.
+pub(crate) async fn run(args: &Args) -> Fallible<bool> {
+    if args.few == 0 || args.many <= args.few || args.seconds <= 0.0 {
+        return Err(BenchError::new("few is above zero, many above few, seconds above zero"));
+    }
+    let mut rig = Rig::start(&args.common, args.many).await?;
+    let mut rows = Vec::new();
+    for subscribers in [args.few, args.many] {
+        rows.extend(fanout::measure(&mut rig, subscribers, None, args.seconds).await?);
+    }
+    let environment = rig.environment();
+    rig.stop().await?;
+    say(&format!("\ngrowth: fan-out from {} to {} connections, {} s each", args.few, args.many, args.seconds));
+    say(&format!("{environment}\n"));
+    let grown: Vec<Grown> = rows
+        .iter()
+        .filter(|row| row.subscribers == args.few)
+        .filter_map(|few| {
+            let many = rows.iter().find(|row| row.name == few.name && row.subscribers == args.many)?;
+            Some(Grown { few, many })
+        })
+        .collect();
+    show(&grown);
+    let hub = grown.iter().find(|grown| grown.few.kind == Some(Kind::Hub));
+    let bars = [
+        Bar::new("growth, CPU per delivery", hub.map(|hub| hub.many.us / hub.few.us), BAR),
+        Bar::new("growth, memory per connection", hub.map(|hub| hub.many.kib / hub.few.kib), BAR),
+    ];
+    Ok(judge(&args.common, "growth", &environment, rows.iter().map(Row::json).collect(), &bars))
+}
+
+struct Grown<'a> {
+    few: &'a Row,
+    many: &'a Row,
+}
+
+fn show(grown: &[Grown<'_>]) {
+    let cells = |it: &Grown<'_>| {
+        vec![
+            it.few.name.clone(),
+            format!("{:.2}", it.few.us),
+            format!("{:.2}", it.many.us),
+            format!("{:.2}", it.many.us / it.few.us),
+            format!("{:.1}", it.few.kib),
+            format!("{:.1}", it.many.kib),
+            format!("{:.2}", it.many.kib / it.few.kib),
+            (it.few.lost + it.many.lost).to_string(),
+        ]
+    };
+    let head = ["", "us CPU each, few", "many", "grown", "KiB each, few", "many", "grown", "lost"];
+    table(&head, &grown.iter().map(cells).collect::<Vec<_>>());
+    say("");
+}

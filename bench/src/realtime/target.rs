@@ -1,0 +1,219 @@
+//! The servers that are measured, and how each is spoken to.
+
+use super::Common;
+use super::nchan::Nchan;
+use super::orders::{Api, Dialect, Names, Plan};
+use super::pinned::Own;
+use crate::error::{BenchError, Fallible};
+use crate::report::progress;
+use crate::world::{Cluster, Hub, Setup, binary};
+use std::str::FromStr;
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The hub of this workspace.
+    Hub,
+    /// A loop that does only what nobody can avoid.
+    Floor,
+    /// nginx with the nchan module.
+    Nchan,
+}
+
+/// A server that somebody else started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    name: String,
+    dialect: Dialect,
+    address: String,
+    pid: u32,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = || {
+            let (name, rest) = text.split_once('=')?;
+            let (dialect, rest) = rest.split_once('@')?;
+            let (address, pid) = rest.split_once('#')?;
+            let dialect = match dialect {
+                "centrifuge" => Dialect::Centrifuge,
+                "raw" => Dialect::Raw,
+                "pusher" => Dialect::Pusher,
+                _ => return None,
+            };
+            Some(Self { name: name.to_owned(), dialect, address: address.to_owned(), pid: pid.parse().ok()? })
+        };
+        parts().ok_or_else(|| "NAME=DIALECT@ADDRESS#PID with the dialect centrifuge, raw or pusher".to_owned())
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// What it is called.
+    pub(crate) name: String,
+    /// What it is, if it is ours to start.
+    pub(crate) kind: Option<Kind>,
+    /// Where it listens.
+    pub(crate) address: String,
+    /// How its clients speak.
+    pub(crate) dialect: Dialect,
+    /// The process that does the work.
+    pub(crate) pid: u32,
+    token: Option<String>,
+    server: Server,
+}
+
+#[derive(Debug)]
+enum Server {
+    /// Before its database, which is stopped after it.
+    Hub(Box<Hub>, Box<Cluster>),
+    Floor(Box<Own>),
+    /// Held for its end.
+    Nchan(#[expect(dead_code, reason = "stopped when it is dropped")] Box<Nchan>),
+    Elsewhere,
+}
+
+impl Target {
+    /// Starts one; `None` with a word about it when it is not installed.
+    pub(crate) async fn start(kind: Kind, common: &Common) -> Fallible<Option<Self>> {
+        match kind {
+            Kind::Hub => Self::hub(common).await.map(Some),
+            Kind::Floor => {
+                let args = ["floor", "--ping-ms", &(common.ping * 1000).to_string()].map(str::to_owned);
+                let mut own = Own::start(common.server_core, &args)?;
+                let address = own.line().await?;
+                Ok(Some(Self {
+                    name: "floor".to_owned(),
+                    kind: Some(kind),
+                    address,
+                    dialect: Dialect::Raw,
+                    pid: own.pid(),
+                    token: None,
+                    server: Server::Floor(Box::new(own)),
+                }))
+            }
+            Kind::Nchan => {
+                if let Some(why) = Nchan::missing() {
+                    progress(&format!("nchan is passed by: {why}"));
+                    return Ok(None);
+                }
+                let nchan = Nchan::start(common.server_core, common.ping).await?;
+                Ok(Some(Self {
+                    name: "nchan".to_owned(),
+                    kind: Some(kind),
+                    address: nchan.address().to_owned(),
+                    dialect: Dialect::Raw,
+                    pid: nchan.worker(),
+                    token: None,
+                    server: Server::Nchan(Box::new(nchan)),
+                }))
+            }
+        }
+    }
+
+    async fn hub(common: &Common) -> Fallible<Self> {
+        progress("building the hub");
+        let binary = binary(common.world.hub.clone()).await?;
+        progress("starting PostgreSQL and the hub");
+        let cluster = Cluster::start(&common.world.dir, common.world.keep).await?;
+        let extra = extra(common);
+        let core = Some(common.server_core);
+        let setup = Setup { cluster: &cluster, name: "dzvin", mirror: None, core, extra: &extra, secret: None };
+        let hub = Hub::start(&binary, setup).await?;
+        Ok(Self {
+            name: "hub".to_owned(),
+            kind: Some(Kind::Hub),
+            address: hub.address().to_owned(),
+            dialect: Dialect::Centrifuge,
+            pid: hub.pid(),
+            token: Some(hub.token()?),
+            server: Server::Hub(Box::new(hub), Box::new(cluster)),
+        })
+    }
+
+    /// One that already runs.
+    pub(crate) fn peer(peer: &Peer, token: Option<&str>) -> Self {
+        Self {
+            name: peer.name.clone(),
+            kind: None,
+            address: peer.address.clone(),
+            dialect: peer.dialect,
+            pid: peer.pid,
+            token: token.map(str::to_owned),
+            server: Server::Elsewhere,
+        }
+    }
+
+    /// How publications are brought to it.
+    pub(crate) fn plan(&self, names: Names, payload: usize, batch: usize, in_flight: usize) -> Fallible<Plan> {
+        let api = match self.dialect {
+            Dialect::Centrifuge => Api::Centrifugo,
+            Dialect::Raw => Api::Raw,
+            Dialect::Pusher => return Err(BenchError::new("publishing by Pusher's signed API is not there yet")),
+        };
+        let (addresses, token) = (vec![self.address.clone()], self.token.clone());
+        Ok(Plan { addresses, api, token, names, payload, batch, in_flight })
+    }
+
+    /// A token for each of its clients, one a line.
+    pub(crate) fn tokens(&self, count: usize) -> Fallible<Option<String>> {
+        match &self.server {
+            Server::Hub(hub, _) => {
+                let tokens: Fallible<Vec<_>> = (0..count).map(|n| hub.token_of(&format!("bench-{n}"))).collect();
+                Ok(Some(tokens?.join("\n")))
+            }
+            _ => Ok(self.token.clone()),
+        }
+    }
+
+    /// The database's version and folder, for the line about the environment.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        match &self.server {
+            Server::Hub(_, cluster) => Some(cluster),
+            _ => None,
+        }
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) -> Fallible<()> {
+        match self.server {
+            Server::Hub(hub, cluster) => {
+                hub.stop().await?;
+                drop(cluster);
+            }
+            Server::Floor(own) => own.stop().await,
+            Server::Nchan(_) | Server::Elsewhere => {}
+        }
+        Ok(())
+    }
+}
+
+/// Lines for the hub's configuration: those that are asked for, and what the scenarios need.
+pub(crate) fn extra(common: &Common) -> Vec<String> {
+    let mut extra = common.world.config.clone();
+    extra.push(format!("channels.ping = \"{}s\"", common.ping));
+    // The time for an answer must be below the interval, and is 8 seconds by default.
+    if common.ping <= 8 {
+        extra.push(format!("channels.pong = \"{}ms\"", common.ping * 750));
+    }
+    extra.push("channels.max_sessions = 50000".to_owned());
+    extra
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_named_in_one_word() {
+        let peer: Peer = "sockudo=pusher@127.0.0.1:6001#42".parse().unwrap();
+        assert_eq!((peer.name.as_str(), peer.dialect, peer.pid), ("sockudo", Dialect::Pusher, 42));
+        assert_eq!(peer.address, "127.0.0.1:6001");
+        for wrong in ["", "a=b@c#1", "a=raw@c", "a=raw@c#x"] {
+            assert!(wrong.parse::<Peer>().is_err(), "{wrong}");
+        }
+    }
+}
