@@ -266,7 +266,9 @@ mod tests {
         assert_eq!(TagFilter::new(wide(MAX_FILTER_NODES)), Err(FilterError::TooLarge));
         let set = FilterNode { cmp: "in".into(), vals: vec!["x".into(); MAX_FILTER_NODES], ..leaf() };
         assert_eq!(TagFilter::new(set), Err(FilterError::TooLarge));
-        let deep = |n| (1..n).fold(leaf(), |node, _| FilterNode { op: "not".into(), nodes: vec![node], ..FilterNode::default() });
+        let deep = |n| {
+            (1..n).fold(leaf(), |node, _| FilterNode { op: "not".into(), nodes: vec![node], ..FilterNode::default() })
+        };
         assert!(TagFilter::new(deep(MAX_FILTER_DEPTH)).is_ok());
         assert_eq!(TagFilter::new(deep(MAX_FILTER_DEPTH + 1)), Err(FilterError::TooLarge));
     }

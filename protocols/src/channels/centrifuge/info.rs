@@ -74,8 +74,9 @@ impl TryFrom<BTreeMap<String, String>> for Tags {
     type Error = TagsError;
 
     fn try_from(all: BTreeMap<String, String>) -> Result<Self, TagsError> {
-        let fits =
-            |(name, value): (&String, &String)| (1..=MAX_TAG_NAME).contains(&name.len()) && value.len() <= MAX_TAG_VALUE;
+        let fits = |(name, value): (&String, &String)| {
+            (1..=MAX_TAG_NAME).contains(&name.len()) && value.len() <= MAX_TAG_VALUE
+        };
         if all.len() <= MAX_TAGS && all.iter().all(fits) { Ok(Self(all)) } else { Err(TagsError) }
     }
 }
@@ -92,7 +93,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&tags).expect("text"), r#"{"a":"1","b":"2"}"#);
         let many: BTreeMap<_, _> = (0..=MAX_TAGS).map(|n| (n.to_string(), String::new())).collect();
         assert_eq!(Tags::try_from(many), Err(TagsError));
-        for bad in [r#"{"":"x"}"#, &format!("{{\"{}\":\"\"}}", "n".repeat(65)), &format!("{{\"a\":\"{}\"}}", "v".repeat(513))]
+        for bad in
+            [r#"{"":"x"}"#, &format!("{{\"{}\":\"\"}}", "n".repeat(65)), &format!("{{\"a\":\"{}\"}}", "v".repeat(513))]
         {
             assert!(read(bad).is_err(), "{bad}");
         }

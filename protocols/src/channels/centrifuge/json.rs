@@ -44,8 +44,10 @@ impl Json<'_> {
             self.out.push(b',');
         }
         self.first = false;
-        quote(self.out, name);
-        self.out.push(b':');
+        // Our own names are words, which need no escapes.
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     fn raw(&mut self, data: &[u8]) {

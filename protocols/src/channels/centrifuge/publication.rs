@@ -69,7 +69,8 @@ impl Object for Pub<'_> {
             to.object(field(5, "info"), info);
         }
         to.number(field(6, "offset"), self.offset);
-        let tags = self.tags.into_iter().flat_map(Tags::iter).filter(|(name, _)| self.trace.is_none() || *name != TRACE);
+        let tags =
+            self.tags.into_iter().flat_map(Tags::iter).filter(|(name, _)| self.trace.is_none() || *name != TRACE);
         to.texts(field(7, "tags"), tags.chain(self.trace.map(|trace| (TRACE, trace))));
         to.flag(field(8, "delta"), matches!(self.data, Payload::Patch(_)));
         to.number(field(9, "time"), self.time);

@@ -130,7 +130,12 @@ fn subscribe() -> impl Strategy<Value = SubscribeRequest> {
         if deep { FilterNode { op: "not".into(), nodes: vec![leaf], ..FilterNode::default() } } else { leaf }
     });
     (texts, any::<[bool; 4]>(), any::<(u64, i64, i32)>(), proptest::option::of(node)).prop_map(
-        |((channel, token, epoch, delta, data), [recover, positioned, recoverable, join_leave], (offset, flag, kind), tf)| {
+        |(
+            (channel, token, epoch, delta, data),
+            [recover, positioned, recoverable, join_leave],
+            (offset, flag, kind),
+            tf,
+        )| {
             let tf = tf.map(Box::new);
             SubscribeRequest {
                 channel,
@@ -172,8 +177,10 @@ fn wire() -> impl Strategy<Value = Wire> {
         connect.prop_map(move |it| Wire { connect: Some(it), ..none() }),
         subscribe().prop_map(move |it| Wire { subscribe: Some(it), ..none() }),
         text().prop_map(move |channel| Wire { unsubscribe: Some(OfChannel { channel }), ..none() }),
-        (text(), data(), any::<i32>())
-            .prop_map(move |(channel, data, kind)| Wire { publish: Some(PublishRequest { channel, data, kind }), ..none() }),
+        (text(), data(), any::<i32>()).prop_map(move |(channel, data, kind)| Wire {
+            publish: Some(PublishRequest { channel, data, kind }),
+            ..none()
+        }),
         text().prop_map(move |channel| Wire { presence: Some(OfChannel { channel }), ..none() }),
         text().prop_map(move |channel| Wire { presence_stats: Some(OfChannel { channel }), ..none() }),
         (text(), any::<i64>(), proptest::option::of((any::<u64>(), text())), any::<bool>()).prop_map(
@@ -186,8 +193,10 @@ fn wire() -> impl Strategy<Value = Wire> {
         data().prop_map(move |data| Wire { send: Some(OfData { data }), ..none() }),
         (data(), text()).prop_map(move |(data, method)| Wire { rpc: Some(RpcRequest { data, method }), ..none() }),
         text().prop_map(move |token| Wire { refresh: Some(OfToken { token }), ..none() }),
-        (text(), text(), any::<i32>())
-            .prop_map(move |(channel, token, kind)| Wire { sub_refresh: Some(SubRefreshRequest { channel, token, kind }), ..none() }),
+        (text(), text(), any::<i32>()).prop_map(move |(channel, token, kind)| Wire {
+            sub_refresh: Some(SubRefreshRequest { channel, token, kind }),
+            ..none()
+        }),
     ]
 }
 

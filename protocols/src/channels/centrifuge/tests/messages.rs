@@ -223,6 +223,16 @@ fn what_is_not_json_goes_out_as_null() {
     assert!(is_json(b" {\"a\":1} ") && !is_json(b"{") && !is_json(b"\"\xff\"") && !is_json(b"") && !is_json(b"1 2"));
 }
 
+#[test]
+fn lengths_of_every_size_stand_before_their_messages() {
+    for size in [0, 1, 100, 126, 127, 128, 16_370, 16_383, 16_384, 2_097_151, 2_097_152] {
+        let (data, mut out) = (vec![b'1'; size], Vec::new());
+        Form::Protobuf.push(&mut out, About::Channel("c"), &Pub { offset: 1, ..Pub::of(Payload::Raw(&data)) });
+        let got = read(Form::Protobuf, &out).remove(0).push.and_then(|push| push.r#pub).expect("a publication");
+        assert!(got.data == data && got.offset == 1, "{size}");
+    }
+}
+
 proptest! {
     #[test]
     fn publications_read_back(
