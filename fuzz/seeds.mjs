@@ -43,7 +43,24 @@ seeds("commands", [
   '{"id":9,"rpc":{"method":"m"},"sub_refresh":{},"new":{"from":"later"}}', '[1,{}]', '{"id":4294967296}', '{"id":-1}',
   '{"id":1.5,"ping":null}', '{"id":1,"connect":null,"connect":{}}', '{"id":1,"connect":[]}', '{"id":1,"connect":{"token":"\\ud800"}}',
   `{"id":1,"rpc":${"[".repeat(300)}${"]".repeat(300)}}`, `{"id":1,"history":{"since":${'{"epoch":'.repeat(150)}`, "null", '"{"', "{",
-  '{"id":1,"subscribe":{"channel":"a\\u0000b\\nc"}}',
+  '{"id":1,"subscribe":{"channel":"a\\u0000b\\nc"}}', fixture("centrifuge/commands.v2.jsonl"),
+]);
+
+const golden = fixture("centrifuge/commands.v2.protobuf.hex").toString().trim().split("\n").map((line) => Buffer.from(line, "hex"));
+const nested = (depth, inner = Buffer.alloc(0)) => (depth ? nested(depth - 1, bytes([0x32, inner.length], inner)) : inner);
+const filter = nested(20);
+seeds("protobuf", [
+  ...golden, bytes(...golden), bytes([0, 0, 0]), bytes([5, 8, 1]), bytes([0x80]), bytes(Array(11).fill(0xff)), bytes([4, 8, 1, 0x22, 0x7f]),
+  bytes([5, 8, 1, 0x22, 2, 0x0a, 0xff]), bytes([8 + filter.length, 8, 1, 0x2a, 4 + filter.length - 2, 0x6a, filter.length], filter),
+]);
+
+const before = '{"id":1,"name":"widget","price":100,"stock":5,"updated":"2026-01-01"}';
+const fossil = (base, rest) => bytes([base.length >> 8, base.length & 255], base, rest);
+const cyrillic = (letter) => Buffer.from(`${"а".repeat(20)}${letter}${"👩‍🚀 дзвін ".repeat(4)}`);
+seeds("fossil", [
+  fossil(before, "15\nY@0,1:1Y@Z,1CCq3I;"), fossil(before, before.replace("100", "101")), fossil(cyrillic("є"), cyrillic("ї")), fossil(cyrillic("😀"), cyrillic("😎")),
+  fossil("0123456789", "4\n4@7,0;"), fossil("0123456789", "~~~~~\n~~~~~@0,"), fossil("0123456789", "4\n3~~~~~@3~~~~~,"), fossil("", "0\n0;"), fossil("a".repeat(300), "a".repeat(400)),
+  fossil("0123456789abcdef".repeat(8), "g".repeat(17) + "0123456789abcdef".repeat(3)), fossil(bytes([0xff, 0xd0, 0xb0]), bytes([0xd0, 0xb1, 0xff])),
 ]);
 
 const data = '{"kind":"procedure","id":"a1","revision":2,"offset":7,"doc":{"v":904.240}}';
@@ -96,6 +113,14 @@ seeds("claims", [
   '{"aud":["a","b"],"permissions":["*"]}', '{"permissions":["entities:*:procedure","entities:read:*","no:such:thing"]}', '{"exp":1e300}', '{"exp":-1}', '{"exp":253402300799,"nbf":253402300800}', '{"sub":1}', '{"aud":{}}', '{"aud":[]}', '{"info":null,"jti":null}',
   `{"sub":"${"a".repeat(257)}"}`, '{"sub":"a\\u0000"}', '["u",1,2,3,"j","me","dzvin",{},[],[]]', '{"exp":"1"}', '{"sub":"a","sub":"b"}', '{"info":"' + "x".repeat(4096) + '"}',
   "entities:read:procedure,entities:write:*,*", "a:b:c a:b:c:d", "a::c", `${"a".repeat(65)}:b:c`, Array.from({ length: 257 }, (_, n) => `a:b:${n}`).join(","), `{"info":${"[".repeat(200)}${"]".repeat(200)}}`,
+  '{"channels":["a"],"subs":{"b":{"data":[1.0],"override":{"presence":{"value":true}}}},"b64info":"AP8=","meta":{},"expire_at":5}', '{"subs":{"a":{"b64data":"?"}}}',
+  '{"sub":"u","channel":"c"}',
+]);
+
+seeds("subscription_claims", [
+  '{"sub":"olha","channel":"news","exp":1700000001,"iat":1,"nbf":0,"jti":"j","iss":"me","aud":["dzvin"],"info":{"n":1.10},"expire_at":0,"override":{"presence":{"value":true},"join_leave":{}}}',
+  '{"channel":"news","b64info":"e30="}', '{"channel":"news","b64info":"?"}', `{"channel":"news","b64info":"${"A".repeat(8196)}"}`, '{"sub":"a\\u0000","channel":"c"}', '{"expire_at":-1}', '{"override":{"presence":1}}',
+  '{"override":[]}', "[]", "{}", '["u","c"]', '{"channel":"","info":null}',
 ]);
 
 seeds("cursors", [

@@ -1,10 +1,8 @@
-//! The client's side of the wire: WebSocket frames, and commands in their text.
+//! The client's side of the wire: WebSocket frames.
 
-use dzvin_protocols::channels::{
-    centrifuge::{Command, commands as decode},
-    websocket::{Decoder, FrameError, MAX_CLOSE_REASON, Message, close_frame, pong_frame, text_frame},
+use dzvin_protocols::channels::websocket::{
+    Decoder, FrameError, MAX_CLOSE_REASON, Message, close_frame, pong_frame, text_frame,
 };
-use serde_json::value::RawValue;
 
 use super::{options, text};
 
@@ -141,18 +139,4 @@ fn masked(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
     out.extend(key);
     out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     out
-}
-
-/// A text frame of commands: each line by itself reads as in the frame, and there are as many as lines that say something.
-pub fn commands(data: &[u8]) {
-    let frame = text(data);
-    let together: Vec<Option<Command>> = decode(&frame).map(Result::ok).collect();
-    let apart: Vec<Option<Command>> = frame.split('\n').flat_map(decode).map(Result::ok).collect();
-    assert_eq!(together, apart, "a line does not depend on its neighbours");
-    let lines = frame.split('\n').filter(|line| !line.trim().is_empty());
-    assert_eq!(lines.clone().count(), together.len());
-    for (line, command) in lines.zip(together) {
-        let object = serde_json::from_str::<&RawValue>(line).is_ok_and(|value| value.get().starts_with('{'));
-        assert!(object || command.is_none(), "only an object is a command: {line}");
-    }
 }

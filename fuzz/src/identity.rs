@@ -1,7 +1,7 @@
 //! Claims and permissions: what stands in a token, before anybody trusts it.
 
 use dzvin_protocols::{
-    identity::{ClaimRules, Claims, MAX_INFO, MAX_PERMISSIONS, MAX_SUBJECT, Permissions},
+    identity::{ClaimRules, Claims, MAX_INFO, MAX_PERMISSIONS, MAX_SUBJECT, Permissions, SubscriptionClaims},
     platform::Kind,
 };
 
@@ -41,6 +41,27 @@ pub fn claims(data: &[u8]) {
         &claims.iss,
     );
     assert!(again.is_ok_and(|again| again == first), "claims read back: {written}");
+}
+
+/// A subscription's claims that hold are of the user and the channel, within their limits, and read back.
+pub fn subscription_claims(data: &[u8]) {
+    let Ok(claims) = serde_json::from_str::<SubscriptionClaims>(&text(data)) else { return };
+    let rules = ClaimRules::default();
+    for now in [i64::MIN, 0, 1_700_000_000, i64::MAX] {
+        let verdict = claims.check(&claims.sub, &claims.channel, now, &rules);
+        if verdict.is_ok() {
+            assert!(!claims.channel.is_empty() && claims.ends_at().is_none_or(|end| end > now));
+            assert!(claims.info_bytes().is_none_or(|info| info.len() <= MAX_INFO));
+        }
+        assert!(claims.check("somebody else", &claims.channel, now, &rules).is_err() || claims.sub == "somebody else");
+        assert!(claims.check(&claims.sub, "", now, &rules).is_err());
+    }
+    let written = serde_json::to_string(&claims).unwrap_or_default();
+    let again = serde_json::from_str::<SubscriptionClaims>(&written);
+    let told = |it: &SubscriptionClaims| {
+        (it.sub.clone(), it.channel.clone(), it.exp, it.expire_at, it.overrides, it.b64info.clone(), it.jti.clone())
+    };
+    assert!(again.is_ok_and(|again| told(&again) == told(&claims)), "claims read back: {written}");
 }
 
 fn permissions<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) {

@@ -3,7 +3,9 @@
 //! The same file is compiled into `protocols/tests/corpus.rs`, so the committed corpus runs on stable with the ordinary
 //! tests. Invariants: deterministic, no I/O, no clock; linear in the input except where a limit of ours bounds the rest.
 
+mod centrifuge;
 mod documents;
+mod fossil;
 mod frames;
 mod identity;
 mod mirror;
@@ -11,9 +13,11 @@ mod names;
 mod tree;
 mod versions;
 
+pub use centrifuge::{commands, protobuf};
 pub use documents::documents;
-pub use frames::{commands, websocket};
-pub use identity::claims;
+pub use fossil::fossil;
+pub use frames::websocket;
+pub use identity::{claims, subscription_claims};
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
 pub use versions::versions;
@@ -22,9 +26,11 @@ pub use versions::versions;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 12] = [
     ("websocket", websocket),
     ("commands", commands),
+    ("protobuf", protobuf),
+    ("fossil", fossil),
     ("bus_form", bus_form),
     ("channels", channels),
     ("cursors", cursors),
@@ -32,6 +38,7 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("documents", documents),
     ("versions", versions),
     ("claims", claims),
+    ("subscription_claims", subscription_claims),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

@@ -1,6 +1,7 @@
 //! Channels: streams with positions, what is published on them, and the client protocols spoken over them.
 
 pub mod centrifuge;
+pub mod fossil;
 mod names;
 mod position;
 mod publication;

@@ -4,11 +4,12 @@
 //! JSON of the data. Ids have no control characters, so the separators are safe. `extra` is a JSON object, there only when
 //! there is something to say; a reader ignores members that it does not know.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::centrifuge::{ClientInfo, Tags};
 use crate::platform::EntityId;
 
 /// What an application's publication carries beside its data.
@@ -16,11 +17,11 @@ use crate::platform::EntityId;
 #[serde(default)]
 pub struct Extra {
     /// Labels that clients see and may filter by.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
-    /// The client that published, as the JSON object `{user, client, conn_info?, chan_info?}` that others see.
+    #[serde(skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+    /// The client that published.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub info: Option<String>,
+    pub info: Option<ClientInfo>,
 }
 
 impl Extra {
@@ -121,6 +122,8 @@ impl Publication {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -131,17 +134,19 @@ mod tests {
         let first = Bytes::from_static(b"7\t2\t100\tx-1\t00-aa-bb-01\n{}");
         let old = Publication::decode(&first).expect("the form before extras");
         assert_eq!((old.offset, old.trace.as_deref(), &old.extra), (7, Some("00-aa-bb-01"), &None));
-        let extra = Extra { tags: [("a".to_owned(), "ї\t\n".to_owned())].into(), info: Some("{}".to_owned()) };
+        let tags = BTreeMap::from([("a".to_owned(), "ї\t\n".to_owned())]).try_into().expect("tags");
+        let info = ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
+        let extra = Extra { tags, info: Some(info) };
         let it = Publication { extra: Some(Arc::new(extra)), ..old };
-        let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":\"{}\"}\n{}";
+        let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":{\"user\":\"u\",\"client\":\"c\"}}\n{}";
         assert_eq!(it.encode(), form.as_bytes());
         assert_eq!(Publication::decode(&form.replace("{\"tags", "{\"later\":[1],\"tags").into()), Ok(it));
     }
 
     proptest! {
         #[test]
-        fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}"), tags in proptest::option::of(proptest::collection::btree_map(".{0,8}", ".{0,8}", 0..4))) {
-            let extra = tags.map(|tags| Arc::new(Extra { tags, info: None }));
+        fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}"), tags in proptest::option::of(proptest::collection::btree_map(".{1,8}", ".{0,8}", 0..4))) {
+            let extra = tags.map(|tags| Arc::new(Extra { tags: tags.try_into().unwrap(), info: None }));
             let it = Publication { offset, revision, at, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()), extra };
             prop_assert_eq!(Publication::decode(&it.encode()), Ok(it));
         }

@@ -2,6 +2,8 @@
 
 mod claims;
 mod permissions;
+mod subscription;
 
-pub use claims::{Audience, ClaimError, ClaimRules, Claims, MAX_INFO, MAX_SUBJECT};
+pub use claims::{Audience, ClaimError, ClaimRules, Claims, MAX_INFO, MAX_SUBJECT, MAX_TOKEN_CHANNELS};
 pub use permissions::{MAX_PERMISSIONS, PermissionError, Permissions};
+pub use subscription::{Overrides, SubscriptionClaims, SubscriptionOptions};

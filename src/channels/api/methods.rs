@@ -12,7 +12,7 @@ use dzvin_actors::platform::ports::{Bus, BusError, ReadLimit, Slice};
 use dzvin_protocols::{
     channels::{
         Channel, Extra, Message, Position, Publication,
-        centrifuge::{ErrorCode, HistoryRequest, HistoryResult, Pub},
+        centrifuge::{ErrorCode, Form, HistoryRequest, HistoryResult, Pub, Tags},
     },
     platform::StreamName,
 };
@@ -46,7 +46,7 @@ struct Publish<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     #[serde(default)]
-    tags: BTreeMap<String, String>,
+    tags: Tags,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ struct Broadcast<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
     #[serde(default)]
-    tags: BTreeMap<String, String>,
+    tags: Tags,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +141,7 @@ impl Call<'_> {
         let stream = self.stream("history", &request.channel)?;
         let count = usize::try_from(request.limit).map_or(HISTORY.count, |n| n.min(HISTORY.count));
         let top = self.api.bus.open(&stream).await.map_err(away)?;
-        if request.since.as_ref().is_some_and(|s| !s.epoch.as_str().is_empty() && s.epoch != top.epoch) {
+        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
             return Err(ErrorCode::UnrecoverablePosition.into());
         }
         let after = request.since.map_or(0, |since| since.offset);
@@ -150,10 +150,13 @@ impl Call<'_> {
         let Slice { position, publications, .. } =
             slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true });
         let publications = publications.iter().map(|p: &Publication| Pub::new(p, p.offset)).collect();
-        Ok(json(&HistoryResult { publications, epoch: &position.epoch, offset: position.offset }))
+        let result = HistoryResult { publications, epoch: position.epoch.as_str(), offset: position.offset };
+        let mut out = Vec::new();
+        Form::Json.result(&mut out, &result);
+        String::from_utf8(out).map_err(|error| Refusal::Problem(Problem::internal(error)))
     }
 
-    fn message(&self, data: &RawValue, tags: BTreeMap<String, String>) -> Result<Message, Refusal> {
+    fn message(&self, data: &RawValue, tags: Tags) -> Result<Message, Refusal> {
         let text = data.get().as_bytes();
         if text.len() > MAX_DATA {
             return Err(ErrorCode::LimitExceeded.into());

@@ -81,7 +81,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Pong => return self.session.pong(),
             Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect),
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
-            Request::Send => return,
+            Request::Send { .. } => return,
             Request::Connect(_) | Request::Unknown => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Subscribe(subscribe) => self.subscribe(id, subscribe).await,
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel).await,
@@ -89,7 +89,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Ping => Ok(format!("{{\"id\":{id},\"ping\":{{}}}}")),
             Request::Publish { .. } => Err(Refusal::Error(ErrorCode::PermissionDenied)),
-            Request::Presence | Request::Rpc | Request::SubRefresh => Err(Refusal::Error(ErrorCode::NotAvailable)),
+            Request::Presence { .. } | Request::PresenceStats { .. } | Request::Rpc(_) | Request::SubRefresh(_) => {
+                Err(Refusal::Error(ErrorCode::NotAvailable))
+            }
         };
         let error = match &answer {
             Ok(_) | Err(Refusal::Done) => 0,
@@ -120,6 +122,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             ttl: ttl.unwrap_or_default(),
             ping: u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX),
             pong: true,
+            ..ConnectResult::default()
         };
         tracing::debug!(client, user = %identity.user, "session connected");
         self.identity = Some(identity);
@@ -172,7 +175,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let limits = self.hub.limits.history;
         let count = usize::try_from(request.limit).map_or(limits.count, |n| n.min(limits.count));
         let top = self.page(&channel, u64::MAX, 1).await?.position;
-        if request.since.as_ref().is_some_and(|s| !s.epoch.as_str().is_empty() && s.epoch != top.epoch) {
+        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
             return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
         }
         let (after, count) = match &request.since {
@@ -197,7 +200,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             pages.reverse();
         }
         let publications = pages.iter().map(|(offset, p)| Pub::new(p, *offset)).collect();
-        Ok(encode_ok(id, "history", &HistoryResult { publications, epoch: &top.epoch, offset: top.offset }))
+        Ok(encode_ok(id, "history", &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
     }
 
     /// A page of the past, on the channel's own counting.
@@ -243,11 +246,12 @@ const fn name(request: &Request) -> &'static str {
         Request::Refresh { .. } => "refresh",
         Request::Ping => "ping",
         Request::Pong => "pong",
-        Request::Send => "send",
+        Request::Send { .. } => "send",
         Request::Publish { .. } => "publish",
-        Request::Rpc => "rpc",
-        Request::Presence => "presence",
-        Request::SubRefresh => "sub_refresh",
+        Request::Rpc(_) => "rpc",
+        Request::Presence { .. } => "presence",
+        Request::PresenceStats { .. } => "presence_stats",
+        Request::SubRefresh(_) => "sub_refresh",
         Request::Unknown => "unknown",
     }
 }

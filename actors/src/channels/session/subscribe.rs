@@ -179,11 +179,12 @@ fn encode(id: u32, request: &SubscribeRequest, channel: &Channel, start: &Start)
     let result = SubscribeResult {
         recoverable: true,
         positioned: true,
-        epoch: &start.position.epoch,
+        epoch: start.position.epoch.as_str(),
         offset,
         publications: start.publications.iter().map(|p| Pub::new(p, offset_of(p))).collect(),
         recovered: start.recovered,
         was_recovering: request.recover,
+        ..SubscribeResult::default()
     };
     encode_ok(id, "subscribe", &result)
 }
