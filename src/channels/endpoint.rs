@@ -1,7 +1,7 @@
 //! `GET /connection/websocket`: the upgrade of a client connection.
 //!
 //! The socket is taken out of hyper after the 101 and belongs to a shard from then on: no layer of the web framework
-//! stands between a publication and the client. Compression and the protobuf form are not offered here.
+//! stands between a publication and the client. Compression is not offered.
 
 use std::sync::Arc;
 
@@ -12,14 +12,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use dzvin_actors::channels::{Incoming, Shards, derive_accept_key};
+use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::platform::http::Problem;
 
-/// The subprotocol of the JSON form; clients may also ask for none.
-const JSON_SUBPROTOCOL: &str = "centrifuge-json";
+/// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
+const SUBPROTOCOLS: [(&str, Wire); 2] =
+    [("centrifuge-json", Wire::CentrifugeJson), ("centrifuge-protobuf", Wire::CentrifugeProtobuf)];
 
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
     let headers = request.headers();
     let accept = handshake(headers)?;
     endpoint.check_origin(headers)?;
-    let subprotocol = subprotocol(headers)?;
+    let (subprotocol, wire) = subprotocol(headers, request.uri().query().unwrap_or_default())?;
     let permit = Arc::clone(&endpoint.sessions).try_acquire_owned().map_err(|_| {
         Problem::unavailable("too_many_sessions", "this node has all the connections that it may have; try again soon")
     })?;
@@ -54,7 +55,7 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
         let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
             return tracing::error!("the server gave an upgraded connection that is no tcp socket");
         };
-        let incoming = Incoming { socket: parts.io.into_inner(), leftover: parts.read_buf, permit };
+        let incoming = Incoming { socket: parts.io.into_inner(), leftover: parts.read_buf, wire, permit };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }
@@ -62,14 +63,14 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
     Ok(switching(accept, subprotocol))
 }
 
-fn switching(accept: HeaderValue, subprotocol: Option<HeaderValue>) -> Response {
+fn switching(accept: HeaderValue, subprotocol: Option<&'static str>) -> Response {
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(subprotocol) = subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
     response
 }
@@ -98,15 +99,22 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|v| v.trim().eq_ignore_ascii_case(token))
 }
 
-fn subprotocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Problem> {
+/// What is spoken: the first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the
+/// address says.
+fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) {
-        return Ok(None);
+        let asks = |pair: &str| pair == "format=protobuf" || pair == "cf_protocol=protobuf";
+        let protobuf = query.split('&').any(asks);
+        return Ok((None, if protobuf { Wire::CentrifugeProtobuf } else { Wire::CentrifugeJson }));
     }
-    if has_token(headers, name, JSON_SUBPROTOCOL) {
-        return Ok(Some(HeaderValue::from_static(JSON_SUBPROTOCOL)));
+    match SUBPROTOCOLS.into_iter().find(|(subprotocol, _)| has_token(headers, name.clone(), subprotocol)) {
+        Some((subprotocol, wire)) => Ok((Some(subprotocol), wire)),
+        None => {
+            let detail = "ask for the subprotocol centrifuge-json or centrifuge-protobuf, or for none";
+            Err(Problem::bad_request("subprotocol_unknown", detail))
+        }
     }
-    Err(Problem::bad_request("subprotocol_unknown", format!("ask for the subprotocol {JSON_SUBPROTOCOL}, or for none")))
 }
 
 impl Endpoint {
@@ -176,10 +184,19 @@ mod tests {
     }
 
     #[test]
-    fn the_json_form_is_spoken() {
-        assert_eq!(subprotocol(&headers(&[])).expect("none"), None);
-        let both = headers(&[("sec-websocket-protocol", "x, centrifuge-json")]);
-        assert_eq!(subprotocol(&both).expect("json").expect("some"), JSON_SUBPROTOCOL);
-        assert!(subprotocol(&headers(&[("sec-websocket-protocol", "centrifuge-protobuf")])).is_err());
+    fn both_forms_are_spoken() {
+        use Wire::{CentrifugeJson, CentrifugeProtobuf};
+        let ask = |offer: &str| subprotocol(&headers(&[("sec-websocket-protocol", offer)]), "format=protobuf");
+        assert_eq!(ask("x, centrifuge-json").expect("json"), (Some("centrifuge-json"), CentrifugeJson));
+        assert_eq!(ask("centrifuge-protobuf").expect("protobuf"), (Some("centrifuge-protobuf"), CentrifugeProtobuf));
+        assert!(ask("mqtt").is_err());
+        for (query, wire) in [
+            ("", CentrifugeJson),
+            ("a=1&format=protobuf", CentrifugeProtobuf),
+            ("cf_protocol=protobuf", CentrifugeProtobuf),
+            ("format=json", CentrifugeJson),
+        ] {
+            assert_eq!(subprotocol(&headers(&[]), query).expect("none"), (None, wire), "{query}");
+        }
     }
 }

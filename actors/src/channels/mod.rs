@@ -14,6 +14,7 @@ mod session;
 mod shard;
 mod topics;
 mod wheel;
+mod wire;
 
 pub use delivery::{Delivery, Item, What};
 pub use limits::Limits;
@@ -24,3 +25,4 @@ pub use session::{Hub, Incoming};
 pub use shard::{Left, Shard, ShardArgs, ShardHandle, ShardMessage, Shards};
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 pub use topics::{AttachError, Topics, TopicsArgs, TopicsMessage};
+pub use wire::Wire;

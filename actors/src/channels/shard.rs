@@ -437,7 +437,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         for delivery in deliveries() {
             frames += self.offer(delivery, alone && delivery.is_single()).await;
             if let What::Items(items) = &delivery.what {
-                oldest = oldest.min(items.first().map_or(i64::MAX, |item| item.at));
+                oldest = oldest.min(items.first().map_or(i64::MAX, |item| item.publication.at));
             }
         }
         for (n, session) in std::mem::take(&mut self.dirty).into_iter().enumerate() {

@@ -243,6 +243,12 @@ pub fn text_frame(payload: &[u8]) -> Bytes {
     frame(Opcode::Text, payload)
 }
 
+/// One unfragmented binary frame, ready for any number of sockets.
+#[must_use]
+pub fn binary_frame(payload: &[u8]) -> Bytes {
+    frame(Opcode::Binary, payload)
+}
+
 /// The answer to a ping.
 #[must_use]
 pub fn pong_frame(payload: &[u8]) -> Bytes {

@@ -9,8 +9,8 @@ use dzvin_protocols::{
     channels::{
         Channel, Position, Publication,
         centrifuge::{
-            Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, HistoryRequest, HistoryResult, Pub,
-            RefreshResult, Request, commands, encode_error, encode_ok,
+            Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, HistoryRequest, HistoryResult,
+            PingResult, Pub, RefreshResult, Reply, Request,
         },
     },
     entities::Change,
@@ -38,8 +38,8 @@ pub(super) struct Conversation<B, L> {
     pub(super) identity: Option<Identity>,
 }
 
-/// An answer: the result as text, or the error's code.
-pub(super) type Answer = Result<String, Refusal>;
+/// An answer: the whole reply as it is written, or the error's code.
+pub(super) type Answer = Result<Vec<u8>, Refusal>;
 
 /// What a command came to when it was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Answers the commands of one frame in their order.
-    pub(super) async fn frame(&mut self, text: &str) {
-        for command in commands(text) {
+    pub(super) async fn frame(&mut self, form: Form, frame: &[u8]) {
+        if form != self.session.wire.form() {
+            return self.session.close(Disconnect::InappropriateProtocol);
+        }
+        for command in form.decode(frame) {
             let began = Instant::now();
             match command {
                 Ok(command) => self.command(command).await,
@@ -87,7 +90,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Unsubscribe { channel } => self.unsubscribe(id, &channel).await,
             Request::History(history) => self.history(id, &history).await,
             Request::Refresh { token } => self.refresh(id, &token).await,
-            Request::Ping => Ok(format!("{{\"id\":{id},\"ping\":{{}}}}")),
+            Request::Ping => Ok(self.encode(id, &PingResult)),
             Request::Publish { .. } => Err(Refusal::Error(ErrorCode::PermissionDenied)),
             Request::Presence { .. } | Request::PresenceStats { .. } | Request::Rpc(_) | Request::SubRefresh(_) => {
                 Err(Refusal::Error(ErrorCode::NotAvailable))
@@ -101,10 +104,20 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.hub.metrics.commands.get_or_create(&CommandLabel { command: name, error }).inc();
         match answer {
             Ok(reply) => self.session.reply(&reply),
-            Err(Refusal::Error(error)) => self.session.reply(&encode_error(id, error)),
+            Err(Refusal::Error(error)) => {
+                let mut reply = Vec::new();
+                self.session.wire.form().error(&mut reply, id, error);
+                self.session.reply(&reply);
+            }
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
         }
+    }
+
+    pub(super) fn encode(&self, id: u32, result: &impl Reply) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.session.wire.form().reply(&mut out, id, result);
+        out
     }
 
     fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
@@ -125,8 +138,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             ..ConnectResult::default()
         };
         tracing::debug!(client, user = %identity.user, "session connected");
+        let reply = self.encode(id, &result);
         self.identity = Some(identity);
-        Ok(encode_ok(id, "connect", &result))
+        Ok(reply)
     }
 
     async fn refresh(&mut self, id: u32, token: &str) -> Answer {
@@ -144,7 +158,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or_default(),
         };
-        Ok(encode_ok(id, "refresh", &result))
+        Ok(self.encode(id, &result))
     }
 
     /// Sets the end of the session after the token's; answers the seconds that the token has left.
@@ -200,7 +214,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             pages.reverse();
         }
         let publications = pages.iter().map(|(offset, p)| Pub::new(p, *offset)).collect();
-        Ok(encode_ok(id, "history", &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
+        Ok(self.encode(id, &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
     }
 
     /// A page of the past, on the channel's own counting.

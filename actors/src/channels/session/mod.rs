@@ -19,8 +19,8 @@ use std::{
 use bytes::Bytes;
 use dzvin_protocols::channels::{
     Epoch,
-    centrifuge::{Disconnect, Unsubscribe, encode_unsubscribe_push},
-    websocket::{close_frame, text_frame},
+    centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
+    websocket::close_frame,
 };
 use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,7 +30,9 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
 };
 
-use super::{Delivery, Limits, Metrics, Namespaces, What, outbox::Outbox, shard::Shards, topics::TopicsMessage};
+use super::{
+    Delivery, Item, Limits, Metrics, Namespaces, What, Wire, outbox::Outbox, shard::Shards, topics::TopicsMessage,
+};
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
 pub(super) use clock::now;
@@ -39,8 +41,6 @@ pub(super) use task::{Connection, run};
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
 const MAX_REPLIES: usize = 64 * 1024;
-/// The server's ping, `{}`, as a frame.
-const PING: &[u8] = b"\x81\x02{}";
 
 /// What every session of a node needs.
 pub struct Hub<B, L> {
@@ -79,6 +79,8 @@ pub struct Incoming {
     pub socket: TcpStream,
     /// What was read behind the upgrade request.
     pub leftover: Bytes,
+    /// What was agreed on at the upgrade.
+    pub wire: Wire,
     /// The session's place within the node's limit.
     pub permit: OwnedSemaphorePermit,
 }
@@ -91,6 +93,7 @@ pub(super) type SessionId = u64;
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) client: ClientId,
+    pub(super) wire: Wire,
     socket: OwnedWriteHalf,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
@@ -115,7 +118,7 @@ struct Inner {
     outbox: Outbox,
     subscriptions: Vec<Subscribed>,
     /// Answers of one reading, which leave in one frame.
-    replies: String,
+    replies: Vec<u8>,
     clock: Clock,
     closing: Option<u16>,
     blocked: bool,
@@ -182,7 +185,7 @@ impl Session {
         let inner = Inner {
             outbox: Outbox::default(),
             subscriptions: Vec::new(),
-            replies: String::new(),
+            replies: Vec::new(),
             clock,
             closing: None,
             blocked: false,
@@ -192,6 +195,7 @@ impl Session {
         Arc::new(Self {
             id,
             client: ClientId(rand::random()),
+            wire: connection.wire,
             socket: connection.socket,
             inner: Mutex::new(inner),
             wake: Notify::new(),
@@ -226,7 +230,7 @@ impl Session {
                 Offered::Skipped
             }
             Subscription::Live { epoch, next } if alone && inner.outbox.is_empty() && !inner.blocked => {
-                return match only(epoch, next, delivery) {
+                return match only(epoch, next, delivery, self.wire) {
                     Ok(Some(frame)) => (self.write(inner, frame), false),
                     Ok(None) => (Offered::Skipped, false),
                     Err(Insufficient) => self.insufficient(inner, &delivery.channel),
@@ -288,7 +292,7 @@ impl Session {
     ) -> Result<u64, Stop> {
         let first = *next;
         loop {
-            match follow(epoch, next, delivery, outbox, self.queue_bytes) {
+            match follow(epoch, next, delivery, outbox, Sending { wire: self.wire, limit: self.queue_bytes }) {
                 Err(Stop::Slow) if self.relieve(outbox) => {}
                 result => return result.map(|_| *next - first),
             }
@@ -347,7 +351,7 @@ impl Session {
             }
             Due::Ping => {
                 // The queue's limit concerns what is published; a ping is four bytes.
-                let _ = inner.outbox.push(Bytes::from_static(PING), usize::MAX);
+                let _ = inner.outbox.push(Bytes::from_static(self.wire.ping()), usize::MAX);
             }
         }
         let next = inner.clock.arm();
@@ -405,19 +409,16 @@ impl Session {
 
     fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {
         inner.take(channel);
-        let push = text_frame(encode_unsubscribe_push(channel, why).as_bytes());
+        let push = self.wire.push(channel, &UnsubscribePush::from(why));
         if inner.outbox.push(push, self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
         }
     }
 
     /// Adds an answer to those of this reading.
-    fn reply(&self, text: &str) {
+    fn reply(&self, encoded: &[u8]) {
         let mut inner = self.lock();
-        if !inner.replies.is_empty() {
-            inner.replies.push('\n');
-        }
-        inner.replies.push_str(text);
+        self.wire.form().join(&mut inner.replies, encoded);
         if inner.replies.len() > MAX_REPLIES {
             self.queue_replies(&mut inner);
         }
@@ -429,7 +430,7 @@ impl Session {
             return;
         }
         let replies = std::mem::take(&mut inner.replies);
-        if inner.outbox.push(text_frame(replies.as_bytes()), self.queue_bytes).is_err() {
+        if inner.outbox.push(self.wire.frame(&replies), self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
         }
     }
@@ -470,7 +471,7 @@ impl Session {
     ///
     /// # Errors
     /// The subscription is over at once: the shard must forget its seat.
-    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &str) -> Result<(), Option<Seat>> {
+    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &[u8]) -> Result<(), Option<Seat>> {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let Some(at) = inner.find(channel) else { return Err(None) };
@@ -483,11 +484,8 @@ impl Session {
         };
         let mut next = from.saturating_add(1);
         let mut replies = std::mem::take(&mut inner.replies);
-        if !replies.is_empty() {
-            replies.push('\n');
-        }
-        replies.push_str(reply);
-        let mut result = inner.outbox.push(text_frame(replies.as_bytes()), self.queue_bytes).map_err(|_| Stop::Slow);
+        self.wire.form().join(&mut replies, reply);
+        let mut result = inner.outbox.push(self.wire.frame(&replies), self.queue_bytes).map_err(|_| Stop::Slow);
         for delivery in &live {
             result =
                 result.and_then(|()| self.write_and_follow(epoch, &mut next, delivery, &mut inner.outbox).map(drop));
@@ -589,7 +587,7 @@ enum Stop {
 fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limit: usize) {
     let top = match &delivery.what {
         What::Items(items) => {
-            let size: usize = items.iter().map(|item| item.frame.len()).sum();
+            let size: usize = items.iter().map(Item::size).sum();
             if *bytes + size <= limit {
                 *bytes += size;
                 return live.push(delivery.clone());
@@ -605,16 +603,28 @@ fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limi
     }
 }
 
+/// How a session sends: its form, and how many bytes may wait.
+#[derive(Debug, Clone, Copy)]
+struct Sending {
+    wire: Wire,
+    limit: usize,
+}
+
 /// A subscriber has missed something.
 struct Insufficient;
 
 /// The live rule for a delivery of one frame: the frame, when it is the expected one.
-fn only<'a>(epoch: &Epoch, next: &mut u64, delivery: &'a Delivery) -> Result<Option<&'a Bytes>, Insufficient> {
+fn only<'a>(
+    epoch: &Epoch,
+    next: &mut u64,
+    delivery: &'a Delivery,
+    wire: Wire,
+) -> Result<Option<&'a Bytes>, Insufficient> {
     let What::Items(items) = &delivery.what else { return Err(Insufficient) };
     match items.as_ref() {
         [item] if *epoch == delivery.epoch && item.offset == *next => {
             *next += 1;
-            Ok(Some(&item.frame))
+            Ok(Some(item.frame(&delivery.channel, wire)))
         }
         [item] if *epoch == delivery.epoch && item.offset < *next => Ok(None),
         _ => Err(Insufficient),
@@ -622,7 +632,13 @@ fn only<'a>(epoch: &Epoch, next: &mut u64, delivery: &'a Delivery) -> Result<Opt
 }
 
 /// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
-fn follow(epoch: &Epoch, next: &mut u64, delivery: &Delivery, outbox: &mut Outbox, limit: usize) -> Result<u64, Stop> {
+fn follow(
+    epoch: &Epoch,
+    next: &mut u64,
+    delivery: &Delivery,
+    outbox: &mut Outbox,
+    sending: Sending,
+) -> Result<u64, Stop> {
     if delivery.epoch != *epoch {
         return Err(Stop::Insufficient);
     }
@@ -637,7 +653,8 @@ fn follow(epoch: &Epoch, next: &mut u64, delivery: &Delivery, outbox: &mut Outbo
         if item.offset != *next {
             return Err(Stop::Insufficient);
         }
-        outbox.push(item.frame.clone(), limit).map_err(|_| Stop::Slow)?;
+        let frame = item.frame(&delivery.channel, sending.wire).clone();
+        outbox.push(frame, sending.limit).map_err(|_| Stop::Slow)?;
         *next += 1;
         queued += 1;
     }

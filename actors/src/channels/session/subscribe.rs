@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dzvin_protocols::{
     channels::{
         Channel, Epoch, Position, Publication,
-        centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, encode_ok},
+        centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, UnsubscribeResult},
     },
     platform::StreamName,
 };
@@ -56,11 +56,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     ) -> Answer {
         let top = self.listen(channel, name).await?;
         let mut start = self.start(request, channel, top).await?;
-        let mut reply = encode(id, request, channel, &start);
+        let mut reply = self.encode(id, &result(request, channel, &start));
         if start.recovered && !self.session.has_room(reply.len()) {
             // To close the client as slow would bring it back to the same recovery.
             start = Start { position: start.position, publications: Vec::new(), recovered: false };
-            reply = encode(id, request, channel, &start);
+            reply = self.encode(id, &result(request, channel, &start));
         }
         if request.recover {
             let result = if start.recovered { "recovered" } else { "unrecovered" };
@@ -157,7 +157,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let name: Arc<str> = channel.into();
         let seat = self.session.end(&name);
         self.leave(&name, seat).await;
-        Ok(format!("{{\"id\":{id},\"unsubscribe\":{{}}}}"))
+        Ok(self.encode(id, &UnsubscribeResult))
     }
 
     /// The shard must have forgotten the session before the same channel may be joined again.
@@ -171,12 +171,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 }
 
-fn encode(id: u32, request: &SubscribeRequest, channel: &Channel, start: &Start) -> String {
+fn result<'a>(request: &SubscribeRequest, channel: &Channel, start: &'a Start) -> SubscribeResult<'a> {
     let by_revision = matches!(channel, Channel::Entity(..));
     let offset_of = |p: &Publication| if by_revision { p.revision } else { p.offset };
     // A recovered client walks forward from its own offset by the publications.
     let offset = if start.recovered { request.offset } else { start.position.offset };
-    let result = SubscribeResult {
+    SubscribeResult {
         recoverable: true,
         positioned: true,
         epoch: start.position.epoch.as_str(),
@@ -185,6 +185,5 @@ fn encode(id: u32, request: &SubscribeRequest, channel: &Channel, start: &Start)
         recovered: start.recovered,
         was_recovering: request.recover,
         ..SubscribeResult::default()
-    };
-    encode_ok(id, "subscribe", &result)
+    }
 }

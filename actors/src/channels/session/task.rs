@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    centrifuge::Disconnect,
+    centrifuge::Form,
     websocket::{Decoder, Message, pong_frame},
 };
 use tokio::{
@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Hub, Incoming, Session, commands::Conversation};
+use super::{Hub, Incoming, Session, Wire, commands::Conversation};
 use crate::{
     channels::metrics::CloseLabel,
     platform::ports::{Bus, ChangeLog},
@@ -42,6 +42,7 @@ const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(in crate::channels) struct Connection {
     pub(super) socket: OwnedWriteHalf,
+    pub(super) wire: Wire,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -55,11 +56,11 @@ pub(in crate::channels) struct Reading {
 impl Connection {
     /// One socket in two: the shard writes while the session's task reads.
     pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
-        let Incoming { socket, leftover, permit } = incoming;
+        let Incoming { socket, leftover, wire, permit } = incoming;
         let (reading, writing) = socket.into_split();
         // The limit is known when the task begins.
         let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover };
-        (Self { socket: writing, permit }, reading)
+        (Self { socket: writing, wire, permit }, reading)
     }
 }
 
@@ -72,18 +73,13 @@ impl Reading {
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
             match buffer.filled() {
                 [] => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                bytes if self.decoder.is_idle() && is_pong(bytes) => session.pong(),
+                bytes if self.decoder.is_idle() && session.wire.is_pong(bytes) => session.pong(),
                 bytes => self.decoder.feed(bytes),
             }
             Poll::Ready(Ok(()))
         })
         .await
     }
-}
-
-/// One masked text frame of `{}`.
-fn is_pong(bytes: &[u8]) -> bool {
-    matches!(bytes, [0x81, 0x82, a, b, _, _, open, close] if open ^ a == b'{' && close ^ b == b'}')
 }
 
 /// Lives as long as the connection.
@@ -165,20 +161,18 @@ async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
 /// Answers every whole message. False when the connection is over.
 async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decoder: &mut Decoder) -> bool {
     loop {
+        if conversation.abandoned {
+            return false;
+        }
         if conversation.session.closing().is_some() {
             return true;
         }
         match decoder.next_message() {
             Ok(None) => return true,
-            Ok(Some(Message::Text(text))) => {
-                conversation.frame(&text).await;
-                if conversation.abandoned {
-                    return false;
-                }
-            }
+            Ok(Some(Message::Text(text))) => conversation.frame(Form::Json, text.as_bytes()).await,
+            Ok(Some(Message::Binary(bytes))) => conversation.frame(Form::Protobuf, &bytes).await,
             Ok(Some(Message::Ping(payload))) => conversation.session.send_frame(pong_frame(&payload)),
             Ok(Some(Message::Pong)) => {}
-            Ok(Some(Message::Binary(_))) => conversation.session.close(Disconnect::InappropriateProtocol),
             Ok(Some(Message::Close(code))) => {
                 conversation.session.close_with(code.unwrap_or(1000), "");
                 conversation.closed_by_client = true;
@@ -214,20 +208,5 @@ async fn say_goodbye(session: &Session, reading: &OwnedReadHalf) {
             Err(e) if e.kind() != io::ErrorKind::WouldBlock => return,
             _ => yield_now().await,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pong_is_known_by_its_bytes() {
-        let mask = [7, 200, 3, 4];
-        let frame = |text: [u8; 2]| [&[0x81, 0x82][..], &mask, &[text[0] ^ mask[0], text[1] ^ mask[1]]].concat();
-        assert!(is_pong(&frame(*b"{}")));
-        assert!(
-            !is_pong(&frame(*b"[]")) && !is_pong(&frame(*b"{}")[..7]) && !is_pong(&[frame(*b"{}"), vec![0]].concat())
-        );
     }
 }

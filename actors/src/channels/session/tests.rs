@@ -33,7 +33,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use super::{Hub, Incoming};
 use crate::{
-    channels::{Limits, Metrics, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage},
+    channels::{Limits, Metrics, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire},
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
         ReadLimit, Slice, StoreError,
@@ -295,7 +295,12 @@ impl Node {
             tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
         let permit = Arc::clone(sessions).try_acquire_owned().expect("permit");
         let socket = server.expect("accept").0;
-        assert!(self.hub.shards.accept(Incoming { socket, leftover: bytes::Bytes::new(), permit }));
+        assert!(self.hub.shards.accept(Incoming {
+            socket,
+            leftover: bytes::Bytes::new(),
+            wire: Wire::CentrifugeJson,
+            permit
+        }));
         client.expect("connect")
     }
 

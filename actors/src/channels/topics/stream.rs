@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use dzvin_protocols::{
-    channels::{Channel, Position, Publication, centrifuge::encode_push, websocket::text_frame},
+    channels::{Channel, Position, Publication},
     platform::{Kind, StreamName},
 };
 use ractor::RpcReplyPort;
@@ -128,7 +128,7 @@ impl Stream {
         let epoch = position.epoch.clone();
         let mut batch = Vec::new();
         if let Some(shards) = self.wanted.get(&self.whole) {
-            let items = fresh.iter().map(|p| item(&self.whole, p, p.offset)).collect();
+            let items = fresh.iter().map(|p| Item::new(p.offset, (*p).clone())).collect();
             batch.push((
                 *shards,
                 Delivery { channel: Arc::clone(&self.whole), epoch: epoch.clone(), what: What::Items(items) },
@@ -140,7 +140,7 @@ impl Stream {
             for publication in fresh {
                 let channel = Channel::of_entity(kind, &publication.id).to_string();
                 let Some((channel, shards)) = self.wanted.get_key_value(channel.as_str()) else { continue };
-                let items = Arc::new([item(channel, publication, publication.revision)]);
+                let items = Arc::new([Item::new(publication.revision, publication.clone())]);
                 batch.push((
                     *shards,
                     Delivery { channel: Arc::clone(channel), epoch: epoch.clone(), what: What::Items(items) },
@@ -172,8 +172,4 @@ impl Stream {
         let what = What::Top(position.offset);
         Some((*shards, Delivery { channel: Arc::clone(&self.whole), epoch: position.epoch.clone(), what }))
     }
-}
-
-fn item(channel: &str, publication: &Publication, offset: u64) -> Item {
-    Item { offset, at: publication.at, frame: text_frame(&encode_push(channel, publication, offset)) }
 }

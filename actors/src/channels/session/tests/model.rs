@@ -6,11 +6,13 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use crate::channels::{
-    Delivery, Item, What,
+    Delivery, Item, What, Wire,
     outbox::Outbox,
-    session::{Stop, buffer, follow},
+    session::{Sending, Stop, buffer, follow},
 };
 use dzvin_protocols::channels::Epoch;
+
+const SENDING: Sending = Sending { wire: Wire::CentrifugeJson, limit: usize::MAX };
 
 #[derive(Debug, Clone)]
 enum News {
@@ -39,7 +41,7 @@ fn frame(offset: u64, size: usize) -> Bytes {
 
 fn delivery(news: &News) -> Delivery {
     let run = |from: u64, len: u64, size| {
-        What::Items((from..from + len).map(|offset| Item { offset, at: 0, frame: frame(offset, size) }).collect())
+        What::Items((from..from + len).map(|offset| Item::framed(offset, frame(offset, size))).collect())
     };
     let (epoch, what) = match *news {
         News::Run(from, len, size) => ("e", run(from, len, size)),
@@ -69,7 +71,7 @@ proptest! {
     fn live_offsets_follow_one_another_or_the_subscriber_is_told(all in proptest::collection::vec(news(), 0..40), start in 1..5u64) {
         let (epoch, mut outbox, mut next, mut model) = (Epoch::new("e"), Outbox::default(), start, start);
         for news in &all {
-            let told = follow(&epoch, &mut next, &delivery(news), &mut outbox, usize::MAX).is_err();
+            let told = follow(&epoch, &mut next, &delivery(news), &mut outbox, SENDING).is_err();
             // Every offset that is beyond the end of a known run and not its successor is a gap.
             let after = expected(model, news);
             prop_assert_eq!(told, after.is_none(), "{:?} at {}", news, model);
@@ -89,7 +91,7 @@ proptest! {
         }
         prop_assert!(bytes <= limit);
         let (mut outbox, mut next) = (Outbox::default(), from + 1);
-        let result = live.iter().try_for_each(|d| follow(&epoch, &mut next, d, &mut outbox, usize::MAX).map(drop));
+        let result = live.iter().try_for_each(|d| follow(&epoch, &mut next, d, &mut outbox, SENDING).map(drop));
         let highest = runs.iter().map(|n| match n { News::Run(from, len, _) => from + len - 1, _ => 0 }).max().unwrap_or(0);
         // Either it stands above all that was ever offered, or it was told.
         prop_assert!(result == Err(Stop::Insufficient) || next > highest, "at {} below {}", next, highest);

@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::*;
 use crate::channels::{
-    Delivery, Item, What,
+    Delivery, Item, What, Wire,
     metrics::CloseLabel,
     session::{Connection, Offered, Seat, Session, Shared},
 };
@@ -80,7 +80,7 @@ async fn a_batch_above_the_queue_is_no_slowness_of_the_client() {
 
 fn items(offset: u64, size: usize) -> Delivery {
     let frame = dzvin_protocols::channels::websocket::text_frame(&vec![b' '; size]);
-    let what = What::Items([Item { offset, at: 0, frame }].into());
+    let what = What::Items([Item::framed(offset, frame)].into());
     Delivery { channel: "entity.procedure.a".into(), epoch: Epoch::new("e1"), what }
 }
 
@@ -93,7 +93,12 @@ async fn an_overflow_while_recovering_is_told() {
     let (_client, server) =
         tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
-    let incoming = Incoming { socket: server.expect("accept").0, leftover: bytes::Bytes::new(), permit };
+    let incoming = Incoming {
+        socket: server.expect("accept").0,
+        leftover: bytes::Bytes::new(),
+        wire: Wire::CentrifugeJson,
+        permit,
+    };
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
     let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
@@ -103,7 +108,7 @@ async fn an_overflow_while_recovering_is_told() {
         assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
         assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
         assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));
-        let settled = session.settle(&channel, &epoch, covered, "{}");
+        let settled = session.settle(&channel, &epoch, covered, b"{}");
         assert_eq!(settled, if stays { Ok(()) } else { Err(Some(seat)) });
         assert_eq!(session.end(&channel).is_some(), stays, "the past was read up to {covered}");
     }
