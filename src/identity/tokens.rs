@@ -4,7 +4,7 @@
 //! dropping the old one when its last token has ended. A token that names a key (`kid`) is checked against that key only.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -23,6 +23,8 @@ pub const MAX_KEYS: usize = 2;
 pub const MIN_KEY: usize = 32;
 /// Longest key id.
 const MAX_KEY_ID: usize = 64;
+/// Most sets of roles whose rights are remembered: as many as organisations have; tokens with other sets have rights of their own.
+const MAX_ROLE_SETS: usize = 256;
 /// Clocks of machines that keep time by NTP differ by less.
 const LEEWAY_SECONDS: i64 = 5;
 
@@ -113,6 +115,8 @@ struct Inner {
     rules: TokenRules,
     claim_rules: ClaimRules,
     validation: Validation,
+    /// What sets of roles grant, as tokens have named them.
+    of_roles: RwLock<HashMap<Vec<String>, Arc<Permissions>>>,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -208,7 +212,7 @@ impl Inner {
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
         let (issuer, audience) = (rules.issuer.clone(), rules.audience.clone());
         let claim_rules = ClaimRules { leeway: LEEWAY_SECONDS, issuer, audience };
-        Ok(Self { keys, rules, claim_rules, validation })
+        Ok(Self { keys, rules, claim_rules, validation, of_roles: RwLock::default() })
     }
 
     fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Claims, AuthError> {
@@ -231,6 +235,23 @@ impl Inner {
         }
     }
 
+    /// Tokens of the same roles share what these grant: thousands of sessions have few sets of rights.
+    fn shared_permissions(&self, claims: &Claims) -> Result<Arc<Permissions>, PermissionError> {
+        if !claims.permissions.is_empty() {
+            return self.permissions(claims).map(Arc::new);
+        }
+        let known = |of_roles: &HashMap<Vec<String>, Arc<Permissions>>| of_roles.get(&claims.roles).cloned();
+        if let Some(known) = known(&self.of_roles.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(known);
+        }
+        let made = Arc::new(self.permissions(claims)?);
+        let mut of_roles = self.of_roles.write().unwrap_or_else(PoisonError::into_inner);
+        if of_roles.len() < MAX_ROLE_SETS {
+            of_roles.insert(claims.roles.clone(), Arc::clone(&made));
+        }
+        Ok(made)
+    }
+
     /// Unknown roles grant nothing: a token may carry roles meant for another system.
     fn permissions(&self, claims: &Claims) -> Result<Permissions, PermissionError> {
         let of_roles =
@@ -243,9 +264,10 @@ impl Authenticator for Verifier {
     fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         let inner = self.inner();
         let claims = inner.verify(token, OffsetDateTime::now_utc())?;
-        let permissions = inner.permissions(&claims).map_err(|_| AuthError::Invalid)?;
-        let expires_at = claims.exp.and_then(|exp| OffsetDateTime::from_unix_timestamp(exp).ok());
-        Ok(Identity { user: claims.sub.into(), permissions: Arc::new(permissions), expires_at })
+        let permissions = inner.shared_permissions(&claims).map_err(|_| AuthError::Invalid)?;
+        let expires_at = claims.ends_at().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+        let info = claims.info_bytes();
+        Ok(Identity { user: claims.sub.into(), permissions, expires_at, info })
     }
 }
 

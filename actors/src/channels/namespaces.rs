@@ -89,6 +89,7 @@ mod tests {
             user: user.into(),
             permissions: Arc::new(Permissions::parse(granted.iter().copied()).expect("permissions")),
             expires_at: None,
+            info: None,
         };
         for (channel, identity, subscribe, publish) in [
             ("chat.1", who("olha", &[]), true, true),

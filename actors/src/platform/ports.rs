@@ -394,8 +394,10 @@ pub struct Identity {
     pub user: Arc<str>,
     /// What the user may do.
     pub permissions: Arc<dzvin_protocols::identity::Permissions>,
-    /// When the token ends; `None` never.
+    /// When the session ends with its token; `None` never.
     pub expires_at: Option<OffsetDateTime>,
+    /// What other clients may see of the user: one JSON value as text.
+    pub info: Option<Bytes>,
 }
 
 /// Why a token was not taken.

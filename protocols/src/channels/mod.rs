@@ -9,4 +9,4 @@ pub mod websocket;
 
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
-pub use publication::{Extra, Message, Publication, PublicationError};
+pub use publication::{Extra, Message, Publication, PublicationError, in_one_line};

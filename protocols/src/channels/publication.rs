@@ -54,6 +54,16 @@ impl Message {
     }
 }
 
+/// JSON without newlines, at which clients split frames: between the parts of JSON they are only white space, and inside a
+/// string they are escaped.
+#[must_use]
+pub fn in_one_line(json: Bytes) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', &json).is_none() {
+        return json;
+    }
+    json.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect()
+}
+
 /// One publication of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {

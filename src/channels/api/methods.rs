@@ -13,6 +13,7 @@ use dzvin_protocols::{
     channels::{
         Channel, Extra, Message, Position, Publication,
         centrifuge::{ErrorCode, Form, HistoryRequest, HistoryResult, Pub, Tags},
+        in_one_line,
     },
     platform::StreamName,
 };
@@ -161,12 +162,7 @@ impl Call<'_> {
         if text.len() > MAX_DATA {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        // Clients split frames at newlines; between the parts of JSON they are only white space.
-        let data = if text.contains(&b'\n') {
-            text.iter().map(|b| if *b == b'\n' { b' ' } else { *b }).collect()
-        } else {
-            Bytes::copy_from_slice(text)
-        };
+        let data = in_one_line(Bytes::copy_from_slice(text));
         let extra = Extra { tags, info: None };
         let extra = (!extra.is_empty()).then(|| Arc::new(extra));
         Ok(Message { data, at: now_micros(), trace: self.trace.clone(), extra })

@@ -7,11 +7,12 @@ use std::{
 
 use dzvin_protocols::{
     channels::{
-        Channel, Position, Publication,
+        Channel, Extra, Message, Position, Publication,
         centrifuge::{
-            Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, HistoryRequest, HistoryResult,
-            PingResult, Pub, RefreshResult, Reply, Request,
+            ClientInfo, Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, HistoryRequest,
+            HistoryResult, PingResult, Pub, PublishRequest, PublishResult, RefreshResult, Reply, Request, is_json,
         },
+        in_one_line,
     },
     entities::Change,
     platform::StreamName,
@@ -91,7 +92,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::History(history) => self.history(id, &history).await,
             Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Ping => Ok(self.encode(id, &PingResult)),
-            Request::Publish { .. } => Err(Refusal::Error(ErrorCode::PermissionDenied)),
+            Request::Publish(publish) => self.publish(id, publish).await,
             Request::Presence { .. } | Request::PresenceStats { .. } | Request::Rpc(_) | Request::SubRefresh(_) => {
                 Err(Refusal::Error(ErrorCode::NotAvailable))
             }
@@ -184,6 +185,38 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }
 
+    /// Answered when the bus has it.
+    async fn publish(&mut self, id: u32, request: PublishRequest) -> Answer {
+        let channel = Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
+        let Channel::Application(name) = channel else { return Err(Refusal::Error(ErrorCode::PermissionDenied)) };
+        let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
+        if !self.hub.namespaces.may_publish(&name, identity) {
+            return Err(Refusal::Error(ErrorCode::PermissionDenied));
+        }
+        // Subscribers of the JSON form can take nothing else; what came in JSON has been parsed.
+        if request.data.is_empty() || (self.session.wire.form() != Form::Json && !is_json(&request.data)) {
+            return Err(Refusal::Error(ErrorCode::BadRequest));
+        }
+        let info = ClientInfo {
+            user: Arc::clone(&identity.user),
+            client: self.session.client.to_string().into(),
+            conn_info: identity.info.clone(),
+            chan_info: None,
+        };
+        let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
+        let message = Message { data: in_one_line(request.data), at: now_micros(), trace: None, extra };
+        let (stream, keep) = (StreamName::from_checked(&name), &self.hub.namespaces.of(&name).keep);
+        let published = tokio::time::timeout(self.hub.limits.command, self.hub.bus.publish(&stream, message, keep));
+        match published.await {
+            Ok(Ok(_)) => Ok(self.encode(id, &PublishResult)),
+            Ok(Err(error)) => {
+                tracing::warn!(client = %self.session.client, %error, "a client's publication was not taken");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
+    }
+
     async fn history(&mut self, id: u32, request: &HistoryRequest) -> Answer {
         let channel = self.permitted(&request.channel)?;
         let limits = self.hub.limits.history;
@@ -249,6 +282,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
         self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
     }
+}
+
+/// Now, in microseconds since 1970.
+fn now_micros() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or_default()
 }
 
 const fn name(request: &Request) -> &'static str {

@@ -216,7 +216,7 @@ impl Authenticator for Tokens {
             _ => return Err(AuthError::Invalid),
         };
         let expires_at = (token == "short").then(|| OffsetDateTime::now_utc() + Duration::from_secs(60));
-        Ok(Identity { user: "u1".into(), permissions: Arc::new(permissions.unwrap()), expires_at })
+        Ok(Identity { user: "u1".into(), permissions: Arc::new(permissions.unwrap()), expires_at, info: None })
     }
 }
 

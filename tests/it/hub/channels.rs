@@ -1,0 +1,115 @@
+//! Channels of the application: unmodified clients of both forms, the server API, and what it refuses.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::{process::Command, time::timeout};
+
+use crate::support::{
+    eventually::patience,
+    hub::{Hub, World},
+};
+
+const API_KEY: &str = "an api key of thirty-two bytes and more";
+
+fn rules() -> String {
+    format!(
+        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         [channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
+         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n"
+    )
+}
+
+/// What the clients saw.
+async fn clients(hub: &Hub, more: &[&str]) -> Value {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+    let url = format!("http://{}", hub.addr);
+    let mut command = Command::new("node");
+    command.current_dir(folder).args(["channels.mjs", "--url", &url, "--token", &World::token("viewer")]);
+    command.args(["--key", API_KEY]).args(more).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = timeout(patience(), command.output()).await.expect("in time").expect("node runs");
+    serde_json::from_slice(&output.stdout).expect("a report")
+}
+
+fn assert_all(report: &Value, received: u64) {
+    println!("{report}");
+    assert_eq!(report["errors"], json!([]));
+    for key in ["lost", "doubled", "wrong", "unrecovered"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert_eq!(report["received"], received);
+    assert!(report["recovered"].as_u64() > Some(0), "{report}");
+    let hello = |n| json!({"data": {"hello": n}, "user": "viewer-1"});
+    assert_eq!(report["heard"], json!([hello(1), hello(1), hello(2), hello(2)]));
+    assert_eq!(report["history"], json!([1, 2]));
+    assert_eq!(report["refused"], 103, "this channel is not open for clients' publications");
+    assert_eq!(report["batch"], json!([1, 103, 104]));
+    assert_eq!(report["broadcast"], json!([2, 1, 107]));
+    assert_eq!(report["api_history"], json!([1, {}]));
+}
+
+#[tokio::test]
+async fn what_is_published_reaches_clients_of_both_forms_in_memory() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", &rules()).await;
+    assert_all(&clients(&hub, &[]).await, 10 * 500);
+}
+
+#[tokio::test]
+async fn what_is_published_reaches_clients_of_both_forms_over_redis() {
+    let world = World::new(1, true).await;
+    let hub = world.hub_with("a", &rules()).await;
+    assert_all(&clients(&hub, &[]).await, 10 * 500);
+}
+
+#[tokio::test]
+async fn the_server_api_refuses_whom_it_does_not_know() {
+    let mut world = World::new(1, true).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let client = reqwest::Client::new();
+    let ask = async |headers: &[(&str, &str)], method: &str, body: &str| {
+        let mut request = client.post(format!("http://{}/api/{method}", hub.addr)).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.json::<Value>().await.expect("json"))
+    };
+    let (publish, key) = (r#"{"channel":"chat.1","data":{}}"#, ("x-api-key", API_KEY));
+    let apikey = format!("apikey {API_KEY}");
+    let (bearer, viewer) = (format!("Bearer {}", World::token("admin")), format!("Bearer {}", World::token("viewer")));
+    for (headers, status) in [
+        (vec![], 401),
+        (vec![("x-api-key", "wrong")], 401),
+        (vec![("x-api-key", ""), ("authorization", bearer.as_str())], 401),
+        (vec![("authorization", viewer.as_str())], 200),
+        (vec![("authorization", bearer.as_str())], 200),
+        (vec![("authorization", apikey.as_str())], 200),
+        (vec![key], 200),
+    ] {
+        let (got, answer) = ask(&headers, "publish", publish).await;
+        assert_eq!(got, status, "{headers:?} {answer}");
+        if headers == [("authorization", viewer.as_str())] {
+            assert_eq!(answer["error"]["code"], 103, "a token without the permission");
+        }
+    }
+    for (method, body, status, code) in [
+        ("publish", "{", 400, json!("bad_request")),
+        ("publish", r#"{"channel":"chat.1"}"#, 400, json!("bad_request")),
+        ("publish", r#"{"channel":"a b","data":1}"#, 200, json!(107)),
+        ("publish", r#"{"channel":"query.1","data":1}"#, 200, json!(107)),
+        ("publish", r#"{"channel":"entity.procedure.x","data":1}"#, 200, json!(103)),
+        ("nonsense", "{}", 200, json!(104)),
+        ("batch", r#"{"commands":[{"batch":{"commands":[]}}]}"#, 200, Value::Null),
+    ] {
+        let (got, answer) = ask(&[key], method, body).await;
+        let found = if got == 200 { answer["error"]["code"].clone() } else { answer["code"].clone() };
+        assert_eq!((got, found), (status, code), "{method} {body} {answer}");
+    }
+    let large = format!("{{\"channel\":\"chat.1\",\"data\":\"{}\"}}", "x".repeat(65 * 1024));
+    assert_eq!(ask(&[key], "publish", &large).await.1["error"]["code"], 106);
+    // Acknowledged is what the bus has: without it, nothing is.
+    world.redis.as_mut().expect("redis").kill();
+    let (status, answer) = ask(&[key], "publish", publish).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("bus_unavailable")), "{answer}");
+}
