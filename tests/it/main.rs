@@ -8,6 +8,7 @@
 )]
 
 mod bus;
+mod dev;
 mod dev_postgres;
 mod hub;
 mod mirror;
