@@ -298,9 +298,10 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         self.tasks.spawn(async move {
             let _farewell = farewell;
             let metrics = hub.metrics.clone();
-            if AssertUnwindSafe(run(hub, session, shard, leftover)).catch_unwind().await.is_err() {
+            let talk = run(hub, Arc::clone(&session), shard, leftover);
+            if AssertUnwindSafe(talk).catch_unwind().await.is_err() {
                 metrics.panics.inc();
-                tracing::error!(session = id, "a session panicked");
+                tracing::error!(client = session.client, user = session.user(), "a session panicked");
             }
         });
     }

@@ -3,3 +3,4 @@
 mod alone;
 mod hostile;
 mod kills;
+mod logs;

@@ -61,7 +61,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match command {
                 Ok(command) => self.command(command).await,
                 Err(error) => {
-                    tracing::debug!(client = self.session.client, %error, "closing a client that sent no command");
+                    tracing::debug!(client = self.session.client, user = self.session.user(), %error, "closing a client that sent no command");
                     self.session.close(Disconnect::BadRequest);
                 }
             }
@@ -125,7 +125,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             ping: u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX),
             pong: true,
         };
-        tracing::debug!(client = self.session.client, user = %identity.user, "session connected");
+        self.session.signed_in(&identity.user);
+        tracing::debug!(client = self.session.client, user = self.session.user(), "session connected");
         self.identity = Some(identity);
         Ok(encode_ok(id, "connect", &result))
     }
@@ -218,7 +219,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Ok(Some(slice))) => Ok(slice),
             Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
-                tracing::warn!(client = self.session.client, %error, "history could not be read");
+                tracing::warn!(client = self.session.client, user = self.session.user(), %error, "history could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),

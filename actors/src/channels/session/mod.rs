@@ -13,7 +13,7 @@ mod tests;
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -74,6 +74,7 @@ pub(super) type SessionId = u64;
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) client: String,
+    user: OnceLock<Arc<str>>,
     socket: TcpStream,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
@@ -121,6 +122,7 @@ impl Session {
         let session = Self {
             id,
             client,
+            user: OnceLock::new(),
             socket: incoming.socket,
             inner: Mutex::default(),
             wake: Notify::new(),
@@ -129,6 +131,16 @@ impl Session {
             _permit: incoming.permit,
         };
         (Arc::new(session), incoming.leftover)
+    }
+
+    /// Who it is, for log lines; `None` before it has said so.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.get().map(|user| &**user)
+    }
+
+    /// A session is of one user for good: another's token is refused.
+    fn signed_in(&self, user: &Arc<str>) {
+        let _ = self.user.set(Arc::clone(user));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
