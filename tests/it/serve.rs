@@ -178,6 +178,21 @@ async fn operators_paths_are_on_the_internal_listener_alone() {
     }
 }
 
+/// A dependency that hangs keeps a node from taking traffic, not from saying why.
+#[tokio::test]
+async fn a_node_that_is_starting_says_so() {
+    let world = World::new(0, false).await;
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let redis = format!("[redis]\nurl = \"redis://{}\"\n", silent.local_addr().expect("address"));
+    let mut hub = world.unstarted("a");
+    hub.reconfigure(|text| text + &redis);
+    hub.spawn();
+    let body = eventually("it answers", async || hub.get("/readyz").await).await;
+    assert_eq!(body, (503, r#"{"checks":{},"status":"starting"}"#.to_owned()));
+    assert_eq!(hub.get("/healthz").await.expect("answered").0, 200);
+    assert_eq!(hub.ended().await, Some(69), "{}", hub.log());
+}
+
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -332,7 +347,7 @@ async fn sessions_outlive_redis_and_postgresql() {
     database.refuse(true);
     database.cut();
     eventually("the list is not served", async || list_status(&hub).await == 503).await;
-    checks(&hub).await;
+    eventually("postgresql is seen to be away", async || checks(&hub).await["database"]["status"] == "down").await;
     assert_eq!(hub.get("/healthz").await.expect("answered").0, 200);
     assert_eq!(hub.metric("dzvin_sessions").await, 2.0);
 
@@ -343,6 +358,7 @@ async fn sessions_outlive_redis_and_postgresql() {
 
     database.refuse(false);
     eventually("the list is served again", async || list_status(&hub).await == 200).await;
+    eventually("and seen to be back", async || checks(&hub).await["database"]["status"] == "ok").await;
     more(&mut followers, "changes after all of it").await;
     play(&world, 0);
     caught_up(&world, &hub).await;
