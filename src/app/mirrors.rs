@@ -50,6 +50,7 @@ impl Links {
             connections: config.cdb.connections.max(config.mirrors.len() + 4),
             ..EgressLimits::default()
         }));
+        governor.metrics().register(registry);
         let store = Arc::new(Mirrors::new(entities.clone()));
         let mut handles = BTreeMap::new();
         for mirror in &config.mirrors {
