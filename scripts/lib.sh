@@ -28,17 +28,19 @@ apt_update() {
   export APT_UPDATED=1
 }
 
-# Installs Debian packages. Their services are not started meanwhile (policy-rc.d says 101): nginx would listen to the world.
+# Whether packages may start their services while they are installed: Debian asks this program, if it is there.
+POLICY=/usr/sbin/policy-rc.d
+
+# Installs Debian packages. Their services are not started (101 forbids it): nginx would listen to the world.
 apt_install() {
   have apt-get || fail "missing $*, and this is no Debian or Ubuntu; install it and run the script again"
   say "installing $*"
   apt_update
   (
-    policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-      trap 'as_root rm -f "$policy"' EXIT
-      printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-      as_root chmod 755 "$policy"
+    if [ ! -e "$POLICY" ]; then
+      trap 'as_root rm -f "$POLICY"' EXIT
+      printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+      as_root chmod 755 "$POLICY"
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
   )

@@ -15,6 +15,7 @@ mod mirror;
 mod nginx;
 mod page;
 mod reload;
+mod scripts;
 mod serve;
 mod spine;
 mod store;
