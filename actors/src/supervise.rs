@@ -13,6 +13,7 @@
 //! one-for-all strategies, and does not own sessions, which are tasks of their shards.
 
 mod backoff;
+mod child;
 mod metrics;
 mod progress;
 mod slot;

@@ -50,6 +50,7 @@ impl Links {
             connections: config.cdb.connections.max(config.mirrors.len() + 4),
             ..EgressLimits::default()
         }));
+        governor.metrics().register(registry);
         let store = Arc::new(Mirrors::new(entities.clone()));
         let mut handles = BTreeMap::new();
         for mirror in &config.mirrors {
@@ -86,7 +87,11 @@ impl Links {
 }
 
 impl Resume for Links {
-    fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
+    fn resume<'a>(
+        &'a self,
+        mirror: &'a str,
+        trace: Option<Arc<str>>,
+    ) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
         Box::pin(async move {
             let Some(handle) = self.handles.get(mirror).filter(|handle| handle.status().state != "standby") else {
                 return Resumed::NotHere;
@@ -95,7 +100,9 @@ impl Resume for Links {
                 tracing::warn!(mirror, why, "the configuration was not read again");
                 return Resumed::Unreadable(why);
             }
-            handle.resume();
+            // The span of the request says who did it.
+            tracing::info!(mirror, "the link is told to go on");
+            handle.resume(trace);
             Resumed::Told
         })
     }

@@ -8,7 +8,11 @@ mod mirrors;
 mod reload;
 mod settings;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::Extension;
 use dzvin_actors::{
@@ -51,6 +55,10 @@ const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// The database is asked for leases at least once in a third of their time, and within this with the default one. Without an
+/// answer for so long a call hangs.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// A node that runs.
 pub struct App {
     root: Supervisor,
@@ -59,6 +67,7 @@ pub struct App {
     /// Ends what is no actor: servers, listener, maintenance.
     stop: watch::Sender<Phase>,
     tasks: JoinSet<()>,
+    database: Database,
     /// Told when another node serves the database, and there is no Redis.
     displaced: watch::Receiver<bool>,
     grace: Duration,
@@ -92,6 +101,16 @@ impl App {
         let registry = &mut rooms;
         let (stop, phase) = watch::channel(Phase::Running);
         let mut tasks = JoinSet::new();
+
+        // Served before anything is waited for: whoever asks meanwhile is told that we are starting.
+        let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(OnceLock::new()));
+        let http_metrics = HttpMetrics::default();
+        http_metrics.register(registry);
+        let serving = Serving::new(&config.http, config.shutdown.grace, http_metrics.clone());
+        let ops = internal_router(Arc::clone(&readiness), scrape(&metrics));
+        let ops = plumb(ops, Plumbing::new(&config.http, http_metrics.clone()));
+        let addresses = (address(&listener)?, address(&internal)?);
+        tasks.spawn(serve(internal, ops, serving.clone(), reached(phase.clone(), Phase::Ending)));
 
         let db = settings::database_options(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
@@ -130,9 +149,7 @@ impl App {
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
 
-        let readiness = readiness(&bus, &database, &links);
-        let http_metrics = HttpMetrics::default();
-        http_metrics.register(registry);
+        look_at(&readiness, &bus, &database, config.leases.ttl.max(SILENCE), &links);
         let endpoint = channels::Endpoint {
             shards: hub.shards.clone(),
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
@@ -151,20 +168,27 @@ impl App {
         let api = entities::router(readers).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
         let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
-        let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
-        let scrape = telemetry::scrape(rooms);
-        let ops =
-            plumb(internal_router(Arc::clone(&readiness), scrape), Plumbing::new(&config.http, http_metrics.clone()));
-
-        let addresses = (address(&listener)?, address(&internal)?);
-        let serving = Serving::new(&config.http, config.shutdown.grace, http_metrics);
-        tasks.spawn(serve(listener, public, serving.clone(), reached(phase.clone(), Phase::Closing)));
-        tasks.spawn(serve(internal, ops, serving, reached(phase, Phase::Ending)));
+        let public = plumb(public, Plumbing::new(&config.http, http_metrics));
+        // Set once, here.
+        let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
+        tasks.spawn(serve(listener, public, serving, reached(phase, Phase::Closing)));
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
         let grace = config.shutdown.grace;
-        Ok(Self { root, shards, readiness, stop, tasks, displaced, grace, reloader, address, internal_address })
+        Ok(Self {
+            root,
+            shards,
+            readiness,
+            stop,
+            tasks,
+            database,
+            displaced,
+            grace,
+            reloader,
+            address,
+            internal_address,
+        })
     }
 
     /// What puts a changed configuration into force.
@@ -211,6 +235,7 @@ impl App {
             self.root.stop().await;
             self.stop.send_replace(Phase::Ending);
             while self.tasks.join_next().await.is_some() {}
+            self.database.close().await;
         };
         if tokio::time::timeout(self.grace, orderly).await.is_err() {
             tracing::warn!(grace = ?self.grace, "not everything stopped within the grace period");
@@ -334,20 +359,23 @@ async fn start_relay(
     Ok(root.start(args.child()).await?)
 }
 
-fn readiness(bus: &Arc<AnyBus>, database: &Database, links: &Links) -> Arc<Readiness> {
-    let readiness = Arc::new(Readiness::default());
-    let (bus, pool, links) = (Arc::clone(bus), database.pool().clone(), links.clone());
+type Scrape = Box<dyn Fn() -> Result<String, std::fmt::Error> + Send + Sync>;
+
+/// What operators are shown of the metrics: nothing until all rooms have theirs.
+fn scrape(metrics: &Arc<OnceLock<Scrape>>) -> impl Fn() -> Result<String, std::fmt::Error> + Send + Sync + 'static {
+    let metrics = Arc::clone(metrics);
+    move || metrics.get().map_or_else(|| Ok("# EOF\n".to_owned()), |scrape| scrape())
+}
+
+fn look_at(readiness: &Readiness, bus: &Arc<AnyBus>, database: &Database, silence: Duration, links: &Links) {
+    let (bus, database, links) = (Arc::clone(bus), database.clone(), links.clone());
     readiness.add("bus", move || {
         if bus.is_connected() { Check::ok() } else { Check::down("redis is away; changes are read from the log") }
     });
-    readiness.add(
-        "database",
-        move || {
-            if pool.size() > 0 { Check::ok() } else { Check::down("no connection to postgresql") }
-        },
-    );
+    readiness.add("database", move || {
+        if database.contact().is_fresh(silence) { Check::ok() } else { Check::down("postgresql does not answer") }
+    });
     readiness.add("mirrors", move || links.check());
-    readiness
 }
 
 fn address(listener: &TcpListener) -> Result<std::net::SocketAddr, AppError> {

@@ -124,7 +124,10 @@ impl CdbClient {
 
     /// One GET with everything that every request needs. The body is not read yet, and until it is the connection counts.
     async fn get(&self, path: &str) -> Result<(Response, Pass), CdbError> {
-        let pass = self.governor.admit().await.map_err(|crowded| CdbError::Failed(crowded.to_string()))?;
+        let pass = self.governor.admit().await.map_err(|crowded| {
+            self.governor.metrics().crowded();
+            CdbError::Failed(crowded.to_string())
+        })?;
         let mut request = self.http.get(format!("{}{path}", self.base));
         let token = self.config.token.borrow().clone().filter(|_| self.config.dialect.http.authorise);
         if let Some(token) = token {
@@ -142,6 +145,7 @@ impl CdbClient {
             }
             Err(_) => (0, None),
         };
+        self.governor.metrics().answered(status);
         tracing::info!(
             target: "dzvin::cdb",
             method = "GET",
@@ -298,6 +302,9 @@ mod tests {
         assert!(matches!(client.object(&id("broken")).await, Err(CdbError::Failed(_))));
         assert_eq!(client.modified_since("2024-01-01T00:00:00.000000Z", 100).await.unwrap().docs.len(), 1);
         assert_eq!(client.modified_since("2025-01-01T00:00:00.000000Z", 100).await.unwrap().len, 0);
+        let counted = |outcome| client.governor.metrics().requests(outcome);
+        let outcomes = ["ok", "not_found", "forbidden", "too_many", "refused", "failed", "crowded"];
+        assert_eq!(outcomes.map(counted), [4, 1, 1, 1, 1, 1, 0]);
     }
 
     #[tokio::test]

@@ -51,6 +51,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             AuthError::Expired => Problem::token_expired(),
             AuthError::Invalid => Problem::unauthorized(),
         })?;
+        tracing::Span::current().record("user", &*identity.user);
         Ok(Self { user: identity.user, permissions: identity.permissions })
     }
 }

@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -13,7 +13,10 @@ use dzvin_actors::platform::ports::MirrorStatus;
 use serde::Serialize;
 
 use super::{MirrorRow, Mirrors};
-use crate::{identity::Caller, platform::http::Problem};
+use crate::{
+    identity::Caller,
+    platform::http::{Problem, TraceContext},
+};
 
 /// What a resume came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +32,12 @@ pub enum Resumed {
 /// How the composition root lets an operator reach the links of this node.
 pub trait Resume: Send + Sync + 'static {
     /// Reads the link's token and message limit again, and ends whatever wait there is: after 403 at the handshake, a
-    /// back-off, a message above the limit.
-    fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>>;
+    /// back-off, a message above the limit. What comes of it carries the trace on.
+    fn resume<'a>(
+        &'a self,
+        mirror: &'a str,
+        trace: Option<Arc<str>>,
+    ) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>>;
 }
 
 /// What the resource needs.
@@ -96,9 +103,10 @@ async fn resume(
     State(state): State<MirrorsState>,
     Path(name): Path<String>,
     caller: Caller,
+    trace: Option<Extension<TraceContext>>,
 ) -> Result<StatusCode, Problem> {
     caller.require("mirrors", "operate", &name)?;
-    match state.resume.resume(&name).await {
+    match state.resume.resume(&name, trace.map(|trace| trace.traceparent().into())).await {
         Resumed::Told => return Ok(StatusCode::ACCEPTED),
         Resumed::Unreadable(why) => return Err(Problem::conflict("bad_configuration", why)),
         Resumed::NotHere => {}

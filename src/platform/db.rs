@@ -30,7 +30,10 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
-use super::warm::{TRUSTED, Warm, Writer};
+use super::{
+    contact::Contact,
+    warm::{TRUSTED, Warm, Writer},
+};
 
 /// The schema, built into the binary.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -183,6 +186,7 @@ pub struct Database {
     notify: bool,
     warm: Option<Warm>,
     guard: Arc<AtomicBool>,
+    contact: Arc<Contact>,
     metrics: DbMetrics,
 }
 
@@ -228,7 +232,8 @@ impl Database {
         let (notify, warm) = (options.notify, (writers > 2).then(Warm::default));
         let node = format!("{:016x}", rand::random::<u64>()).into();
         let listen = options.listen.unwrap_or_else(|| connect.clone());
-        Self { pool, readers, connect, listen, wake: Arc::default(), node, notify, warm, guard, metrics }
+        let (wake, contact) = (Arc::default(), Arc::default());
+        Self { pool, readers, connect, listen, wake, node, notify, warm, guard, contact, metrics }
     }
 
     /// The same database for those who only read, on connections of their own.
@@ -292,6 +297,21 @@ impl Database {
         if let Some(warm) = &self.warm {
             warm.keep(writer);
         }
+    }
+
+    /// Whether it answers, as far as was seen.
+    #[must_use]
+    pub fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
+    /// Closes both pools once whoever has a connection has given it back.
+    pub async fn close(&self) {
+        // The one that is kept for the next batch is of the writers' pool, which waits for it.
+        if let Some(warm) = &self.warm {
+            drop(warm.take());
+        }
+        tokio::join!(self.pool.close(), self.readers.close());
     }
 
     /// What is counted.

@@ -3,6 +3,7 @@
 pub mod alone;
 pub mod cli;
 pub mod config;
+pub mod contact;
 pub mod db;
 pub mod dev;
 pub mod http;

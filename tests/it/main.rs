@@ -8,12 +8,14 @@
 )]
 
 mod bus;
+mod dev;
 mod dev_postgres;
 mod hub;
 mod mirror;
 mod nginx;
 mod page;
 mod reload;
+mod scripts;
 mod serve;
 mod spine;
 mod store;

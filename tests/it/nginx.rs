@@ -83,7 +83,8 @@ impl Prefix {
 
     fn command(&self) -> Command {
         let mut command = Command::new("nginx");
-        command.arg("-p").arg(self.0.path()).arg("-c").arg(self.0.path().join("nginx.conf")).args(["-e", "stderr"]);
+        // No `-e`: Ubuntu 22.04's nginx does not know it. Until it has read its configuration nginx complains to stderr anyway.
+        command.arg("-p").arg(self.0.path()).arg("-c").arg(self.0.path().join("nginx.conf"));
         command
     }
 }

@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use super::metrics::{EgressMetrics, Held};
+
 /// What one address may do. The upstream's numbers are not public: these follow the habit of serial requests with a
 /// pause of 200 ms, and are configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +46,7 @@ pub struct Crowded;
 /// A connection slot; given back when dropped.
 #[derive(Debug)]
 pub struct Pass {
+    _taken: Held,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -76,20 +79,30 @@ pub struct Governor {
     buckets: Mutex<[Bucket; 2]>,
     slots: Arc<Semaphore>,
     max_wait: Duration,
+    metrics: EgressMetrics,
 }
 
 impl Governor {
     /// Starts with empty buckets.
     #[must_use]
     pub fn new(limits: EgressLimits) -> Self {
-        let now = Instant::now();
+        let (now, metrics) = (Instant::now(), EgressMetrics::default());
+        let connections = limits.connections.clamp(1, Semaphore::MAX_PERMITS);
+        metrics.free.set(i64::try_from(connections).unwrap_or(i64::MAX));
         let second = Bucket::new(limits.per_second, Duration::from_secs(1), limits.burst, now);
         let minute = Bucket::new(limits.per_minute, Duration::from_secs(60), limits.per_minute / 4, now);
         Self {
             buckets: Mutex::new([second, minute]),
-            slots: Arc::new(Semaphore::new(limits.connections.max(1))),
+            slots: Arc::new(Semaphore::new(connections)),
             max_wait: limits.max_wait,
+            metrics,
         }
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &EgressMetrics {
+        &self.metrics
     }
 
     /// Waits for a connection slot and then for the turn.
@@ -97,11 +110,13 @@ impl Governor {
     /// # Errors
     /// [`Crowded`] when that would take longer than the longest wait.
     pub async fn admit(&self) -> Result<Pass, Crowded> {
+        let _waiting = Held::new(&self.metrics.waiting, 1);
         let slot = timeout(self.max_wait, Arc::clone(&self.slots).acquire_owned()).await;
         let slot = slot.ok().and_then(Result::ok).ok_or(Crowded)?;
+        let taken = Held::new(&self.metrics.free, -1);
         let at = self.reserve(Instant::now()).ok_or(Crowded)?;
         sleep_until(at).await;
-        Ok(Pass { _slot: slot })
+        Ok(Pass { _taken: taken, _slot: slot })
     }
 
     /// The upstream said that it is too much: nobody asks again before this has passed.
@@ -168,8 +183,14 @@ mod tests {
     async fn connections_are_bounded() {
         let governor = Governor::new(limits());
         let (_one, two) = (governor.admit().await.expect("first"), governor.admit().await.expect("second"));
-        assert_eq!(governor.admit().await.err(), Some(Crowded));
+        let counted = || (governor.metrics().waiting.get(), governor.metrics().free.get());
+        assert_eq!(counted(), (0, 0));
+        let mut third = std::pin::pin!(governor.admit());
+        assert!(timeout(Duration::from_secs(1), third.as_mut()).await.is_err());
+        assert_eq!(counted(), (1, 0), "one waits");
+        assert_eq!(third.await.err(), Some(Crowded));
         drop(two);
+        assert_eq!(counted(), (0, 1));
         assert!(governor.admit().await.is_ok());
     }
 

@@ -373,9 +373,10 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let (hub, shard, farewell) = (Arc::clone(&self.hub), self.index, Farewell(id, myself.clone()));
         self.tasks.spawn(async move {
             let _farewell = farewell;
-            if AssertUnwindSafe(run(Arc::clone(&hub), session, shard, reading)).catch_unwind().await.is_err() {
+            let talk = run(Arc::clone(&hub), Arc::clone(&session), shard, reading);
+            if AssertUnwindSafe(talk).catch_unwind().await.is_err() {
                 hub.metrics.panics.inc();
-                tracing::error!(session = id, "a session panicked");
+                tracing::error!(client = %session.client, user = session.user(), "a session panicked");
             }
         });
     }

@@ -15,7 +15,7 @@ use std::{
 use dzvin_protocols::{
     channels::{Position, Publication},
     entities::Change,
-    platform::Kind,
+    platform::{Kind, trace_id},
 };
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -307,7 +307,7 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         run: &[Publication],
     ) -> Result<Turn, PumpError> {
         let answer = self.bus.append(&kind.stream(), &position.epoch, run).await?;
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Turn::Done) };
+        let Some(first) = run.first() else { return Ok(Turn::Done) };
         match answer {
             Appended::Accepted { top } => {
                 self.metrics.published.inc_by(run.len() as u64);
@@ -315,7 +315,7 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
                 if let Some(oldest) = changes.first() {
                     self.metrics.commit_to_bus.observe(age(oldest).as_seconds_f64().max(0.0));
                 }
-                tracing::debug!(%kind, from = first.offset, to = last.offset, trace = last.trace.as_deref(), "published");
+                log_published(kind, run);
                 self.note_top(kind, position, top);
                 Ok(if top >= position.offset { Turn::Done } else { Turn::Moved })
             }
@@ -344,6 +344,19 @@ impl<B: Bus, L: ChangeLog> Pump<B, L> {
         let oldest =
             slice.changes.first().map_or(0, |c| i64::try_from(age(c).whole_milliseconds()).unwrap_or(i64::MAX));
         self.metrics.lag(kind, slice.position.offset.saturating_sub(bus), oldest.max(0));
+    }
+}
+
+/// One line for each batch or request of the run, so that a trace is found at both ends.
+fn log_published(kind: &Kind, run: &[Publication]) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for part in run.chunk_by(|one, next| one.trace == next.trace) {
+        if let [first, .., last] | [first @ last] = part {
+            let trace_id = first.trace.as_deref().and_then(trace_id);
+            tracing::debug!(%kind, from = first.offset, to = last.offset, trace_id, "published");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use dzvin_protocols::{
     mirror::{MirrorBatch, MirrorOp, Quarantined},
-    platform::Kind,
+    platform::{Kind, trace_id},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -116,6 +116,8 @@ impl<S: MirrorStore> Worker<S> {
                 Ok(Ok(applied)) => {
                     self.metrics.commit.observe(begun.elapsed().as_secs_f64());
                     self.metrics.batch.observe(part.ops.len() as f64);
+                    let trace_id = part.trace.as_deref().and_then(trace_id);
+                    tracing::debug!(mirror = %self.metrics.mirror, operations = part.ops.len(), changed = applied.changed, trace_id, "batch committed");
                     return Outcome::Done(applied);
                 }
                 Ok(Err(StoreError::LeaseLost { .. })) => return Outcome::Lost,

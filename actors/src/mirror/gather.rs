@@ -87,7 +87,12 @@ impl Gather {
     }
 
     /// The batch, its operations given by the caller, and the place in the budget that it keeps until it is stored.
-    pub(super) fn into_batch(self, ops: Vec<MirrorOp>, by: &Arc<str>) -> (MirrorBatch, Option<OwnedSemaphorePermit>) {
+    pub(super) fn into_batch(
+        self,
+        ops: Vec<MirrorOp>,
+        by: &Arc<str>,
+        trace: Arc<str>,
+    ) -> (MirrorBatch, Option<OwnedSemaphorePermit>) {
         let batch = MirrorBatch {
             ops,
             quarantined: self.quarantined,
@@ -95,7 +100,7 @@ impl Gather {
             snapshot_complete: self.snapshot_complete,
             gap: self.gap,
             by: Arc::clone(by),
-            trace: Some(traceparent()),
+            trace: Some(trace),
         };
         (batch, self.permit)
     }

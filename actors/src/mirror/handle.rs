@@ -1,10 +1,10 @@
 //! What outlives a restart of the link's actor: its status, token, limit and the operator's word.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{config::Token, status::StatusBoard};
+use super::{config::Token, gather::traceparent, status::StatusBoard};
 use crate::platform::ports::MirrorStatus;
 
 /// The operator's side of a link. Clones share; a restarted actor takes up the same handle, so nobody holds a dead reference.
@@ -17,6 +17,8 @@ pub(super) struct Shared {
     pub(super) token: watch::Sender<Option<Token>>,
     pub(super) limit: watch::Sender<usize>,
     pub(super) resume: watch::Sender<u64>,
+    /// Of the request that ended a wait: what comes of it carries it on.
+    trace: Mutex<Option<Arc<str>>>,
 }
 
 impl LinkHandle {
@@ -29,6 +31,7 @@ impl LinkHandle {
             token,
             limit: watch::Sender::new(max_message_bytes),
             resume: watch::Sender::new(0),
+            trace: Mutex::default(),
         }))
     }
 
@@ -44,9 +47,16 @@ impl LinkHandle {
         self.0.board.watch()
     }
 
-    /// Ends whatever wait there is: `forbidden`, `backoff`, `over_limit`.
-    pub fn resume(&self) {
+    /// Ends whatever wait there is: `forbidden`, `backoff`, `over_limit`. The next batch carries the `traceparent` on.
+    pub fn resume(&self, trace: Option<Arc<str>>) {
+        *self.0.trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
         self.0.resume.send_modify(|count| *count += 1);
+    }
+
+    /// The `traceparent` of the next batch: that of the request that led to it, else a new one.
+    pub(super) fn next_trace(&self) -> Arc<str> {
+        let asked = self.0.trace.lock().unwrap_or_else(PoisonError::into_inner).take();
+        asked.unwrap_or_else(traceparent)
     }
 
     /// Replaces the token; a forbidden link tries again with it, but never with the same one.

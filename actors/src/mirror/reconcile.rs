@@ -26,7 +26,6 @@ use super::{
     apply::{Applier, LeaseLost},
     context::{Context, Fetched},
     feed::{FeedWalk, Next},
-    gather::traceparent,
     status::LinkState,
 };
 use crate::{
@@ -264,7 +263,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             ops: docs.into_iter().map(MirrorOp::Upsert).collect(),
             quarantined,
             by: Arc::clone(&self.context.by),
-            trace: Some(traceparent()),
+            trace: Some(self.context.handle.next_trace()),
             ..MirrorBatch::default()
         };
         let applied = self.applier.submit(batch).await?;

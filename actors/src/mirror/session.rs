@@ -382,7 +382,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 gather.gap = Some(true);
             }
             let stored = (gather.newest.take(), std::mem::take(&mut gather.acks), gather.over_limit);
-            let (batch, permit) = gather.into_batch(ops, &context.by);
+            let (batch, permit) = gather.into_batch(ops, &context.by, context.handle.next_trace());
             let (cursor, complete, gap) = (batch.cursor.clone(), batch.snapshot_complete, batch.gap);
             let result = applier.submit(batch).await;
             let (newest, acks, over_limit) = stored;

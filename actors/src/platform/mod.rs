@@ -1,4 +1,3 @@
-//! What every room of actors shares: the ports to the world, and the metrics.
+//! What every room of actors shares: the ports to the world.
 
-pub mod metrics;
 pub mod ports;

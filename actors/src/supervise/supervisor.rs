@@ -2,25 +2,22 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use ractor::{
     Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort, SpawnErr, SupervisionEvent,
 };
-use tokio::{
-    sync::watch,
-    task::AbortHandle,
-    time::{Instant, timeout},
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Cause, ChildSpec, Progress, Restart, Spawner, StopManner, SupervisorMetrics,
+    child::{Abort, Child, Life, Running, failure, spawn},
 };
 
-use super::{Cause, ChildSpec, Progress, Restart, Spawner, StopManner, SupervisorMetrics};
-
 /// Longest start of a child: `pre_start` does not dial, so more than this is a fault.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
 /// From one look at the children's progress to the next; limits for stuck children are much longer.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
 /// A killed child ends at its next await; one that does not blocks a thread, and only the end of the process helps.
@@ -168,9 +165,9 @@ impl Supervisor {
     }
 }
 
-type Outcome = Result<ActorCell, String>;
+pub(super) type Outcome = Result<ActorCell, String>;
 
-enum Order {
+pub(super) enum Order {
     Start(Box<ChildSpec>, RpcReplyPort<Result<(), StartError>>),
     Spawned(u64, Outcome),
     Restart(u64),
@@ -182,40 +179,6 @@ struct Keeper {
     settings: Settings,
     metrics: SupervisorMetrics,
     nested: bool,
-}
-
-/// Where a child is in its lives. Tasks and timers are aborted when their state is left.
-#[expect(dead_code, reason = "tasks and timers are held for their drop")]
-enum Life {
-    Starting(Abort),
-    Running(Running),
-    Waiting(Abort),
-}
-
-struct Running {
-    cell: ActorCell,
-    seen: u64,
-    since: Instant,
-    killed: Option<Instant>,
-}
-
-struct Abort(AbortHandle);
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-struct Child {
-    key: u64,
-    spec: ChildSpec,
-    life: Life,
-    progress: Progress,
-    /// Of the first start; gone once it was answered.
-    reply: Option<RpcReplyPort<Result<(), StartError>>>,
-    /// Moments of the restarts within the window, never more than the budget.
-    restarts: VecDeque<Instant>,
 }
 
 struct State {
@@ -471,48 +434,4 @@ impl State {
     fn forget(&mut self, key: u64) {
         self.children.retain(|child| child.key != key);
     }
-}
-
-impl Child {
-    fn cell(&self) -> Option<&ActorCell> {
-        match &self.life {
-            Life::Running(running) => Some(&running.cell),
-            Life::Starting(_) | Life::Waiting(_) => None,
-        }
-    }
-
-    fn spawn(&mut self, myself: &ActorRef<Order>) {
-        self.progress = Progress::default();
-        self.life = spawn(myself, self.key, &self.spec, &self.progress);
-    }
-}
-
-/// Runs the factory beside the supervisor, contained: whatever becomes of it is told as one outcome.
-fn spawn(myself: &ActorRef<Order>, key: u64, spec: &ChildSpec, progress: &Progress) -> Life {
-    let spawner = Spawner { supervisor: myself.get_cell(), progress: progress.clone() };
-    let (factory, myself) = (Arc::clone(&spec.factory), myself.clone());
-    let task = tokio::spawn(async move {
-        // The call of the factory is inside as well: it may panic before it gives its future.
-        let guarded = AssertUnwindSafe(async move { factory(spawner).await }).catch_unwind();
-        let outcome = match timeout(START_LIMIT, guarded).await {
-            Ok(Ok(Ok(cell))) => Ok(cell),
-            Ok(Ok(Err(SpawnErr::StartupFailed(error)))) => Err(chain(&*error)),
-            Ok(Ok(Err(error))) => Err(error.to_string()),
-            Ok(Err(_)) => Err("the factory panicked".to_owned()),
-            Err(_) => Err(format!("not started within {START_LIMIT:?}")),
-        };
-        let _ = myself.cast(Order::Spawned(key, outcome));
-    });
-    Life::Starting(Abort(task.abort_handle()))
-}
-
-/// Our actors answer with typed errors; the library turns a panic into a bare text, and a bare text is written as its quote.
-fn failure(error: &ActorProcessingErr) -> (Cause, String) {
-    let text = error.to_string();
-    let bare = error.source().is_none() && format!("{error:?}") == format!("{text:?}");
-    if bare { (Cause::Panic, text) } else { (Cause::Error, chain(&**error)) }
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,5 +3,7 @@
 mod names;
 pub mod problem;
 pub mod time;
+mod trace;
 
 pub use names::{EntityId, Kind, MAX_ENTITY_ID, MAX_KIND, NameError, StreamName};
+pub use trace::trace_id;

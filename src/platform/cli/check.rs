@@ -7,6 +7,7 @@ use fred::{
     prelude::{Builder, ClientLike},
     types::{InfoKind, config::Config as RedisClientConfig},
 };
+use sqlx::postgres::PgListener;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
@@ -142,7 +143,28 @@ async fn postgres(config: &Config) -> Vec<(&'static str, Verdict)> {
         Ok(n) => Verdict::Wrong(Exit::Unavailable, format!("the schema is {n} migrations behind; run dzvin migrate")),
         Err(failure) => Verdict::Wrong(failure.exit, failure.to_string()),
     };
-    vec![("database", version), ("database", commit), ("database", schema)]
+    let mut all = vec![("database", version), ("database", commit), ("database", schema)];
+    if let Some(url) = &config.database.direct_url {
+        all.push(("database.direct_url", direct(url).await));
+    }
+    all
+}
+
+/// LISTEN is what the address is for; a pooler may take the connection and refuse that, or lose what is listened for.
+async fn direct(url: &SecretUrl) -> Verdict {
+    let heard = async {
+        let mut listener = PgListener::connect(url.expose()).await?;
+        listener.listen("dzvin_check").await?;
+        sqlx::query("SELECT pg_notify('dzvin_check', '')").execute(&mut listener).await?;
+        listener.recv().await
+    };
+    match timeout(TRY, heard).await {
+        Ok(Ok(_)) => Verdict::Ok("LISTEN works".to_owned()),
+        Ok(Err(error)) => {
+            Verdict::Wrong(Exit::Unavailable, format!("PostgreSQL cannot be used: {}", http::chain(&error)))
+        }
+        Err(_) => Verdict::Wrong(Exit::Unavailable, format!("a notification did not come within {TRY:?}")),
+    }
 }
 
 async fn redis(config: &Config) -> Verdict {

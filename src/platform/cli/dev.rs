@@ -19,7 +19,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 const OPENED_AS: &str = "operator";
 
 pub(super) async fn run(mut config: Config) -> Result<(), Failure> {
-    let stop = Stop::new()?;
+    let stop = Stop::with_terminal()?;
     // A taken port is told before a database is started for nothing; the hub itself takes them later.
     for (key, addr) in [("http.listen", config.http.listen), ("http.internal_listen", config.http.internal_listen)] {
         listen(key, addr).map_err(AppError::from)?;

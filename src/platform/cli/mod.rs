@@ -15,6 +15,7 @@ use std::{
     future::Future,
     path::{Path, PathBuf},
     process::ExitCode,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -128,23 +129,30 @@ fn load(file: Option<&Path>) -> Result<Config, Failure> {
 /// A signal so soon after the first is the same one: a terminal and whoever started us may both pass it on.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
-/// Ends with the first SIGTERM or SIGINT. Take it before anything is started, so that no signal is missed.
-struct Stop {
-    term: Signal,
-    int: Signal,
-}
+/// Ends with the first signal that asks for a stop. Take it before anything is started, so that no signal is missed.
+struct Stop(Vec<Signal>);
 
 impl Stop {
+    /// SIGTERM and SIGINT.
     fn new() -> Result<Self, Failure> {
-        let take = |kind| signal(kind).map_err(Failure::internal);
-        Ok(Self { term: take(SignalKind::terminate())?, int: take(SignalKind::interrupt())? })
+        Self::at(&[SignalKind::terminate(), SignalKind::interrupt()])
+    }
+
+    /// SIGHUP as well: the terminal closed. Only for who does not read its configuration again at that signal.
+    fn with_terminal() -> Result<Self, Failure> {
+        Self::at(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()])
+    }
+
+    fn at(kinds: &[SignalKind]) -> Result<Self, Failure> {
+        kinds.iter().map(|kind| signal(*kind).map_err(Failure::internal)).collect::<Result<_, _>>().map(Self)
     }
 
     async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
+        std::future::poll_fn(|cx| {
+            let asked = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if asked { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -22,7 +22,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
 
-use super::{HttpMetrics, Problem, TraceContext, trace::REQUEST_ID};
+use super::{
+    HttpMetrics, Problem, TraceContext,
+    trace::{REQUEST_ID, TRACEPARENT},
+};
 use crate::platform::config::Http;
 
 /// Most of a plain-text refusal that is kept as the detail of its problem.
@@ -82,7 +85,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let headers = [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH, REQUEST_ID];
+    let headers =
+        [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH, REQUEST_ID, TRACEPARENT];
     let exposed = [header::ETAG, header::RETRY_AFTER, REQUEST_ID];
     let cors = CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers(headers);
     Some(cors.expose_headers(exposed).max_age(PREFLIGHT_AGE))
@@ -107,6 +111,8 @@ async fn pass(State(plumbing): State<Arc<Plumbing>>, mut request: Request, next:
     let span = tracing::info_span!(
         "request", %method, route,
         request_id = &*trace.request_id, trace_id = %format_args!("{:032x}", trace.trace_id),
+        // Filled in by whoever learns who asks.
+        user = tracing::field::Empty,
     );
     request.extensions_mut().insert(trace.clone());
     async {

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 /// The id that comes from a proxy or client, or is made here; the answer carries it.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest foreign request id: a UUID is 36.
 const MAX_REQUEST_ID: usize = 64;
 
@@ -36,7 +36,7 @@ impl TraceContext {
         Self { trace_id, span_id, flags, request_id }
     }
 
-    /// The header for calls that this request makes, and for what it publishes.
+    /// The header for what this request leads to: calls, and what is published.
     #[must_use]
     pub fn traceparent(&self) -> String {
         self.to_string()

@@ -16,28 +16,28 @@ use crate::support::{
     hub::{Hub, World},
 };
 
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(super) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Client {
-    async fn new(hub: &Hub) -> Self {
+    pub(super) async fn new(hub: &Hub) -> Self {
         let url = format!("ws://{}/connection/websocket", hub.addr);
         Self(connect_async(url).await.expect("a connection").0)
     }
 
-    async fn connected(hub: &Hub, role: &str) -> Self {
+    pub(super) async fn connected(hub: &Hub, role: &str) -> Self {
         let mut client = Self::new(hub).await;
         let reply = client.ask(&json!({"id": 1, "connect": {"token": World::token(role)}}).to_string()).await;
         assert!(reply["connect"]["client"].is_string(), "{reply}");
         client
     }
 
-    async fn ask(&mut self, text: &str) -> Value {
+    pub(super) async fn ask(&mut self, text: &str) -> Value {
         self.0.send(text.to_owned().into()).await.expect("sent");
         self.receive().await
     }
 
     /// A reply, or `{"close": code}`.
-    async fn receive(&mut self) -> Value {
+    pub(super) async fn receive(&mut self) -> Value {
         loop {
             match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
                 Message::Text(text) => return serde_json::from_str(&text).expect("json"),

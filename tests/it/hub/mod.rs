@@ -4,3 +4,4 @@ mod alone;
 mod channels;
 mod hostile;
 mod kills;
+mod logs;

@@ -75,5 +75,27 @@ async fn the_recorder_masks_secrets() {
     assert!(lines.len() <= 40 && lines.iter().all(|line| line["at"].is_string() && line["bytes"].is_u64()));
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&frames).expect("file").permissions());
     assert_eq!(mode & 0o777, 0o600);
-    drop(hub);
+
+    // Nor is it kept where documents are: rows, their history, and what REST shows of both.
+    control.patch("procedure", "s", r#"{"acc_token":"s3cret-four","status":"x"}"#).expect("an edit");
+    let path = "/api/v1/entities/procedure/s";
+    let shown = eventually("the edit is shown", async || {
+        let shown = hub.api("viewer", path).await;
+        (shown["doc"]["status"] == "x").then_some(shown)
+    })
+    .await;
+    let history = hub.api("viewer", &format!("{path}/history")).await;
+    let stored: Vec<String> = sqlx::query_scalar(
+        "SELECT e::text FROM entities AS e WHERE id = 's' UNION ALL SELECT c::text FROM changes AS c WHERE id = 's'",
+    )
+    .fetch_all(&mut world.db.raw().await)
+    .await
+    .expect("rows");
+    assert!(stored.len() >= 3 && stored.iter().all(|row| row.contains("***")), "{stored:?}");
+    assert_eq!((&shown["doc"]["acc_token"], &shown["doc"]["ownerToken"]), (&"***".into(), &"***".into()));
+    for place in [shown.to_string(), history.to_string(), stored.concat()] {
+        for secret in ["s3cret-one", "s3cret-two", "s3cret-four"] {
+            assert!(!place.contains(secret), "{secret} in {place}");
+        }
+    }
 }

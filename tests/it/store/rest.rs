@@ -21,7 +21,11 @@ use super::{Store, batch, kind, raw, upsert, upsert_raw};
 struct OneLink;
 
 impl Resume for OneLink {
-    fn resume<'a>(&'a self, mirror: &'a str) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
+    fn resume<'a>(
+        &'a self,
+        mirror: &'a str,
+        _: Option<Arc<str>>,
+    ) -> Pin<Box<dyn Future<Output = Resumed> + Send + 'a>> {
         Box::pin(async move { if mirror == "held" { Resumed::Told } else { Resumed::NotHere } })
     }
 }

@@ -68,7 +68,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match command {
                 Ok(command) => self.command(command).await,
                 Err(error) => {
-                    tracing::debug!(client = %self.session.client, %error, "closing a client that sent no command");
+                    tracing::debug!(client = %self.session.client, user = self.session.user(), %error, "closing a client that sent no command");
                     self.session.close(Disconnect::BadRequest);
                 }
             }
@@ -138,7 +138,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             pong: true,
             ..ConnectResult::default()
         };
-        tracing::debug!(client, user = %identity.user, "session connected");
+        self.session.signed_in(&identity.user);
+        tracing::debug!(client, user = self.session.user(), "session connected");
         let reply = self.encode(id, &result);
         self.identity = Some(identity);
         Ok(reply)
@@ -168,7 +169,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let left = left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
         let grace = self.hub.limits.expiry_grace;
         let until = left.map_or(NEVER, |left| now() + millis(Duration::from_secs(u64::from(left)) + grace));
-        if let (Some(earlier), Some(shard)) = (self.session.signed_in(until), self.hub.shards.get(self.shard)) {
+        if let (Some(earlier), Some(shard)) = (self.session.keep_until(until), self.hub.shards.get(self.shard)) {
             // A shard that is away takes this session with it.
             let _ = shard.slot.cast(ShardMessage::Arm(self.session.id, earlier));
         }
@@ -271,7 +272,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Ok(Some(slice))) => Ok(slice),
             Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
-                tracing::warn!(client = %self.session.client, %error, "history could not be read");
+                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "history could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),

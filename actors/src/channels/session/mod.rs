@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -93,6 +93,7 @@ pub(super) type SessionId = u64;
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) client: ClientId,
+    user: OnceLock<Arc<str>>,
     pub(super) wire: Wire,
     socket: OwnedWriteHalf,
     inner: Mutex<Inner>,
@@ -195,6 +196,7 @@ impl Session {
         Arc::new(Self {
             id,
             client: ClientId(rand::random()),
+            user: OnceLock::new(),
             wire: connection.wire,
             socket: connection.socket,
             inner: Mutex::new(inner),
@@ -203,6 +205,16 @@ impl Session {
             waiting: hub.waiting.clone(),
             _permit: connection.permit,
         })
+    }
+
+    /// Who it is, for log lines; `None` before it has said so.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.get().map(|user| &**user)
+    }
+
+    /// A session is of one user for good: another's token is refused.
+    fn signed_in(&self, user: &Arc<str>) {
+        let _ = self.user.set(Arc::clone(user));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -366,7 +378,7 @@ impl Session {
     }
 
     /// The client has said who it is, until this moment. When the shard has to look earlier than it would, that moment.
-    fn signed_in(&self, expires_at: u64) -> Option<u64> {
+    fn keep_until(&self, expires_at: u64) -> Option<u64> {
         let clock = &mut self.lock().clock;
         clock.connect_by = NEVER;
         clock.expires_at = expires_at;

@@ -135,7 +135,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
             Ok(Err(HistoryError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
-                tracing::warn!(client = %self.session.client, channel = request.channel, %error, "recovery could not be read");
+                tracing::warn!(client = %self.session.client, user = self.session.user(), channel = request.channel, %error, "recovery could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
@@ -166,7 +166,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let leave = |reply| ShardMessage::Leave(Left { session: self.session.id, seat }, reply);
         if shard.slot.call(leave, self.hub.limits.command).await.is_err() {
             // The shard is stuck or gone; its own end closes this session.
-            tracing::warn!(client = %self.session.client, channel = %name, "shard did not confirm the end of a subscription");
+            tracing::warn!(client = %self.session.client, user = self.session.user(), channel = %name, "shard did not confirm the end of a subscription");
         }
     }
 }

@@ -111,6 +111,7 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     // A code that the client chose is no label: there are thousands of them.
     let code = closing.filter(|_| !conversation.closed_by_client).unwrap_or_default();
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
+    tracing::debug!(client = %session.client, user = session.user(), code, "session ended");
     if closing.is_some() {
         let _ = timeout(LINGER, say_goodbye(&session, &reading.socket)).await;
     }
@@ -179,7 +180,7 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
                 return true;
             }
             Err(error) => {
-                tracing::debug!(client = %conversation.session.client, error = %error, "closing a client that broke the framing");
+                tracing::debug!(client = %conversation.session.client, user = conversation.session.user(), %error, "closing a client that broke the framing");
                 conversation.session.close_with(error.close_code(), "protocol error");
                 return true;
             }

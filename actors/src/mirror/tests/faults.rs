@@ -100,7 +100,7 @@ async fn a_close_with_1009_is_the_same_class() {
     futures_util::SinkExt::send(&mut peer.0, Message::Close(Some(frame))).await.expect("sent");
     rig.state("over_limit").await;
     assert!(rig.handle.status().reason.is_some_and(|reason| reason.contains("1009")));
-    rig.handle.resume();
+    rig.handle.resume(None);
     let _peer = rig.mirror.peer().await;
 }
 
@@ -113,7 +113,7 @@ async fn a_refusal_waits_for_a_new_token() {
     assert!(timeout(Duration::from_millis(500), rig.mirror.peers.recv()).await.is_err());
     assert_eq!(rig.mirror.handshakes.load(Ordering::SeqCst), 1, "never repeated by itself");
     assert_eq!(rig.leases.holder(), Some(1), "and no other node repeats it either");
-    rig.handle.resume();
+    rig.handle.resume(None);
     until("asked again", || rig.mirror.handshakes.load(Ordering::SeqCst) == 2).await;
     rig.state("forbidden").await;
     rig.mirror.status.send_replace(101);

@@ -298,13 +298,18 @@ async fn a_clients_close_code_is_no_label() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_panic_is_counted_at_once() {
+async fn a_panic_is_counted_at_once_and_ends_that_session_alone() {
     let node = Node::start(Limits::default()).await;
+    let mut neighbour = node.client().await.connected("reader").await;
+    neighbour.ask(subscribe("entities.procedure")).await;
     for n in 1..=50 {
         let mut client = node.client().await;
         client.send(json!({"id": 1, "connect": {"token": "panics"}})).await;
         eventually("counted", || async { node.hub.metrics.panics.get() == n }).await;
     }
+    eventually("they are gone", || async { node.hub.metrics.sessions.get() == 1 }).await;
+    node.publish("a").await;
+    assert_eq!(neighbour.offsets(1).await, [1], "whoever sat beside them still receives");
 }
 
 #[tokio::test]
