@@ -262,11 +262,13 @@ async fn streams_do_not_touch_each_other<K: Kit>() {
     let bus = &world.bus;
     let names = ["entities.plan", "a}b", "{x}", "ї", "entities.tender:history"].map(StreamName::from_checked);
     for (n, name) in names.iter().enumerate() {
-        bus.reset(name, &at("e", n as u64)).await.expect("reset");
-        bus.append(name, &epoch("e"), &run(n as u64 + 1..=n as u64 + 1)).await.expect("appended");
+        for m in 0..=n as u64 {
+            bus.publish(name, message(m), &HistoryLimits::default()).await.expect("published");
+        }
     }
     for (n, name) in names.iter().enumerate() {
-        assert_eq!(bus.position(name).await.expect("asked"), Some(at("e", n as u64 + 1)), "{name}");
+        let known = bus.position(name).await.expect("asked").map(|at| at.offset);
+        assert_eq!(known, Some(n as u64 + 1), "{name}");
     }
     assert_eq!(bus.position(&stream()).await.expect("asked"), Some(at("e1", 0)));
 }

@@ -20,7 +20,7 @@ if publishes then
   first = top + 1
 end
 if not epoch or not top then return {GAP} end
-if epoch ~= ARGV[2] or first > top + 1 then return {GAP, top, epoch} end
+if not publishes and (epoch ~= ARGV[2] or first > top + 1) then return {GAP, top, epoch} end
 if first <= top then return {DUPLICATE, top, epoch} end
 
 local time = redis.call('TIME')
