@@ -38,7 +38,7 @@ async fn answer(shared: &Shared, request: Request) -> Result<Response<Body>, Ref
     let knobs = shared.knobs();
     access::version(&knobs.access, request.headers())?;
     let uri = request.uri().clone();
-    let path = uri.path().trim_start_matches("/api").trim_matches('/');
+    let path = uri.path().strip_prefix("/api").unwrap_or(uri.path()).trim_matches('/');
     match path {
         "" => return Ok(json_text(StatusCode::OK, r#"{"api_version":"1.0"}"#)),
         "ping" => return Ok(json_text(StatusCode::OK, r#"{"text":"pong"}"#)),

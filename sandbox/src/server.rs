@@ -77,6 +77,11 @@ impl SandboxHandle {
         format!("ws://{}/mirror/{collection}", self.address)
     }
 
+    /// `http://...`: what a client is given whose paths begin with `/api` themselves.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// `http://.../api`.
     pub fn api_url(&self) -> String {
         format!("http://{}/api", self.address)

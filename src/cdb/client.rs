@@ -54,7 +54,8 @@ const MAX_ERROR_BODY: usize = 8 * 1024;
 /// What one client needs.
 #[derive(Debug)]
 pub struct CdbConfig {
-    /// `https://host`, without the path. May hold a secret: never printed.
+    /// `https://host`: the dialect's paths follow it, and begin with `/api` themselves. An address that ends with it is
+    /// understood too. May hold a secret: never printed.
     pub base_url: String,
     /// Spelling: paths, auth, where ids and versions are.
     pub dialect: Arc<Dialect>,
@@ -125,7 +126,7 @@ impl CdbClient {
     /// One GET with everything that every request needs. The body is not read yet, and until it is the connection counts.
     async fn get(&self, path: &str) -> Result<(Response, Pass), CdbError> {
         let pass = self.governor.admit().await.map_err(|crowded| CdbError::Failed(crowded.to_string()))?;
-        let mut request = self.http.get(format!("{}{path}", self.base));
+        let mut request = self.http.get(joined(&self.base, path));
         let token = self.config.token.borrow().clone().filter(|_| self.config.dialect.http.authorise);
         if let Some(token) = token {
             let value = format!("{}{}", self.config.dialect.auth.scheme, token.expose());
@@ -190,6 +191,12 @@ impl CdbClient {
         }
         error
     }
+}
+
+/// The address of a path. Both may name `/api`, which operators and Swagger write as a part of the address: it is meant once.
+fn joined(base: &str, path: &str) -> String {
+    let base = base.strip_suffix("/api").filter(|_| path.starts_with("/api/")).unwrap_or(base);
+    format!("{base}{path}")
 }
 
 /// What went wrong below HTTP, without the address.
@@ -264,9 +271,13 @@ mod tests {
     }
 
     async fn client() -> (CdbClient, Seen, watch::Sender<Option<Token>>) {
+        client_at("/").await
+    }
+
+    async fn client_at(path: &str) -> (CdbClient, Seen, watch::Sender<Option<Token>>) {
         let seen = Seen::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}/", listener.local_addr().unwrap());
+        let base_url = format!("http://{}{path}", listener.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&seen));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let (token, receiver) = watch::channel(Some(Token::new("first")));
@@ -312,6 +323,17 @@ mod tests {
             assert_eq!(headers["platform-version"], "1.2.3");
             assert_eq!(headers["authorization"], token);
         }
+    }
+
+    #[tokio::test]
+    async fn the_address_may_end_with_what_the_paths_begin_with() {
+        for path in ["", "/", "/api", "/api/"] {
+            let (client, seen, _token) = client_at(path).await;
+            assert!(client.object(&id("here")).await.unwrap().is_some(), "{path}: {:?}", seen.lock().unwrap());
+            assert_eq!(client.modified_since("2024-01-01T00:00:00.000000Z", 1).await.unwrap().len, 1, "{path}");
+        }
+        assert_eq!(joined("http://h/v2/api", "/objects"), "http://h/v2/api/objects", "what is meant once is kept");
+        assert_eq!(joined("http://h/gate", "/api/x"), "http://h/gate/api/x");
     }
 
     #[test]

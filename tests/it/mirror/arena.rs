@@ -105,7 +105,7 @@ impl Arena {
                  token_file = \"{}\"\nplatform_version = \"1.0\"\nreconcile = {reconcile}\n\
                  [mirrors.dialect]\nprotocol = \"{protocol}\"\n{dialect}\n",
                 upstream.mirror_url(name),
-                upstream.api_url(),
+                upstream.url(),
                 token.display(),
             )
             .expect("a string");
