@@ -61,7 +61,7 @@ impl fmt::Debug for LinkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReconcileRules {
     /// From the end of one pass to the start of the next; zero: only after a gap. The simple protocol announces no deletes,
-    /// so there it is how vanished objects are found.
+    /// so there it is how vanished objects are found; in the full one it finds what the stream left out.
     pub interval: Duration,
     /// Rest between two pages.
     pub pause: Duration,

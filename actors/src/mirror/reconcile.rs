@@ -1,5 +1,5 @@
 //! The comparison with the upstream over HTTP: after history was lost, after a message that could not be read, and now and
-//! then, because the simple protocol announces no deletes and any feed may leave something out.
+//! then, because the simple protocol announces no deletes and any stream may leave something out.
 //!
 //! Invariants: rows go through the same [`Applier`] as the stream's, versions decide which is newer; what vanished is
 //! marked, never deleted; the gap mark is taken away only when a whole pass has ended and no newer gap came meanwhile.
@@ -13,7 +13,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    mirror::{MirrorBatch, MirrorOp, Protocol, Quarantined, VersionedDoc, format_time},
+    mirror::{MirrorBatch, MirrorOp, Quarantined, VersionedDoc, format_time},
     platform::EntityId,
 };
 use time::OffsetDateTime;
@@ -131,9 +131,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
         let rules = self.context.config.reconcile;
-        let periodic = self.context.cdb.is_some()
-            && !rules.interval.is_zero()
-            && self.context.config.dialect.protocol == Protocol::Simple;
+        let periodic = self.context.cdb.is_some() && !rules.interval.is_zero();
         let mut next_pass = Instant::now() + rules.interval;
         let mut backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(600));
         loop {

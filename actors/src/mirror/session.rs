@@ -14,7 +14,7 @@ use std::{
 
 use dzvin_protocols::{
     entities::Derived,
-    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, UnknownType, parse_time},
+    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, Protocol, UnknownType, parse_time},
 };
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -81,6 +81,9 @@ pub(super) struct Session<'a, S, L, C> {
     resuming: bool,
     /// The session was not sure of a whole snapshot when it began.
     began_in_snapshot: bool,
+    /// Rows of an earlier snapshot are here that was never whole: what was deleted since is in no snapshot and in no tail.
+    /// True until that is written down.
+    rows_of_a_broken_one: bool,
     /// What `snapshot_complete` will be once everything gathered is stored.
     complete: bool,
     settle_at: Option<Instant>,
@@ -98,6 +101,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         committed: &'a mut MirrorRecord,
     ) -> Self {
         let complete = committed.snapshot_complete;
+        let full = context.config.dialect.protocol == Protocol::Full;
+        let rows_of_a_broken_one = full && !complete && committed.newest_version.is_some();
         Self {
             context,
             applier,
@@ -107,6 +112,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             counts: FrameCounts::default(),
             resuming: false,
             began_in_snapshot: !complete,
+            rows_of_a_broken_one,
             complete,
             settle_at: None,
             derived_bytes: 0,
@@ -296,6 +302,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     }
 
     fn cursor_came(&mut self, cursor: Box<RawValue>) {
+        self.snapshot_again();
         if matches!(self.context.config.dialect.ack, Ack::Each { .. }) {
             self.gather.acks.push(cursor.clone());
         }
@@ -314,6 +321,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
 
     /// A row without a cursor. After a cursor was answered it means that the upstream could not resume there.
     fn snapshot_row(&mut self) {
+        self.snapshot_again();
         if self.resuming {
             self.history_lost("a snapshot began although a cursor was answered");
         } else if self.complete && self.began_in_snapshot {
@@ -323,6 +331,14 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
         if !self.complete {
             self.flowing(LinkState::Snapshot);
+        }
+    }
+
+    /// The full protocol alone announces deletes, and relies on them: only a comparison finds those of the time between.
+    fn snapshot_again(&mut self) {
+        if std::mem::take(&mut self.rows_of_a_broken_one) {
+            tracing::warn!(mirror = %self.context.metrics.mirror, "a snapshot begins over the rows of one that was not whole");
+            self.gather.gap = Some(true);
         }
     }
 

@@ -218,11 +218,25 @@ pub async fn spelled_empty(site: &Site) -> u64 {
     1
 }
 
-/// A snapshot that was cut in its middle; the faults were there from the beginning.
+/// A snapshot that is cut in its middle again and again, from the beginning; after each cut something goes that it had shown.
 pub async fn cut_snapshot(site: &Site) -> u64 {
-    let stats = site.control.stats().collection(site.name);
-    assert!(stats.snapshots >= 4, "{}: {stats:?}", site.name);
-    stats.snapshots - 1
+    let pool = &site.arena.pool;
+    for _ in 0..3 {
+        let shown = site
+            .until("a row that is still upstream", async || {
+                let rows = sqlx::query_scalar("SELECT id FROM entities WHERE kind = $1").bind(site.name).fetch_all(pool);
+                let rows: Vec<String> = rows.await.map_err(|error| error.to_string())?;
+                let there = |id: &String| site.control.document(site.name, id).expect("the collection").is_some();
+                rows.into_iter().find(there).ok_or_else(|| "none".to_owned())
+            })
+            .await;
+        site.control.delete(site.name, &shown).expect("the object");
+        let before = site.connections();
+        site.when("another snapshot began without it", || site.connections() >= before + 2).await;
+    }
+    site.control.clear("cut");
+    site.is("live").await;
+    site.control.stats().collection(site.name).snapshots - 1
 }
 
 /// The comparison over HTTP is refused again and again, and ends all the same.

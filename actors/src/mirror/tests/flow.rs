@@ -165,6 +165,40 @@ async fn lost_history_is_a_gap_that_is_healed_over_http() {
     );
 }
 
+/// Deleted after an interrupted snapshot had shown it and before the next one began: no frame ever tells.
+#[tokio::test]
+async fn what_was_deleted_between_two_snapshots_is_found() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    let _link = rig.start().await;
+    for again in [false, true] {
+        let mut peer = rig.mirror.peer().await;
+        assert_eq!(peer.ask("timestamp-request").await, serde_json::Value::Null);
+        if again {
+            rig.api.put("a", 5, "");
+            peer.send(noop(100)).await;
+            rig.store.until("the snapshot is whole", |world| world.record.snapshot_complete).await;
+            rig.store.until("the deleted one is marked", |world| world.missing == ["b"] && !world.record.gap).await;
+            rig.store.read(|world| assert!(world.batches.iter().any(|batch| batch.3 == Some(true)), "a gap, committed"));
+            return;
+        }
+        for id in ["a", "b"] {
+            peer.send(upsert(id, 5, None)).await;
+        }
+        rig.store.until("the rows", |world| world.rows.len() == 2).await;
+        assert!(!rig.store.read(|world| world.record.gap), "the first snapshot follows nothing");
+    }
+}
+
+#[tokio::test]
+async fn the_full_protocol_is_compared_now_and_then_too() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    rig.config.reconcile.interval = Duration::from_millis(100);
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    peer.send(upsert("left-out", 1, Some(1))).await;
+    rig.store.until("marked", |world| world.missing == ["left-out"]).await;
+}
+
 #[tokio::test]
 async fn a_gap_survives_the_owner() {
     let mut rig = Rig::new("").await;
