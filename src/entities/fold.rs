@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
     entities::{Derived, Fields, MAX_FIELD_VALUE, Op, check, merge_set},
-    mirror::{MirrorOp, Quarantined},
+    mirror::{MirrorOp, Quarantined, VersionedDoc},
     platform::EntityId,
 };
 use serde_json::value::RawValue;
@@ -36,6 +36,8 @@ pub enum EntityOp {
         doc: Arc<RawValue>,
         /// What is kept beside it, where that was derived already.
         derived: Option<Derived>,
+        /// Read beside the stream: of the stored version it says only that the upstream shows it.
+        beside: bool,
     },
     /// Fields to be merged into what is stored.
     Set {
@@ -101,7 +103,9 @@ impl EntityOp {
 impl From<MirrorOp> for EntityOp {
     fn from(op: MirrorOp) -> Self {
         match op {
-            MirrorOp::Upsert(it) => Self::Upsert { id: it.id, version: it.version, doc: it.doc, derived: it.derived },
+            MirrorOp::Upsert(VersionedDoc { id, version, doc, derived, beside }) => {
+                Self::Upsert { id, version, doc, derived, beside }
+            }
             MirrorOp::Set { id, set, version } => Self::Set { id, version, set },
             MirrorOp::Delete { id } => Self::Trash(id),
         }
@@ -252,6 +256,9 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         let id = op.id().clone();
         let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
         match op {
+            EntityOp::Upsert { version, beside: true, .. } if state.stored.version.as_ref() == Some(&version) => {
+                out.found(&id, state);
+            }
             EntityOp::Upsert { version, doc, .. } => {
                 let derived = derived.unwrap_or_else(|| derive(spec, &doc));
                 out.upsert(spec, &id, state, Some(version), &doc, derived);

@@ -259,7 +259,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             return Ok(());
         }
         let batch = MirrorBatch {
-            ops: docs.into_iter().map(MirrorOp::Upsert).collect(),
+            ops: docs.into_iter().map(|doc| MirrorOp::Upsert(VersionedDoc { beside: true, ..doc })).collect(),
             quarantined,
             by: Arc::clone(&self.context.by),
             trace: Some(traceparent()),
@@ -288,7 +288,6 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             let (seen_again, unseen): (Vec<_>, Vec<_>) = page.into_iter().partition(|(id, _)| seen.has(id));
             let mut found: Vec<EntityId> = seen_again.into_iter().map(|(id, _)| id).collect();
             let mut missing = Vec::new();
-            let mut fresh = Vec::new();
             for (id, version) in unseen {
                 checks += 1;
                 if checks > MAX_CHECKS {
@@ -299,14 +298,14 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                     Fetched::Gone => missing.push((id, version)),
                     Fetched::Doc(doc) => {
                         found.push(id);
-                        fresh.push(doc);
+                        // At once: the stream goes on meanwhile.
+                        self.store(vec![doc], Vec::new()).await?;
                     }
                     Fetched::Unfit(_) => found.push(id),
                     Fetched::Owed(error) => return Err(error.into()),
                 }
                 sleep(self.context.config.reconcile.pause.min(Duration::from_millis(100))).await;
             }
-            self.store(fresh, Vec::new()).await?;
             self.store_call(|| self.context.store.mark_missing(kind, &self.lease, &missing, &found)).await?;
             if ended {
                 return Ok(());

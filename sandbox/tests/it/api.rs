@@ -36,7 +36,9 @@ async fn one_object_comes_without_an_envelope() {
     let bare: Value = get(&handle, &format!("/procedures/{id}")).await.json().await.unwrap();
     assert!(bare["_lastModified"].is_null() && bare["_id"] == id);
     assert_eq!(get(&handle, "/ping").await.json::<Value>().await.unwrap(), json!({"text":"pong"}));
-    for doubled in [format!("/api/procedures/{id}"), "/api/search/byDateModified/2020-01-01".to_owned(), "/api".to_owned()] {
+    for doubled in
+        [format!("/api/procedures/{id}"), "/api/search/byDateModified/2020-01-01".to_owned(), "/api".to_owned()]
+    {
         assert_eq!(get(&handle, &doubled).await.status(), 404, "{doubled} under /api");
     }
     assert!(get(&handle, "").await.json::<Value>().await.unwrap()["api_version"].is_string());

@@ -137,7 +137,12 @@ fn refusals() -> Vec<Case> {
     let equal = |setting: Setting, stuck| Case {
         gone: Gone::Either,
         ..case(
-            Setting { reconcile: AFTER_GAPS.to_owned(), objects: 150, same_date: Some("2024-01-01T06:15:49.086000Z"), ..setting },
+            Setting {
+                reconcile: AFTER_GAPS.to_owned(),
+                objects: 150,
+                same_date: Some("2024-01-01T06:15:49.086000Z"),
+                ..setting
+            },
             move |site, flow| Box::pin(f::equal_dates(site, flow, stuck)),
         )
     };

@@ -53,6 +53,8 @@ type Committed = (Vec<String>, Option<String>, Option<bool>, Option<bool>);
 pub(super) struct World {
     pub(super) rows: BTreeMap<String, (String, String)>,
     pub(super) trash: Vec<String>,
+    /// What was stored as read beside the stream.
+    pub(super) beside: Vec<String>,
     pub(super) quarantined: Vec<(String, Option<String>)>,
     pub(super) record: MirrorRecord,
     /// In order.
@@ -133,7 +135,11 @@ impl MirrorStore for FakeStore {
         let mut applied = Applied { quarantined: batch.quarantined.len() as u64, ..Applied::default() };
         for op in batch.ops {
             match op {
-                MirrorOp::Upsert(VersionedDoc { id, version, doc, .. }) => {
+                MirrorOp::Upsert(VersionedDoc { id, version, doc, beside, .. }) => {
+                    if beside {
+                        world.beside.push(id.to_string());
+                        world.missing.retain(|missing| *missing != id.as_str());
+                    }
                     let row = (version.clone(), doc.get().to_owned());
                     let old = world.rows.get(id.as_str());
                     if old.is_some_and(|(stored, _)| *stored > version) {

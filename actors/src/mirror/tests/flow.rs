@@ -157,6 +157,7 @@ async fn lost_history_is_a_gap_that_is_healed_over_http() {
         assert_eq!(world.missing, ["vanished"]);
         assert!(!world.record.gap);
         assert!(world.trash.is_empty(), "never a delete");
+        assert_eq!(world.beside.len(), 36, "and what HTTP shows never overrules the stream");
     });
     assert_eq!(peer.ask("timestamp-request").await, serde_json::json!([900, 0]));
     let metrics = rig.metrics();
@@ -178,7 +179,8 @@ async fn what_was_deleted_between_two_snapshots_is_found() {
             peer.send(noop(100)).await;
             rig.store.until("the snapshot is whole", |world| world.record.snapshot_complete).await;
             rig.store.until("the deleted one is marked", |world| world.missing == ["b"] && !world.record.gap).await;
-            rig.store.read(|world| assert!(world.batches.iter().any(|batch| batch.3 == Some(true)), "a gap, committed"));
+            rig.store
+                .read(|world| assert!(world.batches.iter().any(|batch| batch.3 == Some(true)), "a gap, committed"));
             return;
         }
         for id in ["a", "b"] {
