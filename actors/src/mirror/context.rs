@@ -9,7 +9,7 @@ use dzvin_protocols::{
 use serde_json::value::RawValue;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{config::LinkConfig, gather::Slot, handle::LinkHandle, metrics::LinkMetrics};
+use super::{config::LinkConfig, gather::Slot, handle::LinkHandle, metrics::LinkMetrics, status::LinkState};
 use crate::{
     cdb::{Governor, with_retries},
     platform::ports::{CdbApi, CdbError, MirrorStatus},
@@ -47,6 +47,12 @@ pub(super) enum Fetched {
 impl<S, L, C: CdbApi> Context<S, L, C> {
     pub(super) fn update(&self, change: impl FnOnce(&mut MirrorStatus)) {
         self.handle.0.board.update(change);
+    }
+
+    /// Shows, and alarms, that a full reconcile is owed, runs, or is not owed.
+    pub(super) fn owes(&self, owed: Option<LinkState>) {
+        self.metrics.gap.set(i64::from(owed.is_some()));
+        self.handle.0.board.owed(&self.metrics, owed);
     }
 
     /// One call over HTTP under the rules of repeating.

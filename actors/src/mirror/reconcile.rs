@@ -56,7 +56,7 @@ pub(super) struct Wants {
 struct Wanted {
     /// A full pass is owed.
     full: bool,
-    /// Grows with every gap.
+    /// Grows when a gap is seen, and again when it is stored.
     generation: u64,
     /// A partial pass is wanted from here.
     since: Option<String>,
@@ -74,6 +74,11 @@ impl Wants {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A gap was seen and is about to be stored.
+    pub(super) fn gap_comes(&self) {
+        self.lock().generation += 1;
+    }
+
     /// The committed gap mark has changed.
     pub(super) fn gap_is(&self, gap: bool) {
         let mut wanted = self.lock();
@@ -87,10 +92,14 @@ impl Wants {
     /// Everything since shortly before this moment should be read over HTTP.
     pub(super) fn since(&self, moment: OffsetDateTime) {
         let since = format_time(moment.checked_sub(OVERLAP).unwrap_or(moment));
+        self.again(since);
+        self.bell.notify_one();
+    }
+
+    /// A partial pass did not end: it is wanted as before.
+    fn again(&self, since: String) {
         let mut wanted = self.lock();
         wanted.since = Some(wanted.since.take().map_or(since.clone(), |earlier| earlier.min(since)));
-        drop(wanted);
-        self.bell.notify_one();
     }
 
     fn take(&self) -> Option<Want> {
@@ -106,6 +115,17 @@ impl Wants {
 
     fn generation(&self) -> u64 {
         self.lock().generation
+    }
+
+    /// Waits until a gap was stored that was not known at that generation.
+    async fn gap_after(&self, generation: u64) {
+        loop {
+            self.bell.notified().await;
+            let wanted = self.lock();
+            if wanted.full && wanted.generation > generation {
+                return;
+            }
+        }
     }
 }
 
@@ -137,7 +157,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
         loop {
             let want = match self.wants.take() {
                 Some(Want::Cleared) => {
-                    self.show(None);
+                    self.context.owes(None);
                     continue;
                 }
                 Some(want) => Some(want),
@@ -151,10 +171,11 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             };
             let Some(api) = &self.context.cdb else {
                 // Shown and counted; a whole snapshot over the Mirror is what ends it.
-                self.show(Some(LinkState::Gap));
+                self.context.owes(Some(LinkState::Gap));
                 self.wants.bell.notified().await;
                 continue;
             };
+            let known = self.wants.generation();
             let ended = match &want {
                 Some(Want::Since(since)) => self.walk(api, since.clone(), None).await,
                 Some(Want::Full(generation)) => self.heal(api, *generation).await,
@@ -168,37 +189,35 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                     let wait = backoff.next(Duration::from_secs(1));
                     tracing::warn!(mirror = %self.context.metrics.mirror, error = %broken, wait_s = wait.as_secs(), "the comparison over HTTP did not end");
                     self.context.update(|status| status.last_error = Some(broken.to_string()));
-                    if matches!(want, Some(Want::Full(_))) {
-                        self.show(Some(LinkState::Gap));
+                    match want {
+                        Some(Want::Full(_)) => self.context.owes(Some(LinkState::Gap)),
+                        Some(Want::Since(since)) => self.wants.again(since),
+                        Some(Want::Cleared) | None => {}
                     }
-                    self.rest(&broken, wait).await;
+                    self.rest(&broken, wait, known).await;
                 }
             }
         }
     }
 
-    /// Waits before another try: after 403 and 400 for a person or a new token, else for a while.
-    async fn rest(&self, broken: &Broken, wait: Duration) {
+    /// Waits before another try: after 403 and 400 for a person or a new token, else for a while, or until there is more to do.
+    async fn rest(&self, broken: &Broken, wait: Duration, known: u64) {
         let shared = &self.context.handle.0;
         let (mut token, mut resume) = (shared.token.subscribe(), shared.resume.subscribe());
         let last = matches!(broken, Broken::Http(CdbError::Forbidden(_) | CdbError::Refused { .. }));
         tokio::select! {
             () = sleep(wait), if !last => {}
+            () = self.wants.gap_after(known), if !last => {}
             _ = token.changed() => {}
             _ = resume.changed() => {}
         }
     }
 
-    fn show(&self, owed: Option<LinkState>) {
-        self.context.metrics.gap.set(i64::from(owed.is_some()));
-        self.context.handle.0.board.owed(&self.context.metrics, owed);
-    }
-
     /// A full pass that pays the debt of a gap.
     async fn heal(&self, api: &C, generation: u64) -> Result<(), Broken> {
-        self.show(Some(LinkState::Gap));
+        self.context.owes(Some(LinkState::Gap));
         tracing::warn!(mirror = %self.context.metrics.mirror, "a full reconcile begins");
-        self.show(Some(LinkState::Reconciling));
+        self.context.owes(Some(LinkState::Reconciling));
         self.full(api).await?;
         if self.wants.generation() == generation {
             let batch = MirrorBatch { gap: Some(false), by: Arc::clone(&self.context.by), ..MirrorBatch::default() };

@@ -84,6 +84,8 @@ pub(super) struct Session<'a, S, L, C> {
     /// Rows of an earlier snapshot are here that was never whole: what was deleted since is in no snapshot and in no tail.
     /// True until that is written down.
     rows_of_a_broken_one: bool,
+    /// What the gap mark will be once everything gathered is stored.
+    gap: bool,
     /// What `snapshot_complete` will be once everything gathered is stored.
     complete: bool,
     settle_at: Option<Instant>,
@@ -100,7 +102,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         wants: &'a Wants,
         committed: &'a mut MirrorRecord,
     ) -> Self {
-        let complete = committed.snapshot_complete;
+        let (complete, gap) = (committed.snapshot_complete, committed.gap);
         let full = context.config.dialect.protocol == Protocol::Full;
         let rows_of_a_broken_one = full && !complete && committed.newest_version.is_some();
         Self {
@@ -113,6 +115,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             resuming: false,
             began_in_snapshot: !complete,
             rows_of_a_broken_one,
+            gap,
             complete,
             settle_at: None,
             derived_bytes: 0,
@@ -296,7 +299,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         match id {
             Some(id) => self.gather.slots.push(Slot::Fetch(id)),
             // Nobody knows what it was: only a comparison of everything can tell.
-            None => self.gather.gap = self.gap_owed(),
+            None if self.context.cdb.is_some() => self.gap_came(),
+            None => {}
         }
         self.context.handle.0.board.stream(&self.context.metrics, LinkState::OverLimit, Some(detail));
     }
@@ -311,7 +315,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         if !self.complete {
             self.complete = true;
             self.gather.snapshot_complete = Some(true);
-            if self.context.cdb.is_none() && self.committed.gap {
+            if self.context.cdb.is_none() && std::mem::take(&mut self.gap) {
                 // Without HTTP a whole snapshot is the only reconcile there is, and it has just ended.
                 self.gather.gap = Some(false);
             }
@@ -338,7 +342,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     fn snapshot_again(&mut self) {
         if std::mem::take(&mut self.rows_of_a_broken_one) {
             tracing::warn!(mirror = %self.context.metrics.mirror, "a snapshot begins over the rows of one that was not whole");
-            self.gather.gap = Some(true);
+            self.gap_came();
         }
     }
 
@@ -352,12 +356,16 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         self.complete = false;
         self.began_in_snapshot = true;
         self.gather.snapshot_complete = Some(false);
-        self.gather.gap = Some(true);
+        self.gap_came();
         self.context.update(|status| status.last_error = Some(format!("history lost: {why}")));
     }
 
-    fn gap_owed(&self) -> Option<bool> {
-        if self.context.cdb.is_some() { Some(true) } else { self.gather.gap }
+    /// A full reconcile is owed from here on; the reconciler hears of it before it is stored, so that the end of an earlier
+    /// pass does not take the new mark away.
+    fn gap_came(&mut self) {
+        self.gap = true;
+        self.gather.gap = Some(true);
+        self.wants.gap_comes();
     }
 
     fn aside(&mut self, fault: FrameFault, raw: &[u8]) {
@@ -390,12 +398,13 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         if !gather.worth_storing() {
             return None;
         }
-        let (context, applier) = (self.context, self.applier);
+        let (context, applier, wants) = (self.context, self.applier, self.wants);
         Some(Box::pin(async move {
             let slots = std::mem::take(&mut gather.slots);
             let (ops, owed) = context.resolve(slots, &mut gather.quarantined).await;
             if owed {
                 gather.gap = Some(true);
+                wants.gap_comes();
             }
             let stored = (gather.newest.take(), std::mem::take(&mut gather.acks), gather.over_limit);
             let (batch, permit) = gather.into_batch(ops, &context.by);
@@ -418,6 +427,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         self.committed.snapshot_complete = stored.snapshot_complete.unwrap_or(self.committed.snapshot_complete);
         if let Some(gap) = stored.gap {
             self.committed.gap = gap;
+            self.gap |= gap;
+            self.context.owes(gap.then_some(LinkState::Gap));
             self.wants.gap_is(gap);
         }
         if let Some(lag) = lag {

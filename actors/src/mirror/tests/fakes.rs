@@ -21,7 +21,7 @@ use ractor::{Actor, ActorRef};
 use serde_json::value::RawValue;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -282,6 +282,8 @@ pub(super) struct FakeApi {
     pub(super) objects: AtomicUsize,
     pub(super) pages: AtomicUsize,
     pub(super) errors: Mutex<VecDeque<CdbError>>,
+    /// Pages of the feed pass one by one.
+    pub(super) gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl FakeApi {
@@ -301,6 +303,10 @@ impl CdbApi for FakeApi {
 
     async fn modified_since(&self, since: &str, limit: usize) -> Result<FeedPage, CdbError> {
         self.pages.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         if let Some(error) = self.errors.lock().unwrap().pop_front() {
             return Err(error);
         }
@@ -428,6 +434,8 @@ pub(super) struct Rig {
     pub(super) handle: LinkHandle,
     pub(super) config: LinkConfig,
     pub(super) registry: Registry,
+    /// Without it nothing can be had over HTTP.
+    pub(super) http: bool,
 }
 
 pub(super) type TestLink = Link<FakeStore, Node, FakeApi>;
@@ -467,6 +475,7 @@ impl Rig {
             handle,
             config,
             registry: Registry::default(),
+            http: true,
         }
     }
 
@@ -476,7 +485,7 @@ impl Rig {
             config: self.config.clone(),
             store: Arc::clone(&self.store),
             leases: Arc::clone(&self.node),
-            cdb: Some(Arc::clone(&self.api)),
+            cdb: self.http.then(|| Arc::clone(&self.api)),
             governor: Arc::new(Governor::new(egress)),
             metrics: MirrorMetrics::new(&mut self.registry),
             handle: self.handle.clone(),
