@@ -50,7 +50,7 @@ pub fn mirror(data: &[u8]) {
     }
     match dialect.asked(&frame) {
         Ok(Asked::Op(op)) => operation(dialect, &op),
-        Ok(Asked::Fetch(id)) => assert_eq!(dialect.id_of(&frame), Some(id)),
+        Ok(Asked::Fetch(sought)) => assert_eq!(dialect.sought(&frame), Some(sought)),
         Ok(Asked::Nothing) => {}
         Err(fault) => assert!(!fault.reason.is_empty()),
     }

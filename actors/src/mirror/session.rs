@@ -14,7 +14,7 @@ use std::{
 
 use dzvin_protocols::{
     entities::Derived,
-    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, Protocol, UnknownType, parse_time},
+    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, Protocol, Sought, UnknownType, parse_time},
 };
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -218,7 +218,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 let fault = FrameFault { reason: "malformed", detail: "bytes that are no text".into(), id: None };
                 self.aside(fault, &bytes);
             }
-            Inbound::OverLimit { id, cursor, bytes, head } => self.over_limit(id, cursor, bytes, &head),
+            Inbound::OverLimit { sought, cursor, bytes, head } => self.over_limit(sought, cursor, bytes, &head),
             Inbound::Ended(_) => {}
         }
     }
@@ -246,7 +246,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                     tokio::task::yield_now().await;
                 }
             }
-            Ok(Asked::Fetch(id)) => self.gather.slots.push(Slot::Fetch(id)),
+            Ok(Asked::Fetch(sought)) => self.gather.slots.push(Slot::Fetch(sought)),
             Ok(Asked::Nothing) => {}
             Err(fault) => {
                 let counted = frame.kind.is_none() && self.context.config.dialect.unknown_type == UnknownType::Count;
@@ -278,26 +278,21 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         op
     }
 
-    fn over_limit(
-        &mut self,
-        id: Option<dzvin_protocols::platform::EntityId>,
-        cursor: Option<Box<RawValue>>,
-        bytes: usize,
-        head: &[u8],
-    ) {
+    fn over_limit(&mut self, sought: Option<Sought>, cursor: Option<Box<RawValue>>, bytes: usize, head: &[u8]) {
         self.context.metrics.over_limit.inc();
         self.gather.count(head.len(), None);
         self.gather.over_limit += 1;
+        let id = sought.as_ref().map(|sought| sought.id.clone());
         let detail = format!("a message of {bytes} bytes; its object is fetched over HTTP");
         tracing::warn!(mirror = %self.context.metrics.mirror, bytes, id = id.as_ref().map(tracing::field::display), "a message is above the limit");
-        self.aside(FrameFault { reason: "over_limit", detail: detail.clone(), id: id.clone() }, head);
+        self.aside(FrameFault { reason: "over_limit", detail: detail.clone(), id }, head);
         self.context.update(|status| status.over_limit_pending += 1);
         match cursor {
             Some(cursor) => self.cursor_came(cursor),
             None => self.snapshot_row(),
         }
-        match id {
-            Some(id) => self.gather.slots.push(Slot::Fetch(id)),
+        match sought {
+            Some(sought) => self.gather.slots.push(Slot::Fetch(sought)),
             // Nobody knows what it was: only a comparison of everything can tell.
             None if self.context.cdb.is_some() => self.gap_came(),
             None => {}

@@ -14,7 +14,7 @@ pub use dialect::{
     Ack, Compression, CursorSpelling, Dialect, DialectError, Envelope, FrameKind, Handshake, Heartbeat, Paths, Payload,
     Protocol, Types, UnknownType,
 };
-pub use frame::{Asked, Frame, FrameFault};
+pub use frame::{Asked, Frame, FrameFault, Sought};
 pub use mask::mask_secrets;
 pub use upstream::{Auth, HttpPaths, percent_encode};
 pub use version::{VersionKind, format_time, parse_time};
