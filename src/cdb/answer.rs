@@ -65,6 +65,7 @@ pub(super) fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbErr
     };
     let mut page = FeedPage { len: rows.len(), ..FeedPage::default() };
     for raw in rows {
+        page.newest = page.newest.max(dialect.paths.moment_of(raw));
         let aside = |reason, detail, id: Option<EntityId>| {
             let bytes = raw.get().as_bytes();
             Quarantined { reason, detail, id, raw: bytes[..bytes.len().min(MAX_RAW)].to_vec() }
@@ -102,9 +103,10 @@ mod tests {
 
     #[test]
     fn one_broken_object_hides_no_other() {
-        let body = br#" [{"_id":"a","dateModified":"2024-01-01T00:00:00Z"},{"x":1},7,{"_id":"b","t":"\u0000","dateModified":"2024-01-01T00:00:00Z"}]"#;
+        let body = br#" [{"_id":"a","dateModified":"2024-01-01T00:00:00Z"},{"x":1},7,{"_id":"b","t":"\u0000","dateModified":"2024-01-02T00:00:00Z"}]"#;
         let page = page_of(body, &Dialect::default()).expect("a page");
         assert_eq!((page.len, page.docs.len()), (4, 1));
+        assert_eq!(page.newest.as_deref(), Some("2024-01-02T00:00:00.000000Z"), "of the broken ones too");
         assert_eq!(page.aside.iter().map(|it| it.reason).collect::<Vec<_>>(), ["no_id", "no_id", "bad_text"]);
         let wrapped = page_of(
             br#"{"data":[{"id":"a","dateModified":"2024-01-01T00:00:00Z"}],"next_page":{}}"#,

@@ -256,11 +256,12 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                     .chain(page.aside.iter().flat_map(|it| &it.id))
                     .for_each(|id| seen.add(id));
             }
-            let (fresh, next) = walk.take(page.docs, page.len, paths);
+            let (fresh, next) = walk.take(page.docs, page.len, page.newest, paths);
             self.store(fresh, page.aside).await?;
             match next {
                 Next::End => return Ok(()),
                 Next::More => {}
+                Next::Lost(why) => return Err(CdbError::Unusable(why.into()).into()),
                 Next::Stepped(moment) => {
                     self.context.metrics.feed_stuck.inc();
                     let detail = format!("more objects share {moment} than the feed shows");

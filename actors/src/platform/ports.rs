@@ -319,6 +319,9 @@ pub struct FeedPage {
     pub aside: Vec<Quarantined>,
     /// How many objects the upstream sent: only this tells a full page from the last one.
     pub len: usize,
+    /// The newest moment by which the feed is ordered, of all of them: only this tells where the walk goes on when none can be
+    /// stored. `None` when no object has one.
+    pub newest: Option<String>,
 }
 
 /// What the upstream answered when it did not do what was asked.

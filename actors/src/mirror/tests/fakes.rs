@@ -319,7 +319,8 @@ impl CdbApi for FakeApi {
         docs.retain(|doc| doc.version.as_str() >= since);
         docs.sort_by(|a, b| a.version.cmp(&b.version));
         docs.truncate(limit);
-        Ok(FeedPage { len: docs.len(), docs, aside: Vec::new() })
+        let newest = docs.last().map(|doc| doc.version.clone());
+        Ok(FeedPage { len: docs.len(), newest, docs, aside: Vec::new() })
     }
 }
 
