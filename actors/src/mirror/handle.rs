@@ -1,6 +1,6 @@
 //! What outlives a restart of the link's actor: its status, token, limit and the operator's word.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -17,6 +17,16 @@ pub(super) struct Shared {
     pub(super) token: watch::Sender<Option<Token>>,
     pub(super) limit: watch::Sender<usize>,
     pub(super) resume: watch::Sender<u64>,
+    refused: Mutex<Option<Refused>>,
+}
+
+/// What the upstream refused: the same is not sent again, whoever restarts the link and whatever else is changed.
+#[derive(Debug)]
+struct Refused {
+    token: Option<Token>,
+    /// How often the operator had said to go on.
+    resumed: u64,
+    why: String,
 }
 
 impl LinkHandle {
@@ -29,6 +39,7 @@ impl LinkHandle {
             token,
             limit: watch::Sender::new(max_message_bytes),
             resume: watch::Sender::new(0),
+            refused: Mutex::default(),
         }))
     }
 
@@ -47,6 +58,18 @@ impl LinkHandle {
     /// Ends whatever wait there is: `forbidden`, `backoff`, `over_limit`.
     pub fn resume(&self) {
         self.0.resume.send_modify(|count| *count += 1);
+    }
+
+    /// Remembers that the upstream refused this token, offered after so many words of the operator.
+    pub(super) fn refuse(&self, token: Option<Token>, resumed: u64, why: String) {
+        *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Refused { token, resumed, why });
+    }
+
+    /// Why nothing may be tried until there is another token or the operator says so.
+    pub(super) fn refused(&self) -> Option<String> {
+        let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |it: &&Refused| it.token == *self.0.token.borrow() && it.resumed == *self.0.resume.borrow();
+        refused.as_ref().filter(same).map(|it| it.why.clone())
     }
 
     /// Replaces the token; a forbidden link tries again with it, but never with the same one.

@@ -189,13 +189,19 @@ async fn connections<S: MirrorStore, L: Leases, C: CdbApi>(
     let mut first = true;
     while !*signals.stop.borrow() {
         signals.heard();
-        if !std::mem::take(&mut first) {
+        let refused = context.handle.refused();
+        if refused.is_none() && !std::mem::take(&mut first) {
             context.metrics.reconnects.inc();
             context.update(|status| status.reconnects += 1);
         }
         let begun = Instant::now();
-        let session = Session::new(context, applier, wants, &mut committed);
-        let broken = Box::pin(converse(context, session, &mut signals)).await;
+        let broken = match refused {
+            Some(why) => Broken::Refused(Refusal::Final(why)),
+            None => {
+                let session = Session::new(context, applier, wants, &mut committed);
+                Box::pin(converse(context, session, &mut signals)).await
+            }
+        };
         if begun.elapsed() >= limits.steady {
             backoff.reset();
             over_limit.reset();
@@ -248,7 +254,12 @@ async fn converse<S: MirrorStore, L: Leases, C: CdbApi>(
         let ceiling = socket::ceiling_of(*signals.limit.borrow_and_update());
         let gone = |_| Refusal::Failed("the link is stopping".into());
         let place = Arc::clone(&context.place).acquire_owned().await.map_err(gone)?;
-        let stream = socket::dial(&context.config, &session.url(), token.as_ref(), ceiling).await?;
+        let resumed = *signals.resume.borrow();
+        let stream = socket::dial(&context.config, &session.url(), token.as_ref(), ceiling).await;
+        if let Err(Refusal::Final(why)) = &stream {
+            context.handle.refuse(token, resumed, why.clone());
+        }
+        let stream = stream?;
         Ok((stream, Place::new(pass, place), ceiling))
     };
     let dialled = tokio::select! {

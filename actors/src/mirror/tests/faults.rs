@@ -157,6 +157,27 @@ async fn a_refusal_waits_for_a_new_token() {
     assert!(!format!("{:?} {:?}", rig.handle, rig.handle.status()).contains("newer"), "no secret is printed");
 }
 
+/// Neither another reign nor another limit is a reason to offer the same token again.
+#[tokio::test]
+async fn a_refused_token_is_not_offered_again() {
+    let mut rig = Rig::new("").await;
+    rig.mirror.status.send_replace(403);
+    let _link = rig.start().await;
+    rig.state("forbidden").await;
+    rig.handle.set_max_message_bytes(1 << 21);
+    rig.node.away.store(true, Ordering::SeqCst);
+    rig.state("standby").await;
+    rig.node.away.store(false, Ordering::SeqCst);
+    rig.state("forbidden").await;
+    assert_eq!(rig.mirror.handshakes.load(Ordering::SeqCst), 1);
+    rig.handle.resume();
+    until("the operator's word is one try", || rig.mirror.handshakes.load(Ordering::SeqCst) == 2).await;
+    rig.state("forbidden").await;
+    rig.mirror.status.send_replace(101);
+    rig.handle.set_token(Some(Token::new("newer")));
+    let _peer = rig.mirror.peer().await;
+}
+
 #[tokio::test]
 async fn too_many_waits_a_second() {
     let mut rig = Rig::new("").await;
