@@ -87,6 +87,7 @@ impl Model {
             }
             Plain::Set(content, version) if live => return self.hold(*content, version.map(|v| v.to_string()), out),
             Plain::Set(..) | Plain::Unfit => {
+                out.applied.unmerged += u64::from(matches!(op, Plain::Set(..)));
                 out.applied.quarantined += 1;
                 return None;
             }
@@ -242,10 +243,7 @@ proptest! {
             }
             prop_assert!(last.keys().all(|id| folded.states.iter().any(|state| state.id == *id)), "no change without a row");
             prop_assert!(folded.states.is_sorted_by(|a, b| a.id < b.id), "rows are written in one order");
-            got.applied.changed += folded.applied.changed;
-            got.applied.unchanged += folded.applied.unchanged;
-            got.applied.stale += folded.applied.stale;
-            got.applied.quarantined += folded.applied.quarantined;
+            got.applied += folded.applied.clone();
             got.changes.extend(folded.changes.iter().map(|c| (c.id.to_string(), c.revision, c.op)));
             for state in folded.states {
                 keep(&mut rows, state, &folded.changes);

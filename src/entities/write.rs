@@ -260,10 +260,7 @@ impl Attempt {
 
 impl Written {
     fn add(&mut self, other: Self) {
-        self.applied.changed += other.applied.changed;
-        self.applied.unchanged += other.applied.unchanged;
-        self.applied.stale += other.applied.stale;
-        self.applied.quarantined += other.applied.quarantined;
+        self.applied += other.applied;
         self.quarantined.extend(other.quarantined);
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);

@@ -38,8 +38,6 @@ use crate::{
 const ORIGIN: &str = "1970-01-01T00:00:00.000000Z";
 /// Ids that are compared at a time.
 const IDS_PAGE: usize = 1_000;
-/// Most objects that one pass asks for one by one; more have vanished only if the feed itself is broken.
-const MAX_CHECKS: usize = 10_000;
 /// How far before the newest known moment a partial pass begins: clocks and the order of commits differ upstream.
 const OVERLAP: time::Duration = time::Duration::minutes(10);
 /// Tries of a store call that is not a batch.
@@ -138,6 +136,9 @@ enum Broken {
     Store(StoreError),
     #[error("{0}")]
     Lease(#[from] LeaseLost),
+    /// What was found is marked, and the next pass goes on behind it.
+    #[error("more than {0} objects are not in the feed: the rest is not checked yet")]
+    Many(usize),
 }
 
 pub(super) struct Reconciler<'a, S, L, C> {
@@ -249,13 +250,12 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            // What cannot be stored is shown all the same.
+            let unfit: Vec<EntityId> = page.aside.iter().filter_map(|it| it.id.clone()).collect();
             if let Some(seen) = &mut seen {
-                page.docs
-                    .iter()
-                    .map(|doc| &doc.id)
-                    .chain(page.aside.iter().flat_map(|it| &it.id))
-                    .for_each(|id| seen.add(id));
+                page.docs.iter().map(|doc| &doc.id).chain(&unfit).for_each(|id| seen.add(id));
             }
+            self.mark(&[], &unfit).await?;
             let (fresh, next) = walk.take(page.docs, page.len, page.newest, paths);
             self.store(fresh, page.aside).await?;
             match next {
@@ -294,9 +294,10 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
         Ok(())
     }
 
-    /// What is stored and was not seen is asked for one by one; only a clear "not known" is a mark.
+    /// What is stored, not marked yet, and was not seen is asked for one by one; only a clear "not known" is a mark.
     async fn mark_vanished(&self, api: &C, seen: &Seen) -> Result<(), Broken> {
         let (mut since, mut after) = (String::new(), None::<String>);
+        let most = self.context.config.limits.checks;
         let mut checks = 0;
         loop {
             let kind = &self.context.config.kind;
@@ -305,32 +306,35 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             let Some((id, version)) = page.last() else { return Ok(()) };
             let ended = page.len() < IDS_PAGE;
             (since, after) = (version.clone(), Some(id.to_string()));
-            let (seen_again, unseen): (Vec<_>, Vec<_>) = page.into_iter().partition(|(id, _)| seen.has(id));
-            let mut found: Vec<EntityId> = seen_again.into_iter().map(|(id, _)| id).collect();
             let mut missing = Vec::new();
-            for (id, version) in unseen {
+            let mut unseen = page.into_iter().filter(|(id, _)| !seen.has(id));
+            for (id, version) in unseen.by_ref().take(most - checks) {
                 checks += 1;
-                if checks > MAX_CHECKS {
-                    tracing::error!(mirror = %self.context.metrics.mirror, checks, "too many objects are not in the feed, none more is checked");
-                    return Ok(());
-                }
                 match self.context.fetch(api, &id).await {
                     Fetched::Gone => missing.push((id, version)),
-                    Fetched::Doc(doc) => {
-                        found.push(id);
-                        // At once: the stream goes on meanwhile.
-                        self.store(vec![doc], Vec::new()).await?;
-                    }
-                    Fetched::Unfit(_) => found.push(id),
+                    // At once: the stream goes on meanwhile.
+                    Fetched::Doc(doc) => self.store(vec![doc], Vec::new()).await?,
+                    Fetched::Unfit(_) => {}
                     Fetched::Owed(error) => return Err(error.into()),
                 }
                 sleep(self.context.config.reconcile.pause.min(Duration::from_millis(100))).await;
             }
-            self.store_call(|| self.context.store.mark_missing(kind, &self.lease, &missing, &found)).await?;
+            self.mark(&missing, &[]).await?;
+            if unseen.next().is_some() {
+                return Err(Broken::Many(most));
+            }
             if ended {
                 return Ok(());
             }
         }
+    }
+
+    async fn mark(&self, missing: &[(EntityId, String)], found: &[EntityId]) -> Result<(), Broken> {
+        if missing.is_empty() && found.is_empty() {
+            return Ok(());
+        }
+        let kind = &self.context.config.kind;
+        self.store_call(|| self.context.store.mark_missing(kind, &self.lease, missing, found)).await
     }
 
     /// A call of the store, a few times.

@@ -187,26 +187,29 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             match next {
                 None => break,
                 Some(Inbound::Ended(ending)) => return Some(ending),
-                Some(inbound) => self.take(inbound, connection).await,
+                Some(inbound) => {
+                    if let Some(ending) = self.take(inbound, connection).await {
+                        return Some(ending);
+                    }
+                }
             }
             let room = self.gather.has_room(&self.context.config.limits);
             next = if room { connection.inbound.try_recv().ok() } else { None };
         }
         match next {
-            Some(Inbound::Ended(ending)) => return Some(ending),
+            Some(Inbound::Ended(ending)) => Some(ending),
             Some(inbound) => self.take(inbound, connection).await,
-            None => {}
+            None => None,
         }
-        None
     }
 
-    async fn take(&mut self, inbound: Inbound, connection: &Connection) {
+    async fn take(&mut self, inbound: Inbound, connection: &Connection) -> Option<Ending> {
         self.last_frame = Some(OffsetDateTime::now_utc());
         match inbound {
             Inbound::Text(text, permit) => {
                 let dialect = Arc::clone(&self.context.config.dialect);
                 match dialect.decode(&text) {
-                    Ok(frame) => self.frame(&frame, text.as_bytes(), permit, connection).await,
+                    Ok(frame) => return self.frame(&frame, text.as_bytes(), permit, connection).await,
                     Err(fault) => {
                         self.gather.count(text.len(), Some(permit));
                         self.aside(fault, text.as_bytes());
@@ -221,9 +224,16 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             Inbound::OverLimit { sought, cursor, bytes, head } => self.over_limit(sought, cursor, bytes, &head),
             Inbound::Ended(_) => {}
         }
+        None
     }
 
-    async fn frame(&mut self, frame: &Frame<'_>, text: &[u8], permit: OwnedSemaphorePermit, connection: &Connection) {
+    async fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        text: &[u8],
+        permit: OwnedSemaphorePermit,
+        connection: &Connection,
+    ) -> Option<Ending> {
         self.counts.add(frame.kind);
         match frame.kind {
             Some(
@@ -264,6 +274,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 self.aside(FrameFault { reason: "bad_cursor", detail, id: None }, text);
             }
         }
+        None
     }
 
     /// The operation with what storage keeps beside its document, made while the batch before is being stored.
@@ -420,7 +431,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             self.committed.newest_version = stored.newest;
         }
         self.committed.snapshot_complete = stored.snapshot_complete.unwrap_or(self.committed.snapshot_complete);
-        if let Some(gap) = stored.gap {
+        if let Some(gap) = if applied.unmerged > 0 { Some(true) } else { stored.gap } {
             self.committed.gap = gap;
             self.gap |= gap;
             self.context.owes(gap.then_some(LinkState::Gap));

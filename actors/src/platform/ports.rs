@@ -235,6 +235,18 @@ pub struct Applied {
     pub stale: u64,
     /// Put aside.
     pub quarantined: u64,
+    /// Of those, sets that could not be merged: these entities are not what the upstream has. The gap mark was set with them.
+    pub unmerged: u64,
+}
+
+impl std::ops::AddAssign for Applied {
+    fn add_assign(&mut self, other: Self) {
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.quarantined += other.quarantined;
+        self.unmerged += other.unmerged;
+    }
 }
 
 /// Where the rows and the cursor of a Mirror live.
@@ -250,7 +262,7 @@ pub trait MirrorStore: Send + Sync + 'static {
         batch: MirrorBatch,
     ) -> impl Answer<Result<Applied, StoreError>>;
     /// Stored ids whose version is at or after the given one, oldest first, bounded: the answer to `ids-since-timestamp`
-    /// and one page of the reconcile. `after` continues a page.
+    /// and one page of the reconcile. `after` continues a page. Without what is in the trash or marked as missing.
     fn ids_since(
         &self,
         kind: &Kind,

@@ -155,7 +155,11 @@ impl MirrorStore for FakeStore {
                     world.rows.insert(id.to_string(), row);
                 }
                 MirrorOp::Set { id, set, version } => {
-                    let (old, doc) = world.rows[id.as_str()].clone();
+                    let Some((old, doc)) = world.rows.get(id.as_str()).cloned() else {
+                        applied.quarantined += 1;
+                        applied.unmerged += 1;
+                        continue;
+                    };
                     let doc = merge_set(&RawValue::from_string(doc).unwrap(), &set).unwrap();
                     world.rows.insert(id.to_string(), (version.unwrap_or(old), doc.get().to_owned()));
                     applied.changed += 1;
@@ -173,8 +177,9 @@ impl MirrorStore for FakeStore {
         let cursor = batch.cursor.as_ref().map(|cursor| cursor.get().to_owned());
         world.record.cursor = batch.cursor.or(world.record.cursor.take());
         world.record.snapshot_complete = batch.snapshot_complete.unwrap_or(world.record.snapshot_complete);
-        world.record.gap = batch.gap.unwrap_or(world.record.gap);
-        world.batches.push((ids, cursor, batch.snapshot_complete, batch.gap));
+        let gap = if applied.unmerged > 0 { Some(true) } else { batch.gap };
+        world.record.gap = gap.unwrap_or(world.record.gap);
+        world.batches.push((ids, cursor, batch.snapshot_complete, gap));
         Ok(applied)
     }
 
@@ -185,8 +190,15 @@ impl MirrorStore for FakeStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(EntityId, String)>, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return away();
+        }
         let mut all: Vec<_> = self.read(|world| {
-            let rows = world.rows.iter().map(|(id, (version, _))| (version.clone(), id.clone()));
+            let rows = world
+                .rows
+                .iter()
+                .filter(|(id, _)| !world.missing.contains(id))
+                .map(|(id, (version, _))| (version.clone(), id.clone()));
             let later = |row: &(String, String)| match after {
                 Some(after) => (row.0.as_str(), row.1.as_str()) > (version, after),
                 None => row.0.as_str() >= version,

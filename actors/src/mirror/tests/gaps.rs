@@ -104,3 +104,67 @@ async fn the_end_of_a_pass_takes_no_newer_gap_away() {
     gate.add_permits(10);
     rig.store.until("healed", |world| gaps(world).ends_with(&[false])).await;
 }
+
+/// A part of the answer would look like the whole of it.
+#[tokio::test]
+async fn what_changed_since_is_told_whole_or_not_at_all() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    rig.config.limits.answer_ids = 3;
+    rig.committed("[1704067200,0]", "2024-01-01T00:00:05.000000Z");
+    let row = |n: u32| (format!("n{n}"), (format!("2024-01-01T00:00:0{n}.000000Z"), super::fakes::doc("n", n, "")));
+    rig.store.world.lock().unwrap().rows.extend((0..3).map(row));
+    let question = r#"{"type":"ids-since-timestamp-request","data":null,"ts":[1704067200,0]}"#;
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    rig.store.away.store(true, Ordering::SeqCst);
+    peer.send(question).await;
+    peer.gone().await;
+    rig.store.away.store(false, Ordering::SeqCst);
+    let mut peer = rig.mirror.peer().await;
+    assert_eq!(peer.ask("timestamp-request").await, serde_json::json!([1_704_067_200, 0]), "it is asked again");
+    peer.send(question).await;
+    let answer = peer.text().await.expect("an answer");
+    assert!(answer.contains(r#"["n0","n1","n2"]"#), "{answer}");
+    // One more than fits: asked again, it would never fit.
+    rig.store.world.lock().unwrap().rows.extend([row(3)]);
+    peer.send(question).await;
+    peer.gone().await;
+    let mut peer = rig.mirror.peer().await;
+    assert_eq!(peer.ask("timestamp-request").await, serde_json::Value::Null, "a snapshot comes instead");
+    assert!(rig.store.read(|world| world.batches.iter().any(|batch| batch.3 == Some(true))));
+}
+
+/// More have vanished than one pass asks for: the debt stays until all are marked, and no pass asks for them again.
+#[tokio::test]
+async fn a_gap_ends_when_everything_was_checked() {
+    let mut rig = Rig::new("").await;
+    rig.config.limits.checks = 3;
+    rig.committed("[50,1]", "2024-01-01T00:00:05.000000Z");
+    {
+        let mut world = rig.store.world.lock().unwrap();
+        world.record.gap = true;
+        world.rows.extend((0..5).map(|n| (format!("n{n}"), ("1".to_owned(), super::fakes::doc("n", n, "")))));
+    }
+    let _link = rig.start().await;
+    failed(&rig, "not in the feed").await;
+    assert!(rig.store.read(|world| world.record.gap && world.missing.len() == 3));
+    until("the next pass", || {
+        rig.handle.resume();
+        rig.store.read(|world| !world.record.gap)
+    })
+    .await;
+    assert_eq!(rig.store.read(|world| world.missing.len()), 5);
+    assert_eq!(rig.api.objects.load(Ordering::SeqCst), 5);
+}
+
+/// Fields of a document that is not here: the comparison brings it.
+#[tokio::test]
+async fn what_cannot_be_merged_is_compared() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    rig.committed("[50,1]", "2024-01-01T00:00:05.000000Z");
+    rig.api.put("c", 9, "whole");
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    peer.send(r#"{"type":"update","data":{"_id":"c","$set":{"x":1}},"ts":[60,0]}"#).await;
+    rig.store.until("it is here", |world| world.rows.contains_key("c") && !world.record.gap).await;
+}
