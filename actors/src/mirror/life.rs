@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dzvin_protocols::platform::time::rfc3339_millis;
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -16,7 +17,7 @@ use super::{
     config::Token,
     context::Context,
     reconcile::{Reconciler, Wants},
-    session::{End, Session, told_to},
+    session::{End, Session, moment, told_to},
     socket::{self, Ending, Place, Refusal, Wiring},
     status::LinkState,
     tap::Tap,
@@ -86,6 +87,9 @@ async fn reign<S: MirrorStore, L: Leases, C: CdbApi>(
 ) {
     context.handle.0.board.stream(&context.metrics, LinkState::Connecting, None);
     let Some(record) = open(context, lease).await else { return };
+    let cursor = record.cursor.as_deref().and_then(|cursor| context.config.dialect.cursor.kind.moment(cursor));
+    let committed = cursor.map(|cursor| rfc3339_millis(moment(cursor, record.newest_version.as_deref())));
+    context.update(|status| status.cursor_at = committed);
     let wants = Wants::default();
     if record.gap {
         wants.gap_is(true);

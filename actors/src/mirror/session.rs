@@ -425,7 +425,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     async fn stored(&mut self, stored: Stored, connection: &Connection) -> Result<(), LeaseLost> {
         let applied = stored.result?;
         let at = stored.cursor.as_deref().and_then(|cursor| self.context.config.dialect.cursor.kind.moment(cursor));
-        let lag = at.map(|moment| lag(moment, stored.newest.as_deref(), OffsetDateTime::now_utc()));
+        let now = OffsetDateTime::now_utc();
+        let at = at.map(|at| moment(at, stored.newest.as_deref()));
         let newest = stored.newest.as_ref();
         if newest > self.committed.newest_version.as_ref() {
             self.committed.newest_version = stored.newest;
@@ -437,16 +438,15 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             self.context.owes(gap.then_some(LinkState::Gap));
             self.wants.gap_is(gap);
         }
-        if let Some(lag) = lag {
-            self.context.metrics.lag.set(lag.as_seconds_f64());
-        }
         self.context.update(|status| {
             status.applied += applied.changed;
             status.unchanged += applied.unchanged;
             status.stale += applied.stale;
             status.over_limit_pending = status.over_limit_pending.saturating_sub(stored.over_limit);
-            if let Some(lag) = lag {
-                status.lag_ms = u64::try_from(lag.whole_milliseconds()).ok();
+            status.committed_at = Some(rfc3339_millis(now));
+            if let Some(at) = at {
+                status.lag_ms = u64::try_from((now - at).whole_milliseconds().max(0)).ok();
+                status.cursor_at = Some(rfc3339_millis(at));
             }
         });
         if stored.over_limit > 0 {
@@ -467,16 +467,15 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     }
 }
 
-/// How far behind a batch was. Cursors of whole seconds say it only roughly: a version within that second is its true moment,
-/// and a heartbeat, which has none, may be as young as the second's end.
-fn lag(cursor: OffsetDateTime, newest: Option<&str>, now: OffsetDateTime) -> time::Duration {
+/// The moment up to which a batch is the upstream's past. Cursors of whole seconds say it only roughly: a version within that
+/// second is its true moment, and a heartbeat, which has none, may be as young as the second's end.
+pub(super) fn moment(cursor: OffsetDateTime, newest: Option<&str>) -> OffsetDateTime {
     let end = if cursor.nanosecond() == 0 { cursor + time::Duration::SECOND } else { cursor };
-    let moment = match newest.map(parse_time) {
+    match newest.map(parse_time) {
         Some(Some(version)) if (cursor..end).contains(&version) => version,
         Some(_) => cursor,
         None => end,
-    };
-    (now - moment).max(time::Duration::ZERO)
+    }
 }
 
 /// Waits for the word to stop.
@@ -507,9 +506,9 @@ mod lag_tests {
     #[test]
     fn whole_seconds_do_not_look_like_lag() {
         let second = OffsetDateTime::from_unix_timestamp(1_795_374_698).expect("a moment");
-        let ms = |newest, late| lag(second, newest, second + time::Duration::milliseconds(late)).whole_milliseconds();
+        let ms = |newest, late: i128| late - (moment(second, newest) - second).whole_milliseconds();
         assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 757), 7, "the version tells the moment");
-        assert_eq!(ms(None, 990), 0, "a heartbeat of this second");
+        assert!(ms(None, 990) < 0, "a heartbeat of this second");
         assert_eq!(ms(None, 61_000), 60_000, "an old heartbeat");
         assert_eq!(
             ms(Some("2026-11-22T19:20:00.000000Z"), 500_000),
@@ -517,8 +516,7 @@ mod lag_tests {
             "the object was newer than its place in the log"
         );
         assert_eq!(ms(Some("2001-01-01T00:00:00.000000Z"), 300), 300, "a version of another time says nothing");
-        assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 100), 0, "clocks differ");
         let precise = second + time::Duration::milliseconds(5);
-        assert_eq!(lag(precise, None, precise + time::Duration::milliseconds(20)).whole_milliseconds(), 20);
+        assert_eq!(moment(precise, None), precise);
     }
 }

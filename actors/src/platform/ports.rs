@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Position, Publication},
     entities::Change,
-    mirror::{MirrorBatch, Quarantined, VersionedDoc},
+    mirror::{MirrorBatch, Quarantined, VersionedDoc, parse_time},
     platform::{EntityId, Kind, StreamName},
 };
 use serde_json::value::RawValue;
@@ -292,8 +292,14 @@ pub struct MirrorStatus {
     pub reason: Option<String>,
     /// Since when, RFC 3339.
     pub since: Option<String>,
-    /// Age of the newest applied frame's cursor when it was committed, in milliseconds.
+    /// Age of the newest applied frame's cursor when it was committed, in milliseconds; who shows it asks for [`Self::lag_at`].
     pub lag_ms: Option<u64>,
+    /// The moment up to which everything is committed, RFC 3339.
+    #[serde(default)]
+    pub cursor_at: Option<String>,
+    /// When something was committed last, RFC 3339.
+    #[serde(default)]
+    pub committed_at: Option<String>,
     /// Operations that made a change since start of the link.
     pub applied: u64,
     /// Operations whose content was already there.
@@ -312,6 +318,21 @@ pub struct MirrorStatus {
     pub max_message_bytes: u64,
     /// Objects to be fetched over HTTP because their message was over the limit.
     pub over_limit_pending: u64,
+}
+
+impl MirrorStatus {
+    /// How far behind the link is at this moment, in milliseconds. While frames flow and all that came is committed it is as
+    /// far behind as it was at the commit; a link that is cut off, or cannot store, falls behind with the clock.
+    #[must_use]
+    pub fn lag_at(&self, now: OffsetDateTime) -> Option<u64> {
+        let flows = matches!(self.state.as_str(), "live" | "gap" | "reconciling");
+        match self.cursor_at.as_deref().and_then(parse_time) {
+            Some(at) if !flows || self.last_frame_at > self.committed_at => {
+                u64::try_from((now - at).whole_milliseconds().max(0)).ok()
+            }
+            _ => self.lag_ms,
+        }
+    }
 }
 
 /// The central database over HTTP, as far as a Mirror needs it.

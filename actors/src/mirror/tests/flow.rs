@@ -238,6 +238,35 @@ async fn a_quiet_stream_that_resumed_is_live() {
     until("noted", || rig.store.read(|world| world.noted.contains(&"live".to_owned()))).await;
 }
 
+/// What is shown of a link that is cut off, and of one that cannot store, is how old its data is by now.
+#[tokio::test]
+async fn lag_grows_on_a_dead_link() {
+    let mut rig = Rig::new("").await;
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    let lag = |rig: &Rig, later: i64| {
+        rig.handle.status().lag_at(time::OffsetDateTime::now_utc() + time::Duration::seconds(later)).unwrap_or_default()
+    };
+    let now = u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap();
+    peer.send(noop(now)).await;
+    rig.store.until("the cursor", |world| world.record.cursor.is_some()).await;
+    until("committed", || rig.handle.status().committed_at.is_some()).await;
+    rig.state("live").await;
+    assert!(lag(&rig, 600) < 60_000, "a quiet stream is not behind");
+    rig.store.away.store(true, Ordering::SeqCst);
+    peer.send(noop(now + 1)).await;
+    until("what came is not stored", || lag(&rig, 600) > 500_000).await;
+    rig.store.away.store(false, Ordering::SeqCst);
+    rig.store.until("stored", |world| world.batches.len() > 1).await;
+    until("no longer behind", || lag(&rig, 600) < 60_000).await;
+    rig.mirror.status.send_replace(503);
+    drop(peer);
+    rig.state("backoff").await;
+    assert!(lag(&rig, 600) > 500_000);
+    let metrics = rig.metrics();
+    assert!(metrics.contains(r#"mirror_lag_seconds{mirror="test"}"#), "{metrics}");
+}
+
 #[tokio::test]
 async fn other_handshakes_speak_first() {
     let dialect = r#"{"handshake":{"mode":"client_sends_subscribe","template":"{\"go\":{protocol},\"from\":{cursor}}"},
