@@ -18,8 +18,10 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::support::{
     eventually::patience,
-    hub::{Hub, World, small_object},
+    hub::{Hub, World},
 };
+
+use super::flow::{Stock, small};
 
 /// How often something is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -36,6 +38,8 @@ pub struct Setting {
     pub knobs: fn(&mut Knobs),
     /// Faults that are there from the beginning.
     pub at_start: Vec<ActiveFault>,
+    /// What its objects are like.
+    pub stock: Stock,
     /// Objects that are there from the beginning, and the date that they share, if they do.
     pub objects: usize,
     pub same_date: Option<&'static str>,
@@ -52,6 +56,7 @@ impl Setting {
             reconcile: format!(r#"{{ interval = "{interval}", pause = "5ms", page = 20 }}"#),
             knobs: |_| {},
             at_start: Vec::new(),
+            stock: small,
             objects: 30,
             same_date: None,
         }
@@ -146,7 +151,7 @@ async fn upstream(setting: &Setting) -> SandboxHandle {
     let upstream = Sandbox::start(config).await.expect("sandbox");
     let control = upstream.control();
     for n in 0..setting.objects {
-        control.put_dated(setting.name, &small_object(n), setting.same_date).expect("an object");
+        control.put_dated(setting.name, &(setting.stock)(n).1, setting.same_date).expect("an object");
     }
     for fault in &setting.at_start {
         control.fault_with(fault.clone());

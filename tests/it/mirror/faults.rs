@@ -250,6 +250,30 @@ pub async fn hindered(site: &Site, flow: &mut Flow, status: u16) -> u64 {
     site.answered(status)
 }
 
+/// The address has no connection left: first the Mirror's own is the only one, then not even that.
+pub async fn crowded(site: &Site, flow: &mut Flow, status: u16) -> u64 {
+    site.control.turn(|knobs| (knobs.nginx.conn_per_ip, knobs.nginx.conn_status) = (Some(1), status));
+    flow.further(10).await;
+    site.when("a comparison is refused", || site.answered(status) > 0).await;
+    let before = site.connections();
+    site.control.turn(|knobs| knobs.nginx.conn_per_ip = Some(0));
+    cut(site);
+    site.is("backoff").await;
+    let refused = site.answered(status);
+    site.when("handshakes are refused", || site.answered(status) >= refused + 2).await;
+    assert_eq!(site.connections(), before, "{}: nobody came in", site.name);
+    site.control.turn(|knobs| knobs.nginx.conn_per_ip = None);
+    site.is("live").await;
+    site.answered(status)
+}
+
+/// Edits come as sets, here of dotted paths.
+pub async fn edits(site: &Site) -> u64 {
+    let edits = || site.control.stats().frames(site.name, "update");
+    site.when("edits", || edits() >= HITS).await;
+    edits()
+}
+
 /// The API behind the Mirror fails now and then, and is slow.
 pub async fn failing_http(site: &Site, flow: &mut Flow) -> u64 {
     site.control.fault(Fault::HttpSlow { ms: 30 });

@@ -12,7 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::{
     arena::{Arena, Setting, Site},
     faults as f,
-    flow::Flow,
+    flow::{Flow, Life, real},
     truth::{Agreed, Gone, compare},
 };
 
@@ -58,6 +58,11 @@ fn simple(name: &'static str) -> Setting {
     Setting::new(name, false)
 }
 
+/// The simple protocol, and no comparison that would make good what the stream loses.
+fn stream_alone(name: &'static str) -> Setting {
+    Setting { reconcile: AFTER_GAPS.to_owned(), ..simple(name) }
+}
+
 fn watchful(name: &'static str) -> Setting {
     Setting { dialect: WATCHFUL, ..full(name) }
 }
@@ -84,17 +89,32 @@ fn stream() -> Vec<Case> {
                 0
             })
         }),
-        noise(simple("malformed"), Fault::Malformed { every: 3 }, "malformed"),
+        case(Setting { stock: real, ..full("real-objects") }, |_, flow| {
+            Box::pin(async {
+                flow.further(40).await;
+                40
+            })
+        }),
+        case(Setting { stock: real, ..simple("real-objects-simple") }, |_, flow| {
+            Box::pin(async {
+                flow.further(40).await;
+                40
+            })
+        }),
+        case(Setting { knobs: |knobs| knobs.world.dotted_set = true, stock: real, ..full("dotted-set") }, |site, _| {
+            Box::pin(f::edits(site))
+        }),
+        noise(stream_alone("malformed"), Fault::Malformed { every: 3 }, "malformed"),
         noise(full("unknown-type"), Fault::UnknownType { every: 3 }, "unknown"),
         noise(full("duplicates"), Fault::Duplicates { percent: 60 }, "duplicate"),
         noise(full("stale-old"), stale(StaleTs::Old), "stale"),
-        noise(simple("stale-same"), stale(StaleTs::Same), "stale"),
-        noise(simple("stale-null"), stale(StaleTs::Null), "stale"),
+        noise(stream_alone("stale-same"), stale(StaleTs::Same), "stale"),
+        noise(stream_alone("stale-null"), stale(StaleTs::Null), "stale"),
         manner(full("binary"), Fault::Binary),
         manner(full("fragments"), Fault::Fragments { bytes: 7 }),
         manner(full("slow"), Fault::Slow { bytes_per_s: 6_000 }),
         cuts(full("cut-close"), Manner::Close(1011)),
-        cuts(simple("cut-fin"), Manner::Fin),
+        cuts(stream_alone("cut-fin"), Manner::Fin),
         cuts(full("cut-rst"), Manner::Rst),
         cuts(full("cut-mid-frame"), Manner::MidFrame),
         cuts(watchful("cut-silent"), Manner::Silent),
@@ -200,16 +220,18 @@ fn limits() -> Vec<Case> {
             },
             |site, flow| Box::pin(f::hindered(site, flow, 503)),
         ),
+        case(simple("crowded-429"), |site, flow| Box::pin(f::crowded(site, flow, 429))),
+        case(simple("crowded-503"), |site, flow| Box::pin(f::crowded(site, flow, 503))),
         case(simple("http-failing"), |site, flow| Box::pin(f::failing_http(site, flow))),
     ]
 }
 
-async fn run(site: Site, (gone, early, strike): (Gone, bool, Strike), seed: u64) -> Line {
+async fn run(site: Site, life: Life, (gone, early, strike): (Gone, bool, Strike), seed: u64) -> Line {
     let begun = Instant::now();
     if !early {
         site.is("live").await;
     }
-    let mut flow = Flow::start(site.control.clone(), site.name, seed);
+    let mut flow = Flow::start(site.control.clone(), site.name, life, seed);
     flow.further(5).await;
     let struck = strike(&site, &mut flow).await;
     flow.further(5).await;
@@ -240,8 +262,11 @@ async fn all(mut cases: Vec<Case>, runs: &mut JoinSet<Line>) -> Vec<SandboxHandl
     let (settings, rest): (Vec<Setting>, Vec<_>) =
         cases.into_iter().map(|Case { setting, gone, early, strike }| (setting, (gone, early, strike))).unzip();
     let (_, sites, upstreams) = Arena::start(&settings).await;
-    for (seed, (site, rest)) in sites.into_iter().zip(rest).enumerate() {
-        runs.spawn_local(run(site, rest, seed as u64));
+    let told = |setting: &Setting| setting.full || setting.reconcile != AFTER_GAPS;
+    let lives = settings.iter().map(|setting| Life { stock: setting.stock, deletes: told(setting) });
+    let sites = sites.into_iter().zip(lives);
+    for (seed, ((site, life), rest)) in sites.zip(rest).enumerate() {
+        runs.spawn_local(run(site, life, rest, seed as u64));
     }
     upstreams
 }
