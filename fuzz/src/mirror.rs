@@ -22,7 +22,7 @@ const DIALECTS: [&str; 6] = [
     r#"{"envelope":{"type":"\"\\","data":"дані","cursor":"ts","set":"$set"}}"#,
 ];
 
-fn dialects() -> &'static [Dialect] {
+pub(super) fn dialects() -> &'static [Dialect] {
     static ALL: OnceLock<Vec<Dialect>> = OnceLock::new();
     ALL.get_or_init(|| {
         let all: Vec<_> = DIALECTS.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();

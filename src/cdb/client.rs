@@ -9,6 +9,7 @@ use dzvin_actors::{
     platform::ports::{CdbApi, CdbError, FeedPage},
 };
 use dzvin_protocols::{
+    cdb::{error_of, page_of},
     mirror::{Dialect, mask_secrets, percent_encode},
     platform::EntityId,
 };
@@ -18,8 +19,6 @@ use reqwest::{
     redirect::Policy,
 };
 use tokio::{sync::watch, time::Instant};
-
-use super::answer::{error_of, page_of};
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,10 +6,11 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+pub use dzvin_protocols::cdb::{CdbError, FeedPage};
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Position, Publication},
     entities::Change,
-    mirror::{MirrorBatch, Quarantined, VersionedDoc, parse_time},
+    mirror::{MirrorBatch, parse_time},
     platform::{EntityId, Kind, StreamName},
 };
 use serde_json::value::RawValue;
@@ -341,45 +342,6 @@ pub trait CdbApi: Send + Sync + 'static {
     fn object(&self, id: &EntityId) -> impl Answer<Result<Option<Bytes>, CdbError>>;
     /// One page of the feed: objects whose `dateModified` is at or after the given moment, ascending; empty when none.
     fn modified_since(&self, since: &str, limit: usize) -> impl Answer<Result<FeedPage, CdbError>>;
-}
-
-/// One page of the HTTP feed.
-#[derive(Debug, Clone, Default)]
-pub struct FeedPage {
-    /// What can be stored.
-    pub docs: Vec<VersionedDoc>,
-    /// What cannot.
-    pub aside: Vec<Quarantined>,
-    /// How many objects the upstream sent: only this tells a full page from the last one.
-    pub len: usize,
-    /// The newest moment by which the feed is ordered, of all of them: only this tells where the walk goes on when none can be
-    /// stored. `None` when no object has one.
-    pub newest: Option<String>,
-}
-
-/// What the upstream answered when it did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CdbError {
-    /// 403: no automatic repeat with the same token.
-    #[error("forbidden by the upstream: {0}")]
-    Forbidden(String),
-    /// 400 and other refusals: the same request will be refused again.
-    #[error("refused by the upstream with {status}: {message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What it said, shortened.
-        message: String,
-    },
-    /// 429: wait at least a second, then longer.
-    #[error("too many requests")]
-    TooMany,
-    /// 5xx, a timeout or no connection: wait and try at most a few times.
-    #[error("the upstream failed: {0}")]
-    Failed(String),
-    /// The answer is above the limit or not what the protocol says.
-    #[error("the upstream's answer is unusable: {0}")]
-    Unusable(String),
 }
 
 /// Who a client is and what it may read.

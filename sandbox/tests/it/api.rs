@@ -80,7 +80,7 @@ async fn the_other_searches_and_the_dictionaries() {
     let (handle, c) = sandbox(0, |_| {}).await;
     let object = |n: u32, method: &str, code: &str| {
         let organiser = format!(r#"{{"identifier":{{"id":"{code}"}}}}"#);
-        let related = if n % 2 == 0 {
+        let related = if n.is_multiple_of(2) {
             format!(r#""sellingEntity":{organiser}"#)
         } else {
             format!(r#""relatedOrganizations":{{"sellingEntity":{organiser}}}"#)
