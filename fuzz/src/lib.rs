@@ -3,6 +3,7 @@
 //! The same file is compiled into `protocols/tests/corpus.rs`, so the committed corpus runs on stable with the ordinary
 //! tests. Invariants: deterministic, no I/O, no clock; linear in the input except where a limit of ours bounds the rest.
 
+mod answers;
 mod documents;
 mod frames;
 mod identity;
@@ -11,6 +12,7 @@ mod names;
 mod tree;
 mod versions;
 
+pub use answers::answers;
 pub use documents::documents;
 pub use frames::{commands, websocket};
 pub use identity::claims;
@@ -22,7 +24,7 @@ pub use versions::versions;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("websocket", websocket),
     ("commands", commands),
     ("bus_form", bus_form),
@@ -32,6 +34,7 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("documents", documents),
     ("versions", versions),
     ("claims", claims),
+    ("answers", answers),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

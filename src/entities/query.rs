@@ -269,7 +269,7 @@ impl Entities {
     }
 
     /// Ids whose version is at or after the given one, oldest first; `after` continues behind that id of that version.
-    /// Without what is in the trash: the upstream deleted it.
+    /// Without what the upstream deleted or no longer shows.
     ///
     /// # Errors
     /// The database is away.
@@ -283,7 +283,8 @@ impl Entities {
         // No id is empty, so without `after` every id of that version is behind.
         let rows = sqlx::query!(
             r#"SELECT id, version AS "version!" FROM entities
-             WHERE kind = $1 AND (version, id) > ($2, $3) AND version IS NOT NULL AND trashed_at IS NULL AND doc IS NOT NULL
+             WHERE kind = $1 AND (version, id) > ($2, $3) AND version IS NOT NULL AND trashed_at IS NULL
+                 AND missing_since IS NULL AND doc IS NOT NULL
              ORDER BY version, id LIMIT $4"#,
             kind.as_str(),
             version,

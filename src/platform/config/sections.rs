@@ -230,7 +230,8 @@ pub struct MirrorConfig {
     /// How this upstream spells the protocol; see the dialect's own page.
     #[serde(default)]
     pub dialect: toml::Table,
-    /// The same collection over HTTP, for reconciling and for objects above the message limit.
+    /// The same collection over HTTP, for reconciling and for objects above the message limit. The dialect's paths follow it;
+    /// they begin with `/api` themselves, and an address that ends with it means the same.
     pub api_url: Option<SecretUrl>,
     /// The `Platform-Version` header.
     pub platform_version: Option<String>,

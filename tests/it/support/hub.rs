@@ -62,7 +62,7 @@ api_url = "{}"
 platform_version = "1.0"
 "#,
             sandbox.mirror_url("procedure"),
-            sandbox.api_url(),
+            sandbox.url(),
         );
         let dir = tempfile::tempdir().expect("a folder");
         Self { db: TestDb::new().await, sandbox, redis, dir, database_url: None, mirrors, lease_ttl: "1s" }
