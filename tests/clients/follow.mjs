@@ -3,8 +3,8 @@
 //
 // The checker: offsets grow by one; a publication at or below the last is doubled, one further on means that something
 // was lost; at the end every follower's documents equal what REST shows. After `recovered: false` a follower loads the
-// list again, as any page would. `--drop N` makes the first follower's socket swallow its Nth publication: the report
-// must then be bad, which is how the checker itself is tested.
+// list again, as any page would. `--drop N` makes the first follower's socket swallow its Nth publication, with `--op` its
+// Nth of that operation: the report must then be bad, which is how the checker itself is tested.
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { Centrifuge } from 'centrifuge';
@@ -17,6 +17,7 @@ const { values: args } = parseArgs({
     kind: { type: 'string', default: 'procedure' },
     clients: { type: 'string', default: '10' },
     drop: { type: 'string', default: '0' },
+    op: { type: 'string', default: '' },
   },
 });
 const http = args.url.replace(/\/$/, '');
@@ -113,24 +114,26 @@ class Follower {
 
   async differences(truth) {
     await this.loading;
-    let wrong = 0;
+    // An id that only one side has is wrong whichever side that is: each counts, so that none makes up for another.
+    let wrong = [...this.docs.keys()].filter((id) => !truth.has(id)).length;
     for (const [id, row] of truth) {
       const mine = this.docs.get(id);
       // A reference names the revision; its document is what REST shows, which is what the truth was read from.
       const same = mine?.revision === row.revision && (mine.doc === undefined || JSON.stringify(mine.doc) === JSON.stringify(row.doc));
       if (!same) wrong += 1;
     }
-    return wrong + (this.docs.size - truth.size);
+    return wrong;
   }
 }
 
-/** A socket that swallows the Nth publication that it would have handed on. */
-function swallowing(nth) {
+/** A socket that swallows the Nth publication (of an operation) that it would have handed on. */
+function swallowing(nth, op) {
   let seen = 0;
+  const counts = (line) => line.includes('"pub":') && (!op || line.includes(`"op":"${op}"`));
   return class extends WebSocket {
     set onmessage(handler) {
       super.onmessage = (event) => {
-        const kept = event.data.split('\n').filter((line) => !(line.includes('"pub":') && (seen += 1) === nth));
+        const kept = event.data.split('\n').filter((line) => !(counts(line) && (seen += 1) === nth));
         if (kept.length) handler({ data: kept.join('\n') });
       };
     }
@@ -140,7 +143,7 @@ function swallowing(nth) {
 const start = await load();
 const followers = Array.from(
   { length: Number(args.clients) },
-  (_, index) => new Follower(start, index === 0 && Number(args.drop) ? swallowing(Number(args.drop)) : WebSocket),
+  (_, index) => new Follower(start, index === 0 && Number(args.drop) ? swallowing(Number(args.drop), args.op) : WebSocket),
 );
 await Promise.all(followers.map(({ ready }) => ready));
 say({ event: 'ready', clients: followers.length, offset: start.position.offset });
