@@ -105,8 +105,18 @@ impl World {
 
     fn slice(&self, after: u64, top: u64, limit: ReadLimit) -> Vec<Change> {
         let log = self.log.lock().unwrap();
-        log.iter().filter(|c| c.offset > after && c.offset <= top).take(limit.count).cloned().collect()
+        bounded(log.iter().filter(|c| c.offset > after && c.offset <= top).cloned(), limit)
     }
+}
+
+/// As many as the limit allows, and at least one, as the ports promise.
+fn bounded(changes: impl Iterator<Item = Change>, limit: ReadLimit) -> Vec<Change> {
+    let mut bytes = 0;
+    let fits = |(n, change): &(usize, Change)| {
+        bytes += change.publication().data.len();
+        *n == 0 || bytes <= limit.bytes
+    };
+    changes.take(limit.count).enumerate().take_while(fits).map(|(_, change)| change).collect()
 }
 
 fn down() -> BusError {
@@ -173,12 +183,12 @@ impl ChangeLog for World {
             std::future::pending::<()>().await;
         }
         let mine: Vec<Change> = self
-            .slice(0, u64::MAX, ReadLimit { count: usize::MAX, ..limit })
+            .slice(0, u64::MAX, EVERYTHING)
             .into_iter()
             .filter(|c| c.id.as_str() == key.as_str())
             .collect();
         let position = self.position_at(mine.len() as u64);
-        let changes = mine.into_iter().filter(|c| c.revision > after).take(limit.count).collect();
+        let changes = bounded(mine.into_iter().filter(|c| c.revision > after), limit);
         Ok(Some(LogSlice { position, changes, complete: true }))
     }
     async fn renew_epoch(&self, _: &Kind, _: &Epoch) -> Result<Option<Position>, StoreError> {
@@ -291,7 +301,7 @@ impl Node {
         *self.world.bus_top.lock().unwrap() = last;
         let publications = self
             .world
-            .slice(first - 1, last, ReadLimit { count: usize::MAX, bytes: 1 })
+            .slice(first - 1, last, EVERYTHING)
             .iter()
             .map(Change::publication)
             .collect();
@@ -308,6 +318,7 @@ impl Node {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const EVERYTHING: ReadLimit = ReadLimit { count: usize::MAX, bytes: usize::MAX };
 
 struct Client(WebSocketStream<TcpStream>);
 
@@ -646,6 +657,33 @@ async fn history_pages_forward_and_back() {
     }
     let wrong = json!({"id": 4, "history": {"channel": "entities.procedure", "limit": 1, "since": {"offset": 1, "epoch": "e0"}}});
     assert_eq!(client.ask(wrong).await["error"]["code"], 112);
+}
+
+/// A page that its bytes cut short ends at the newest, not before it.
+#[tokio::test]
+async fn history_that_does_not_fit_keeps_what_it_begins_with() {
+    let bytes = 3 * 10_000;
+    let node =
+        Node::start(Limits { history: ReadLimit { count: 300, bytes: bytes + 3 * 512 }, ..Limits::default() }).await;
+    for _ in 0..20 {
+        node.world.commit_sized("a", 9_900);
+    }
+    let mut client = node.client().await.connected("reader").await;
+    for channel in ["entities.procedure", "entity.procedure.a"] {
+        for (ask, offsets) in [
+            (json!({"limit": 100}), vec![1, 2, 3]),
+            (json!({"limit": 100, "reverse": true}), vec![20, 19, 18]),
+            (json!({"limit": 2, "reverse": true}), vec![20, 19]),
+            (json!({"limit": 100, "since": {"offset": 11, "epoch": "e1"}, "reverse": true}), vec![10, 9, 8]),
+        ] {
+            let mut history = ask.clone();
+            history["channel"] = json!(channel);
+            let reply = client.ask(json!({"id": 3, "history": history})).await;
+            let list = reply["history"]["publications"].as_array().expect("a list");
+            let got: Vec<u64> = list.iter().filter_map(|p| p["offset"].as_u64()).collect();
+            assert_eq!(got, offsets, "{channel} {ask}");
+        }
+    }
 }
 
 #[tokio::test]
