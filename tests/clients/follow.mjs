@@ -59,7 +59,8 @@ class Follower {
   constructor(start, socket) {
     this.docs = new Map(start.docs);
     this.last = start.position.offset;
-    this.ledger = { received: 0, lost: 0, doubled: 0, recovered: 0, unrecovered: 0, reloads: 0, disconnects: {}, unsubscribed: {} };
+    this.attached = false;
+    this.ledger = { attached: 0, received: 0, lost: 0, doubled: 0, recovered: 0, unrecovered: 0, reloads: 0, disconnects: {}, unsubscribed: {} };
     this.ready = new Promise((resolve) => (this.subscribed = resolve));
     this.loading = Promise.resolve();
     this.client = new Centrifuge(ws, {
@@ -83,12 +84,14 @@ class Follower {
 
   onSubscribed({ wasRecovering, recovered, streamPosition }) {
     if (wasRecovering && recovered) {
-      this.ledger.recovered += 1;
+      // From the list's position for the first time: no reconnection, and counted as none.
+      this.ledger[this.attached ? 'recovered' : 'attached'] += 1;
     } else {
       this.ledger.unrecovered += 1;
       this.last = streamPosition.offset;
       this.reload();
     }
+    this.attached = true;
     this.subscribed();
   }
 

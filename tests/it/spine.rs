@@ -13,6 +13,8 @@ use crate::support::{
 };
 
 const OBJECTS: usize = 200;
+/// Changes of a long cut: nearly all that a recovery may bring.
+const MISSED: usize = 4_200;
 /// Edits a second while things break.
 const RATE: u32 = 200;
 
@@ -71,6 +73,7 @@ fn assert_nothing_lost(report: &Value) {
 fn assert_recovered(report: &Value) {
     let (recovered, unrecovered) =
         (report["recovered"].as_f64().expect("n"), report["unrecovered"].as_f64().expect("n"));
+    assert!(recovered > 0.0, "nobody came back: {report}");
     let ratio = recovered / (recovered + unrecovered);
     println!("recovered {recovered} of {}, ratio {ratio:.4}", recovered + unrecovered);
     assert!(ratio >= 0.99, "{report}");
@@ -93,7 +96,7 @@ async fn every_change_reaches_every_client_in_order() {
     let report = followers.finish().await;
     println!("{report}");
     assert_nothing_lost(&report);
-    assert_eq!((&report["recovered"], &report["reloads"]), (&Value::from(10), &Value::from(0)));
+    assert_eq!((&report["attached"], &report["reloads"]), (&Value::from(10), &Value::from(0)));
 }
 
 #[tokio::test]
@@ -183,6 +186,29 @@ async fn nothing_is_lost_over_twenty_kills_in_memory() {
 #[tokio::test]
 async fn nothing_is_lost_over_twenty_kills_on_redis() {
     survives_kills(true, 12).await;
+}
+
+/// Away for so many changes that most documents have no room: references bring the rest.
+#[tokio::test]
+async fn a_long_cut_recovers() {
+    let world = World::new(OBJECTS, false).await;
+    let hub = world.hub("a").await;
+    caught_up(&world, &hub).await;
+    let front = Front::start(vec![hub.addr]).await;
+    let followers = Followers::start(&format!("http://{}", front.addr), 3, &[]).await;
+    front.lead_to(Vec::new());
+    front.cut();
+    for n in 0..MISSED {
+        let id = format!("{:024x}", n % OBJECTS);
+        world.sandbox.control().patch("procedure", &id, &format!("{{\"value.amount\":{n}}}")).expect("edited");
+    }
+    caught_up(&world, &hub).await;
+    front.lead_to(vec![hub.addr]);
+    let report = followers.finish().await;
+    println!("{MISSED} changes away: {report}");
+    assert_nothing_lost(&report);
+    assert_eq!((&report["recovered"], &report["unrecovered"]), (&Value::from(3), &Value::from(0)), "{report}");
+    assert_eq!(report["received"], 3 * MISSED);
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ impl Default for Redis {
 }
 
 /// `[identity]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
     /// One or two; the first signs, both verify.
@@ -181,7 +181,7 @@ impl Default for IdentityConfig {
 }
 
 /// `[[identity.keys]]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// Written into tokens as `kid`.
@@ -304,7 +304,7 @@ pub struct Channels {
     /// How long they are kept.
     #[serde(with = "duration")]
     pub history_age: Duration,
-    /// Their bytes.
+    /// Their bytes, of each stream.
     #[serde(with = "size")]
     pub history_bytes: usize,
     /// Publications in one recovery reply.
@@ -327,9 +327,9 @@ impl Default for Channels {
             connect_timeout: Duration::from_secs(10),
             history_count: 5_000,
             history_age: Duration::from_secs(3600),
-            history_bytes: 16 * 1024 * 1024,
+            history_bytes: 8 * 1024 * 1024,
             recovery_count: 5_000,
-            recovery_bytes: 512 * 1024,
+            recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
         }
     }
