@@ -182,11 +182,8 @@ impl ChangeLog for World {
         if self.hanging.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        let mine: Vec<Change> = self
-            .slice(0, u64::MAX, EVERYTHING)
-            .into_iter()
-            .filter(|c| c.id.as_str() == key.as_str())
-            .collect();
+        let mine: Vec<Change> =
+            self.slice(0, u64::MAX, EVERYTHING).into_iter().filter(|c| c.id.as_str() == key.as_str()).collect();
         let position = self.position_at(mine.len() as u64);
         let changes = bounded(mine.into_iter().filter(|c| c.revision > after), limit);
         Ok(Some(LogSlice { position, changes, complete: true }))
@@ -201,14 +198,19 @@ struct Tokens;
 impl Authenticator for Tokens {
     fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
-            "reader" | "short" => Permissions::parse(["entities:read:procedure"]),
+            "reader" | "short" | "shortest" => Permissions::parse(["entities:read:procedure"]),
             "all" => Permissions::parse(["entities:read:*"]),
             "panics" => panic!("a test's token"),
             "nobody" => Permissions::parse([]),
             "expired" => return Err(AuthError::Expired),
             _ => return Err(AuthError::Invalid),
         };
-        let expires_at = (token == "short").then(|| OffsetDateTime::now_utc() + Duration::from_secs(60));
+        let ttl = match token {
+            "short" => Some(60),
+            "shortest" => Some(1),
+            _ => None,
+        };
+        let expires_at = ttl.map(|ttl| OffsetDateTime::now_utc() + Duration::from_secs(ttl));
         Ok(Identity { user: "u1".into(), permissions: Arc::new(permissions.unwrap()), expires_at })
     }
 }
@@ -299,12 +301,7 @@ impl Node {
     /// The same for several at once.
     async fn tell_run(&self, first: u64, last: u64) {
         *self.world.bus_top.lock().unwrap() = last;
-        let publications = self
-            .world
-            .slice(first - 1, last, EVERYTHING)
-            .iter()
-            .map(Change::publication)
-            .collect();
+        let publications = self.world.slice(first - 1, last, EVERYTHING).iter().map(Change::publication).collect();
         let epoch = self.world.epoch.lock().unwrap().clone();
         let event = BusEvent::Publications { stream: kind().stream(), epoch, publications };
         self.hub.topics.call(|reply| TopicsMessage::Event(event, reply), PATIENCE).await.expect("told");
@@ -597,6 +594,37 @@ async fn time_is_kept() {
     assert_eq!(client.receive().await, json!({"close": 3012}));
     let reply = silent.client().await.ask(json!({"id": 1, "connect": {"token": "short"}})).await;
     assert_eq!((&reply["connect"]["expires"], &reply["connect"]["ttl"]), (&json!(true), &json!(59)));
+}
+
+/// A token of a second and a short grace: who refreshes in time stays, who does not is sent for a new one.
+#[tokio::test]
+async fn a_session_ends_with_its_token_unless_it_is_refreshed() {
+    let node = Node::start(Limits { expiry_grace: Duration::from_millis(50), ..Limits::default() }).await;
+    let (mut late, mut fresh) = (node.client().await, node.client().await);
+    for client in [&mut late, &mut fresh] {
+        let reply = client.ask(json!({"id": 1, "connect": {"token": "shortest"}})).await;
+        assert_eq!((&reply["connect"]["expires"], &reply["connect"]["ttl"]), (&json!(true), &json!(1)));
+    }
+    let reply = fresh.ask(json!({"id": 2, "refresh": {"token": "short"}})).await;
+    assert_eq!(reply["refresh"]["ttl"], 59, "{reply}");
+    assert_eq!(late.receive().await, json!({"close": 3005}));
+    assert_eq!(fresh.ask(json!({"id": 3, "ping": {}})).await["id"], 3, "still here when the first token has ended");
+}
+
+/// When rights change everybody begins again, and is taken again.
+#[tokio::test]
+async fn a_recall_makes_everybody_connect_again() {
+    let node = Node::start(Limits::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(node.client().await.connected("reader").await);
+    }
+    node.hub.shards.recall(Duration::from_millis(50));
+    for mut client in clients {
+        assert_eq!(client.receive().await, json!({"close": 3011}));
+    }
+    let mut again = node.client().await.connected("nobody").await;
+    assert_eq!(again.ask(subscribe("entities.procedure")).await["error"]["code"], 103);
 }
 
 #[tokio::test]
