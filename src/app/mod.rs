@@ -136,7 +136,7 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
-        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
+        let reloader = Reloader::new(&verifier, &links, &hub.shards, &config.identity);
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
         let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
