@@ -38,7 +38,7 @@ use crate::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
         lease::PgLeases,
         telemetry,
     },
@@ -137,8 +137,9 @@ impl App {
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
         let reloader = Reloader::new(&verifier, &links, &hub.shards, &config.identity);
+        let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let api = entities::router(readers, room).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics.clone()));
         let scrape = telemetry::scrape(rooms);

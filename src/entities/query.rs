@@ -21,7 +21,7 @@ use crate::platform::db::store_error;
 pub type Filters = serde_json::Map<String, serde_json::Value>;
 
 /// A document up to this size stands in a list; above it a reference does.
-const INLINE: i32 = INLINE_DOC_LIMIT as i32;
+pub(super) const INLINE: i32 = INLINE_DOC_LIMIT as i32;
 
 /// An entity as it is stored.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct EntityRow {
     pub missing_since: Option<OffsetDateTime>,
     /// The document was destroyed.
     pub purged: bool,
+    /// Bytes of the document.
+    pub size: i32,
     /// The raw document, where it was asked for.
     pub doc: Option<String>,
 }
@@ -96,6 +98,7 @@ struct PageRow {
     trashed_at: Option<OffsetDateTime>,
     missing_since: Option<OffsetDateTime>,
     purged: Option<bool>,
+    size: Option<i32>,
     doc: Option<String>,
 }
 
@@ -112,6 +115,7 @@ impl PageRow {
             trashed_at: self.trashed_at,
             missing_since: self.missing_since,
             purged: self.purged?,
+            size: self.size?,
             doc: self.doc,
         })
     }
@@ -154,7 +158,7 @@ impl Entities {
             PageRow,
             r#"SELECT s.epoch, s.top, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
                  e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
                  CASE WHEN e.size <= $6 THEN e.doc END AS doc
              FROM streams s LEFT JOIN LATERAL (
                  SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT $4
@@ -184,7 +188,7 @@ impl Entities {
             r#"SELECT s.epoch, s.top,
                  CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2 AND fields @> $7::text::jsonb) END AS total,
                  e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
                  CASE WHEN e.size <= $6 THEN e.doc END AS doc
              FROM streams s LEFT JOIN LATERAL (
                  SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 AND fields @> $7::text::jsonb
@@ -202,7 +206,8 @@ impl Entities {
         .await
     }
 
-    /// One entity with its entity tag; the document is left out when the tag is among `known`.
+    /// One entity with its entity tag; the document is left out when the tag is among `known`, or when it is larger than
+    /// `largest`.
     ///
     /// # Errors
     /// The database is away.
@@ -211,16 +216,19 @@ impl Entities {
         kind: &Kind,
         id: &EntityId,
         known: &[String],
+        largest: i32,
     ) -> Result<Option<(EntityRow, String)>, StoreError> {
         let row = sqlx::query!(
             r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
-                 e.doc IS NULL AS "purged!", t.tag AS "tag!", CASE WHEN t.tag <> ALL ($3) THEN e.doc END AS doc
+                 e.doc IS NULL AS "purged!", t.tag AS "tag!", e.size,
+                 CASE WHEN t.tag <> ALL ($3) AND e.size <= $4 THEN e.doc END AS doc
              FROM streams s JOIN entities e ON e.kind = $1 AND e.id = $2
              CROSS JOIN LATERAL (SELECT s.epoch || '.' || e.revision || '.' || left(md5(COALESCE(e.version, '')), 8) AS tag) t
              WHERE s.name = 'entities.' || $1::text"#,
             kind.as_str(),
             id.as_str(),
-            known
+            known,
+            largest
         )
         .fetch_optional(self.database.pool())
         .await
@@ -237,6 +245,7 @@ impl Entities {
                 trashed_at: row.trashed_at,
                 missing_since: row.missing_since,
                 purged: row.purged,
+                size: row.size,
                 doc: row.doc,
             };
             (entity, row.tag)

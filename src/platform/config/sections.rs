@@ -85,6 +85,12 @@ pub struct Http {
     /// Longest wait for a request's headers; also bounds idle keep-alive connections.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
+    /// Longest time in which a client may read nothing of an answer that waits for it.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+    /// Memory that answers with documents may hold at once.
+    #[serde(with = "size")]
+    pub answer_bytes: usize,
 }
 
 impl Default for Http {
@@ -98,6 +104,9 @@ impl Default for Http {
             request_timeout: Duration::from_secs(30),
             // Above the 60 s for which nginx keeps idle upstream connections, so that we are never the first to close.
             header_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            // Four objects of the upstream's greatest size while they are read, eight while they are sent.
+            answer_bytes: 64 * 1024 * 1024,
         }
     }
 }

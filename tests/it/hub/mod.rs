@@ -1,5 +1,6 @@
 //! The hub as a whole, against those who do not mean well and on the days when something inside dies.
 
 mod alone;
+mod answers;
 mod hostile;
 mod kills;

@@ -10,6 +10,10 @@ use axum::{
 use dzvin::{
     identity::{SigningKey, TokenRules, Verifier},
     mirror::{MirrorsState, Resume, Resumed},
+    platform::{
+        config::Http,
+        http::{AnswerRoom, HttpMetrics},
+    },
 };
 use dzvin_actors::platform::ports::{MirrorStatus, MirrorStore};
 use dzvin_protocols::{identity::Claims, mirror::MirrorBatch};
@@ -49,7 +53,8 @@ impl Api {
         let verifier = Arc::new(Verifier::new(vec![key], TokenRules::default()).expect("verifier"));
         let mirrors =
             MirrorsState { mirrors: store.mirrors.clone(), owner: "node-a".into(), resume: Arc::new(OneLink) };
-        let router = dzvin::entities::router(store.entities.for_readers())
+        let room = AnswerRoom::new(&Http::default(), HttpMetrics::default());
+        let router = dzvin::entities::router(store.entities.for_readers(), room)
             .merge(dzvin::mirror::router(mirrors))
             .layer(Extension(Arc::clone(&verifier)));
         Self { router, verifier }
