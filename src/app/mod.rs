@@ -108,6 +108,7 @@ impl App {
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
         tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
+        tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
         let (events, told) = mpsc::channel(BUS_EVENTS);

@@ -58,6 +58,7 @@ struct KindItem {
     source: String,
     mirror: Option<String>,
     fields: Vec<String>,
+    pending: Vec<String>,
     channel: String,
     readable: bool,
 }
@@ -70,6 +71,7 @@ async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Respo
         source: row.source,
         mirror: row.mirror,
         fields: row.fields,
+        pending: row.pending,
     };
     // Who may not read a kind is not told that there is one.
     let rows = entities.kinds().await?.into_iter().filter(|row| caller.permissions.may_read(&row.kind));
@@ -149,6 +151,10 @@ async fn list(
     let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
     let page = entities.list(&kind, &asked.filters, below, asked.limit + 1, asked.total).await?;
     let mut page = page.ok_or_else(|| unknown_kind(&kind))?;
+    if let Some(field) = page.pending.first() {
+        let detail = format!("{field} was declared lately and is being derived from the documents; try again");
+        return Err(Problem::conflict("field_pending", detail));
+    }
     let more = page.rows.len() > usize::from(asked.limit);
     page.rows.truncate(usize::from(asked.limit));
     // Over pages the first one's position counts: what changed since is told to whoever attaches there.

@@ -119,6 +119,7 @@ impl Entities {
                 }
             }
         }
+        self.note_stray(tx, spec).await?;
         Ok(written)
     }
 
