@@ -9,6 +9,7 @@
 
 mod bus;
 mod dev_postgres;
+mod entity;
 mod hub;
 mod mirror;
 mod nginx;

@@ -70,12 +70,17 @@ platform_version = "1.0"
 
     /// A token with a role of the default configuration.
     pub fn token(role: &str) -> String {
+        Self::token_for(role, 3600)
+    }
+
+    /// The same, good for so many seconds.
+    pub fn token_for(role: &str, seconds: i64) -> String {
         let verifier =
             Verifier::new(vec![SigningKey::new("test", KEY.as_bytes()).expect("key")], TokenRules::default());
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = Claims {
             sub: format!("{role}-1"),
-            exp: Some(now + 3600),
+            exp: Some(now + seconds),
             roles: vec![role.to_owned()],
             ..Claims::default()
         };
