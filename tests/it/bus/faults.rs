@@ -14,7 +14,7 @@ use super::{
     relay::{Running, impatient, relay},
 };
 use crate::support::{
-    eventually::{eventually, patience},
+    eventually::eventually,
     proxy::Proxy,
     redis::Redis,
 };
@@ -62,7 +62,7 @@ impl Scene {
         let top = self.log.top("tender");
         let begun = Instant::now();
         self.follower.reaches(1, top.offset).await;
-        assert!(begun.elapsed() < RETURN.max(patience() / 4), "took {:?}", begun.elapsed());
+        assert!(begun.elapsed() < RETURN, "took {:?}", begun.elapsed());
         let stream = kind("tender").stream();
         for bus in [&self.near, &self.far] {
             eventually("the bus is where the log is", || async {

@@ -4,3 +4,4 @@ mod alone;
 mod answers;
 mod hostile;
 mod kills;
+mod returns;
