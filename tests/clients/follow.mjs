@@ -156,10 +156,14 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (command.ask === 'progress') {
     say({ event: 'progress', last: followers.map(({ last }) => last) });
   } else if (command.ask === 'finish') {
-    const truth = await load();
     const deadline = Date.now() + command.patience_ms;
+    let truth;
     const behind = () => followers.filter(({ last }) => last < truth.position.offset);
-    while (behind().length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+    // What is committed after the truth was read is no difference: then it is read again.
+    do {
+      truth = await load();
+      while (behind().length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+    } while (followers.some(({ last }) => last > truth.position.offset) && Date.now() < deadline);
     const report = { event: 'report', clients: followers.length, behind: behind().length, differences: 0 };
     for (const follower of followers) {
       report.differences += await follower.differences(truth.docs);
