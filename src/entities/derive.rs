@@ -2,8 +2,8 @@
 //! them are refused until that is done.
 //!
 //! Invariants: `derived` names only what every committed row carries. Nodes that declare something else (a rolling restart
-//! with another configuration) mark what they write by a stray, within the same transaction; a pass that saw strays is made
-//! again. One node works at a time, and another goes on where it stopped.
+//! with another configuration) mark what they write by a stray, in the statements that write it (`rows`); a pass that saw
+//! strays is made again. One node works at a time, and another goes on where it stopped.
 
 use std::{future::Future, time::Duration};
 
@@ -12,10 +12,7 @@ use dzvin_protocols::{entities::filterable, platform::Kind};
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
-use super::{
-    Entities, KindSpec, TURN_BYTES,
-    write::{WriteError, write_error},
-};
+use super::{Entities, KindSpec, TURN_BYTES};
 use crate::platform::db::store_error;
 
 /// Rows of a page at most: they are locked while it lasts.
@@ -77,11 +74,13 @@ impl Entities {
         }
     }
 
+    /// Rows first, then the row that says how far it is: in the order of those who write.
     async fn derive_page(&self, spec: &KindSpec) -> Result<Page, sqlx::Error> {
         let mut tx = self.database.pool().begin().await?;
         let state = sqlx::query!(
             r#"SELECT strays, pass_after, pass_strays FROM derivations
-             WHERE kind = $1 AND declared = $2 AND NOT derived @> declared FOR UPDATE SKIP LOCKED"#,
+             WHERE kind = $1 AND declared = $2 AND NOT derived @> declared
+                 AND pg_try_advisory_xact_lock(hashtext('derivations ' || kind))"#,
             spec.kind.as_str(),
             &spec.fields
         );
@@ -91,40 +90,24 @@ impl Entities {
             None => (String::new(), state.strays),
         };
         let reached = derive_rows(&mut tx, spec, &after).await?;
-        let page = match &reached {
-            Some(_) => Page::More,
-            None if strays == state.strays => Page::Done,
-            // From the beginning: somewhere there is what another node wrote meanwhile.
-            None => Page::More,
-        };
-        sqlx::query!(
-            r#"UPDATE derivations SET derived = CASE WHEN $2 THEN declared ELSE derived END,
-                 pass_after = $3, pass_strays = CASE WHEN $3::text IS NULL THEN NULL ELSE $4::int8 END WHERE kind = $1"#,
+        // At the end, but with new strays: from the beginning, for somewhere there is what they wrote.
+        let done = sqlx::query_scalar!(
+            r#"UPDATE derivations SET derived = CASE WHEN $3::text IS NULL AND strays = $4 THEN declared ELSE derived END,
+                 pass_after = $3, pass_strays = CASE WHEN $3::text IS NOT NULL THEN $4::int8 END
+             WHERE kind = $1 AND declared = $2 RETURNING derived @> declared AS "done!""#,
             spec.kind.as_str(),
-            page == Page::Done,
+            &spec.fields,
             reached.as_deref(),
             strays
         )
-        .execute(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok(page)
-    }
-
-    /// What the rows of the kind carry, for nodes that declare something else to take away. Called when the rows of a
-    /// transaction are written and locked: whoever derives sees them, or sees this.
-    pub(super) async fn note_stray(&self, tx: &mut PgConnection, spec: &KindSpec) -> Result<(), WriteError> {
-        sqlx::query!(
-            "UPDATE derivations SET strays = strays + 1,
-                 derived = ARRAY(SELECT unnest(derived) INTERSECT SELECT unnest($2::text[]))
-             WHERE kind = $1 AND declared <> $2",
-            spec.kind.as_str(),
-            &spec.fields
-        )
-        .execute(tx)
-        .await
-        .map_err(write_error)?;
-        Ok(())
+        Ok(match done {
+            None => Page::Idle,
+            Some(true) => Page::Done,
+            Some(false) => Page::More,
+        })
     }
 }
 

@@ -119,7 +119,6 @@ impl Entities {
                 }
             }
         }
-        self.note_stray(tx, spec).await?;
         Ok(written)
     }
 

@@ -13,11 +13,7 @@ use super::{
     kit::{at, hub},
     relay::{Running, impatient, relay},
 };
-use crate::support::{
-    eventually::eventually,
-    proxy::Proxy,
-    redis::Redis,
-};
+use crate::support::{eventually::eventually, proxy::Proxy, redis::Redis};
 
 /// Within which a subscriber knows what it lost, once connectivity is back (rule 1 of the design).
 const RETURN: Duration = Duration::from_secs(5);
