@@ -42,7 +42,7 @@ use crate::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
         lease::PgLeases,
         telemetry,
     },
@@ -127,6 +127,7 @@ impl App {
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
         tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
+        tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
         let (events, told) = mpsc::channel(BUS_EVENTS);
@@ -153,9 +154,10 @@ impl App {
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
         };
-        let reloader = Reloader { verifier: Arc::clone(&verifier), links: links.clone() };
+        let reloader = Reloader::new(&verifier, &links, &hub.shards, &config.identity);
+        let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers).merge(mirror::router(mirrors)).layer(Extension(verifier));
+        let api = entities::router(readers, room).merge(mirror::router(mirrors)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.

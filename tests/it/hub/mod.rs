@@ -1,6 +1,8 @@
 //! The hub as a whole, against those who do not mean well and on the days when something inside dies.
 
 mod alone;
+mod answers;
 mod hostile;
 mod kills;
 mod logs;
+mod returns;

@@ -1,6 +1,7 @@
 //! What a client asks and what it is answered.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -179,30 +180,49 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if request.since.as_ref().is_some_and(|s| !s.epoch.as_str().is_empty() && s.epoch != top.epoch) {
             return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
         }
-        let (after, count) = match &request.since {
-            _ if count == 0 => (top.offset, 0),
-            Some(since) if request.reverse => {
-                let end = since.offset.min(top.offset + 1).saturating_sub(1);
-                (end.saturating_sub(count as u64), count.min(usize::try_from(end).unwrap_or(count)))
-            }
-            Some(since) => (since.offset, count),
-            None if request.reverse => (top.offset.saturating_sub(count as u64), count),
-            None => (0, count),
-        };
-        let slice = if count == 0 { None } else { Some(self.page(&channel, after, count).await?) };
         let by_revision = matches!(channel, Channel::Entity(..));
-        let mut pages: Vec<(u64, Publication)> = slice
-            .map(|slice| slice.changes)
-            .unwrap_or_default()
-            .iter()
-            .map(Change::publication)
-            .map(|p| (if by_revision { p.revision } else { p.offset }, p))
-            .collect();
-        if request.reverse {
-            pages.reverse();
-        }
+        let place = |change: &Change| if by_revision { change.revision } else { change.offset };
+        let changes = if count == 0 {
+            Vec::new()
+        } else if request.reverse {
+            let end = request.since.as_ref().map_or(top.offset, |since| since.offset.saturating_sub(1).min(top.offset));
+            let newest = self.newest(&channel, end, count, place);
+            let newest = tokio::time::timeout(self.hub.limits.command, newest).await;
+            newest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
+        } else {
+            let after = request.since.as_ref().map_or(0, |since| since.offset);
+            self.page(&channel, after, count).await?.changes
+        };
+        let pages: Vec<(u64, Publication)> = changes.iter().map(|c| (place(c), c.publication())).collect();
         let publications = pages.iter().map(|(offset, p)| Pub::new(p, *offset)).collect();
         Ok(encode_ok(id, "history", &HistoryResult { publications, epoch: &top.epoch, offset: top.offset }))
+    }
+
+    /// The last changes up to `end`, newest first, as many as the byte limit allows. The log reads forward: what comes first
+    /// gives way to what comes later.
+    async fn newest(
+        &self,
+        channel: &Channel,
+        end: u64,
+        count: usize,
+        place: impl Fn(&Change) -> u64,
+    ) -> Result<Vec<Change>, Refusal> {
+        let (mut kept, mut bytes) = (VecDeque::new(), 0);
+        let mut at = end.saturating_sub(count as u64);
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap_or(count);
+            let slice = self.page(channel, at, wanted).await?;
+            let Some(last) = slice.changes.last().map(&place) else { break };
+            at = last;
+            for change in slice.changes.into_iter().take_while(|change| place(change) <= end) {
+                bytes += weight(&change);
+                kept.push_front(change);
+                while bytes > self.hub.limits.history.bytes && kept.len() > 1 {
+                    bytes -= kept.pop_back().as_ref().map_or(0, weight);
+                }
+            }
+        }
+        Ok(kept.into())
     }
 
     /// A page of the log, on the channel's own counting.
@@ -230,6 +250,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
         self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
     }
+}
+
+/// What a change takes of a page: its document, and the JSON around it.
+fn weight(change: &Change) -> usize {
+    const ENVELOPE: usize = 512;
+    change.doc.as_ref().map_or(0, |doc| doc.get().len()) + ENVELOPE
 }
 
 const fn name(request: &Request) -> &'static str {

@@ -74,7 +74,7 @@ async fn an_object_that_http_shows_older_is_owed() {
         rig.store.until("the debt", |world| world.batches.iter().any(|batch| batch.3 == Some(true))).await;
         assert_eq!(rig.store.read(|world| world.rows.contains_key("big")), shown.is_some());
         rig.api.put("big", 2, "newer");
-        rig.handle.resume();
+        rig.handle.resume(None);
         rig.store.until("the debt is paid", |world| !world.record.gap).await;
     }
 }
@@ -170,7 +170,7 @@ async fn a_refused_token_is_not_offered_again() {
     rig.node.away.store(false, Ordering::SeqCst);
     rig.state("forbidden").await;
     assert_eq!(rig.mirror.handshakes.load(Ordering::SeqCst), 1);
-    rig.handle.resume();
+    rig.handle.resume(None);
     until("the operator's word is one try", || rig.mirror.handshakes.load(Ordering::SeqCst) == 2).await;
     rig.state("forbidden").await;
     rig.mirror.status.send_replace(101);

@@ -55,7 +55,7 @@ async fn a_partial_pass_that_failed_is_still_wanted() {
     close_1009(rig.mirror.peer().await).await;
     failed(&rig, "500").await;
     until("fetched in the end", || {
-        rig.handle.resume();
+        rig.handle.resume(None);
         rig.store.read(|world| world.rows.contains_key("missed"))
     })
     .await;
@@ -149,7 +149,7 @@ async fn a_gap_ends_when_everything_was_checked() {
     failed(&rig, "not in the feed").await;
     assert!(rig.store.read(|world| world.record.gap && world.missing.len() == 3));
     until("the next pass", || {
-        rig.handle.resume();
+        rig.handle.resume(None);
         rig.store.read(|world| !world.record.gap)
     })
     .await;
