@@ -127,3 +127,17 @@ seeds("cursors", [
   "7.9.00ff00ff00ff00ff", "0.0.a", "18446744073709551615.18446744073709551615.f", "18446744073709551616.1.a", "01.2.a",
   "+1.2.a", "-1.2.a", "1.2.", "1.2.a.b", "1.2.a\"", "..", "1.2.\u0000", `1.2.${"a".repeat(64)}`, `1.2.${"a".repeat(65)}`,
 ]);
+
+const answer = (status, dialect, body) => bytes([status >> 8, status & 255, dialect], body);
+const page = (status, dialect, ...rows) => answer(status, dialect, `[${rows.join(",")}]`);
+const row = (id, date, more = "") => `{"_id":"${id}","dateModified":"${date}"${more}}`;
+seeds("answers", [
+  page(200, 0, ...small), page(200, 1, ...small), page(204, 0), answer(204, 0, ""), page(200, 0, row("a", "2024-01-01T06:15:49.086000Z"), row("b", "2024-01-01T08:15:49.086+02:00")),
+  page(200, 0, row("a", "2024-01-01T00:00:00Z"), '{"x":1}', "7", "null", row("b", "2024-01-02T00:00:00Z", ',"t":"\\u0000"')), page(200, 0, row("a", "yesterday"), '{"_id":{"$oid":"64f0"}}'),
+  answer(200, 0, `{"data":[${row("a", "2024-01-01T00:00:00Z")}],"next_page":{"offset":"1.2.3"}}`), answer(200, 0, '{"data":{}}'), answer(200, 0, '{"data":null}'), answer(200, 0, " \n[ ] "), answer(200, 0, "[[],{}"),
+  answer(200, 2, '[{"_id":"a","dateModified":"2024-01-01T00:00:00Z","_meta":{"systemDateModified":"2024-01-03T00:00:00Z"},"_lastModified":5}]'), answer(200, 4, '[{"key":17,"rev":"x","items":[]}]'), answer(200, 3, '["a","b"]'),
+  page(200, 0, row("a", "2024-01-01T00:00:00Z", `,"acc_token":"s","url":"/x?acc_token=s"`), row("a", "2024-01-01T00:00:00Z")), answer(200, 0, `[${row("a", "2024-01-01T00:00:00Z", `,"deep":${"[".repeat(300)}${"]".repeat(300)}`)}]`),
+  answer(429, 0, "<html>\r\n<head><title>429 Too Many Requests</title></head>\r\n<body>\r\n<center><h1>429 Too Many Requests</h1></center>\r\n</body>\r\n</html>"), answer(503, 0, "<html><h1>503"), answer(502, 0, "a < b > c"),
+  answer(403, 0, '{"message":"the token has no permission for this"}'), answer(400, 0, '{"message":"Platform-Version must be 1.1 or higher"}'), answer(422, 0, '{"message":{"title":["required",{"uk_UA":null}]}}'), answer(401, 0, '{"message":null}'),
+  answer(500, 0, `{"message":"${"x".repeat(400)} acc_token=s3cret"}`), answer(504, 0, bytes([0xff, 0xfe, 0xd0])), answer(302, 0, ""), answer(404, 0, '[{"message":1}]'), answer(408, 0, "null"),
+]);

@@ -3,6 +3,7 @@
 //! The same file is compiled into `protocols/tests/corpus.rs`, so the committed corpus runs on stable with the ordinary
 //! tests. Invariants: deterministic, no I/O, no clock; linear in the input except where a limit of ours bounds the rest.
 
+mod answers;
 mod centrifuge;
 mod documents;
 mod fossil;
@@ -13,6 +14,7 @@ mod names;
 mod tree;
 mod versions;
 
+pub use answers::answers;
 pub use centrifuge::{commands, protobuf};
 pub use documents::documents;
 pub use fossil::fossil;
@@ -26,7 +28,7 @@ pub use versions::versions;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 12] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("websocket", websocket),
     ("commands", commands),
     ("protobuf", protobuf),
@@ -39,6 +41,7 @@ pub const TARGETS: [(&str, Check); 12] = [
     ("versions", versions),
     ("claims", claims),
     ("subscription_claims", subscription_claims),
+    ("answers", answers),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

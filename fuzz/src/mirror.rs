@@ -22,7 +22,7 @@ const DIALECTS: [&str; 6] = [
     r#"{"envelope":{"type":"\"\\","data":"дані","cursor":"ts","set":"$set"}}"#,
 ];
 
-fn dialects() -> &'static [Dialect] {
+pub(super) fn dialects() -> &'static [Dialect] {
     static ALL: OnceLock<Vec<Dialect>> = OnceLock::new();
     ALL.get_or_init(|| {
         let all: Vec<_> = DIALECTS.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
@@ -50,7 +50,7 @@ pub fn mirror(data: &[u8]) {
     }
     match dialect.asked(&frame) {
         Ok(Asked::Op(op)) => operation(dialect, &op),
-        Ok(Asked::Fetch(id)) => assert_eq!(dialect.id_of(&frame), Some(id)),
+        Ok(Asked::Fetch(sought)) => assert_eq!(dialect.sought(&frame), Some(sought)),
         Ok(Asked::Nothing) => {}
         Err(fault) => assert!(!fault.reason.is_empty()),
     }

@@ -6,6 +6,7 @@ use crate::config::AccessKnobs;
 use crate::shared::{Shared, lock};
 use axum::http::{HeaderMap, StatusCode, header};
 use std::cmp::Ordering;
+use std::net::IpAddr;
 
 /// Checks `Platform-Version`.
 pub(crate) fn version(knobs: &AccessKnobs, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -19,6 +20,29 @@ pub(crate) fn version(knobs: &AccessKnobs, headers: &HeaderMap) -> Result<(), Re
             Some(_) => Ok(()),
         },
     }
+}
+
+/// Checks that a request with a token comes from inside the VPN. Public reads need none and may come from anywhere.
+pub(crate) fn vpn(knobs: &AccessKnobs, headers: &HeaderMap, address: IpAddr) -> Result<(), Refusal> {
+    let Some(networks) = knobs.vpn.as_ref().filter(|_| headers.contains_key(header::AUTHORIZATION)) else {
+        return Ok(());
+    };
+    if networks.iter().any(|network| holds(network, address)) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, "authorised requests are accepted from the VPN only"))
+}
+
+/// Whether an address is in a network; none is in what is not a network.
+fn holds(network: &str, address: IpAddr) -> bool {
+    let (base, length) = network.split_once('/').unwrap_or((network, "128"));
+    let (Ok(base), Ok(length)) = (base.parse::<IpAddr>(), length.parse::<u32>()) else { return false };
+    let (a, b, bits) = match (base, address.to_canonical()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+        _ => return false,
+    };
+    (a ^ b).checked_shr(bits - length.min(bits)).unwrap_or(0) == 0
 }
 
 /// Checks that the token of the request has one of the permissions.
@@ -57,6 +81,16 @@ fn parts(version: &str) -> Option<(Vec<u64>, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn networks_hold_their_addresses() {
+        let holds = |network, address: &str| holds(network, address.parse().unwrap());
+        assert!(holds("10.8.0.0/16", "10.8.255.1") && !holds("10.8.0.0/16", "10.9.0.1"));
+        assert!(holds("10.8.0.1", "10.8.0.1") && !holds("10.8.0.1", "10.8.0.2"));
+        assert!(holds("0.0.0.0/0", "1.2.3.4") && !holds("0.0.0.0/0", "::1"));
+        assert!(holds("fd00::/8", "fd12::1") && !holds("fd00::/8", "fe80::1"));
+        assert!(holds("127.0.0.0/8", "::ffff:127.0.0.1") && !holds("nonsense", "127.0.0.1"));
+    }
 
     #[test]
     fn versions_compare_by_number() {

@@ -1,11 +1,11 @@
-//! The HTTP API of the CDB: one object, the feed by date, and the create call that gives an `acc_token`. Feeds are bare arrays,
+//! The HTTP API of the CDB: one object, the feed by date (other searches are in `search`), and the create call that gives an `acc_token`. Feeds are bare arrays,
 //! inclusive, ascending; 204 when there is nothing. Bodies are streamed object by object, so a page of large ones costs little.
 
 use crate::answers::{Refusal, json_text, named, request_id, status_page};
 use crate::faults::Fault;
 use crate::shared::Shared;
 use crate::world::{Document, Query, Shelf};
-use crate::{access, clock, json};
+use crate::{access, clock, json, search};
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{Method, Response, StatusCode, Uri, header};
@@ -16,7 +16,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-const FEED: &str = "search/byDateModified/";
+const SEARCH: &str = "search/";
+const FEED: &str = "byDateModified/";
 
 /// Answers a request under `/api`. Everything that the application itself says carries a request id.
 pub(crate) async fn handle(shared: &Shared, request: Request) -> Response<Body> {
@@ -38,7 +39,7 @@ async fn answer(shared: &Shared, request: Request) -> Result<Response<Body>, Ref
     let knobs = shared.knobs();
     access::version(&knobs.access, request.headers())?;
     let uri = request.uri().clone();
-    let path = uri.path().trim_start_matches("/api").trim_matches('/');
+    let path = uri.path().strip_prefix("/api").unwrap_or(uri.path()).trim_matches('/');
     match path {
         "" => return Ok(json_text(StatusCode::OK, r#"{"api_version":"1.0"}"#)),
         "ping" => return Ok(json_text(StatusCode::OK, r#"{"text":"pong"}"#)),
@@ -64,17 +65,28 @@ async fn answer(shared: &Shared, request: Request) -> Result<Response<Body>, Ref
     }
 }
 
-fn not_found() -> Refusal {
+pub(crate) fn not_found() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "not found")
 }
 
 fn read(shared: &Shared, path: &str, uri: &Uri) -> Result<Response<Body>, Refusal> {
-    if let Some(at) = path.find(FEED) {
-        let shelf = match path[..at].trim_end_matches('/') {
-            "" => shared.world.default_shelf(),
-            path => shared.world.by_path(path),
+    let query = uri.query().unwrap_or("");
+    let shelf = |path: &str| match path.trim_end_matches('/') {
+        "" => shared.world.default_shelf(),
+        path => shared.world.by_path(path),
+    };
+    if let Some(at) = path.find(SEARCH).filter(|at| *at == 0 || path[..*at].ends_with('/')) {
+        let shelf = shelf(&path[..at]).ok_or_else(not_found)?;
+        // An older spelling has the collection's name behind it.
+        let search = &path[at + SEARCH.len()..];
+        let search = search.strip_prefix("procedures/").unwrap_or(search);
+        return match search.strip_prefix(FEED) {
+            Some(date) => feed(shared, shelf, date, query),
+            None => search::search(shared, shelf, search, query),
         };
-        return feed(shared, shelf.ok_or_else(not_found)?, &path[at + FEED.len()..], uri.query().unwrap_or(""));
+    }
+    if let Some(answer) = shelf("").and_then(|shelf| search::dictionary(shared, shelf, path)) {
+        return answer;
     }
     let (path, id) = path.rsplit_once('/').ok_or_else(not_found)?;
     let shelf = shared.world.by_path(path).ok_or_else(not_found)?;
@@ -83,7 +95,7 @@ fn read(shared: &Shared, path: &str, uri: &Uri) -> Result<Response<Body>, Refusa
 }
 
 /// The document as the API shows it.
-fn public(shared: &Shared, doc: &Document) -> Bytes {
+pub(crate) fn public(shared: &Shared, doc: &Document) -> Bytes {
     let knobs = shared.knobs();
     let text = doc.body.text();
     match &knobs.world.last_modified {
@@ -92,32 +104,48 @@ fn public(shared: &Shared, doc: &Document) -> Bytes {
     }
 }
 
-fn feed(shared: &Shared, shelf: &Shelf, date: &str, query: &str) -> Result<Response<Body>, Refusal> {
-    let bad = |message: &str| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let (from, _) = clock::parse(&decode(date)).ok_or_else(|| bad("the date is not an ISO date"))?;
-    let most = shared.knobs().api.page_limit;
-    let mut ask = Query { from, backward: false, limit: most };
-    for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-        match key {
-            "limit" => {
-                let limit: usize = value.parse().map_err(|_| bad("limit is not a number"))?;
-                ask.limit = limit.clamp(1, most.max(1));
+/// What a query may say of a list.
+pub(crate) struct Paging {
+    pub(crate) limit: usize,
+    pub(crate) backward: bool,
+    pub(crate) from: Option<i64>,
+}
+
+impl Paging {
+    pub(crate) fn read(shared: &Shared, query: &str) -> Result<Self, Refusal> {
+        let most = shared.knobs().api.page_limit;
+        let mut paging = Self { limit: most, backward: false, from: None };
+        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            match key {
+                "limit" => {
+                    let bad = |_| Refusal::new(StatusCode::BAD_REQUEST, "limit is not a number");
+                    paging.limit = value.parse::<usize>().map_err(bad)?.clamp(1, most.max(1));
+                }
+                "backward" => paging.backward = matches!(value, "true" | "1" | "True"),
+                "date_modified" => paging.from = Some(search::moment(value)?),
+                _ => {}
             }
-            "backward" => ask.backward = matches!(value, "true" | "1" | "True"),
-            _ => {}
         }
+        Ok(paging)
     }
-    let docs = shelf.read(|c| c.page(ask));
-    if docs.is_empty() {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        return Ok(response);
-    }
-    Ok(json_text(StatusCode::OK, array(docs)))
+}
+
+fn feed(shared: &Shared, shelf: &Shelf, date: &str, query: &str) -> Result<Response<Body>, Refusal> {
+    let Paging { limit, backward, .. } = Paging::read(shared, query)?;
+    let from = search::moment(date)?;
+    let docs = shelf.read(|c| c.page(Query { from, backward, limit }));
+    Ok(if docs.is_empty() { empty() } else { json_text(StatusCode::OK, array(docs)) })
+}
+
+/// Nothing to show.
+pub(crate) fn empty() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 /// A JSON array that is written one document at a time.
-fn array(docs: Vec<Arc<Document>>) -> Body {
+pub(crate) fn array(docs: Vec<Arc<Document>>) -> Body {
     let parts = docs.into_iter().enumerate().map(|(n, doc)| {
         let mut text = if n == 0 { "[".to_owned() } else { ",".to_owned() };
         doc.body.pieces().for_each(|piece| text.push_str(piece));
@@ -140,7 +168,7 @@ fn create(shared: &Shared, shelf: &Shelf, body: &[u8]) -> Result<Response<Body>,
 }
 
 /// Undoes percent encoding.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

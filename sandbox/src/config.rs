@@ -207,11 +207,26 @@ pub struct ApiKnobs {
     pub last_modified: bool,
     /// Largest request body.
     pub max_body: usize,
+    /// What `search/{group}/bySystemDateModified` shows: selling methods by their beginnings, all of them where none is named.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// What `classifiers/{name}` shows.
+    pub classifiers: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for ApiKnobs {
     fn default() -> Self {
-        Self { page_limit: 100, public_reads: true, last_modified: true, max_body: 16 * 1024 * 1024 }
+        let identifiers = serde_json::json!({
+            "UA-EDR": {"uk_UA": "Єдиний державний реєстр"},
+            "UA-IPN": {"uk_UA": "Індивідуальний податковий номер"},
+        });
+        Self {
+            page_limit: 100,
+            public_reads: true,
+            last_modified: true,
+            max_body: 16 * 1024 * 1024,
+            groups: BTreeMap::from([("large_announcement".to_owned(), Vec::new())]),
+            classifiers: BTreeMap::from([("ua_identifiers".to_owned(), identifiers)]),
+        }
     }
 }
 
@@ -223,11 +238,14 @@ pub struct AccessKnobs {
     pub scheme: String,
     /// The lowest `Platform-Version` that is accepted; none means that the header is not looked at.
     pub platform_version: Option<String>,
+    /// The VPN: requests with a token are let in from these networks alone (`10.8.0.0/16`), whatever the token may do. None
+    /// means that addresses are not looked at.
+    pub vpn: Option<Vec<String>>,
 }
 
 impl Default for AccessKnobs {
     fn default() -> Self {
-        Self { scheme: String::new(), platform_version: Some("1.0".to_owned()) }
+        Self { scheme: String::new(), platform_version: Some("1.0".to_owned()), vpn: None }
     }
 }
 

@@ -4,7 +4,7 @@
 //! For tests it is a library: `Sandbox::start` and `SandboxHandle::control`. For people it is the program `dzvin-sandbox`. It was
 //! written from what is public about the CDB and from nothing else; what is not public is a knob (`Knobs`).
 //!
-//! What it does not do: owners' views, page-number lists, dictionaries, documents' files, TLS.
+//! What it does not do: owners' views, page-number lists, documents' files, TLS.
 
 mod access;
 mod answers;
@@ -20,6 +20,7 @@ mod generate;
 mod json;
 mod mirror;
 pub mod nginx;
+mod search;
 mod server;
 mod shared;
 mod stats;

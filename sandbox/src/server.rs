@@ -8,7 +8,7 @@ use crate::control::{Control, http};
 use crate::error::SandboxError;
 use crate::nginx::{self, Verdict};
 use crate::shared::{Shared, lock};
-use crate::{api, mirror};
+use crate::{access, api, mirror};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -75,6 +75,11 @@ impl SandboxHandle {
     /// `ws://.../mirror/{collection}`.
     pub fn mirror_url(&self, collection: &str) -> String {
         format!("ws://{}/mirror/{collection}", self.address)
+    }
+
+    /// `http://...`: what a client is given whose paths begin with `/api` themselves.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// `http://.../api`.
@@ -172,6 +177,9 @@ async fn limited(shared: &Arc<Shared>, request: Request) -> (Response<Body>, &'s
     let Some(slot) = shared.gate.slot(&knobs.nginx, address) else {
         return (nginx::page(knobs.nginx.conn_status), " nginx");
     };
+    if let Err(refusal) = access::vpn(&knobs.access, request.headers(), address) {
+        return (named(refusal.into()), "");
+    }
     let path = request.uri().path().to_owned();
     let collection = match path.strip_prefix("/mirror/") {
         Some(collection) => Some(collection.to_owned()),

@@ -42,14 +42,14 @@ use crate::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
         lease::PgLeases,
         telemetry,
     },
 };
 
 /// Events that may wait between the bus and topics; what does not fit the bus replaces by one word, and topics read on.
-const BUS_EVENTS: usize = 256;
+const BUS_EVENTS: usize = 1024;
 /// What clients and servers are told.
 const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
@@ -129,6 +129,7 @@ impl App {
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
         tasks.spawn(ChangeListener::new(database.clone()).run(reached(phase.clone(), Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
+        tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
         let (events, told) = mpsc::channel(BUS_EVENTS);
@@ -163,9 +164,11 @@ impl App {
             keys: keys.clone(),
             version: VERSION,
         };
-        let reloader = Reloader { verifier: Arc::clone(&verifier), keys, links: links.clone() };
+        let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity);
+        let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
+        let api =
+            entities::router(readers, room).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
         let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));

@@ -9,6 +9,7 @@ use dzvin_actors::{
     platform::ports::{CdbApi, CdbError, FeedPage},
 };
 use dzvin_protocols::{
+    cdb::{error_of, page_of},
     mirror::{Dialect, mask_secrets, percent_encode},
     platform::EntityId,
 };
@@ -18,8 +19,6 @@ use reqwest::{
     redirect::Policy,
 };
 use tokio::{sync::watch, time::Instant};
-
-use super::answer::{error_of, page_of};
 
 /// Limits of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +53,8 @@ const MAX_ERROR_BODY: usize = 8 * 1024;
 /// What one client needs.
 #[derive(Debug)]
 pub struct CdbConfig {
-    /// `https://host`, without the path. May hold a secret: never printed.
+    /// `https://host`: the dialect's paths follow it, and begin with `/api` themselves. An address that ends with it is
+    /// understood too. May hold a secret: never printed.
     pub base_url: String,
     /// Spelling: paths, auth, where ids and versions are.
     pub dialect: Arc<Dialect>,
@@ -128,7 +128,7 @@ impl CdbClient {
             self.governor.metrics().crowded();
             CdbError::Failed(crowded.to_string())
         })?;
-        let mut request = self.http.get(format!("{}{path}", self.base));
+        let mut request = self.http.get(joined(&self.base, path));
         let token = self.config.token.borrow().clone().filter(|_| self.config.dialect.http.authorise);
         if let Some(token) = token {
             let value = format!("{}{}", self.config.dialect.auth.scheme, token.expose());
@@ -194,6 +194,12 @@ impl CdbClient {
         }
         error
     }
+}
+
+/// The address of a path. Both may name `/api`, which operators and Swagger write as a part of the address: it is meant once.
+fn joined(base: &str, path: &str) -> String {
+    let base = base.strip_suffix("/api").filter(|_| path.starts_with("/api/")).unwrap_or(base);
+    format!("{base}{path}")
 }
 
 /// What went wrong below HTTP, without the address.
@@ -268,9 +274,13 @@ mod tests {
     }
 
     async fn client() -> (CdbClient, Seen, watch::Sender<Option<Token>>) {
+        client_at("/").await
+    }
+
+    async fn client_at(path: &str) -> (CdbClient, Seen, watch::Sender<Option<Token>>) {
         let seen = Seen::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}/", listener.local_addr().unwrap());
+        let base_url = format!("http://{}{path}", listener.local_addr().unwrap());
         let app = Router::new().fallback(answer).with_state(Arc::clone(&seen));
         tokio::spawn(async move { axum::serve(listener, app).await });
         let (token, receiver) = watch::channel(Some(Token::new("first")));
@@ -319,6 +329,17 @@ mod tests {
             assert_eq!(headers["platform-version"], "1.2.3");
             assert_eq!(headers["authorization"], token);
         }
+    }
+
+    #[tokio::test]
+    async fn the_address_may_end_with_what_the_paths_begin_with() {
+        for path in ["", "/", "/api", "/api/"] {
+            let (client, seen, _token) = client_at(path).await;
+            assert!(client.object(&id("here")).await.unwrap().is_some(), "{path}: {:?}", seen.lock().unwrap());
+            assert_eq!(client.modified_since("2024-01-01T00:00:00.000000Z", 1).await.unwrap().len, 1, "{path}");
+        }
+        assert_eq!(joined("http://h/v2/api", "/objects"), "http://h/v2/api/objects", "what is meant once is kept");
+        assert_eq!(joined("http://h/gate", "/api/x"), "http://h/gate/api/x");
     }
 
     #[test]

@@ -4,7 +4,6 @@
 //! no redirect, and is logged with its status and the upstream's request id. Repeating is the caller's business; nothing is
 //! repeated here. The token is read at each request, so a new one needs no restart.
 
-mod answer;
 mod client;
 
 pub use client::{CdbClient, CdbConfig, CdbLimits, CdbSetupError};

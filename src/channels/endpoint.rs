@@ -13,10 +13,9 @@ use axum::{
     routing::get,
 };
 use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::Semaphore};
+use tokio::sync::Semaphore;
 
-use crate::platform::http::Problem;
+use crate::platform::http::{self, Problem};
 
 /// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
 const SUBPROTOCOLS: [(&str, Wire); 2] =
@@ -52,10 +51,10 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "client left during the upgrade"),
         };
-        let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
+        let Some((socket, leftover)) = http::socket(upgraded) else {
             return tracing::error!("the server gave an upgraded connection that is no tcp socket");
         };
-        let incoming = Incoming { socket: parts.io.into_inner(), leftover: parts.read_buf, wire, permit };
+        let incoming = Incoming { socket, leftover, wire, permit };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }

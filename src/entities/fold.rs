@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
     entities::{Derived, Fields, MAX_FIELD_VALUE, Op, check, merge_set},
-    mirror::{MirrorOp, Quarantined},
+    mirror::{MirrorOp, Quarantined, VersionedDoc},
     platform::EntityId,
 };
 use serde_json::value::RawValue;
@@ -36,6 +36,8 @@ pub enum EntityOp {
         doc: Arc<RawValue>,
         /// What is kept beside it, where that was derived already.
         derived: Option<Derived>,
+        /// Read beside the stream: of the stored version it says only that the upstream shows it.
+        beside: bool,
     },
     /// Fields to be merged into what is stored.
     Set {
@@ -101,7 +103,9 @@ impl EntityOp {
 impl From<MirrorOp> for EntityOp {
     fn from(op: MirrorOp) -> Self {
         match op {
-            MirrorOp::Upsert(it) => Self::Upsert { id: it.id, version: it.version, doc: it.doc, derived: it.derived },
+            MirrorOp::Upsert(VersionedDoc { id, version, doc, derived, beside }) => {
+                Self::Upsert { id, version, doc, derived, beside }
+            }
             MirrorOp::Set { id, set, version } => Self::Set { id, version, set },
             MirrorOp::Delete { id } => Self::Trash(id),
         }
@@ -252,13 +256,20 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         let id = op.id().clone();
         let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
         match op {
+            EntityOp::Upsert { version, beside: true, .. } if state.stored.version.as_ref() == Some(&version) => {
+                out.found(&id, state);
+            }
             EntityOp::Upsert { version, doc, .. } => {
                 let derived = derived.unwrap_or_else(|| derive(spec, &doc));
                 out.upsert(spec, &id, state, Some(version), &doc, derived);
             }
             EntityOp::Set { ref version, ref set, .. } => match merged(spec, state, set) {
                 Ok((doc, derived)) => out.upsert(spec, &id, state, version.clone(), &doc, derived),
-                Err((reason, detail)) => out.put_aside(reason, detail, &op),
+                Err((reason, detail)) => {
+                    // What the merge came to may be unfit to be stored: then the upstream's own document is as well.
+                    out.applied.unmerged += u64::from(matches!(reason, NO_BASE | BAD_BASE | BAD_SET));
+                    out.put_aside(reason, detail, &op);
+                }
             },
             EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
             // It has come back since it was looked for.
@@ -279,19 +290,23 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
 
 type Unfit = (&'static str, String);
 
+const NO_BASE: &str = "no_base";
+const BAD_BASE: &str = "bad_base";
+const BAD_SET: &str = "bad_set";
+
 fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValue>, Derived), Unfit> {
     let Some(doc) = &state.stored.doc else {
-        return Err(("no_base", "fields were set of a document that is not here".to_owned()));
+        return Err((NO_BASE, "fields were set of a document that is not here".to_owned()));
     };
     let stored;
     let base = match doc {
         Doc::New(raw) => raw,
         Doc::Stored(text) => {
-            stored = RawValue::from_string(text.to_string()).map_err(|error| ("bad_base", error.to_string()))?;
+            stored = RawValue::from_string(text.to_string()).map_err(|error| (BAD_BASE, error.to_string()))?;
             &*stored
         }
     };
-    let doc = merge_set(base, set).map_err(|error| ("bad_set", error.to_string()))?;
+    let doc = merge_set(base, set).map_err(|error| (BAD_SET, error.to_string()))?;
     // Paths may nest what each by itself was fit.
     check(&doc).map_err(|unfit| (unfit.code(), unfit.to_string()))?;
     let derived = derive(spec, &doc);

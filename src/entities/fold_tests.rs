@@ -13,6 +13,8 @@ const IDS: [&str; 3] = ["a", "b", "c"];
 enum Plain {
     /// Content, version.
     Upsert(u8, u8),
+    /// The same, read beside the stream.
+    Beside(u8, u8),
     /// Content, version if it is known.
     Set(u8, Option<u8>),
     Trash,
@@ -27,6 +29,7 @@ enum Plain {
 fn plain() -> impl Strategy<Value = (usize, Plain)> {
     let op = prop_oneof![
         4 => (0u8..3, 0u8..4).prop_map(|(c, v)| Plain::Upsert(c, v)),
+        2 => (0u8..3, 0u8..4).prop_map(|(c, v)| Plain::Beside(c, v)),
         2 => (0u8..3, proptest::option::of(0u8..4)).prop_map(|(c, v)| Plain::Set(c, v)),
         1 => Just(Plain::Trash),
         2 => (0u8..4).prop_map(Plain::Missing),
@@ -79,8 +82,12 @@ impl Model {
         let live = self.content.is_some();
         let done = match op {
             Plain::Upsert(content, version) => return self.hold(*content, Some(version.to_string()), out),
+            Plain::Beside(content, version) if self.version != Some(version.to_string()) => {
+                return self.hold(*content, Some(version.to_string()), out);
+            }
             Plain::Set(content, version) if live => return self.hold(*content, version.map(|v| v.to_string()), out),
             Plain::Set(..) | Plain::Unfit => {
+                out.applied.unmerged += u64::from(matches!(op, Plain::Set(..)));
                 out.applied.quarantined += 1;
                 return None;
             }
@@ -94,7 +101,7 @@ impl Model {
                 self.missing = true;
                 Some(Op::Trash)
             }
-            Plain::Found if self.missing => {
+            Plain::Beside(..) | Plain::Found if self.missing => {
                 self.missing = false;
                 Some(if self.trashed { Op::Trash } else { Op::Restore })
             }
@@ -137,11 +144,12 @@ fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
     let raw = |text: String| Arc::from(RawValue::from_string(text).expect("json"));
     let id = EntityId::new(IDS[id]).expect("id");
     let op = match op {
-        Plain::Upsert(content, version) => EntityOp::Upsert {
+        Plain::Upsert(content, version) | Plain::Beside(content, version) => EntityOp::Upsert {
             id,
             version: version.to_string(),
             doc: raw(format!(r#"{{"c":{content},"v":{version}}}"#)),
             derived: None,
+            beside: matches!(op, Plain::Beside(..)),
         },
         Plain::Set(content, version) => {
             EntityOp::Set { id, version: version.map(|v| v.to_string()), set: raw(format!(r#"{{"c":{content}}}"#)) }
@@ -151,7 +159,8 @@ fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
         Plain::Found => EntityOp::Found(id),
         Plain::Purge => EntityOp::Purge(id),
         Plain::Unfit => {
-            EntityOp::Upsert { id, version: "9".into(), doc: raw(r#"{"c":"\u0000"}"#.into()), derived: None }
+            let doc = raw(r#"{"c":"\u0000"}"#.into());
+            EntityOp::Upsert { id, version: "9".into(), doc, derived: None, beside: false }
         }
     };
     prepare(spec, op)
@@ -183,6 +192,33 @@ fn content(row: &Stored) -> Option<u8> {
     Fields::of(doc.text()).value_at("c")?.parse().ok()
 }
 
+/// The comparison fetched it, then the stream deleted it, then what was fetched is stored.
+#[test]
+fn what_was_read_before_a_delete_brings_nothing_back() {
+    let spec = spec();
+    let run = |ops: &[Plain]| {
+        let ops = ops.iter().map(|op| prepared(&spec, 0, op)).collect();
+        let folded = fold(&spec, HashMap::new(), ops);
+        (folded.states[0].trashed, folded.changes.iter().map(|change| change.op).collect::<Vec<_>>())
+    };
+    let trashed = [Plain::Upsert(1, 2), Plain::Trash];
+    let and = |last: Plain| [&trashed[..], &[last]].concat();
+    assert_eq!(run(&and(Plain::Beside(1, 2))), (true, vec![Op::Create, Op::Trash]));
+    assert_eq!(run(&and(Plain::Beside(2, 1))), (true, vec![Op::Create, Op::Trash]));
+    assert_eq!(
+        run(&and(Plain::Beside(1, 3))),
+        (false, vec![Op::Create, Op::Trash, Op::Restore]),
+        "it came into being again"
+    );
+    assert_eq!(
+        run(&and(Plain::Upsert(1, 2))),
+        (false, vec![Op::Create, Op::Trash, Op::Restore]),
+        "the stream itself is right"
+    );
+    let missing = [Plain::Upsert(1, 2), Plain::Missing(2), Plain::Beside(1, 2)];
+    assert_eq!(run(&missing), (false, vec![Op::Create, Op::Trash, Op::Restore]), "it is shown again");
+}
+
 proptest! {
     /// However the operations are cut into batches: the same rows, the same log, each operation counted once.
     #[test]
@@ -207,10 +243,7 @@ proptest! {
             }
             prop_assert!(last.keys().all(|id| folded.states.iter().any(|state| state.id == *id)), "no change without a row");
             prop_assert!(folded.states.is_sorted_by(|a, b| a.id < b.id), "rows are written in one order");
-            got.applied.changed += folded.applied.changed;
-            got.applied.unchanged += folded.applied.unchanged;
-            got.applied.stale += folded.applied.stale;
-            got.applied.quarantined += folded.applied.quarantined;
+            got.applied += folded.applied.clone();
             got.changes.extend(folded.changes.iter().map(|c| (c.id.to_string(), c.revision, c.op)));
             for state in folded.states {
                 keep(&mut rows, state, &folded.changes);

@@ -5,7 +5,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{FromRef, Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -20,8 +20,11 @@ use futures_util::stream;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Entities, EntityRow, Filters, HistoryRow};
-use crate::{identity::Caller, platform::http::Problem};
+use super::{Entities, EntityRow, Filters, HistoryRow, query::INLINE};
+use crate::{
+    identity::Caller,
+    platform::http::{AnswerRoom, Problem, Room},
+};
 
 /// Most entities or revisions on a page: 200 documents of 32 KiB are 6.4 MB, what one answer may weigh.
 pub const MAX_LIMIT: u16 = 200;
@@ -31,13 +34,20 @@ pub const DEFAULT_LIMIT: u16 = 50;
 const MAX_TAGS: usize = 16;
 
 /// The resource.
-pub fn router(entities: Entities) -> Router {
+pub fn router(entities: Entities, room: AnswerRoom) -> Router {
     Router::new()
         .route("/api/v1/kinds", get(kinds))
         .route("/api/v1/entities/{kind}", get(list))
         .route("/api/v1/entities/{kind}/{id}", get(one))
         .route("/api/v1/entities/{kind}/{id}/history", get(history))
-        .with_state(entities)
+        .with_state(Served { entities, room })
+}
+
+/// What the handlers need.
+#[derive(Clone, FromRef)]
+struct Served {
+    entities: Entities,
+    room: AnswerRoom,
 }
 
 type Pairs = Query<Vec<(String, String)>>;
@@ -48,6 +58,7 @@ struct KindItem {
     source: String,
     mirror: Option<String>,
     fields: Vec<String>,
+    pending: Vec<String>,
     channel: String,
     readable: bool,
 }
@@ -60,6 +71,7 @@ async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Respo
         source: row.source,
         mirror: row.mirror,
         fields: row.fields,
+        pending: row.pending,
     };
     // Who may not read a kind is not told that there is one.
     let rows = entities.kinds().await?.into_iter().filter(|row| caller.permissions.may_read(&row.kind));
@@ -127,6 +139,7 @@ struct Foot {
 
 async fn list(
     State(entities): State<Entities>,
+    State(room): State<AnswerRoom>,
     Path(kind): Path<String>,
     Query(pairs): Pairs,
     caller: Caller,
@@ -134,8 +147,14 @@ async fn list(
     let kind = readable(&caller, &kind)?;
     let asked = ListQuery::parse(&entities, &kind, pairs)?;
     let below = asked.cursor.as_ref().map(|cursor| cursor.below);
+    // What it may come to; what it has come to is held from then on.
+    let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
     let page = entities.list(&kind, &asked.filters, below, asked.limit + 1, asked.total).await?;
     let mut page = page.ok_or_else(|| unknown_kind(&kind))?;
+    if let Some(field) = page.pending.first() {
+        let detail = format!("{field} was declared lately and is being derived from the documents; try again");
+        return Err(Problem::conflict("field_pending", detail));
+    }
     let more = page.rows.len() > usize::from(asked.limit);
     page.rows.truncate(usize::from(asked.limit));
     // Over pages the first one's position counts: what changed since is told to whoever attaches there.
@@ -154,10 +173,10 @@ async fn list(
     out.extend_from_slice(b"],");
     let foot = Foot { next, position, channel: kind.stream().to_string(), total: page.total };
     out.extend_from_slice(serde_json::to_vec(&foot).unwrap_or_default().get(1..).unwrap_or_default());
-    Ok(json(out))
+    Ok(json(room.lend(out)))
 }
 
-fn json(body: Vec<u8>) -> Response {
+fn json(body: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
@@ -225,6 +244,7 @@ fn unknown_entity(kind: &Kind) -> Problem {
 
 async fn one(
     State(entities): State<Entities>,
+    State(room): State<AnswerRoom>,
     Path((kind, id)): Path<(String, String)>,
     headers: HeaderMap,
     caller: Caller,
@@ -232,13 +252,21 @@ async fn one(
     let kind = readable(&caller, &kind)?;
     let id = entity_id(&id)?;
     let known = known_tags(&headers);
-    let (mut row, tag) = entities.one(&kind, &id, &known).await?.ok_or_else(|| unknown_entity(&kind))?;
+    let unknown = || unknown_entity(&kind);
+    let (mut row, mut tag) = entities.one(&kind, &id, &known, INLINE).await?.ok_or_else(unknown)?;
+    let mut held = None;
+    if row.size > INLINE && !row.purged && !known.contains(&tag) {
+        // Twice while it is read: as it comes from the database, and as text.
+        let size = usize::try_from(row.size).unwrap_or_default();
+        held = Some(room.take(2 * size).await?);
+        (row, tag) = entities.one(&kind, &id, &known, i32::MAX).await?.ok_or_else(unknown)?;
+    }
     let etag = HeaderValue::from_str(&format!("\"{tag}\"")).map_err(Problem::internal)?;
     let mut response = if known.contains(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let doc = row.doc.take().unwrap_or_else(|| "null".to_owned());
-        whole(head(&kind, &row), doc)
+        whole(head(&kind, &row), doc, held)
     };
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -246,10 +274,14 @@ async fn one(
 }
 
 /// Head, document and end as three pieces: a document of 7.5 MB is not copied once more.
-fn whole(mut head: Vec<u8>, doc: String) -> Response {
+fn whole(mut head: Vec<u8>, doc: String, held: Option<Room>) -> Response {
     head.extend_from_slice(b",\"doc\":");
     let length = head.len() + doc.len() + 1;
-    let pieces = [Bytes::from(head), Bytes::from(doc), Bytes::from_static(b"}")];
+    let doc = match held {
+        Some(room) => room.lend(doc),
+        None => Bytes::from(doc),
+    };
+    let pieces = [Bytes::from(head), doc, Bytes::from_static(b"}")];
     let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
     let mut response = body.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

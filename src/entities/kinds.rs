@@ -56,6 +56,8 @@ pub struct KindRow {
     pub mirror: Option<String>,
     /// Declared fields.
     pub fields: Vec<String>,
+    /// Those of them that are not derived for every entity yet: no filters.
+    pub pending: Vec<String>,
 }
 
 impl Entities {
@@ -82,6 +84,18 @@ impl Entities {
             .execute(&mut *tx)
             .await
             .map_err(store_error(doing))?;
+            // What is declared of a kind without rows is derived; of another only what was.
+            sqlx::query!(
+                "INSERT INTO derivations AS d (kind, declared, derived) VALUES ($1, $2, $2)
+                 ON CONFLICT (kind) DO UPDATE SET declared = excluded.declared, pass_after = NULL, pass_strays = NULL,
+                     derived = ARRAY(SELECT unnest(d.derived) INTERSECT SELECT unnest(excluded.declared))
+                 WHERE d.declared <> excluded.declared",
+                spec.kind.as_str(),
+                &spec.fields
+            )
+            .execute(&mut *tx)
+            .await
+            .map_err(store_error(doing))?;
             let stream = spec.kind.stream();
             sqlx::query!("INSERT INTO streams (name) VALUES ($1) ON CONFLICT DO NOTHING", stream.as_str())
                 .execute(&mut *tx)
@@ -98,15 +112,23 @@ impl Entities {
     /// # Errors
     /// The database is away.
     pub async fn kinds(&self) -> Result<Vec<KindRow>, StoreError> {
-        let rows = sqlx::query!("SELECT name, source, mirror, fields FROM kinds ORDER BY name")
-            .fetch_all(self.database.pool())
-            .await
-            .map_err(store_error("reading kinds"))?;
+        let rows = sqlx::query!(
+            r#"SELECT k.name, k.source, k.mirror, k.fields,
+                 ARRAY(SELECT unnest(k.fields) EXCEPT SELECT unnest(d.derived) ORDER BY 1) AS "pending!"
+             FROM kinds k LEFT JOIN derivations d ON d.kind = k.name ORDER BY k.name"#
+        );
+        let rows = rows.fetch_all(self.database.pool()).await.map_err(store_error("reading kinds"))?;
         let known = |row: &str| Kind::new(row).ok();
         Ok(rows
             .into_iter()
             .filter_map(|row| {
-                Some(KindRow { kind: known(&row.name)?, source: row.source, mirror: row.mirror, fields: row.fields })
+                Some(KindRow {
+                    kind: known(&row.name)?,
+                    source: row.source,
+                    mirror: row.mirror,
+                    fields: row.fields,
+                    pending: row.pending,
+                })
             })
             .collect())
     }

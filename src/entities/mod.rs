@@ -4,6 +4,7 @@
 //! `streams` row, so offsets have no gaps and follow commits; a revision is one more than the one before. Documents are
 //! raw text and pass through untouched. What a Mirror asks for is in `crate::mirror`; publishing is the relay's.
 
+mod derive;
 mod fold;
 mod http;
 mod kinds;

@@ -21,7 +21,7 @@ use crate::platform::db::store_error;
 pub type Filters = serde_json::Map<String, serde_json::Value>;
 
 /// A document up to this size stands in a list; above it a reference does.
-const INLINE: i32 = INLINE_DOC_LIMIT as i32;
+pub(super) const INLINE: i32 = INLINE_DOC_LIMIT as i32;
 
 /// An entity as it is stored.
 #[derive(Debug, Clone)]
@@ -46,6 +46,8 @@ pub struct EntityRow {
     pub missing_since: Option<OffsetDateTime>,
     /// The document was destroyed.
     pub purged: bool,
+    /// Bytes of the document.
+    pub size: i32,
     /// The raw document, where it was asked for.
     pub doc: Option<String>,
 }
@@ -59,6 +61,8 @@ pub struct ListPage {
     pub position: Position,
     /// Entities that match, when asked for.
     pub total: Option<i64>,
+    /// Filters on fields that not every entity carries yet: the page may lack rows.
+    pub pending: Vec<String>,
 }
 
 /// A revision in an entity's history.
@@ -85,6 +89,7 @@ pub struct HistoryRow {
 struct PageRow {
     epoch: String,
     top: i64,
+    derived: Option<Vec<String>>,
     total: Option<i64>,
     id: Option<String>,
     revision: Option<i64>,
@@ -96,6 +101,7 @@ struct PageRow {
     trashed_at: Option<OffsetDateTime>,
     missing_since: Option<OffsetDateTime>,
     purged: Option<bool>,
+    size: Option<i32>,
     doc: Option<String>,
 }
 
@@ -112,6 +118,7 @@ impl PageRow {
             trashed_at: self.trashed_at,
             missing_since: self.missing_since,
             purged: self.purged?,
+            size: self.size?,
             doc: self.doc,
         })
     }
@@ -139,7 +146,9 @@ impl Entities {
         let Some(first) = rows.first() else { return Ok(None) };
         let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
         let total = first.total;
-        Ok(Some(ListPage { position, total, rows: rows.into_iter().filter_map(PageRow::entity).collect() }))
+        let carried = first.derived.as_deref().unwrap_or_default();
+        let pending = filters.keys().filter(|field| !carried.contains(field)).cloned().collect();
+        Ok(Some(ListPage { position, total, pending, rows: rows.into_iter().filter_map(PageRow::entity).collect() }))
     }
 
     async fn page(
@@ -152,9 +161,9 @@ impl Entities {
         let stream = kind.stream();
         sqlx::query_as!(
             PageRow,
-            r#"SELECT s.epoch, s.top, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
+            r#"SELECT s.epoch, s.top, NULL::text[] AS derived, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
                  e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
                  CASE WHEN e.size <= $6 THEN e.doc END AS doc
              FROM streams s LEFT JOIN LATERAL (
                  SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT $4
@@ -179,12 +188,16 @@ impl Entities {
         total: bool,
     ) -> Result<Vec<PageRow>, sqlx::Error> {
         let stream = kind.stream();
-        sqlx::query_as!(
+        let mut tx = self.database.pool().begin().await?;
+        // Planned with the values: the one plan for all values that would be kept walks through the kind from the newest
+        // on, whatever is asked for, and for a rare value that is to the end.
+        sqlx::query!("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
+        let rows = sqlx::query_as!(
             PageRow,
-            r#"SELECT s.epoch, s.top,
+            r#"SELECT s.epoch, s.top, (SELECT derived FROM derivations WHERE kind = $2) AS derived,
                  CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2 AND fields @> $7::text::jsonb) END AS total,
                  e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged,
+                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
                  CASE WHEN e.size <= $6 THEN e.doc END AS doc
              FROM streams s LEFT JOIN LATERAL (
                  SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 AND fields @> $7::text::jsonb
@@ -198,11 +211,14 @@ impl Entities {
             INLINE,
             serde_json::to_string(filters).unwrap_or_default()
         )
-        .fetch_all(self.database.pool())
-        .await
+        .fetch_all(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(rows)
     }
 
-    /// One entity with its entity tag; the document is left out when the tag is among `known`.
+    /// One entity with its entity tag; the document is left out when the tag is among `known`, or when it is larger than
+    /// `largest`.
     ///
     /// # Errors
     /// The database is away.
@@ -211,16 +227,19 @@ impl Entities {
         kind: &Kind,
         id: &EntityId,
         known: &[String],
+        largest: i32,
     ) -> Result<Option<(EntityRow, String)>, StoreError> {
         let row = sqlx::query!(
             r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
-                 e.doc IS NULL AS "purged!", t.tag AS "tag!", CASE WHEN t.tag <> ALL ($3) THEN e.doc END AS doc
+                 e.doc IS NULL AS "purged!", t.tag AS "tag!", e.size,
+                 CASE WHEN t.tag <> ALL ($3) AND e.size <= $4 THEN e.doc END AS doc
              FROM streams s JOIN entities e ON e.kind = $1 AND e.id = $2
              CROSS JOIN LATERAL (SELECT s.epoch || '.' || e.revision || '.' || left(md5(COALESCE(e.version, '')), 8) AS tag) t
              WHERE s.name = 'entities.' || $1::text"#,
             kind.as_str(),
             id.as_str(),
-            known
+            known,
+            largest
         )
         .fetch_optional(self.database.pool())
         .await
@@ -237,6 +256,7 @@ impl Entities {
                 trashed_at: row.trashed_at,
                 missing_since: row.missing_since,
                 purged: row.purged,
+                size: row.size,
                 doc: row.doc,
             };
             (entity, row.tag)
@@ -269,7 +289,7 @@ impl Entities {
     }
 
     /// Ids whose version is at or after the given one, oldest first; `after` continues behind that id of that version.
-    /// Without what is in the trash: the upstream deleted it.
+    /// Without what the upstream deleted or no longer shows.
     ///
     /// # Errors
     /// The database is away.
@@ -283,7 +303,8 @@ impl Entities {
         // No id is empty, so without `after` every id of that version is behind.
         let rows = sqlx::query!(
             r#"SELECT id, version AS "version!" FROM entities
-             WHERE kind = $1 AND (version, id) > ($2, $3) AND version IS NOT NULL AND trashed_at IS NULL AND doc IS NOT NULL
+             WHERE kind = $1 AND (version, id) > ($2, $3) AND version IS NOT NULL AND trashed_at IS NULL
+                 AND missing_since IS NULL AND doc IS NOT NULL
              ORDER BY version, id LIMIT $4"#,
             kind.as_str(),
             version,

@@ -148,11 +148,16 @@ fn size(bytes: usize) -> i32 {
     i32::try_from(bytes).unwrap_or(i32::MAX)
 }
 
-/// Document and version of rows whose content is the same. They exist and are locked by us, so the insert never inserts;
+/// Document and version of rows whose content is the same; and a stray, as with changes. They exist and are locked by us, so the insert never inserts;
 /// in this form the planner cannot choose to scan the table.
 async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewState]) -> Result<(), WriteError> {
     sqlx::query!(
-        r#"INSERT INTO entities AS e
+        r#"WITH stray AS (
+             UPDATE derivations SET strays = strays + 1,
+                 derived = ARRAY(SELECT unnest(derived) INTERSECT SELECT unnest($7::text[]))
+             WHERE kind = $1 AND declared <> $7
+         )
+         INSERT INTO entities AS e
              (kind, id, revision, "offset", op, at, by, version, doc, size, fields, created_at, updated_at)
          SELECT $1, i.id, 0, 0, '', now(), '', i.version, i.doc, i.size, i.fields::jsonb, now(), now()
          FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int4[], $6::text[]) AS i (id, version, doc, size, fields)
@@ -163,7 +168,8 @@ async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewStat
         &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
         &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
         &column(rows, |row| size(row.size)),
-        &column(rows, |row| fields(row)) as &[&str]
+        &column(rows, |row| fields(row)) as &[&str],
+        &spec.fields
     )
     .execute(tx)
     .await
@@ -220,7 +226,8 @@ impl<'a> Line<'a> {
 
 /// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is left
 /// alone: its count is missing, and the batch is repeated. `-infinity` marks the rows that were there: locked by us, they
-/// are updated and never inserted, so it is never stored.
+/// are updated and never inserted, so it is never stored. Where another node declares other fields of the kind, `stray` tells
+/// it that these rows carry ours (see `derive`).
 async fn store_changes(
     tx: &mut PgConnection,
     spec: &KindSpec,
@@ -260,6 +267,10 @@ async fn store_changes(
                  missing_since = CASE WHEN excluded.missing_since IS NOT NULL THEN COALESCE(e.missing_since, excluded.at) END,
                  updated_at = excluded.at
              WHERE excluded.created_at = '-infinity' RETURNING 1
+         ), stray AS (
+             UPDATE derivations SET strays = strays + 1,
+                 derived = ARRAY(SELECT unnest(derived) INTERSECT SELECT unnest($24::text[]))
+             WHERE kind = $2 AND declared <> $24
          )
          SELECT epoch, base AS "base!", at, (SELECT count(*) FROM held) AS "rows!" FROM s"#,
         stream.as_str(),
@@ -284,7 +295,8 @@ async fn store_changes(
         &column(&lines, |line| line.key.as_ref().map(IdKey::as_str)) as &[Option<&str>],
         &column(&lines, |line| row(line, |row| row.trashed)),
         &column(&lines, |line| row(line, |row| row.missing)),
-        &column(&lines, |line| row(line, |row| row.fresh))
+        &column(&lines, |line| row(line, |row| row.fresh)),
+        &spec.fields
     )
     .fetch_one(tx)
     .await

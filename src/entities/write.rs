@@ -260,10 +260,7 @@ impl Attempt {
 
 impl Written {
     fn add(&mut self, other: Self) {
-        self.applied.changed += other.applied.changed;
-        self.applied.unchanged += other.applied.unchanged;
-        self.applied.stale += other.applied.stale;
-        self.applied.quarantined += other.applied.quarantined;
+        self.applied += other.applied;
         self.quarantined.extend(other.quarantined);
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);
@@ -366,6 +363,9 @@ fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<
         let here = |row: &&Stored| !row.purged && row.doc.is_none();
         let Some(row) = stored.get(op.id()).filter(here).filter(|_| unfit.is_none()) else { continue };
         let needs = match op {
+            EntityOp::Upsert { version, beside: true, .. } if row.version.as_ref() == Some(version) => {
+                row.missing && row.size <= INLINE_DOC_LIMIT
+            }
             EntityOp::Upsert { version, .. } => {
                 row.hash.as_deref() != derived.as_ref().map(|derived| &derived.hash[..])
                     && row.version.as_ref().is_none_or(|old| version >= old)

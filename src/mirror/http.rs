@@ -11,6 +11,7 @@ use axum::{
 };
 use dzvin_actors::platform::ports::MirrorStatus;
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::{MirrorRow, Mirrors};
 use crate::{
@@ -79,6 +80,7 @@ impl Item {
         if row.owner.is_none() || status.state.is_empty() {
             "standby".clone_into(&mut status.state);
         }
+        status.lag_ms = status.lag_at(OffsetDateTime::now_utc());
         Self {
             here: row.owner.as_deref() == Some(us),
             name: row.name,

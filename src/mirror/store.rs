@@ -153,6 +153,8 @@ impl Mirrors {
     ) -> Result<(), StoreError> {
         let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let applied = &written.applied;
+        // What could not be merged is not what the upstream has, and only a comparison mends it.
+        let gap = if applied.unmerged > 0 { Some(true) } else { batch.gap };
         let done = sqlx::query!(
             "UPDATE mirrors SET cursor = COALESCE($3, cursor), snapshot_complete = COALESCE($4, snapshot_complete),
                  gap = COALESCE($5, gap), newest_version = GREATEST(newest_version, $6), objects = objects + $7,
@@ -164,7 +166,7 @@ impl Mirrors {
             lease.term,
             batch.cursor.as_deref().map(RawValue::get),
             batch.snapshot_complete,
-            batch.gap,
+            gap,
             written.newest.as_deref(),
             count(written.created),
             count(applied.changed),

@@ -3,8 +3,8 @@
 //
 // The checker: offsets grow by one; a publication at or below the last is doubled, one further on means that something
 // was lost; at the end every follower's documents equal what REST shows. After `recovered: false` a follower loads the
-// list again, as any page would. `--drop N` makes the first follower's socket swallow its Nth publication: the report
-// must then be bad, which is how the checker itself is tested.
+// list again, as any page would. `--drop N` makes the first follower's socket swallow its Nth publication, with `--op` its
+// Nth of that operation: the report must then be bad, which is how the checker itself is tested.
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { Centrifuge } from 'centrifuge';
@@ -17,6 +17,7 @@ const { values: args } = parseArgs({
     kind: { type: 'string', default: 'procedure' },
     clients: { type: 'string', default: '10' },
     drop: { type: 'string', default: '0' },
+    op: { type: 'string', default: '' },
   },
 });
 const http = args.url.replace(/\/$/, '');
@@ -58,7 +59,8 @@ class Follower {
   constructor(start, socket) {
     this.docs = new Map(start.docs);
     this.last = start.position.offset;
-    this.ledger = { received: 0, lost: 0, doubled: 0, recovered: 0, unrecovered: 0, reloads: 0, disconnects: {}, unsubscribed: {} };
+    this.attached = false;
+    this.ledger = { attached: 0, received: 0, lost: 0, doubled: 0, recovered: 0, unrecovered: 0, reloads: 0, disconnects: {}, unsubscribed: {} };
     this.ready = new Promise((resolve) => (this.subscribed = resolve));
     this.loading = Promise.resolve();
     this.client = new Centrifuge(ws, {
@@ -82,12 +84,14 @@ class Follower {
 
   onSubscribed({ wasRecovering, recovered, streamPosition }) {
     if (wasRecovering && recovered) {
-      this.ledger.recovered += 1;
+      // From the list's position for the first time: no reconnection, and counted as none.
+      this.ledger[this.attached ? 'recovered' : 'attached'] += 1;
     } else {
       this.ledger.unrecovered += 1;
       this.last = streamPosition.offset;
       this.reload();
     }
+    this.attached = true;
     this.subscribed();
   }
 
@@ -113,24 +117,26 @@ class Follower {
 
   async differences(truth) {
     await this.loading;
-    let wrong = 0;
+    // An id that only one side has is wrong whichever side that is: each counts, so that none makes up for another.
+    let wrong = [...this.docs.keys()].filter((id) => !truth.has(id)).length;
     for (const [id, row] of truth) {
       const mine = this.docs.get(id);
       // A reference names the revision; its document is what REST shows, which is what the truth was read from.
       const same = mine?.revision === row.revision && (mine.doc === undefined || JSON.stringify(mine.doc) === JSON.stringify(row.doc));
       if (!same) wrong += 1;
     }
-    return wrong + (this.docs.size - truth.size);
+    return wrong;
   }
 }
 
-/** A socket that swallows the Nth publication that it would have handed on. */
-function swallowing(nth) {
+/** A socket that swallows the Nth publication (of an operation) that it would have handed on. */
+function swallowing(nth, op) {
   let seen = 0;
+  const counts = (line) => line.includes('"pub":') && (!op || line.includes(`"op":"${op}"`));
   return class extends WebSocket {
     set onmessage(handler) {
       super.onmessage = (event) => {
-        const kept = event.data.split('\n').filter((line) => !(line.includes('"pub":') && (seen += 1) === nth));
+        const kept = event.data.split('\n').filter((line) => !(counts(line) && (seen += 1) === nth));
         if (kept.length) handler({ data: kept.join('\n') });
       };
     }
@@ -140,7 +146,7 @@ function swallowing(nth) {
 const start = await load();
 const followers = Array.from(
   { length: Number(args.clients) },
-  (_, index) => new Follower(start, index === 0 && Number(args.drop) ? swallowing(Number(args.drop)) : WebSocket),
+  (_, index) => new Follower(start, index === 0 && Number(args.drop) ? swallowing(Number(args.drop), args.op) : WebSocket),
 );
 await Promise.all(followers.map(({ ready }) => ready));
 say({ event: 'ready', clients: followers.length, offset: start.position.offset });
@@ -150,10 +156,14 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (command.ask === 'progress') {
     say({ event: 'progress', last: followers.map(({ last }) => last) });
   } else if (command.ask === 'finish') {
-    const truth = await load();
     const deadline = Date.now() + command.patience_ms;
+    let truth;
     const behind = () => followers.filter(({ last }) => last < truth.position.offset);
-    while (behind().length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+    // What is committed after the truth was read is no difference: then it is read again.
+    do {
+      truth = await load();
+      while (behind().length && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
+    } while (followers.some(({ last }) => last > truth.position.offset) && Date.now() < deadline);
     const report = { event: 'report', clients: followers.length, behind: behind().length, differences: 0 };
     for (const follower of followers) {
       report.differences += await follower.differences(truth.docs);

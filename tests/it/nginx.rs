@@ -212,7 +212,7 @@ async fn clients_come_back_through_the_other_hub() {
     for key in ["lost", "doubled", "behind", "differences"] {
         assert_eq!(report[key], 0, "{key} in {report}");
     }
-    assert!(report["recovered"].as_u64() > report["clients"].as_u64(), "some came back: {report}");
+    assert!(report["recovered"].as_u64() > Some(0), "some came back: {report}");
 }
 
 #[tokio::test]

@@ -430,7 +430,7 @@ async fn clients_recover_out_of_redis_while_postgresql_is_away() {
     database.refuse(false);
     eventually("the list is served again", async || list_status(&hub).await == 200).await;
     let report = followers.finish().await;
-    assert_eq!((&report["recovered"], &report["unrecovered"]), (&Value::from(4), &Value::from(0)), "{report}");
+    assert_eq!((&report["recovered"], &report["unrecovered"]), (&Value::from(2), &Value::from(0)), "{report}");
     for key in ["lost", "doubled", "behind", "differences"] {
         assert_eq!(report[key], 0, "{key} in {report}");
     }

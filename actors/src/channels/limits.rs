@@ -42,7 +42,7 @@ impl Default for Limits {
             connect: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
             command: Duration::from_secs(5),
-            recovery: ReadLimit { count: 5_000, bytes: 512 * 1024 },
+            recovery: ReadLimit { count: 5_000, bytes: 920 * 1024 },
             history: ReadLimit { count: 300, bytes: 512 * 1024 },
             check: Duration::from_secs(3),
         }

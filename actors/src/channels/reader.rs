@@ -22,7 +22,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Events that are handed over at once: enough for frames to leave together, few enough to be a small batch of frames.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 512;
 
 /// The actor.
 pub struct Reader;

@@ -87,6 +87,11 @@ pub enum ShardMessage {
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
     },
+    /// Closes the sessions of now, spread over the time, with the code that makes clients connect again at once.
+    Recall {
+        /// The time.
+        within: Duration,
+    },
 }
 
 /// Whose seat is free; the question is answered once nothing more will be offered.
@@ -191,6 +196,15 @@ impl Shards {
             shard.slot.call(drain, within + FAREWELLS)
         });
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
+    }
+
+    /// Has every session of now begin again, spread over the time: what it was granted may no longer hold. The shards take
+    /// this in order with connections, so nobody who signed in earlier is left out.
+    pub fn recall(&self, within: Duration) {
+        for shard in self.all.iter() {
+            // A shard between two lives has no sessions.
+            let _ = shard.slot.cast(ShardMessage::Recall { within });
+        }
     }
 }
 
@@ -353,6 +367,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             }
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
+            ShardMessage::Recall { within } => state.close_all(within, Disconnect::ForceReconnect),
         }
         Ok(())
     }
@@ -507,7 +522,6 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
     }
 
-    /// Closing all at once would bring all back at once.
     fn drain(&mut self, within: Duration, reply: RpcReplyPort<usize>) {
         self.closed = true;
         if self.sessions.is_empty() {
@@ -515,10 +529,15 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             return;
         }
         self.drained = Some((self.sessions.len(), reply));
+        self.close_all(within, Disconnect::Shutdown);
+    }
+
+    /// Closing all at once would bring all back at once.
+    fn close_all(&self, within: Duration, why: Disconnect) {
         let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let within = within.min(LONGEST_PAUSE.saturating_mul(count));
-        tokio::spawn(spread(sessions, within, |session| session.close(Disconnect::Shutdown)));
+        tokio::spawn(spread(sessions, within, move |session| session.close(why)));
     }
 }
 

@@ -144,7 +144,7 @@ fn from_bus(slice: Slice, after: &Position, limit: ReadLimit) -> Verdict {
     if !complete {
         return Verdict::AskLog(position, Cause::Retention);
     }
-    let bytes: usize = publications.iter().map(|p| p.data.len()).sum();
+    let bytes: usize = publications.iter().map(Publication::weight).sum();
     if publications.len() as u64 != distance || bytes > limit.bytes {
         return Verdict::AskLog(position, Cause::Bytes);
     }
@@ -250,11 +250,11 @@ impl Fold {
     /// False when nothing is left that could give way.
     fn push(&mut self, change: &Change) -> bool {
         let full = change.publication();
-        self.bytes += full.data.len();
+        self.bytes += full.weight();
         self.full.push_back((full, change.reference()));
         while self.bytes > self.limit {
             let Some((full, reference)) = self.full.pop_front() else { return false };
-            self.bytes = self.bytes - full.data.len() + reference.data.len();
+            self.bytes = self.bytes - full.weight() + reference.weight();
             self.lean.push(reference);
         }
         true

@@ -87,12 +87,7 @@ impl<S: MirrorStore> Worker<S> {
         let mut total = Applied::default();
         while let Some(part) = parts.pop_front() {
             match self.store_part(&part).await {
-                Outcome::Done(applied) => {
-                    total.changed += applied.changed;
-                    total.unchanged += applied.unchanged;
-                    total.stale += applied.stale;
-                    total.quarantined += applied.quarantined;
-                }
+                Outcome::Done(applied) => total += applied,
                 Outcome::Lost => return Err(LeaseLost),
                 Outcome::Refused(why) => {
                     for smaller in narrowed(part, &why).into_iter().rev() {

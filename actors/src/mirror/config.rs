@@ -61,7 +61,7 @@ impl fmt::Debug for LinkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReconcileRules {
     /// From the end of one pass to the start of the next; zero: only after a gap. The simple protocol announces no deletes,
-    /// so there it is how vanished objects are found.
+    /// so there it is how vanished objects are found; in the full one it finds what the stream left out.
     pub interval: Duration,
     /// Rest between two pages.
     pub pause: Duration,
@@ -108,6 +108,10 @@ pub struct LinkLimits {
     pub batch_bytes: usize,
     /// Bytes of frames between the socket and the commit: three of the largest promised messages. Full: reading stops.
     pub budget_bytes: usize,
+    /// Ids in one answer about what changed since a moment: beyond, a snapshot costs the upstream less than naming them.
+    pub answer_ids: usize,
+    /// Objects that one pass of the comparison asks for one by one, because the feed did not show them.
+    pub checks: usize,
     /// A quiet stream that knows its cursor counts as live after this.
     pub settle: Duration,
     /// A connection that lasted so long lets the back-off begin anew; shorter ones make it grow.
@@ -133,6 +137,8 @@ impl Default for LinkLimits {
             batch_frames: 256,
             batch_bytes: 4 * 1024 * 1024,
             budget_bytes: 24 * 1024 * 1024,
+            answer_ids: 100_000,
+            checks: 10_000,
             settle: Duration::from_secs(3),
             steady: Duration::from_secs(30),
             backoff_base: Duration::from_millis(500),

@@ -3,17 +3,25 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_protocols::{
-    mirror::{MirrorOp, Quarantined, VersionedDoc},
+    mirror::{MirrorOp, Quarantined, Sought, VersionedDoc},
     platform::EntityId,
 };
 use serde_json::value::RawValue;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
-use super::{config::LinkConfig, gather::Slot, handle::LinkHandle, metrics::LinkMetrics};
+use super::{config::LinkConfig, gather::Slot, handle::LinkHandle, metrics::LinkMetrics, status::LinkState};
 use crate::{
     cdb::{Governor, with_retries},
     platform::ports::{CdbApi, CdbError, MirrorStatus},
 };
+
+/// How often an object is asked for that HTTP does not show as new as the stream did, and the rest between: a lag of replicas
+/// is bridged, and the stream, which stands meanwhile, is not held up long.
+const FRESH_TRIES: u32 = 3;
+const FRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything but the connection.
 pub(super) struct Context<S, L, C> {
@@ -47,6 +55,12 @@ pub(super) enum Fetched {
 impl<S, L, C: CdbApi> Context<S, L, C> {
     pub(super) fn update(&self, change: impl FnOnce(&mut MirrorStatus)) {
         self.handle.0.board.update(change);
+    }
+
+    /// Shows, and alarms, that a full reconcile is owed, runs, or is not owed.
+    pub(super) fn owes(&self, owed: Option<LinkState>) {
+        self.metrics.gap.set(i64::from(owed.is_some()));
+        self.handle.0.board.owed(&self.metrics, owed);
     }
 
     /// One call over HTTP under the rules of repeating.
@@ -89,37 +103,76 @@ impl<S, L, C: CdbApi> Context<S, L, C> {
         }
     }
 
-    /// The operations of a batch, fetched where needed. The second part is true when an object could not be had: a full
-    /// reconcile is owed then, which survives a restart.
+    /// The operations of a batch, fetched where needed. The second part is true when an object could not be had as the stream
+    /// announced it: a full reconcile is owed then, which survives a restart.
     pub(super) async fn resolve(&self, slots: Vec<Slot>, aside: &mut Vec<Quarantined>) -> (Vec<MirrorOp>, bool) {
         let mut ops = Vec::with_capacity(slots.len());
         let mut owed = false;
         for slot in slots {
-            let id = match slot {
+            let sought = match slot {
                 Slot::Op(op) => {
                     ops.push(op);
                     continue;
                 }
-                Slot::Fetch(id) => id,
+                Slot::Fetch(sought) => sought,
+            };
+            let mut not_fetched = |detail: String| {
+                let id = Some(sought.id.clone());
+                aside.push(Quarantined { reason: "not_fetched", detail, id, raw: Vec::new() });
             };
             let Some(api) = &self.cdb else {
-                let detail = "no HTTP address is configured to fetch it from".into();
-                aside.push(Quarantined { reason: "not_fetched", detail, id: Some(id), raw: Vec::new() });
+                not_fetched("no HTTP address is configured to fetch it from".into());
                 continue;
             };
             let late = |_| Fetched::Owed(CdbError::Failed("no answer in time".into()));
-            match timeout(self.config.limits.fetch, self.fetch(api, &id)).await.unwrap_or_else(late) {
-                Fetched::Doc(doc) => ops.push(MirrorOp::Upsert(doc)),
-                Fetched::Gone => {}
-                Fetched::Unfit(record) => aside.push(record),
-                Fetched::Owed(error) => {
-                    let detail = error.to_string();
-                    self.update(|status| status.last_error = Some(detail.clone()));
-                    aside.push(Quarantined { reason: "not_fetched", detail, id: Some(id), raw: Vec::new() });
-                    owed = true;
+            let fetched = timeout(self.config.limits.fetch, self.fetch_as_new(api, &sought)).await.unwrap_or_else(late);
+            let why = match fetched {
+                Fetched::Doc(doc) => {
+                    let older = is_older(&doc, &sought);
+                    ops.push(MirrorOp::Upsert(doc));
+                    older.then(|| "HTTP shows an older version than the stream".to_owned())
                 }
+                Fetched::Gone => Some("HTTP does not know it".to_owned()),
+                Fetched::Unfit(record) => {
+                    // What is not even JSON broke on its way; what storage refuses will be refused again.
+                    let broken = record.reason == "malformed";
+                    let detail = broken.then(|| record.detail.clone());
+                    aside.push(record);
+                    owed |= broken;
+                    self.last_error(detail);
+                    continue;
+                }
+                Fetched::Owed(error) => Some(error.to_string()),
+            };
+            if let Some(detail) = why {
+                not_fetched(detail.clone());
+                self.last_error(Some(detail));
+                owed = true;
             }
         }
         (ops, owed)
     }
+
+    fn last_error(&self, detail: Option<String>) {
+        if detail.is_some() {
+            self.update(|status| status.last_error = detail);
+        }
+    }
+
+    /// One object that is not older than the stream said. HTTP may answer from a replica that lags, so it is asked again.
+    async fn fetch_as_new(&self, api: &C, sought: &Sought) -> Fetched {
+        for _ in 1..FRESH_TRIES {
+            match self.fetch(api, &sought.id).await {
+                Fetched::Gone => {}
+                Fetched::Doc(doc) if is_older(&doc, sought) => {}
+                fetched => return fetched,
+            }
+            sleep(FRESH_PAUSE).await;
+        }
+        self.fetch(api, &sought.id).await
+    }
+}
+
+fn is_older(doc: &VersionedDoc, sought: &Sought) -> bool {
+    sought.version.as_ref().is_some_and(|version| doc.version < *version)
 }

@@ -2,10 +2,7 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use dzvin_protocols::{
-    mirror::{FrameFault, MirrorBatch, MirrorOp, Quarantined},
-    platform::EntityId,
-};
+use dzvin_protocols::mirror::{FrameFault, MirrorBatch, MirrorOp, Quarantined, Sought};
 use serde_json::value::RawValue;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -20,7 +17,7 @@ pub(super) enum Slot {
     /// Known.
     Op(MirrorOp),
     /// To be fetched over HTTP before the batch is stored, so that the cursor never runs ahead of the object.
-    Fetch(EntityId),
+    Fetch(Sought),
 }
 
 /// What has come since the last batch.

@@ -19,6 +19,16 @@ pub(super) struct Shared {
     pub(super) resume: watch::Sender<u64>,
     /// Of the request that ended a wait: what comes of it carries it on.
     trace: Mutex<Option<Arc<str>>>,
+    refused: Mutex<Option<Refused>>,
+}
+
+/// What the upstream refused: the same is not sent again, whoever restarts the link and whatever else is changed.
+#[derive(Debug)]
+struct Refused {
+    token: Option<Token>,
+    /// How often the operator had said to go on.
+    resumed: u64,
+    why: String,
 }
 
 impl LinkHandle {
@@ -32,6 +42,7 @@ impl LinkHandle {
             limit: watch::Sender::new(max_message_bytes),
             resume: watch::Sender::new(0),
             trace: Mutex::default(),
+            refused: Mutex::default(),
         }))
     }
 
@@ -57,6 +68,18 @@ impl LinkHandle {
     pub(super) fn next_trace(&self) -> Arc<str> {
         let asked = self.0.trace.lock().unwrap_or_else(PoisonError::into_inner).take();
         asked.unwrap_or_else(traceparent)
+    }
+
+    /// Remembers that the upstream refused this token, offered after so many words of the operator.
+    pub(super) fn refuse(&self, token: Option<Token>, resumed: u64, why: String) {
+        *self.0.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(Refused { token, resumed, why });
+    }
+
+    /// Why nothing may be tried until there is another token or the operator says so.
+    pub(super) fn refused(&self) -> Option<String> {
+        let refused = self.0.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |it: &&Refused| it.token == *self.0.token.borrow() && it.resumed == *self.0.resume.borrow();
+        refused.as_ref().filter(same).map(|it| it.why.clone())
     }
 
     /// Replaces the token; a forbidden link tries again with it, but never with the same one.

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dzvin_protocols::platform::time::rfc3339_millis;
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -16,7 +17,7 @@ use super::{
     config::Token,
     context::Context,
     reconcile::{Reconciler, Wants},
-    session::{End, Session, told_to},
+    session::{End, Session, moment, told_to},
     socket::{self, Ending, Place, Refusal, Wiring},
     status::LinkState,
     tap::Tap,
@@ -86,6 +87,9 @@ async fn reign<S: MirrorStore, L: Leases, C: CdbApi>(
 ) {
     context.handle.0.board.stream(&context.metrics, LinkState::Connecting, None);
     let Some(record) = open(context, lease).await else { return };
+    let cursor = record.cursor.as_deref().and_then(|cursor| context.config.dialect.cursor.kind.moment(cursor));
+    let committed = cursor.map(|cursor| rfc3339_millis(moment(cursor, record.newest_version.as_deref())));
+    context.update(|status| status.cursor_at = committed);
     let wants = Wants::default();
     if record.gap {
         wants.gap_is(true);
@@ -189,13 +193,19 @@ async fn connections<S: MirrorStore, L: Leases, C: CdbApi>(
     let mut first = true;
     while !*signals.stop.borrow() {
         signals.heard();
-        if !std::mem::take(&mut first) {
+        let refused = context.handle.refused();
+        if refused.is_none() && !std::mem::take(&mut first) {
             context.metrics.reconnects.inc();
             context.update(|status| status.reconnects += 1);
         }
         let begun = Instant::now();
-        let session = Session::new(context, applier, wants, &mut committed);
-        let broken = Box::pin(converse(context, session, &mut signals)).await;
+        let broken = match refused {
+            Some(why) => Broken::Refused(Refusal::Final(why)),
+            None => {
+                let session = Session::new(context, applier, wants, &mut committed);
+                Box::pin(converse(context, session, &mut signals)).await
+            }
+        };
         if begun.elapsed() >= limits.steady {
             backoff.reset();
             over_limit.reset();
@@ -248,7 +258,12 @@ async fn converse<S: MirrorStore, L: Leases, C: CdbApi>(
         let ceiling = socket::ceiling_of(*signals.limit.borrow_and_update());
         let gone = |_| Refusal::Failed("the link is stopping".into());
         let place = Arc::clone(&context.place).acquire_owned().await.map_err(gone)?;
-        let stream = socket::dial(&context.config, &session.url(), token.as_ref(), ceiling).await?;
+        let resumed = *signals.resume.borrow();
+        let stream = socket::dial(&context.config, &session.url(), token.as_ref(), ceiling).await;
+        if let Err(Refusal::Final(why)) = &stream {
+            context.handle.refuse(token, resumed, why.clone());
+        }
+        let stream = stream?;
         Ok((stream, Place::new(pass, place), ceiling))
     };
     let dialled = tokio::select! {

@@ -94,7 +94,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Actor for Link<S, L, C> {
         let context = Context {
             by: format!("mirror:{}", parts.config.name).into(),
             lease_name: format!("mirror.{}", parts.config.name).into(),
-            metrics: parts.metrics.of(&parts.config.name),
+            metrics: parts.metrics.of(&parts.config.name, &parts.handle),
             config: parts.config,
             store: parts.store,
             leases: parts.leases,

@@ -1,22 +1,30 @@
 //! The numbers of the links. Labels are the mirror's name and closed sets.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
+        MetricType,
         counter::Counter,
         family::Family,
-        gauge::Gauge,
+        gauge::{ConstGauge, Gauge},
         histogram::{Histogram, exponential_buckets},
     },
     registry::Registry,
 };
+use time::OffsetDateTime;
 
-use super::status::LinkState;
+use super::{handle::LinkHandle, status::LinkState};
 use crate::platform::ports::Applied;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,7 +55,7 @@ pub struct MirrorMetrics {
     over_limit: Counts,
     feed_stuck: Counts,
     budget: Gauges,
-    lag: Family<Of, Gauge<f64, AtomicU64>>,
+    lag: Lags,
     batch: Histograms,
     commit: Histograms,
     rtt: Histograms,
@@ -75,7 +83,7 @@ impl MirrorMetrics {
             over_limit: Family::default(),
             feed_stuck: Family::default(),
             budget: Family::default(),
-            lag: Family::default(),
+            lag: Lags::default(),
             batch: Family::new_with_constructor(sizes),
             commit: Family::new_with_constructor(seconds),
             rtt: Family::new_with_constructor(seconds),
@@ -95,7 +103,7 @@ impl MirrorMetrics {
             it.feed_stuck.clone(),
         );
         registry.register("budget_bytes", "Bytes of frames between socket and commit", it.budget.clone());
-        registry.register("lag_seconds", "Age of the newest cursor when it was committed", it.lag.clone());
+        registry.register_collector(Box::new(it.lag.clone()));
         registry.register("batch_operations", "Operations in a transaction", it.batch.clone());
         registry.register("commit_seconds", "Time of a transaction", it.commit.clone());
         registry.register("ping_seconds", "Round trip of a ping", it.rtt.clone());
@@ -103,7 +111,8 @@ impl MirrorMetrics {
     }
 
     /// The numbers of one link, looked up once.
-    pub(super) fn of(&self, mirror: &Arc<str>) -> LinkMetrics {
+    pub(super) fn of(&self, mirror: &Arc<str>, handle: &LinkHandle) -> LinkMetrics {
+        self.lag.0.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(mirror), handle.clone());
         let of = Of { mirror: mirror.to_string() };
         LinkMetrics {
             mirror: Arc::clone(mirror),
@@ -113,12 +122,32 @@ impl MirrorMetrics {
             over_limit: self.over_limit.get_or_create(&of).clone(),
             feed_stuck: self.feed_stuck.get_or_create(&of).clone(),
             budget: self.budget.get_or_create(&of).clone(),
-            lag: self.lag.get_or_create(&of).clone(),
             batch: self.batch.get_or_create(&of).clone(),
             commit: self.commit.get_or_create(&of).clone(),
             rtt: self.rtt.get_or_create(&of).clone(),
             all: self.clone(),
         }
+    }
+}
+
+/// How far behind the links of this node are, told when it is asked for: on a dead link it grows. A link that another node
+/// holds says nothing.
+#[derive(Debug, Clone, Default)]
+struct Lags(Arc<Mutex<BTreeMap<Arc<str>, LinkHandle>>>);
+
+impl Collector for Lags {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "How far what is committed is behind the upstream";
+        let mut metric = encoder.encode_descriptor("lag_seconds", help, None, MetricType::Gauge)?;
+        for (mirror, handle) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let status = handle.status();
+            let ours = !matches!(status.state.as_str(), "standby" | "stopped");
+            if let Some(lag) = status.lag_at(OffsetDateTime::now_utc()).filter(|_| ours) {
+                let labels = [("mirror", &**mirror)];
+                ConstGauge::new(Duration::from_millis(lag).as_secs_f64()).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -132,7 +161,6 @@ pub(super) struct LinkMetrics {
     pub(super) over_limit: Counter,
     pub(super) feed_stuck: Counter,
     pub(super) budget: Gauge,
-    pub(super) lag: Gauge<f64, AtomicU64>,
     pub(super) batch: Histogram,
     pub(super) commit: Histogram,
     pub(super) rtt: Histogram,

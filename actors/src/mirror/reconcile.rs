@@ -1,5 +1,5 @@
 //! The comparison with the upstream over HTTP: after history was lost, after a message that could not be read, and now and
-//! then, because the simple protocol announces no deletes and any feed may leave something out.
+//! then, because the simple protocol announces no deletes and any stream may leave something out.
 //!
 //! Invariants: rows go through the same [`Applier`] as the stream's, versions decide which is newer; what vanished is
 //! marked, never deleted; the gap mark is taken away only when a whole pass has ended and no newer gap came meanwhile.
@@ -13,7 +13,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    mirror::{MirrorBatch, MirrorOp, Protocol, Quarantined, VersionedDoc, format_time},
+    mirror::{MirrorBatch, MirrorOp, Quarantined, VersionedDoc, format_time},
     platform::EntityId,
 };
 use time::OffsetDateTime;
@@ -37,8 +37,6 @@ use crate::{
 const ORIGIN: &str = "1970-01-01T00:00:00.000000Z";
 /// Ids that are compared at a time.
 const IDS_PAGE: usize = 1_000;
-/// Most objects that one pass asks for one by one; more have vanished only if the feed itself is broken.
-const MAX_CHECKS: usize = 10_000;
 /// How far before the newest known moment a partial pass begins: clocks and the order of commits differ upstream.
 const OVERLAP: time::Duration = time::Duration::minutes(10);
 /// Tries of a store call that is not a batch.
@@ -55,7 +53,7 @@ pub(super) struct Wants {
 struct Wanted {
     /// A full pass is owed.
     full: bool,
-    /// Grows with every gap.
+    /// Grows when a gap is seen, and again when it is stored.
     generation: u64,
     /// A partial pass is wanted from here.
     since: Option<String>,
@@ -73,6 +71,11 @@ impl Wants {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A gap was seen and is about to be stored.
+    pub(super) fn gap_comes(&self) {
+        self.lock().generation += 1;
+    }
+
     /// The committed gap mark has changed.
     pub(super) fn gap_is(&self, gap: bool) {
         let mut wanted = self.lock();
@@ -86,10 +89,14 @@ impl Wants {
     /// Everything since shortly before this moment should be read over HTTP.
     pub(super) fn since(&self, moment: OffsetDateTime) {
         let since = format_time(moment.checked_sub(OVERLAP).unwrap_or(moment));
+        self.again(since);
+        self.bell.notify_one();
+    }
+
+    /// A partial pass did not end: it is wanted as before.
+    fn again(&self, since: String) {
         let mut wanted = self.lock();
         wanted.since = Some(wanted.since.take().map_or(since.clone(), |earlier| earlier.min(since)));
-        drop(wanted);
-        self.bell.notify_one();
     }
 
     fn take(&self) -> Option<Want> {
@@ -106,6 +113,17 @@ impl Wants {
     fn generation(&self) -> u64 {
         self.lock().generation
     }
+
+    /// Waits until a gap was stored that was not known at that generation.
+    async fn gap_after(&self, generation: u64) {
+        loop {
+            self.bell.notified().await;
+            let wanted = self.lock();
+            if wanted.full && wanted.generation > generation {
+                return;
+            }
+        }
+    }
 }
 
 /// Why a pass did not end.
@@ -117,6 +135,9 @@ enum Broken {
     Store(StoreError),
     #[error("{0}")]
     Lease(#[from] LeaseLost),
+    /// What was found is marked, and the next pass goes on behind it.
+    #[error("more than {0} objects are not in the feed: the rest is not checked yet")]
+    Many(usize),
 }
 
 pub(super) struct Reconciler<'a, S, L, C> {
@@ -130,15 +151,13 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
     /// Runs until it is dropped.
     pub(super) async fn run(self) {
         let rules = self.context.config.reconcile;
-        let periodic = self.context.cdb.is_some()
-            && !rules.interval.is_zero()
-            && self.context.config.dialect.protocol == Protocol::Simple;
+        let periodic = self.context.cdb.is_some() && !rules.interval.is_zero();
         let mut next_pass = Instant::now() + rules.interval;
         let mut backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(600));
         loop {
             let want = match self.wants.take() {
                 Some(Want::Cleared) => {
-                    self.show(None);
+                    self.context.owes(None);
                     continue;
                 }
                 Some(want) => Some(want),
@@ -152,10 +171,11 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             };
             let Some(api) = &self.context.cdb else {
                 // Shown and counted; a whole snapshot over the Mirror is what ends it.
-                self.show(Some(LinkState::Gap));
+                self.context.owes(Some(LinkState::Gap));
                 self.wants.bell.notified().await;
                 continue;
             };
+            let known = self.wants.generation();
             let ended = match &want {
                 Some(Want::Since(since)) => self.walk(api, since.clone(), None).await,
                 Some(Want::Full(generation)) => self.heal(api, *generation).await,
@@ -169,37 +189,35 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                     let wait = backoff.next(Duration::from_secs(1));
                     tracing::warn!(mirror = %self.context.metrics.mirror, error = %broken, wait_s = wait.as_secs(), "the comparison over HTTP did not end");
                     self.context.update(|status| status.last_error = Some(broken.to_string()));
-                    if matches!(want, Some(Want::Full(_))) {
-                        self.show(Some(LinkState::Gap));
+                    match want {
+                        Some(Want::Full(_)) => self.context.owes(Some(LinkState::Gap)),
+                        Some(Want::Since(since)) => self.wants.again(since),
+                        Some(Want::Cleared) | None => {}
                     }
-                    self.rest(&broken, wait).await;
+                    self.rest(&broken, wait, known).await;
                 }
             }
         }
     }
 
-    /// Waits before another try: after 403 and 400 for a person or a new token, else for a while.
-    async fn rest(&self, broken: &Broken, wait: Duration) {
+    /// Waits before another try: after 403 and 400 for a person or a new token, else for a while, or until there is more to do.
+    async fn rest(&self, broken: &Broken, wait: Duration, known: u64) {
         let shared = &self.context.handle.0;
         let (mut token, mut resume) = (shared.token.subscribe(), shared.resume.subscribe());
         let last = matches!(broken, Broken::Http(CdbError::Forbidden(_) | CdbError::Refused { .. }));
         tokio::select! {
             () = sleep(wait), if !last => {}
+            () = self.wants.gap_after(known), if !last => {}
             _ = token.changed() => {}
             _ = resume.changed() => {}
         }
     }
 
-    fn show(&self, owed: Option<LinkState>) {
-        self.context.metrics.gap.set(i64::from(owed.is_some()));
-        self.context.handle.0.board.owed(&self.context.metrics, owed);
-    }
-
     /// A full pass that pays the debt of a gap.
     async fn heal(&self, api: &C, generation: u64) -> Result<(), Broken> {
-        self.show(Some(LinkState::Gap));
+        self.context.owes(Some(LinkState::Gap));
         tracing::warn!(mirror = %self.context.metrics.mirror, "a full reconcile begins");
-        self.show(Some(LinkState::Reconciling));
+        self.context.owes(Some(LinkState::Reconciling));
         self.full(api).await?;
         if self.wants.generation() == generation {
             let batch = MirrorBatch { gap: Some(false), by: Arc::clone(&self.context.by), ..MirrorBatch::default() };
@@ -231,18 +249,18 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
                 }
                 Err(error) => return Err(error.into()),
             };
+            // What cannot be stored is shown all the same.
+            let unfit: Vec<EntityId> = page.aside.iter().filter_map(|it| it.id.clone()).collect();
             if let Some(seen) = &mut seen {
-                page.docs
-                    .iter()
-                    .map(|doc| &doc.id)
-                    .chain(page.aside.iter().flat_map(|it| &it.id))
-                    .for_each(|id| seen.add(id));
+                page.docs.iter().map(|doc| &doc.id).chain(&unfit).for_each(|id| seen.add(id));
             }
-            let (fresh, next) = walk.take(page.docs, page.len, paths);
+            self.mark(&[], &unfit).await?;
+            let (fresh, next) = walk.take(page.docs, page.len, page.newest, paths);
             self.store(fresh, page.aside).await?;
             match next {
                 Next::End => return Ok(()),
                 Next::More => {}
+                Next::Lost(why) => return Err(CdbError::Unusable(why.into()).into()),
                 Next::Stepped(moment) => {
                     self.context.metrics.feed_stuck.inc();
                     let detail = format!("more objects share {moment} than the feed shows");
@@ -260,7 +278,7 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             return Ok(());
         }
         let batch = MirrorBatch {
-            ops: docs.into_iter().map(MirrorOp::Upsert).collect(),
+            ops: docs.into_iter().map(|doc| MirrorOp::Upsert(VersionedDoc { beside: true, ..doc })).collect(),
             quarantined,
             by: Arc::clone(&self.context.by),
             trace: Some(self.context.handle.next_trace()),
@@ -275,9 +293,10 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
         Ok(())
     }
 
-    /// What is stored and was not seen is asked for one by one; only a clear "not known" is a mark.
+    /// What is stored, not marked yet, and was not seen is asked for one by one; only a clear "not known" is a mark.
     async fn mark_vanished(&self, api: &C, seen: &Seen) -> Result<(), Broken> {
         let (mut since, mut after) = (String::new(), None::<String>);
+        let most = self.context.config.limits.checks;
         let mut checks = 0;
         loop {
             let kind = &self.context.config.kind;
@@ -286,33 +305,35 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Reconciler<'_, S, L, C> {
             let Some((id, version)) = page.last() else { return Ok(()) };
             let ended = page.len() < IDS_PAGE;
             (since, after) = (version.clone(), Some(id.to_string()));
-            let (seen_again, unseen): (Vec<_>, Vec<_>) = page.into_iter().partition(|(id, _)| seen.has(id));
-            let mut found: Vec<EntityId> = seen_again.into_iter().map(|(id, _)| id).collect();
             let mut missing = Vec::new();
-            let mut fresh = Vec::new();
-            for (id, version) in unseen {
+            let mut unseen = page.into_iter().filter(|(id, _)| !seen.has(id));
+            for (id, version) in unseen.by_ref().take(most - checks) {
                 checks += 1;
-                if checks > MAX_CHECKS {
-                    tracing::error!(mirror = %self.context.metrics.mirror, checks, "too many objects are not in the feed, none more is checked");
-                    return Ok(());
-                }
                 match self.context.fetch(api, &id).await {
                     Fetched::Gone => missing.push((id, version)),
-                    Fetched::Doc(doc) => {
-                        found.push(id);
-                        fresh.push(doc);
-                    }
-                    Fetched::Unfit(_) => found.push(id),
+                    // At once: the stream goes on meanwhile.
+                    Fetched::Doc(doc) => self.store(vec![doc], Vec::new()).await?,
+                    Fetched::Unfit(_) => {}
                     Fetched::Owed(error) => return Err(error.into()),
                 }
                 sleep(self.context.config.reconcile.pause.min(Duration::from_millis(100))).await;
             }
-            self.store(fresh, Vec::new()).await?;
-            self.store_call(|| self.context.store.mark_missing(kind, &self.lease, &missing, &found)).await?;
+            self.mark(&missing, &[]).await?;
+            if unseen.next().is_some() {
+                return Err(Broken::Many(most));
+            }
             if ended {
                 return Ok(());
             }
         }
+    }
+
+    async fn mark(&self, missing: &[(EntityId, String)], found: &[EntityId]) -> Result<(), Broken> {
+        if missing.is_empty() && found.is_empty() {
+            return Ok(());
+        }
+        let kind = &self.context.config.kind;
+        self.store_call(|| self.context.store.mark_missing(kind, &self.lease, missing, found)).await
     }
 
     /// A call of the store, a few times.

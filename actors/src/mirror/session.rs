@@ -5,6 +5,7 @@
 //! written in the same transaction as the frames that showed it.
 
 mod answers;
+mod moment;
 
 use std::{
     future::{pending, ready},
@@ -14,7 +15,7 @@ use std::{
 
 use dzvin_protocols::{
     entities::Derived,
-    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, UnknownType, parse_time},
+    mirror::{Ack, Asked, Cursor, Frame, FrameFault, FrameKind, MirrorOp, Protocol, Sought, UnknownType},
 };
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -22,6 +23,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until},
 };
+
+pub(super) use moment::moment;
 
 use super::{
     apply::{Applier, LeaseLost},
@@ -81,6 +84,11 @@ pub(super) struct Session<'a, S, L, C> {
     resuming: bool,
     /// The session was not sure of a whole snapshot when it began.
     began_in_snapshot: bool,
+    /// Rows of an earlier snapshot are here that was never whole: what was deleted since is in no snapshot and in no tail.
+    /// True until that is written down.
+    rows_of_a_broken_one: bool,
+    /// What the gap mark will be once everything gathered is stored.
+    gap: bool,
     /// What `snapshot_complete` will be once everything gathered is stored.
     complete: bool,
     settle_at: Option<Instant>,
@@ -97,7 +105,9 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         wants: &'a Wants,
         committed: &'a mut MirrorRecord,
     ) -> Self {
-        let complete = committed.snapshot_complete;
+        let (complete, gap) = (committed.snapshot_complete, committed.gap);
+        let full = context.config.dialect.protocol == Protocol::Full;
+        let rows_of_a_broken_one = full && !complete && committed.newest_version.is_some();
         Self {
             context,
             applier,
@@ -107,6 +117,8 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             counts: FrameCounts::default(),
             resuming: false,
             began_in_snapshot: !complete,
+            rows_of_a_broken_one,
+            gap,
             complete,
             settle_at: None,
             derived_bytes: 0,
@@ -178,26 +190,29 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
             match next {
                 None => break,
                 Some(Inbound::Ended(ending)) => return Some(ending),
-                Some(inbound) => self.take(inbound, connection).await,
+                Some(inbound) => {
+                    if let Some(ending) = self.take(inbound, connection).await {
+                        return Some(ending);
+                    }
+                }
             }
             let room = self.gather.has_room(&self.context.config.limits);
             next = if room { connection.inbound.try_recv().ok() } else { None };
         }
         match next {
-            Some(Inbound::Ended(ending)) => return Some(ending),
+            Some(Inbound::Ended(ending)) => Some(ending),
             Some(inbound) => self.take(inbound, connection).await,
-            None => {}
+            None => None,
         }
-        None
     }
 
-    async fn take(&mut self, inbound: Inbound, connection: &Connection) {
+    async fn take(&mut self, inbound: Inbound, connection: &Connection) -> Option<Ending> {
         self.last_frame = Some(OffsetDateTime::now_utc());
         match inbound {
             Inbound::Text(text, permit) => {
                 let dialect = Arc::clone(&self.context.config.dialect);
                 match dialect.decode(&text) {
-                    Ok(frame) => self.frame(&frame, text.as_bytes(), permit, connection).await,
+                    Ok(frame) => return self.frame(&frame, text.as_bytes(), permit, connection).await,
                     Err(fault) => {
                         self.gather.count(text.len(), Some(permit));
                         self.aside(fault, text.as_bytes());
@@ -209,12 +224,19 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 let fault = FrameFault { reason: "malformed", detail: "bytes that are no text".into(), id: None };
                 self.aside(fault, &bytes);
             }
-            Inbound::OverLimit { id, cursor, bytes, head } => self.over_limit(id, cursor, bytes, &head),
+            Inbound::OverLimit { sought, cursor, bytes, head } => self.over_limit(sought, cursor, bytes, &head),
             Inbound::Ended(_) => {}
         }
+        None
     }
 
-    async fn frame(&mut self, frame: &Frame<'_>, text: &[u8], permit: OwnedSemaphorePermit, connection: &Connection) {
+    async fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        text: &[u8],
+        permit: OwnedSemaphorePermit,
+        connection: &Connection,
+    ) -> Option<Ending> {
         self.counts.add(frame.kind);
         match frame.kind {
             Some(
@@ -237,7 +259,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                     tokio::task::yield_now().await;
                 }
             }
-            Ok(Asked::Fetch(id)) => self.gather.slots.push(Slot::Fetch(id)),
+            Ok(Asked::Fetch(sought)) => self.gather.slots.push(Slot::Fetch(sought)),
             Ok(Asked::Nothing) => {}
             Err(fault) => {
                 let counted = frame.kind.is_none() && self.context.config.dialect.unknown_type == UnknownType::Count;
@@ -255,6 +277,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
                 self.aside(FrameFault { reason: "bad_cursor", detail, id: None }, text);
             }
         }
+        None
     }
 
     /// The operation with what storage keeps beside its document, made while the batch before is being stored.
@@ -269,33 +292,30 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         op
     }
 
-    fn over_limit(
-        &mut self,
-        id: Option<dzvin_protocols::platform::EntityId>,
-        cursor: Option<Box<RawValue>>,
-        bytes: usize,
-        head: &[u8],
-    ) {
+    fn over_limit(&mut self, sought: Option<Sought>, cursor: Option<Box<RawValue>>, bytes: usize, head: &[u8]) {
         self.context.metrics.over_limit.inc();
         self.gather.count(head.len(), None);
         self.gather.over_limit += 1;
+        let id = sought.as_ref().map(|sought| sought.id.clone());
         let detail = format!("a message of {bytes} bytes; its object is fetched over HTTP");
         tracing::warn!(mirror = %self.context.metrics.mirror, bytes, id = id.as_ref().map(tracing::field::display), "a message is above the limit");
-        self.aside(FrameFault { reason: "over_limit", detail: detail.clone(), id: id.clone() }, head);
+        self.aside(FrameFault { reason: "over_limit", detail: detail.clone(), id }, head);
         self.context.update(|status| status.over_limit_pending += 1);
         match cursor {
             Some(cursor) => self.cursor_came(cursor),
             None => self.snapshot_row(),
         }
-        match id {
-            Some(id) => self.gather.slots.push(Slot::Fetch(id)),
+        match sought {
+            Some(sought) => self.gather.slots.push(Slot::Fetch(sought)),
             // Nobody knows what it was: only a comparison of everything can tell.
-            None => self.gather.gap = self.gap_owed(),
+            None if self.context.cdb.is_some() => self.gap_came(),
+            None => {}
         }
         self.context.handle.0.board.stream(&self.context.metrics, LinkState::OverLimit, Some(detail));
     }
 
     fn cursor_came(&mut self, cursor: Box<RawValue>) {
+        self.snapshot_again();
         if matches!(self.context.config.dialect.ack, Ack::Each { .. }) {
             self.gather.acks.push(cursor.clone());
         }
@@ -304,7 +324,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         if !self.complete {
             self.complete = true;
             self.gather.snapshot_complete = Some(true);
-            if self.context.cdb.is_none() && self.committed.gap {
+            if self.context.cdb.is_none() && std::mem::take(&mut self.gap) {
                 // Without HTTP a whole snapshot is the only reconcile there is, and it has just ended.
                 self.gather.gap = Some(false);
             }
@@ -314,6 +334,7 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
 
     /// A row without a cursor. After a cursor was answered it means that the upstream could not resume there.
     fn snapshot_row(&mut self) {
+        self.snapshot_again();
         if self.resuming {
             self.history_lost("a snapshot began although a cursor was answered");
         } else if self.complete && self.began_in_snapshot {
@@ -323,6 +344,14 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         }
         if !self.complete {
             self.flowing(LinkState::Snapshot);
+        }
+    }
+
+    /// The full protocol alone announces deletes, and relies on them: only a comparison finds those of the time between.
+    fn snapshot_again(&mut self) {
+        if std::mem::take(&mut self.rows_of_a_broken_one) {
+            tracing::warn!(mirror = %self.context.metrics.mirror, "a snapshot begins over the rows of one that was not whole");
+            self.gap_came();
         }
     }
 
@@ -336,12 +365,16 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         self.complete = false;
         self.began_in_snapshot = true;
         self.gather.snapshot_complete = Some(false);
-        self.gather.gap = Some(true);
+        self.gap_came();
         self.context.update(|status| status.last_error = Some(format!("history lost: {why}")));
     }
 
-    fn gap_owed(&self) -> Option<bool> {
-        if self.context.cdb.is_some() { Some(true) } else { self.gather.gap }
+    /// A full reconcile is owed from here on; the reconciler hears of it before it is stored, so that the end of an earlier
+    /// pass does not take the new mark away.
+    fn gap_came(&mut self) {
+        self.gap = true;
+        self.gather.gap = Some(true);
+        self.wants.gap_comes();
     }
 
     fn aside(&mut self, fault: FrameFault, raw: &[u8]) {
@@ -374,12 +407,13 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
         if !gather.worth_storing() {
             return None;
         }
-        let (context, applier) = (self.context, self.applier);
+        let (context, applier, wants) = (self.context, self.applier, self.wants);
         Some(Box::pin(async move {
             let slots = std::mem::take(&mut gather.slots);
             let (ops, owed) = context.resolve(slots, &mut gather.quarantined).await;
             if owed {
                 gather.gap = Some(true);
+                wants.gap_comes();
             }
             let stored = (gather.newest.take(), std::mem::take(&mut gather.acks), gather.over_limit);
             let (batch, permit) = gather.into_batch(ops, &context.by, context.handle.next_trace());
@@ -394,26 +428,28 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     async fn stored(&mut self, stored: Stored, connection: &Connection) -> Result<(), LeaseLost> {
         let applied = stored.result?;
         let at = stored.cursor.as_deref().and_then(|cursor| self.context.config.dialect.cursor.kind.moment(cursor));
-        let lag = at.map(|moment| lag(moment, stored.newest.as_deref(), OffsetDateTime::now_utc()));
+        let now = OffsetDateTime::now_utc();
+        let at = at.map(|at| moment(at, stored.newest.as_deref()));
         let newest = stored.newest.as_ref();
         if newest > self.committed.newest_version.as_ref() {
             self.committed.newest_version = stored.newest;
         }
         self.committed.snapshot_complete = stored.snapshot_complete.unwrap_or(self.committed.snapshot_complete);
-        if let Some(gap) = stored.gap {
+        if let Some(gap) = if applied.unmerged > 0 { Some(true) } else { stored.gap } {
             self.committed.gap = gap;
+            self.gap |= gap;
+            self.context.owes(gap.then_some(LinkState::Gap));
             self.wants.gap_is(gap);
-        }
-        if let Some(lag) = lag {
-            self.context.metrics.lag.set(lag.as_seconds_f64());
         }
         self.context.update(|status| {
             status.applied += applied.changed;
             status.unchanged += applied.unchanged;
             status.stale += applied.stale;
             status.over_limit_pending = status.over_limit_pending.saturating_sub(stored.over_limit);
-            if let Some(lag) = lag {
-                status.lag_ms = u64::try_from(lag.whole_milliseconds()).ok();
+            status.committed_at = Some(rfc3339_millis(now));
+            if let Some(at) = at {
+                status.lag_ms = u64::try_from((now - at).whole_milliseconds().max(0)).ok();
+                status.cursor_at = Some(rfc3339_millis(at));
             }
         });
         if stored.over_limit > 0 {
@@ -434,18 +470,6 @@ impl<'a, S: MirrorStore, L: Leases, C: CdbApi> Session<'a, S, L, C> {
     }
 }
 
-/// How far behind a batch was. Cursors of whole seconds say it only roughly: a version within that second is its true moment,
-/// and a heartbeat, which has none, may be as young as the second's end.
-fn lag(cursor: OffsetDateTime, newest: Option<&str>, now: OffsetDateTime) -> time::Duration {
-    let end = if cursor.nanosecond() == 0 { cursor + time::Duration::SECOND } else { cursor };
-    let moment = match newest.map(parse_time) {
-        Some(Some(version)) if (cursor..end).contains(&version) => version,
-        Some(_) => cursor,
-        None => end,
-    };
-    (now - moment).max(time::Duration::ZERO)
-}
-
 /// Waits for the word to stop.
 pub(super) async fn told_to(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
@@ -464,28 +488,5 @@ async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,
-    }
-}
-
-#[cfg(test)]
-mod lag_tests {
-    use super::*;
-
-    #[test]
-    fn whole_seconds_do_not_look_like_lag() {
-        let second = OffsetDateTime::from_unix_timestamp(1_795_374_698).expect("a moment");
-        let ms = |newest, late| lag(second, newest, second + time::Duration::milliseconds(late)).whole_milliseconds();
-        assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 757), 7, "the version tells the moment");
-        assert_eq!(ms(None, 990), 0, "a heartbeat of this second");
-        assert_eq!(ms(None, 61_000), 60_000, "an old heartbeat");
-        assert_eq!(
-            ms(Some("2026-11-22T19:20:00.000000Z"), 500_000),
-            500_000,
-            "the object was newer than its place in the log"
-        );
-        assert_eq!(ms(Some("2001-01-01T00:00:00.000000Z"), 300), 300, "a version of another time says nothing");
-        assert_eq!(ms(Some("2026-11-22T19:11:38.750000Z"), 100), 0, "clocks differ");
-        let precise = second + time::Duration::milliseconds(5);
-        assert_eq!(lag(precise, None, precise + time::Duration::milliseconds(20)).whole_milliseconds(), 20);
     }
 }

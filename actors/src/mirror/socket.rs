@@ -1,7 +1,7 @@
 //! One WebSocket connection to a Mirror: dialling, a reading task within a byte budget, a writing task that pings.
 //!
 //! Invariants: every await has a limit; when the budget is full reading stops, and TCP tells the upstream, while our pings
-//! go on; a message above the limit is reduced to its id and cursor before it takes a place. What a frame means is not known here.
+//! go on; a message above the limit is reduced to id, version and cursor before it takes a place. What a frame means is not known here.
 
 use std::{
     fmt,
@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use dzvin_protocols::{
-    mirror::{Cursor, Dialect},
-    platform::EntityId,
-};
+use dzvin_protocols::mirror::{Cursor, Dialect, Sought};
 use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
@@ -94,8 +91,8 @@ pub(super) enum Inbound {
     Binary(Vec<u8>),
     /// A message above the limit, without its payload.
     OverLimit {
-        /// The entity, where it could be read.
-        id: Option<EntityId>,
+        /// The object, where that could be read.
+        sought: Option<Sought>,
         /// Where the stream stands after it.
         cursor: Option<Box<RawValue>>,
         /// Its size.
@@ -402,17 +399,17 @@ impl Reader {
         let bytes = text.len();
         if bytes > *self.wiring.limit.borrow() {
             let head = text.as_bytes()[..bytes.min(HEAD_BYTES)].to_vec();
-            let (id, cursor) = match self.wiring.dialect.decode(&text) {
+            let (sought, cursor) = match self.wiring.dialect.decode(&text) {
                 Ok(frame) => {
                     let cursor = match frame.cursor {
                         Cursor::At(raw) => Some(raw.to_owned()),
                         _ => None,
                     };
-                    (self.wiring.dialect.id_of(&frame), cursor)
+                    (self.wiring.dialect.sought(&frame), cursor)
                 }
                 Err(_) => (None, None),
             };
-            return Some(Inbound::OverLimit { id, cursor, bytes, head });
+            return Some(Inbound::OverLimit { sought, cursor, bytes, head });
         }
         let cost = u32::try_from(bytes.clamp(1, self.wiring.budget_bytes)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.wiring.budget).acquire_many_owned(cost).await.ok()?;

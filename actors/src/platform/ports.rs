@@ -6,10 +6,11 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+pub use dzvin_protocols::cdb::{CdbError, FeedPage};
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Message, Position, Publication},
     entities::Change,
-    mirror::{MirrorBatch, Quarantined, VersionedDoc},
+    mirror::{MirrorBatch, parse_time},
     platform::{EntityId, Kind, StreamName},
 };
 use serde_json::value::RawValue;
@@ -267,6 +268,18 @@ pub struct Applied {
     pub stale: u64,
     /// Put aside.
     pub quarantined: u64,
+    /// Of those, sets that could not be merged: these entities are not what the upstream has. The gap mark was set with them.
+    pub unmerged: u64,
+}
+
+impl std::ops::AddAssign for Applied {
+    fn add_assign(&mut self, other: Self) {
+        self.changed += other.changed;
+        self.unchanged += other.unchanged;
+        self.stale += other.stale;
+        self.quarantined += other.quarantined;
+        self.unmerged += other.unmerged;
+    }
 }
 
 /// Where the rows and the cursor of a Mirror live.
@@ -282,7 +295,7 @@ pub trait MirrorStore: Send + Sync + 'static {
         batch: MirrorBatch,
     ) -> impl Answer<Result<Applied, StoreError>>;
     /// Stored ids whose version is at or after the given one, oldest first, bounded: the answer to `ids-since-timestamp`
-    /// and one page of the reconcile. `after` continues a page.
+    /// and one page of the reconcile. `after` continues a page. Without what is in the trash or marked as missing.
     fn ids_since(
         &self,
         kind: &Kind,
@@ -312,8 +325,14 @@ pub struct MirrorStatus {
     pub reason: Option<String>,
     /// Since when, RFC 3339.
     pub since: Option<String>,
-    /// Age of the newest applied frame's cursor when it was committed, in milliseconds.
+    /// Age of the newest applied frame's cursor when it was committed, in milliseconds; who shows it asks for [`Self::lag_at`].
     pub lag_ms: Option<u64>,
+    /// The moment up to which everything is committed, RFC 3339.
+    #[serde(default)]
+    pub cursor_at: Option<String>,
+    /// When something was committed last, RFC 3339.
+    #[serde(default)]
+    pub committed_at: Option<String>,
     /// Operations that made a change since start of the link.
     pub applied: u64,
     /// Operations whose content was already there.
@@ -334,48 +353,27 @@ pub struct MirrorStatus {
     pub over_limit_pending: u64,
 }
 
+impl MirrorStatus {
+    /// How far behind the link is at this moment, in milliseconds. While frames flow and all that came is committed it is as
+    /// far behind as it was at the commit; a link that is cut off, or cannot store, falls behind with the clock.
+    #[must_use]
+    pub fn lag_at(&self, now: OffsetDateTime) -> Option<u64> {
+        let flows = matches!(self.state.as_str(), "live" | "gap" | "reconciling");
+        match self.cursor_at.as_deref().and_then(parse_time) {
+            Some(at) if !flows || self.last_frame_at > self.committed_at => {
+                u64::try_from((now - at).whole_milliseconds().max(0)).ok()
+            }
+            _ => self.lag_ms,
+        }
+    }
+}
+
 /// The central database over HTTP, as far as a Mirror needs it.
 pub trait CdbApi: Send + Sync + 'static {
     /// One object by id; `None` when the upstream does not know it (404).
     fn object(&self, id: &EntityId) -> impl Answer<Result<Option<Bytes>, CdbError>>;
     /// One page of the feed: objects whose `dateModified` is at or after the given moment, ascending; empty when none.
     fn modified_since(&self, since: &str, limit: usize) -> impl Answer<Result<FeedPage, CdbError>>;
-}
-
-/// One page of the HTTP feed.
-#[derive(Debug, Clone, Default)]
-pub struct FeedPage {
-    /// What can be stored.
-    pub docs: Vec<VersionedDoc>,
-    /// What cannot.
-    pub aside: Vec<Quarantined>,
-    /// How many objects the upstream sent: only this tells a full page from the last one.
-    pub len: usize,
-}
-
-/// What the upstream answered when it did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CdbError {
-    /// 403: no automatic repeat with the same token.
-    #[error("forbidden by the upstream: {0}")]
-    Forbidden(String),
-    /// 400 and other refusals: the same request will be refused again.
-    #[error("refused by the upstream with {status}: {message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What it said, shortened.
-        message: String,
-    },
-    /// 429: wait at least a second, then longer.
-    #[error("too many requests")]
-    TooMany,
-    /// 5xx, a timeout or no connection: wait and try at most a few times.
-    #[error("the upstream failed: {0}")]
-    Failed(String),
-    /// The answer is above the limit or not what the protocol says.
-    #[error("the upstream's answer is unusable: {0}")]
-    Unusable(String),
 }
 
 /// Who a client is and what it may read.

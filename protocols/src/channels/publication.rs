@@ -90,6 +90,15 @@ pub struct Publication {
 pub struct PublicationError(&'static str);
 
 impl Publication {
+    /// Bytes that it takes of a reply: its data and what stands around it.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        // {"data":,"offset":1234567890123},  and  "tags":{"traceparent":""},
+        const ENVELOPE: usize = 34;
+        const TAGS: usize = 27;
+        self.data.len() + ENVELOPE + self.trace.as_ref().map_or(0, |trace| TAGS + trace.len())
+    }
+
     /// The bus form.
     #[must_use]
     pub fn encode(&self) -> Bytes {

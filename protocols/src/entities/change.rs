@@ -89,7 +89,8 @@ struct Wire<'a> {
     op: Op,
     at: String,
     by: &'a str,
-    changed: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    changed: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     doc: Option<&'a RawValue>,
     #[serde(rename = "ref", skip_serializing_if = "std::ops::Not::not")]
@@ -100,16 +101,17 @@ impl Change {
     /// The publication as the design writes it: `{kind, id, revision, offset, op, at, by, changed, doc | ref}`.
     #[must_use]
     pub fn publication(&self) -> Publication {
-        self.publication_with(self.doc.as_deref())
+        self.publication_with(self.doc.as_deref(), Some(&self.changed))
     }
 
-    /// The same publication without its document, for a recovery that would not fit its byte limit otherwise.
+    /// The leanest form, for a recovery that would not fit its byte limit otherwise: no document, no names of what changed,
+    /// no trace. Whoever gets it fetches the entity.
     #[must_use]
     pub fn reference(&self) -> Publication {
-        self.publication_with(None)
+        Publication { trace: None, ..self.publication_with(None, None) }
     }
 
-    fn publication_with(&self, doc: Option<&RawValue>) -> Publication {
+    fn publication_with(&self, doc: Option<&RawValue>, changed: Option<&[String]>) -> Publication {
         let doc = doc.filter(|doc| doc.get().len() <= INLINE_DOC_LIMIT);
         let wire = Wire {
             kind: &self.kind,
@@ -119,7 +121,7 @@ impl Change {
             op: self.op,
             at: rfc3339_millis(self.at),
             by: &self.by,
-            changed: &self.changed,
+            changed,
             doc,
             reference: doc.is_none() && self.op != Op::Purge,
         };
@@ -173,6 +175,18 @@ mod tests {
         let big = format!("\"{}\"", "x".repeat(INLINE_DOC_LIMIT));
         let data = change(&big).publication().data;
         assert!(data.ends_with(br#""ref":true}"#) && data.len() < 300);
+    }
+
+    #[test]
+    fn a_reference_of_a_recovery_is_lean() {
+        let change = Change { trace: Some("00-aa-bb-01".into()), ..change("{}") };
+        let lean = change.reference();
+        assert_eq!(
+            &lean.data[..],
+            br#"{"kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","ref":true}"#
+        );
+        assert_eq!(lean.trace, None);
+        assert!(change.publication().weight() > lean.weight());
     }
 
     #[test]

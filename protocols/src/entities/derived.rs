@@ -20,10 +20,15 @@ impl Derived {
     /// Of a document that was checked, by the declared fields of its kind and the paths of its versions.
     #[must_use]
     pub fn of<P: AsRef<str>>(doc: &RawValue, fields: &[String], version_paths: &[P]) -> Self {
-        let values = Fields::of(doc.get()).filter_values(fields).into_iter();
-        let short = values.filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
-        let object: serde_json::Map<_, _> = short.map(|(field, value)| (field.to_owned(), value.into())).collect();
-        let filterable = serde_json::Value::Object(object).to_string();
-        Self { hash: content_hash(doc, version_paths), filterable }
+        Self { hash: content_hash(doc, version_paths), filterable: filterable(doc, fields) }
     }
+}
+
+/// The JSON object that equality filters look into.
+#[must_use]
+pub fn filterable(doc: &RawValue, fields: &[String]) -> String {
+    let values = Fields::of(doc.get()).filter_values(fields).into_iter();
+    let short = values.filter(|(_, value)| value.len() <= MAX_FIELD_VALUE);
+    let object: serde_json::Map<_, _> = short.map(|(field, value)| (field.to_owned(), value.into())).collect();
+    serde_json::Value::Object(object).to_string()
 }

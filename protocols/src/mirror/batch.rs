@@ -17,13 +17,16 @@ pub struct VersionedDoc {
     pub doc: Arc<RawValue>,
     /// What storage keeps beside it, where somebody had the time to derive it; else the store does.
     pub derived: Option<Derived>,
+    /// It was read beside the stream, some time before it is stored: it counts only when it is newer than what is stored, for
+    /// the stream may have moved the same version to the trash meanwhile.
+    pub beside: bool,
 }
 
 impl VersionedDoc {
     /// A document from which nothing was derived yet.
     #[must_use]
     pub fn new(id: EntityId, version: String, doc: Box<RawValue>) -> Self {
-        Self { id, version, doc: doc.into(), derived: None }
+        Self { id, version, doc: doc.into(), derived: None, beside: false }
     }
 }
 

@@ -52,13 +52,22 @@ fn fault(reason: &'static str, detail: impl Into<String>, id: Option<EntityId>) 
     FrameFault { reason, detail: detail.into(), id }
 }
 
+/// An object that a frame announces and does not bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sought {
+    /// The entity.
+    pub id: EntityId,
+    /// The version of the frame, where it names one: what is fetched must not be older.
+    pub version: Option<String>,
+}
+
 /// What a data frame asks of the store.
 #[derive(Debug, Clone)]
 pub enum Asked {
     /// One operation.
     Op(MirrorOp),
     /// The object must be fetched over HTTP: the frame carries its id alone, or more than `$set`.
-    Fetch(EntityId),
+    Fetch(Sought),
     /// Nothing: a heartbeat, an answer, an ignored type.
     Nothing,
 }
@@ -134,7 +143,7 @@ impl Dialect {
                 match self.payload {
                     Payload::Full => self.checked(id, data, &fields).map(MirrorOp::Upsert).map(Asked::Op),
                     Payload::Merge => self.set(id, data),
-                    Payload::IdOnly => Ok(Asked::Fetch(id)),
+                    Payload::IdOnly => Ok(Asked::Fetch(Sought { id, version: self.paths.version_of(&fields) })),
                 }
             }
             Some(FrameKind::Update) => {
@@ -145,7 +154,7 @@ impl Dialect {
                     more.filter_map(|(key, _)| unquote(key)).any(|k| k.starts_with('$') && k != self.envelope.set);
                 match set {
                     Some(set) if !more => self.set(id, set),
-                    _ => Ok(Asked::Fetch(id)),
+                    _ => Ok(Asked::Fetch(Sought { id, version: set.and_then(|set| self.paths.version_of_set(set)) })),
                 }
             }
             Some(FrameKind::Delete) => self.subject(frame).map(|(id, ..)| Asked::Op(MirrorOp::Delete { id })),
@@ -180,10 +189,17 @@ impl Dialect {
         }
     }
 
-    /// The id in a data frame, without looking at the rest: what is needed of a message that is over the limit.
+    /// Id and version in a data frame, without looking at the rest: what is needed of a message that is over the limit.
     #[must_use]
-    pub fn id_of(&self, frame: &Frame<'_>) -> Option<EntityId> {
-        self.subject(frame).ok().map(|(id, ..)| id)
+    pub fn sought(&self, frame: &Frame<'_>) -> Option<Sought> {
+        let (id, data, fields) = self.subject(frame).ok()?;
+        let version = match frame.kind {
+            Some(FrameKind::Update) => {
+                member(data.get(), &self.envelope.set).and_then(as_raw).and_then(|set| self.paths.version_of_set(set))
+            }
+            _ => self.paths.version_of(&fields),
+        };
+        Some(Sought { id, version })
     }
 
     /// The frame with its data replaced and everything else, unknown fields included, as it came.
@@ -271,7 +287,7 @@ mod tests {
                 format!("set {id} {} {set}", version.unwrap_or("-".into()))
             }
             Ok(Asked::Op(MirrorOp::Delete { id })) => format!("delete {id}"),
-            Ok(Asked::Fetch(id)) => format!("fetch {id}"),
+            Ok(Asked::Fetch(sought)) => format!("fetch {}", sought.id),
             Ok(Asked::Nothing) => "nothing".into(),
             Err(fault) => format!("fault {} {}", fault.reason, fault.id.map_or("-".into(), |id| id.to_string())),
         }
@@ -322,7 +338,7 @@ mod tests {
         let frame = dialect.decode(&text).expect("a frame");
         assert!(matches!(frame.cursor, Cursor::At(_)));
         assert_eq!(told(dialect.asked(&frame)), "fault too_deep a");
-        assert_eq!(dialect.id_of(&frame).expect("an id").as_str(), "a");
+        assert_eq!(dialect.sought(&frame).expect("an id").id.as_str(), "a");
     }
 
     proptest! {

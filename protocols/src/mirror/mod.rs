@@ -15,7 +15,7 @@ pub use dialect::{
     Ack, Compression, CursorSpelling, Dialect, DialectError, Envelope, FrameKind, Handshake, Heartbeat, Payload,
     Protocol, Types, UnknownType,
 };
-pub use frame::{Asked, Frame, FrameFault};
+pub use frame::{Asked, Frame, FrameFault, Sought};
 pub use mask::mask_secrets;
 pub use paths::Paths;
 pub use upstream::{Auth, HttpPaths, percent_encode};

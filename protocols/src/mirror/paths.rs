@@ -59,7 +59,13 @@ impl Paths {
         self.versions.iter().find_map(|path| self.version_kind.normalise(find(path)?))
     }
 
-    /// Where a document stands in the HTTP feed.
+    /// Where a document stands in the HTTP feed, as well as that can be told.
+    #[must_use]
+    pub fn moment_of(&self, doc: &RawValue) -> Option<String> {
+        self.feed_of(doc).or_else(|| self.version_of(&Fields::of(doc.get())))
+    }
+
+    /// Where a document stands in the HTTP feed by the field that says so.
     #[must_use]
     pub fn feed_of(&self, doc: &RawValue) -> Option<String> {
         VersionKind::Time.normalise(value_at(doc, &self.feed)?)

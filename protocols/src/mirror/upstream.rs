@@ -22,7 +22,7 @@ impl Default for Auth {
     }
 }
 
-/// Paths under the API's address. `{id}`, `{since}` and `{limit}` are replaced, percent-encoded.
+/// Paths under the API's address, which ends before `/api`. `{id}`, `{since}` and `{limit}` are replaced, percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpPaths {

@@ -36,6 +36,11 @@ async fn one_object_comes_without_an_envelope() {
     let bare: Value = get(&handle, &format!("/procedures/{id}")).await.json().await.unwrap();
     assert!(bare["_lastModified"].is_null() && bare["_id"] == id);
     assert_eq!(get(&handle, "/ping").await.json::<Value>().await.unwrap(), json!({"text":"pong"}));
+    for doubled in
+        [format!("/api/procedures/{id}"), "/api/search/byDateModified/2020-01-01".to_owned(), "/api".to_owned()]
+    {
+        assert_eq!(get(&handle, &doubled).await.status(), 404, "{doubled} under /api");
+    }
     assert!(get(&handle, "").await.json::<Value>().await.unwrap()["api_version"].is_string());
 }
 
@@ -68,6 +73,72 @@ async fn the_feed_is_inclusive_ascending_and_bounded() {
     assert_eq!(back.len(), 3);
     assert_eq!(get(&handle, &format!("{feed}yesterday")).await.status(), 400);
     assert_eq!(get(&handle, &format!("/registry/objects{feed}2020-01-01")).await.status(), 204);
+}
+
+#[tokio::test]
+async fn the_other_searches_and_the_dictionaries() {
+    let (handle, c) = sandbox(0, |_| {}).await;
+    let object = |n: u32, method: &str, code: &str| {
+        let organiser = format!(r#"{{"identifier":{{"id":"{code}"}}}}"#);
+        let related = if n.is_multiple_of(2) {
+            format!(r#""sellingEntity":{organiser}"#)
+        } else {
+            format!(r#""relatedOrganizations":{{"sellingEntity":{organiser}}}"#)
+        };
+        format!(
+            r#"{{"_id":"{n:024x}","auctionId":"LLE00{n}-UA-20261101-{n:05}","sellingMethod":"{method}",{related}}}"#
+        )
+    };
+    for (n, (method, code)) in (1..).zip([("timber-english", "11"), ("land-english", "22"), ("land-english", "11")]) {
+        let date = format!("2026-01-0{n}T10:00:00.000000Z");
+        c.put_dated(PROCEDURE, &object(n, method, code), Some(&date)).unwrap();
+    }
+    let ask = async |path: &str| {
+        let response = get(&handle, path).await;
+        match response.status().as_u16() {
+            200 => response.json::<Value>().await.unwrap(),
+            status => json!(status),
+        }
+    };
+    let ids = |answer: &Value| {
+        answer.as_array().unwrap().iter().map(|doc| doc["_id"].as_str().unwrap()[23..].to_owned()).collect::<String>()
+    };
+    assert_eq!(ids(&ask("/search/bySellingMethod/land-english?limit=100").await), "32", "newest first");
+    assert_eq!(ids(&ask("/search/bySellingMethod/land-english?limit=1").await), "3");
+    assert_eq!(ask("/search/bySellingMethod/none").await, 204);
+    assert_eq!(ask("/search/byAuctionId/LLE002-UA-20261101-00002").await["_id"], format!("{:024x}", 2));
+    assert_eq!(ask("/search/byAuctionId/none").await, 404);
+    assert_eq!(ids(&ask("/search/byAuctionOrganizer/11").await), "13", "in both shapes");
+    assert_eq!(ids(&ask("/search/byAuctionOrganizer/11?date_modified=2026-01-02").await), "3");
+    assert_eq!(ids(&ask("/search/byAuctionOrganizer/11?date_modified=2026-01-02&backward=true").await), "1");
+    assert_eq!(ids(&ask("/search/large_announcement/bySystemDateModified/2020-01-01").await), "123");
+    assert_eq!(ask("/search/large_announcement/bySystemDateModified/2999-01-01").await, 204);
+    assert_eq!(ask("/search/nobody/bySystemDateModified/2020-01-01").await, 404);
+    c.turn(|k| k.api.groups = [("large_announcement".to_owned(), vec!["land".to_owned()])].into());
+    assert_eq!(ids(&ask("/search/large_announcement/bySystemDateModified/2020-01-01").await), "23");
+    assert_eq!(ids(&ask("/search/procedures/byDateModified/2026-01-03").await), "3", "an older spelling");
+    assert_eq!(ask("/legal_names").await, json!(["land-english", "timber-english"]));
+    assert_eq!(ask("/auction_prefixes").await, json!({"land-english": "LLE003", "timber-english": "LLE001"}));
+    assert!(ask("/classifiers/ua_identifiers").await["UA-EDR"].is_object());
+    assert_eq!(ask("/classifiers/none").await, 404);
+}
+
+#[tokio::test]
+async fn a_token_is_taken_from_the_vpn_alone() {
+    let (handle, _) = sandbox(1, |k| {
+        k.access.vpn = Some(vec!["10.8.0.0/16".to_owned()]);
+        k.nginx.address_header = Some("x-test-address".to_owned());
+    })
+    .await;
+    let send = async |address: &str, token: bool| {
+        let request = reqwest::Client::new().get(format!("{}/ping", handle.api_url()));
+        let request = request.header("platform-version", "1.0").header("x-test-address", address);
+        let request = if token { request.header("authorization", dzvin_sandbox::DEFAULT_TOKEN) } else { request };
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send("10.8.3.4", true).await, 200);
+    assert_eq!(send("192.0.2.1", true).await, 403);
+    assert_eq!(send("192.0.2.1", false).await, 200, "a public read");
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 //!
 //! Invariants: one lock guards rings, subscriptions and the order of events, and is never held across an await; an
 //! append never waits for the receiver of events: what does not fit its queue is replaced by one `Lost`, sent as soon
-//! as there is room, after everything that it stands for.
+//! as there is room, after everything that it stands for. A publication of the application does wait: whoever publishes faster
+//! than this node delivers is held back, for beyond its history nothing would bring back what was lost.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
@@ -14,7 +16,10 @@ use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
     platform::{EntityId, StreamName},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::{BusMetrics, Unnamed, check_run, new_epoch};
 
@@ -24,6 +29,9 @@ const MAX_STREAMS: usize = 100_000;
 /// Most bytes of history of all streams together: a quarter of a small node. Above it the stream that grows keeps its newest
 /// publication alone.
 const MAX_BYTES: i64 = 256 * 1024 * 1024;
+
+/// How long a publication waits for those before it: as long as a command of a client may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A bus that lives and dies with its process.
 #[derive(Debug)]
@@ -48,6 +56,11 @@ struct Ring {
     entries: VecDeque<(Publication, Instant)>,
     bytes: usize,
 }
+
+/// The node does not get its events delivered.
+#[derive(Debug, thiserror::Error)]
+#[error("this node has not delivered for {PATIENCE:?} what was published before")]
+struct Behind;
 
 /// More streams than [`MAX_STREAMS`], all with history.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +131,7 @@ impl MemoryBus {
         id: EntityId,
         message: Message,
         keep: &HistoryLimits,
+        room: Option<mpsc::Permit<'_, BusEvent>>,
     ) -> Result<Position, TooManyStreams> {
         let mut state = self.state();
         let State { rings, subscribed } = &mut *state;
@@ -131,7 +145,11 @@ impl MemoryBus {
         let position = ring.position.clone();
         if subscribed.contains(stream) {
             let (stream, epoch, publications) = (stream.clone(), position.epoch.clone(), vec![publication]);
-            self.events.offer(BusEvent::Publications { stream, epoch, publications });
+            let event = BusEvent::Publications { stream, epoch, publications };
+            match room {
+                Some(room) => room.send(event),
+                None => self.events.offer(event),
+            }
         }
         Ok(position)
     }
@@ -198,7 +216,15 @@ impl Bus for MemoryBus {
     async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
         let failed = |source| BusError { doing: "publish", source };
         let id = EntityId::new(stream.as_str()).map_err(|_| failed(Box::new(Unnamed)))?;
-        self.publish_now(stream, id, message, keep).map_err(|e| failed(Box::new(e)))
+        let followed = self.state().subscribed.contains(stream);
+        let room = if followed {
+            let room = timeout(PATIENCE, self.events.sender.reserve()).await;
+            // Without a receiver nobody has to be told.
+            room.map_err(|_| failed(Box::new(Behind)))?.ok()
+        } else {
+            None
+        };
+        self.publish_now(stream, id, message, keep, room).map_err(|e| failed(Box::new(e)))
     }
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {

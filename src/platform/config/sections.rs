@@ -85,6 +85,12 @@ pub struct Http {
     /// Longest wait for a request's headers; also bounds idle keep-alive connections.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
+    /// Longest time in which a client may read nothing of an answer that waits for it.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+    /// Memory that answers with documents may hold at once.
+    #[serde(with = "size")]
+    pub answer_bytes: usize,
 }
 
 impl Default for Http {
@@ -98,6 +104,9 @@ impl Default for Http {
             request_timeout: Duration::from_secs(30),
             // Above the 60 s for which nginx keeps idle upstream connections, so that we are never the first to close.
             header_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
+            // Four objects of the upstream's greatest size while they are read, eight while they are sent.
+            answer_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -160,7 +169,7 @@ impl Default for Redis {
 }
 
 /// `[identity]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
     /// One or two; the first signs, both verify.
@@ -183,7 +192,7 @@ impl Default for IdentityConfig {
 }
 
 /// `[[identity.keys]]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// Written into tokens as `kid`.
@@ -195,7 +204,7 @@ pub struct KeyConfig {
 }
 
 /// `[[identity.api_keys]]`
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyConfig {
     /// What logs call it.
@@ -253,7 +262,8 @@ pub struct MirrorConfig {
     /// How this upstream spells the protocol; see the dialect's own page.
     #[serde(default)]
     pub dialect: toml::Table,
-    /// The same collection over HTTP, for reconciling and for objects above the message limit.
+    /// The same collection over HTTP, for reconciling and for objects above the message limit. The dialect's paths follow it;
+    /// they begin with `/api` themselves, and an address that ends with it means the same.
     pub api_url: Option<SecretUrl>,
     /// The `Platform-Version` header.
     pub platform_version: Option<String>,
@@ -327,7 +337,7 @@ pub struct Channels {
     /// How long they are kept.
     #[serde(with = "duration")]
     pub history_age: Duration,
-    /// Their bytes.
+    /// Their bytes, of each stream.
     #[serde(with = "size")]
     pub history_bytes: usize,
     /// Publications in one recovery reply.
@@ -396,9 +406,9 @@ impl Default for Channels {
             connect_timeout: Duration::from_secs(10),
             history_count: 5_000,
             history_age: Duration::from_secs(3600),
-            history_bytes: 16 * 1024 * 1024,
+            history_bytes: 8 * 1024 * 1024,
             recovery_count: 5_000,
-            recovery_bytes: 512 * 1024,
+            recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             namespaces: BTreeMap::new(),
         }

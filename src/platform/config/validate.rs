@@ -16,6 +16,9 @@ const MAX_NAMESPACES: usize = 256;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
+/// Parameters of lists that are no filters.
+const RESERVED: [&str; 3] = ["limit", "cursor", "total"];
+
 /// The first contradiction, in one line that names the keys.
 pub(super) fn check(config: &Config) -> Result<(), String> {
     http(config)?;
@@ -42,7 +45,13 @@ fn http(config: &Config) -> Result<(), String> {
     let same = http.listen == http.internal_listen && http.listen.port() != 0;
     ensure(!same, || "http.listen and http.internal_listen are the same address".to_owned())?;
     ensure(http.max_connections > 0, || "http.max_connections: must be above 0".to_owned())?;
-    for (key, value) in [("request_timeout", http.request_timeout), ("header_timeout", http.header_timeout)] {
+    // A page of a list, or the greatest object of the upstream, twice: less would serve one client at a time.
+    ensure(http.answer_bytes >= 16 * 1024 * 1024, || "http.answer_bytes: must be at least 16MiB".to_owned())?;
+    for (key, value) in [
+        ("request_timeout", http.request_timeout),
+        ("header_timeout", http.header_timeout),
+        ("write_timeout", http.write_timeout),
+    ] {
         ensure(!value.is_zero(), || format!("http.{key}: must be above 0s"))?;
     }
     for origin in &http.allowed_origins {
@@ -99,6 +108,9 @@ fn kinds(config: &Config) -> Result<(), String> {
     for (name, kind) in &config.kinds {
         ensure(kind.fields.len() <= MAX_FIELDS, || format!("kinds.{name}.fields: at most {MAX_FIELDS}"))?;
         for field in &kind.fields {
+            // A filter is a parameter beside these.
+            let free = !RESERVED.contains(&field.as_str());
+            ensure(free, || format!("kinds.{name}.fields: {field:?} is the name of a parameter of lists"))?;
             let formed = field.len() <= 128 && field.split('.').all(|part| !part.is_empty());
             ensure(formed, || format!("kinds.{name}.fields: {field:?} is no dotted path"))?;
         }

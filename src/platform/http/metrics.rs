@@ -37,6 +37,8 @@ pub struct HttpMetrics {
     pub(super) connections: Gauge,
     pub(super) accept_errors: Counter,
     pub(super) refused: Counter,
+    pub(super) answer_bytes: Gauge,
+    pub(super) no_room: Counter,
 }
 
 impl Default for HttpMetrics {
@@ -51,6 +53,8 @@ impl Default for HttpMetrics {
             connections: Gauge::default(),
             accept_errors: Counter::default(),
             refused: Counter::default(),
+            answer_bytes: Gauge::default(),
+            no_room: Counter::default(),
         }
     }
 }
@@ -70,6 +74,8 @@ impl HttpMetrics {
         registry.register("connections", "Open connections, upgraded ones not counted", self.connections.clone());
         registry.register("accept_errors", "Failed accepts: out of descriptors or memory", self.accept_errors.clone());
         registry.register("connections_waited", "Connections that waited for the limit", self.refused.clone());
+        registry.register("answer_bytes", "Room that answers hold in memory", self.answer_bytes.clone());
+        registry.register("answers_refused", "Answers for which there was no room in time", self.no_room.clone());
     }
 
     pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {

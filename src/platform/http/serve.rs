@@ -13,7 +13,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::HttpMetrics;
+use super::{HttpMetrics, patient::Patient};
 use crate::platform::config::Http;
 
 /// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
@@ -73,6 +73,8 @@ pub struct Serving {
     pub max_connections: usize,
     /// Longest wait for a request's headers.
     pub header_timeout: Duration,
+    /// Longest time in which a client may read nothing of what waits for it.
+    pub write_timeout: Duration,
     /// After the shutdown began, how long requests in hand may take.
     pub grace: Duration,
     /// Counters.
@@ -83,7 +85,8 @@ impl Serving {
     /// From the configuration.
     #[must_use]
     pub fn new(config: &Http, grace: Duration, metrics: HttpMetrics) -> Self {
-        Self { max_connections: config.max_connections, header_timeout: config.header_timeout, grace, metrics }
+        let Http { max_connections, header_timeout, write_timeout, .. } = *config;
+        Self { max_connections, header_timeout, write_timeout, grace, metrics }
     }
 }
 
@@ -182,7 +185,7 @@ fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(serving.header_timeout)
         .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream, serving.write_timeout)), service)
         .with_upgrades();
     async move {
         let mut connection = pin!(connection);

@@ -54,10 +54,9 @@ async fn an_upgrade_gives_the_socket_back() {
     async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            let parts = upgrade.await.expect("upgraded").downcast::<TokioIo<TcpStream>>().expect("plain TCP");
-            let mut stream = parts.io.into_inner();
+            let (mut stream, leftover) = super::super::socket(upgrade.await.expect("upgraded")).expect("plain TCP");
             assert!(stream.nodelay().expect("asked"));
-            stream.write_all(&[parts.read_buf.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
+            stream.write_all(&[leftover.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
         });
         (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
     }
@@ -122,6 +121,30 @@ async fn connections_above_the_limit_wait_for_their_turn() {
     drop(first);
     assert_eq!(line(&mut second).await, "HTTP/1.1 200 OK");
     assert_eq!(server.serving.metrics.refused.get(), 2, "before the second and the next");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_of_its_answer_is_cut() {
+    let held = Arc::new(());
+    let answer = Arc::clone(&held);
+    struct Large(Vec<u8>, #[expect(dead_code, reason = "counts who is left")] Arc<()>);
+    impl AsRef<[u8]> for Large {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    // Above what the sockets' buffers take.
+    let large = move || async move { bytes::Bytes::from_owner(Large(vec![0; 64 << 20], answer)) };
+    let within = Duration::from_millis(100);
+    let server = run(Router::new().route("/", get(large)), |serving| serving.write_timeout = within).await;
+    let mut silent = send(server.addr, "/").await;
+    assert_eq!(line(&mut silent).await, "HTTP/1.1 200 OK");
+    let gone = async {
+        while Arc::strong_count(&held) > 2 || server.serving.metrics.connections.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("given up with its bytes");
 }
 
 #[tokio::test]

@@ -116,9 +116,9 @@ async fn documents_give_way_to_references_oldest_first() {
     let is_reference = |p: &Publication| p.data.ends_with(br#""ref":true}"#);
     let first_full = publications.iter().position(|p| !is_reference(p)).expect("some fit");
     assert!(publications[first_full..].iter().all(|p| !is_reference(p)), "the newest keep theirs");
-    let size = |all: &[Publication]| all.iter().map(|p| p.data.len()).sum::<usize>();
+    let size = |all: &[Publication]| all.iter().map(Publication::weight).sum::<usize>();
     let fits = size(&publications);
-    let one_more = logged(&scene.log).await[first_full - 1].data.len() - publications[first_full - 1].data.len();
+    let one_more = logged(&scene.log).await[first_full - 1].weight() - publications[first_full - 1].weight();
     assert!(fits <= limit.bytes && fits + one_more > limit.bytes, "as many as fit: {fits}");
     assert_eq!(scene.lost(&at("e0", 0), ReadLimit { bytes: 1000, ..limit }).await.1, Cause::Bytes);
 }

@@ -2,51 +2,20 @@
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
+use futures_util::SinkExt;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use tokio_tungstenite::connect_async;
 
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World},
+    session::Client,
 };
-
-pub(super) struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Client {
-    pub(super) async fn new(hub: &Hub) -> Self {
-        let url = format!("ws://{}/connection/websocket", hub.addr);
-        Self(connect_async(url).await.expect("a connection").0)
-    }
-
-    pub(super) async fn connected(hub: &Hub, role: &str) -> Self {
-        let mut client = Self::new(hub).await;
-        let reply = client.ask(&json!({"id": 1, "connect": {"token": World::token(role)}}).to_string()).await;
-        assert!(reply["connect"]["client"].is_string(), "{reply}");
-        client
-    }
-
-    pub(super) async fn ask(&mut self, text: &str) -> Value {
-        self.0.send(text.to_owned().into()).await.expect("sent");
-        self.receive().await
-    }
-
-    /// A reply, or `{"close": code}`.
-    pub(super) async fn receive(&mut self) -> Value {
-        loop {
-            match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("json"),
-                Message::Close(frame) => return json!({"close": u16::from(frame.expect("a code").code)}),
-                _ => {}
-            }
-        }
-    }
-}
 
 /// The hub lives, nothing panicked, and nobody is left.
 async fn unharmed(hub: &Hub) {

@@ -3,7 +3,7 @@
 use dzvin_sandbox::{Fault, Manner};
 use serde_json::{Value, json};
 
-use super::hostile::Client;
+use crate::support::session::Client;
 use crate::{
     spine::caught_up,
     support::{

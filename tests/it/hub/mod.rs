@@ -1,7 +1,9 @@
 //! The hub as a whole, against those who do not mean well and on the days when something inside dies.
 
 mod alone;
+mod answers;
 mod channels;
 mod hostile;
 mod kills;
 mod logs;
+mod returns;

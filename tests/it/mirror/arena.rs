@@ -18,8 +18,10 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::support::{
     eventually::patience,
-    hub::{Hub, World, small_object},
+    hub::{Hub, World},
 };
+
+use super::flow::{Stock, small};
 
 /// How often something is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -32,24 +34,29 @@ pub struct Setting {
     /// More lines of the dialect.
     pub dialect: &'static str,
     /// `reconcile = ...`
-    pub reconcile: &'static str,
+    pub reconcile: String,
     pub knobs: fn(&mut Knobs),
     /// Faults that are there from the beginning.
     pub at_start: Vec<ActiveFault>,
+    /// What its objects are like.
+    pub stock: Stock,
     /// Objects that are there from the beginning, and the date that they share, if they do.
     pub objects: usize,
     pub same_date: Option<&'static str>,
 }
 
 impl Setting {
+    /// The full protocol heals by its stream alone: a comparison by the clock would hide what the stream loses.
     pub fn new(name: &'static str, full: bool) -> Self {
+        let interval = if full { "0s" } else { "2s" };
         Self {
             name,
             full,
             dialect: "",
-            reconcile: r#"{ interval = "2s", pause = "5ms", page = 20 }"#,
+            reconcile: format!(r#"{{ interval = "{interval}", pause = "5ms", page = 20 }}"#),
             knobs: |_| {},
             at_start: Vec::new(),
+            stock: small,
             objects: 30,
             same_date: None,
         }
@@ -105,7 +112,7 @@ impl Arena {
                  token_file = \"{}\"\nplatform_version = \"1.0\"\nreconcile = {reconcile}\n\
                  [mirrors.dialect]\nprotocol = \"{protocol}\"\n{dialect}\n",
                 upstream.mirror_url(name),
-                upstream.api_url(),
+                upstream.url(),
                 token.display(),
             )
             .expect("a string");
@@ -144,7 +151,7 @@ async fn upstream(setting: &Setting) -> SandboxHandle {
     let upstream = Sandbox::start(config).await.expect("sandbox");
     let control = upstream.control();
     for n in 0..setting.objects {
-        control.put_dated(setting.name, &small_object(n), setting.same_date).expect("an object");
+        control.put_dated(setting.name, &(setting.stock)(n).1, setting.same_date).expect("an object");
     }
     for fault in &setting.at_start {
         control.fault_with(fault.clone());

@@ -218,11 +218,29 @@ pub async fn spelled_empty(site: &Site) -> u64 {
     1
 }
 
-/// A snapshot that was cut in its middle; the faults were there from the beginning.
+/// A snapshot that is cut in its middle again and again, from the beginning; after each cut something goes that it had shown.
 pub async fn cut_snapshot(site: &Site) -> u64 {
-    let stats = site.control.stats().collection(site.name);
-    assert!(stats.snapshots >= 4, "{}: {stats:?}", site.name);
-    stats.snapshots - 1
+    let pool = &site.arena.pool;
+    for _ in 0..3 {
+        let shown = site
+            .until("a row that is still upstream", async || {
+                let rows =
+                    sqlx::query_scalar("SELECT id FROM entities WHERE kind = $1").bind(site.name).fetch_all(pool);
+                let rows: Vec<String> = rows.await.map_err(|error| error.to_string())?;
+                let there = |id: &String| site.control.document(site.name, id).expect("the collection").is_some();
+                rows.into_iter().find(there).ok_or_else(|| "none".to_owned())
+            })
+            .await;
+        site.control.delete(site.name, &shown).expect("the object");
+        let before = site.connections();
+        // The back-off grows with every cut; an operator ends it.
+        site.resume().await;
+        site.when("another snapshot began without it", || site.connections() > before).await;
+    }
+    site.control.clear("cut");
+    site.resume().await;
+    site.is("live").await;
+    site.control.stats().collection(site.name).snapshots - 1
 }
 
 /// The comparison over HTTP is refused again and again, and ends all the same.
@@ -230,6 +248,30 @@ pub async fn hindered(site: &Site, flow: &mut Flow, status: u16) -> u64 {
     flow.further(20).await;
     site.when("refusals", || site.answered(status) >= 3).await;
     site.answered(status)
+}
+
+/// The address has no connection left: first the Mirror's own is the only one, then not even that.
+pub async fn crowded(site: &Site, flow: &mut Flow, status: u16) -> u64 {
+    site.control.turn(|knobs| (knobs.nginx.conn_per_ip, knobs.nginx.conn_status) = (Some(1), status));
+    flow.further(10).await;
+    site.when("a comparison is refused", || site.answered(status) > 0).await;
+    let before = site.connections();
+    site.control.turn(|knobs| knobs.nginx.conn_per_ip = Some(0));
+    cut(site);
+    site.is("backoff").await;
+    let refused = site.answered(status);
+    site.when("handshakes are refused", || site.answered(status) >= refused + 2).await;
+    assert_eq!(site.connections(), before, "{}: nobody came in", site.name);
+    site.control.turn(|knobs| knobs.nginx.conn_per_ip = None);
+    site.is("live").await;
+    site.answered(status)
+}
+
+/// Edits come as sets, here of dotted paths.
+pub async fn edits(site: &Site) -> u64 {
+    let edits = || site.control.stats().frames(site.name, "update");
+    site.when("edits", || edits() >= HITS).await;
+    edits()
 }
 
 /// The API behind the Mirror fails now and then, and is slow.

@@ -12,7 +12,7 @@ use tokio::task::{JoinSet, LocalSet};
 use super::{
     arena::{Arena, Setting, Site},
     faults as f,
-    flow::Flow,
+    flow::{Flow, Life, real},
     truth::{Agreed, Gone, compare},
 };
 
@@ -29,6 +29,8 @@ const WATCHFUL: &str = "heartbeat = { ping_s = 1, any_frame_s = 3, idle_limit_s 
 struct Case {
     setting: Setting,
     gone: Gone,
+    /// It strikes before the link was ever live.
+    early: bool,
     strike: Strike,
 }
 
@@ -45,7 +47,7 @@ struct Line {
 
 fn case(setting: Setting, strike: impl for<'a> FnOnce(&'a Site, &'a mut Flow) -> Struck<'a> + 'static) -> Case {
     let gone = if setting.full { Gone::Trashed } else { Gone::Missing };
-    Case { setting, gone, strike: Box::new(strike) }
+    Case { setting, gone, early: false, strike: Box::new(strike) }
 }
 
 fn full(name: &'static str) -> Setting {
@@ -54,6 +56,11 @@ fn full(name: &'static str) -> Setting {
 
 fn simple(name: &'static str) -> Setting {
     Setting::new(name, false)
+}
+
+/// The simple protocol, and no comparison that would make good what the stream loses.
+fn stream_alone(name: &'static str) -> Setting {
+    Setting { reconcile: AFTER_GAPS.to_owned(), ..simple(name) }
 }
 
 fn watchful(name: &'static str) -> Setting {
@@ -82,17 +89,32 @@ fn stream() -> Vec<Case> {
                 0
             })
         }),
-        noise(simple("malformed"), Fault::Malformed { every: 3 }, "malformed"),
+        case(Setting { stock: real, ..full("real-objects") }, |_, flow| {
+            Box::pin(async {
+                flow.further(40).await;
+                40
+            })
+        }),
+        case(Setting { stock: real, ..simple("real-objects-simple") }, |_, flow| {
+            Box::pin(async {
+                flow.further(40).await;
+                40
+            })
+        }),
+        case(Setting { knobs: |knobs| knobs.world.dotted_set = true, stock: real, ..full("dotted-set") }, |site, _| {
+            Box::pin(f::edits(site))
+        }),
+        noise(stream_alone("malformed"), Fault::Malformed { every: 3 }, "malformed"),
         noise(full("unknown-type"), Fault::UnknownType { every: 3 }, "unknown"),
         noise(full("duplicates"), Fault::Duplicates { percent: 60 }, "duplicate"),
         noise(full("stale-old"), stale(StaleTs::Old), "stale"),
-        noise(simple("stale-same"), stale(StaleTs::Same), "stale"),
-        noise(simple("stale-null"), stale(StaleTs::Null), "stale"),
+        noise(stream_alone("stale-same"), stale(StaleTs::Same), "stale"),
+        noise(stream_alone("stale-null"), stale(StaleTs::Null), "stale"),
         manner(full("binary"), Fault::Binary),
         manner(full("fragments"), Fault::Fragments { bytes: 7 }),
         manner(full("slow"), Fault::Slow { bytes_per_s: 6_000 }),
         cuts(full("cut-close"), Manner::Close(1011)),
-        cuts(simple("cut-fin"), Manner::Fin),
+        cuts(stream_alone("cut-fin"), Manner::Fin),
         cuts(full("cut-rst"), Manner::Rst),
         cuts(full("cut-mid-frame"), Manner::MidFrame),
         cuts(watchful("cut-silent"), Manner::Silent),
@@ -135,7 +157,12 @@ fn refusals() -> Vec<Case> {
     let equal = |setting: Setting, stuck| Case {
         gone: Gone::Either,
         ..case(
-            Setting { reconcile: AFTER_GAPS, objects: 150, same_date: Some("2024-01-01T06:15:49.086000Z"), ..setting },
+            Setting {
+                reconcile: AFTER_GAPS.to_owned(),
+                objects: 150,
+                same_date: Some("2024-01-01T06:15:49.086000Z"),
+                ..setting
+            },
             move |site, flow| Box::pin(f::equal_dates(site, flow, stuck)),
         )
     };
@@ -146,10 +173,12 @@ fn refusals() -> Vec<Case> {
         equal(Setting { knobs: |knobs| knobs.api.page_limit = 400, ..full("equal-dates-wide") }, false),
         Case {
             gone: Gone::Either,
+            early: true,
             ..case(
                 Setting {
                     knobs: |knobs| (knobs.mirror.snapshot_end_noop, knobs.mirror.snapshot_ordered) = (false, false),
-                    at_start: vec![ActiveFault::new(Fault::Cut { after: 7, manner: Manner::MidFrame }).times(3)],
+                    reconcile: AFTER_GAPS.to_owned(),
+                    at_start: vec![ActiveFault::new(Fault::Cut { after: 7, manner: Manner::MidFrame })],
                     ..full("snapshot-cut")
                 },
                 |site, _| Box::pin(f::cut_snapshot(site)),
@@ -163,7 +192,7 @@ fn refusals() -> Vec<Case> {
         case(full("version-too-low"), |site, flow| Box::pin(f::version(site, flow))),
         case(full("closed-1009"), |site, _| Box::pin(f::closed_1009(site))),
         case(
-            Setting { dialect: "max_message_bytes = 7864320", reconcile: AFTER_GAPS, ..full("sizes") },
+            Setting { dialect: "max_message_bytes = 7864320", reconcile: AFTER_GAPS.to_owned(), ..full("sizes") },
             |site, flow| Box::pin(f::sizes(site, flow, LIMIT)),
         ),
     ]
@@ -176,7 +205,7 @@ fn limits() -> Vec<Case> {
         case(
             Setting {
                 knobs: |knobs| (knobs.nginx.rate_per_s, knobs.nginx.burst_factor) = (Some(3), 1),
-                reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#,
+                reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#.to_owned(),
                 ..simple("rate-429")
             },
             |site, flow| Box::pin(f::hindered(site, flow, 429)),
@@ -186,19 +215,23 @@ fn limits() -> Vec<Case> {
                 knobs: |knobs| {
                     (knobs.nginx.rate_per_s, knobs.nginx.burst_factor, knobs.nginx.rate_status) = (Some(2), 1, 503);
                 },
-                reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#,
+                reconcile: r#"{ interval = "1s", pause = "5ms", page = 6 }"#.to_owned(),
                 ..simple("rate-503")
             },
             |site, flow| Box::pin(f::hindered(site, flow, 503)),
         ),
+        case(simple("crowded-429"), |site, flow| Box::pin(f::crowded(site, flow, 429))),
+        case(simple("crowded-503"), |site, flow| Box::pin(f::crowded(site, flow, 503))),
         case(simple("http-failing"), |site, flow| Box::pin(f::failing_http(site, flow))),
     ]
 }
 
-async fn run(site: Site, strike: Strike, gone: Gone, seed: u64) -> Line {
+async fn run(site: Site, life: Life, (gone, early, strike): (Gone, bool, Strike), seed: u64) -> Line {
     let begun = Instant::now();
-    site.is("live").await;
-    let mut flow = Flow::start(site.control.clone(), site.name, seed);
+    if !early {
+        site.is("live").await;
+    }
+    let mut flow = Flow::start(site.control.clone(), site.name, life, seed);
     flow.further(5).await;
     let struck = strike(&site, &mut flow).await;
     flow.further(5).await;
@@ -226,11 +259,14 @@ async fn all(mut cases: Vec<Case>, runs: &mut JoinSet<Line>) -> Vec<SandboxHandl
     if cases.is_empty() {
         return Vec::new();
     }
-    let (settings, rest): (Vec<Setting>, Vec<(Gone, Strike)>) =
-        cases.into_iter().map(|Case { setting, gone, strike }| (setting, (gone, strike))).unzip();
+    let (settings, rest): (Vec<Setting>, Vec<_>) =
+        cases.into_iter().map(|Case { setting, gone, early, strike }| (setting, (gone, early, strike))).unzip();
     let (_, sites, upstreams) = Arena::start(&settings).await;
-    for (seed, (site, (gone, strike))) in sites.into_iter().zip(rest).enumerate() {
-        runs.spawn_local(run(site, strike, gone, seed as u64));
+    let told = |setting: &Setting| setting.full || setting.reconcile != AFTER_GAPS;
+    let lives = settings.iter().map(|setting| Life { stock: setting.stock, deletes: told(setting) });
+    let sites = sites.into_iter().zip(lives);
+    for (seed, ((site, life), rest)) in sites.zip(rest).enumerate() {
+        runs.spawn_local(run(site, life, rest, seed as u64));
     }
     upstreams
 }

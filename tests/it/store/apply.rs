@@ -82,7 +82,8 @@ async fn a_set_is_merged_and_without_a_base_put_aside() {
     let set = |id_: &str, set: &str| MirrorOp::Set { id: id(id_), set: raw(set).into(), version: Some("2".into()) };
     let applied =
         store.apply(vec![set("a", r#"{"value.amount":1.10,"status":"y"}"#), set("nobody", r#"{"status":"y"}"#)]).await;
-    assert_eq!(applied, Applied { changed: 1, quarantined: 1, ..Applied::default() });
+    assert_eq!(applied, Applied { changed: 1, quarantined: 1, unmerged: 1, ..Applied::default() });
+    assert!(store.scalar::<bool>("SELECT gap FROM mirrors").await, "a comparison is owed");
     let doc: String = store.scalar("SELECT doc FROM entities").await;
     assert_eq!(doc, r#"{"_id":"a","status":"y","value":{"amount":1.10},"dateModified":"1"}"#);
     let before: String = store.scalar("SELECT before::text FROM changes WHERE revision = 2").await;

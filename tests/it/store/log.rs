@@ -13,7 +13,7 @@ const BY: Author<'static> = Author { by: "olha", trace: Some("00-aa-bb-01") };
 
 fn op(name: &str, status: &str) -> EntityOp {
     let doc = raw(&format!(r#"{{"status":"{status}"}}"#));
-    EntityOp::Upsert { id: id(name), version: "1".into(), doc: doc.into(), derived: None }
+    EntityOp::Upsert { id: id(name), version: "1".into(), doc: doc.into(), derived: None, beside: false }
 }
 
 /// Rule 2: the one that wrote its rows first commits last; its offsets are the later ones, and a reader between the two commits

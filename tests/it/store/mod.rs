@@ -1,6 +1,7 @@
 //! The store on a real PostgreSQL.
 
 mod apply;
+mod derive;
 mod leases;
 mod log;
 mod partitions;

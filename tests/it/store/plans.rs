@@ -3,12 +3,25 @@
 
 use std::{collections::BTreeSet, fs};
 
+use dzvin::{
+    entities::{Entities, Filters},
+    platform::db::{Database, DbOptions},
+};
 use sqlx::{Executor, PgConnection};
 
-use super::Store;
+use super::{Store, kind, spec};
 
 /// The wanted ones of the committed queries, each with its plan.
 async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    plans_with(connection, wanted, &[]).await
+}
+
+/// The same with these values; `NULL` where there are none.
+async fn plans_with(
+    connection: &mut PgConnection,
+    wanted: impl Fn(&str) -> bool,
+    values: &[String],
+) -> Vec<(String, String)> {
     let mut plans = Vec::new();
     for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
         let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
@@ -18,7 +31,7 @@ async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool) -> 
             continue;
         }
         let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let nulls = vec!["NULL"; params].join(", ");
+        let nulls = if values.is_empty() { vec!["NULL"; params].join(", ") } else { values.join(", ") };
         let prepare = format!("PREPARE q{n} AS {query}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.expect(query);
         let explain =
@@ -68,6 +81,44 @@ async fn no_statement_scans_a_whole_table() {
         );
     }
     assert_eq!(seen.len(), 7, "every index earns its keep: {seen:?}");
+}
+
+/// A filter that matches little must not walk through the kind in the hope of a full page.
+#[tokio::test]
+async fn a_filter_finds_a_rare_value_by_its_index() {
+    let store = Store::new().await;
+    let mut connection = store.db.raw().await;
+    let fill =
+        "INSERT INTO entities (kind, id, revision, \"offset\", op, at, by, doc, size, fields, created_at, updated_at)
+            SELECT 'procedure', 'e' || n, 1, n, 'create', now(), 'x', '{}', 2,
+                jsonb_build_object('status', CASE WHEN n = 7 THEN 'rare' ELSE 'usual' END), now(), now()
+            FROM generate_series(1, 30000) n";
+    connection.execute(fill).await.expect("fill");
+    connection.execute("VACUUM ANALYZE").await.expect("analyze");
+    connection.execute("SET plan_cache_mode = force_custom_plan").await.expect("set");
+    let page = |query: &str| query.contains("LATERAL") && query.contains("fields @> $7");
+    let of = |filter| {
+        ["'entities.procedure'", "'procedure'", "9223372036854775807", "51", "false", "32768", filter]
+            .map(str::to_owned)
+    };
+    let plans = plans_with(&mut connection, page, &of("'{\"status\":\"rare\"}'")).await;
+    let [(_, plan)] = &plans[..] else { panic!("one query lists by fields: {plans:?}") };
+    assert!(plan.contains("entities_fields") && !plan.contains("entities_newest"), "{plan}");
+
+    // However often it is asked for what is everywhere, no plan for all values is kept.
+    let mut options = DbOptions::new(&store.db.url()).expect("options");
+    options.max_connections = 2;
+    let entities = Entities::open(Database::new(options), vec![spec(kind())]).await.expect("opens").for_readers();
+    for value in ["usual"; 8].into_iter().chain(["rare"]) {
+        let filters = Filters::from_iter([("status".to_owned(), value.into())]);
+        let page = entities.list(&kind(), &filters, None, 50, false).await.expect("listed").expect("known");
+        assert_eq!(page.rows.len(), if value == "rare" { 1 } else { 50 });
+    }
+    // The one connection of the readers.
+    let sql = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE 'SELECT s.epoch%fields @>%'";
+    let kept: Vec<(i64, i64)> =
+        sqlx::query_as(sql).fetch_all(entities.database().pool()).await.expect("prepared statements");
+    assert_eq!(kept, [(0, 9)]);
 }
 
 /// A plan that is made while a table is empty is kept: rows are found by their key from the first one on.

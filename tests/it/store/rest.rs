@@ -8,8 +8,13 @@ use axum::{
     http::{HeaderMap, Request, header},
 };
 use dzvin::{
+    entities::Entities,
     identity::{SigningKey, TokenRules, Verifier},
     mirror::{MirrorsState, Resume, Resumed},
+    platform::{
+        config::Http,
+        http::{AnswerRoom, HttpMetrics},
+    },
 };
 use dzvin_actors::platform::ports::{MirrorStatus, MirrorStore};
 use dzvin_protocols::{identity::Claims, mirror::MirrorBatch};
@@ -30,30 +35,36 @@ impl Resume for OneLink {
     }
 }
 
-struct Api {
+pub struct Api {
     router: Router,
     verifier: Arc<Verifier>,
 }
 
-struct Answer {
-    status: u16,
+pub struct Answer {
+    pub status: u16,
     headers: HeaderMap,
     body: Vec<u8>,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("json")
     }
 }
 
 impl Api {
     fn new(store: &Store) -> Self {
+        Self::over(&store.entities, store)
+    }
+
+    /// The same of a node that sees the store by declarations of its own.
+    pub fn over(entities: &Entities, store: &Store) -> Self {
         let key = SigningKey::new("k1", &[7; 32]).expect("key");
         let verifier = Arc::new(Verifier::new(vec![key], TokenRules::default()).expect("verifier"));
         let mirrors =
             MirrorsState { mirrors: store.mirrors.clone(), owner: "node-a".into(), resume: Arc::new(OneLink) };
-        let router = dzvin::entities::router(store.entities.for_readers())
+        let room = AnswerRoom::new(&Http::default(), HttpMetrics::default());
+        let router = dzvin::entities::router(entities.for_readers(), room)
             .merge(dzvin::mirror::router(mirrors))
             .layer(Extension(Arc::clone(&verifier)));
         Self { router, verifier }
@@ -76,7 +87,7 @@ impl Api {
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, &["*"], None).await
     }
 }
@@ -144,7 +155,7 @@ async fn wrong_questions_are_problems() {
     assert_eq!(kinds["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(
         kinds["items"][0],
-        serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"],
+        serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"], "pending": [],
             "channel": "entities.registry-object", "readable": true})
     );
     let nobody = api.ask("GET", "/api/v1/kinds", &["mirrors:read:*"], None).await.json();

@@ -28,6 +28,8 @@ pub struct World {
     pub dir: TempDir,
     /// Where hubs find the database, instead of `db` itself: a proxy before it.
     pub database_url: Option<String>,
+    /// Where hubs find Redis, instead of `redis` itself: a proxy before it.
+    pub redis_url: Option<String>,
     /// `[kinds.*]` and `[[mirrors]]` of every hub.
     pub mirrors: String,
     /// How long leases last.
@@ -62,20 +64,34 @@ api_url = "{}"
 platform_version = "1.0"
 "#,
             sandbox.mirror_url("procedure"),
-            sandbox.api_url(),
+            sandbox.url(),
         );
         let dir = tempfile::tempdir().expect("a folder");
-        Self { db: TestDb::new().await, sandbox, redis, dir, database_url: None, mirrors, lease_ttl: "1s" }
+        Self {
+            db: TestDb::new().await,
+            sandbox,
+            redis,
+            dir,
+            database_url: None,
+            redis_url: None,
+            mirrors,
+            lease_ttl: "1s",
+        }
     }
 
     /// A token with a role of the default configuration.
     pub fn token(role: &str) -> String {
+        Self::token_for(role, 3600)
+    }
+
+    /// The same, good for so many seconds.
+    pub fn token_for(role: &str, seconds: i64) -> String {
         let verifier =
             Verifier::new(vec![SigningKey::new("test", KEY.as_bytes()).expect("key")], TokenRules::default());
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = Claims {
             sub: format!("{role}-1"),
-            exp: Some(now + 3600),
+            exp: Some(now + seconds),
             roles: vec![role.to_owned()],
             ..Claims::default()
         };
@@ -83,7 +99,8 @@ platform_version = "1.0"
     }
 
     fn config(&self, listen: SocketAddr, internal: SocketAddr, more: &str) -> String {
-        let redis = self.redis.as_ref().map_or(String::new(), |redis| format!("[redis]\nurl = \"{}\"\n", redis.url()));
+        let redis = self.redis_url.clone().or_else(|| self.redis.as_ref().map(Redis::url));
+        let redis = redis.map_or(String::new(), |url| format!("[redis]\nurl = \"{url}\"\n"));
         format!(
             r#"
 [http]

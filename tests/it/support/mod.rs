@@ -8,3 +8,4 @@ pub mod node;
 pub mod postgres;
 pub mod proxy;
 pub mod redis;
+pub mod session;

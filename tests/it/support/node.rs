@@ -11,31 +11,22 @@ use tokio::{
 
 use super::{eventually::patience, hub::World};
 
-/// A group of followers: unmodified `centrifuge` clients with a ledger (`tests/clients/follow.mjs`).
-pub struct Followers {
+/// A running script of `tests/clients` that is asked over stdin and answers on stdout, one JSON line each.
+pub struct Script {
     _child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
 }
 
-impl Followers {
-    /// Starts them and waits until all are subscribed.
-    pub async fn start(url: &str, clients: usize, more: &[&str]) -> Self {
-        Self::spawn(url, clients, more, None).await
-    }
-
-    /// The same through a proxy whose certificate is this one.
-    pub async fn start_trusting(url: &str, clients: usize, certificate: &Path) -> Self {
-        Self::spawn(url, clients, &[], Some(certificate)).await
-    }
-
-    async fn spawn(url: &str, clients: usize, more: &[&str], certificate: Option<&Path>) -> Self {
+impl Script {
+    /// Starts it and waits until it says that it is ready.
+    pub async fn start(script: &str, args: &[&str], certificate: Option<&Path>) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         assert!(folder.join("node_modules").exists(), "no node packages in tests/clients; scripts/test installs them");
         let mut child = Command::new("node")
             .current_dir(folder)
-            .args(["follow.mjs", "--url", url, "--token", &World::token("viewer"), "--clients", &clients.to_string()])
-            .args(more)
+            .arg(script)
+            .args(args)
             .envs(certificate.map(|certificate| ("NODE_EXTRA_CA_CERTS", certificate)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -49,33 +40,54 @@ impl Followers {
         it
     }
 
-    /// The last offset of each follower.
-    pub async fn progress(&mut self) -> Vec<u64> {
-        self.tell(json!({"ask": "progress"})).await;
-        let heard = self.hear("progress").await;
-        heard["last"].as_array().expect("a list").iter().filter_map(Value::as_u64).collect()
-    }
-
-    /// Lets them catch up with the list that REST shows now, and compares. The report is in `tests/clients/follow.mjs`.
-    pub async fn finish(mut self) -> Value {
-        self.tell(json!({"ask": "finish", "patience_ms": patience().as_millis() as u64})).await;
-        self.hear("report").await
-    }
-
-    async fn tell(&mut self, command: Value) {
+    /// Asks, and waits for the answer of this name.
+    pub async fn ask(&mut self, command: Value, event: &str) -> Value {
         self.input.write_all(format!("{command}\n").as_bytes()).await.expect("told");
+        self.hear(event).await
     }
 
     async fn hear(&mut self, event: &str) -> Value {
         loop {
             let line = timeout(patience() * 2, self.output.next_line()).await;
-            let line = line.unwrap_or_else(|_| panic!("followers said no {event} in time")).expect("read");
-            let line = line.unwrap_or_else(|| panic!("followers ended before they said {event}"));
+            let line = line.unwrap_or_else(|_| panic!("the script said no {event} in time")).expect("read");
+            let line = line.unwrap_or_else(|| panic!("the script ended before it said {event}"));
             let heard: Value = serde_json::from_str(&line).expect("a line of json");
-            assert_ne!(heard["event"], "gone", "a follower was sent away for good: {heard}");
+            assert_ne!(heard["event"], "gone", "a client was sent away for good: {heard}");
             if heard["event"] == event {
                 return heard;
             }
         }
+    }
+}
+
+/// A group of followers: unmodified `centrifuge` clients with a ledger (`tests/clients/follow.mjs`).
+pub struct Followers(Script);
+
+impl Followers {
+    /// Starts them and waits until all are subscribed.
+    pub async fn start(url: &str, clients: usize, more: &[&str]) -> Self {
+        Self::spawn(url, clients, more, None).await
+    }
+
+    /// The same through a proxy whose certificate is this one.
+    pub async fn start_trusting(url: &str, clients: usize, certificate: &Path) -> Self {
+        Self::spawn(url, clients, &[], Some(certificate)).await
+    }
+
+    async fn spawn(url: &str, clients: usize, more: &[&str], certificate: Option<&Path>) -> Self {
+        let (token, clients) = (World::token("viewer"), clients.to_string());
+        let args = [&["--url", url, "--token", &token, "--clients", &clients], more].concat();
+        Self(Script::start("follow.mjs", &args, certificate).await)
+    }
+
+    /// The last offset of each follower.
+    pub async fn progress(&mut self) -> Vec<u64> {
+        let heard = self.0.ask(json!({"ask": "progress"}), "progress").await;
+        heard["last"].as_array().expect("a list").iter().filter_map(Value::as_u64).collect()
+    }
+
+    /// Lets them catch up with the list that REST shows now, and compares. The report is in `tests/clients/follow.mjs`.
+    pub async fn finish(mut self) -> Value {
+        self.0.ask(json!({"ask": "finish", "patience_ms": patience().as_millis() as u64}), "report").await
     }
 }

@@ -1,6 +1,7 @@
 //! What a client asks and what it is answered.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -226,29 +227,48 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
             return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
         }
-        let (after, count) = match &request.since {
-            _ if count == 0 => (top.offset, 0),
-            Some(since) if request.reverse => {
-                let end = since.offset.min(top.offset + 1).saturating_sub(1);
-                (end.saturating_sub(count as u64), count.min(usize::try_from(end).unwrap_or(count)))
-            }
-            Some(since) => (since.offset, count),
-            None if request.reverse => (top.offset.saturating_sub(count as u64), count),
-            None => (0, count),
-        };
-        let slice = if count == 0 { None } else { Some(self.page(&channel, after, count).await?) };
         let by_revision = matches!(channel, Channel::Entity(..));
-        let mut pages: Vec<(u64, Publication)> = slice
-            .map(|slice| slice.publications)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|p| (if by_revision { p.revision } else { p.offset }, p))
-            .collect();
-        if request.reverse {
-            pages.reverse();
-        }
-        let publications = pages.iter().map(|(offset, p)| Pub::new(p, *offset)).collect();
+        let place = |p: &Publication| if by_revision { p.revision } else { p.offset };
+        let page = if count == 0 {
+            Vec::new()
+        } else if request.reverse {
+            let end = request.since.as_ref().map_or(top.offset, |since| since.offset.saturating_sub(1).min(top.offset));
+            let newest = self.newest(&channel, end, count, place);
+            let newest = tokio::time::timeout(self.hub.limits.command, newest).await;
+            newest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
+        } else {
+            let after = request.since.as_ref().map_or(0, |since| since.offset);
+            self.page(&channel, after, count).await?.publications
+        };
+        let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
         Ok(self.encode(id, &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
+    }
+
+    /// The last publications up to `end`, newest first, as many as the byte limit allows. The past is read forward: what comes
+    /// first gives way to what comes later.
+    async fn newest(
+        &self,
+        channel: &Channel,
+        end: u64,
+        count: usize,
+        place: impl Fn(&Publication) -> u64,
+    ) -> Result<Vec<Publication>, Refusal> {
+        let (mut kept, mut bytes) = (VecDeque::new(), 0);
+        let mut at = end.saturating_sub(count as u64);
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap_or(count);
+            let slice = self.page(channel, at, wanted).await?;
+            let Some(last) = slice.publications.last().map(&place) else { break };
+            at = last;
+            for publication in slice.publications.into_iter().take_while(|publication| place(publication) <= end) {
+                bytes += weight(&publication);
+                kept.push_front(publication);
+                while bytes > self.hub.limits.history.bytes && kept.len() > 1 {
+                    bytes -= kept.pop_back().as_ref().map_or(0, weight);
+                }
+            }
+        }
+        Ok(kept.into())
     }
 
     /// A page of the past, on the channel's own counting.
@@ -283,6 +303,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
         self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
     }
+}
+
+/// What a publication takes of a page: its data, and the JSON around it.
+fn weight(publication: &Publication) -> usize {
+    const ENVELOPE: usize = 128;
+    publication.data.len() + ENVELOPE
 }
 
 /// Now, in microseconds since 1970.

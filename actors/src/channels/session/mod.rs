@@ -597,6 +597,10 @@ enum Stop {
 /// A recovering subscription keeps at most a queue's worth. Of what is beyond only the top is kept: whoever has not read
 /// the past up to there is told when it settles, though nothing may follow.
 fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limit: usize) {
+    if live.last().is_some_and(|last| matches!(last.what, What::Reset)) {
+        // The subscriber will be told, whatever comes behind; a stream may be reset any number of times meanwhile.
+        return;
+    }
     let top = match &delivery.what {
         What::Items(items) => {
             let size: usize = items.iter().map(Item::size).sum();

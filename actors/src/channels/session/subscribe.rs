@@ -1,6 +1,6 @@
 //! Subscribing: first listen, then read the past, then answer, then go live. In that order nothing falls between.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dzvin_protocols::{
     channels::{
@@ -21,6 +21,9 @@ use crate::{
     entities::gap::{HistoryError, Recovered, entity_since, since},
     platform::ports::{Bus, ChangeLog},
 };
+
+/// Between two looks whether a reply has left.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What the reply tells.
 struct Start {
@@ -57,7 +60,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let top = self.listen(channel, name).await?;
         let mut start = self.start(request, channel, top).await?;
         let mut reply = self.encode(id, &result(request, channel, &start));
-        if start.recovered && !self.session.has_room(reply.len()) {
+        if start.recovered && !self.room_for(reply.len()).await {
             // To close the client as slow would bring it back to the same recovery.
             start = Start { position: start.position, publications: Vec::new(), recovered: false };
             reply = self.encode(id, &result(request, channel, &start));
@@ -78,6 +81,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             self.leave(name, seat).await;
         }
         Err(Refusal::Done)
+    }
+
+    /// Whether the reply may be queued. A client that recovers several busy channels at once is not slow because the reply
+    /// before this one is still on its way: as long as a usual line takes for a queue's worth, that is waited for.
+    async fn room_for(&self, bytes: usize) -> bool {
+        let waiting = async {
+            while !self.session.has_room(bytes) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(self.hub.limits.command / 5, waiting).await.is_ok()
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session.

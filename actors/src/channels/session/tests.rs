@@ -108,8 +108,18 @@ impl World {
 
     fn slice(&self, after: u64, top: u64, limit: ReadLimit) -> Vec<Change> {
         let log = self.log.lock().unwrap();
-        log.iter().filter(|c| c.offset > after && c.offset <= top).take(limit.count).cloned().collect()
+        bounded(log.iter().filter(|c| c.offset > after && c.offset <= top).cloned(), limit)
     }
+}
+
+/// As many as the limit allows, and at least one, as the ports promise.
+fn bounded(changes: impl Iterator<Item = Change>, limit: ReadLimit) -> Vec<Change> {
+    let mut bytes = 0;
+    let fits = |(n, change): &(usize, Change)| {
+        bytes += change.publication().data.len();
+        *n == 0 || bytes <= limit.bytes
+    };
+    changes.take(limit.count).enumerate().take_while(fits).map(|(_, change)| change).collect()
 }
 
 fn down() -> BusError {
@@ -189,13 +199,10 @@ impl ChangeLog for World {
         if self.hanging.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        let mine: Vec<Change> = self
-            .slice(0, u64::MAX, ReadLimit { count: usize::MAX, ..limit })
-            .into_iter()
-            .filter(|c| c.id.as_str() == key.as_str())
-            .collect();
+        let mine: Vec<Change> =
+            self.slice(0, u64::MAX, EVERYTHING).into_iter().filter(|c| c.id.as_str() == key.as_str()).collect();
         let position = self.position_at(mine.len() as u64);
-        let changes = mine.into_iter().filter(|c| c.revision > after).take(limit.count).collect();
+        let changes = bounded(mine.into_iter().filter(|c| c.revision > after), limit);
         Ok(Some(LogSlice { position, changes, complete: true }))
     }
     async fn renew_epoch(&self, _: &Kind, _: &Epoch) -> Result<Option<Position>, StoreError> {
@@ -208,14 +215,19 @@ struct Tokens;
 impl Authenticator for Tokens {
     fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
-            "reader" | "short" => Permissions::parse(["entities:read:procedure"]),
+            "reader" | "short" | "shortest" => Permissions::parse(["entities:read:procedure"]),
             "all" => Permissions::parse(["entities:read:*"]),
             "panics" => panic!("a test's token"),
             "nobody" => Permissions::parse([]),
             "expired" => return Err(AuthError::Expired),
             _ => return Err(AuthError::Invalid),
         };
-        let expires_at = (token == "short").then(|| OffsetDateTime::now_utc() + Duration::from_secs(60));
+        let ttl = match token {
+            "short" => Some(60),
+            "shortest" => Some(1),
+            _ => None,
+        };
+        let expires_at = ttl.map(|ttl| OffsetDateTime::now_utc() + Duration::from_secs(ttl));
         Ok(Identity { user: "u1".into(), permissions: Arc::new(permissions.unwrap()), expires_at, info: None })
     }
 }
@@ -312,12 +324,7 @@ impl Node {
     /// The same for several at once.
     async fn tell_run(&self, first: u64, last: u64) {
         *self.world.bus_top.lock().unwrap() = last;
-        let publications = self
-            .world
-            .slice(first - 1, last, ReadLimit { count: usize::MAX, bytes: 1 })
-            .iter()
-            .map(Change::publication)
-            .collect();
+        let publications = self.world.slice(first - 1, last, EVERYTHING).iter().map(Change::publication).collect();
         let epoch = self.world.epoch.lock().unwrap().clone();
         let event = BusEvent::Publications { stream: kind().stream(), epoch, publications };
         self.hub.topics.call(|reply| TopicsMessage::Events(vec![event], reply), PATIENCE).await.expect("told");
@@ -331,6 +338,7 @@ impl Node {
 }
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const EVERYTHING: ReadLimit = ReadLimit { count: usize::MAX, bytes: usize::MAX };
 
 struct Client(WebSocketStream<TcpStream>);
 
@@ -598,6 +606,37 @@ async fn time_is_kept() {
     assert_eq!((&reply["connect"]["expires"], &reply["connect"]["ttl"]), (&json!(true), &json!(59)));
 }
 
+/// A token of a second and a short grace: who refreshes in time stays, who does not is sent for a new one.
+#[tokio::test]
+async fn a_session_ends_with_its_token_unless_it_is_refreshed() {
+    let node = Node::start(Limits { expiry_grace: Duration::from_millis(50), ..Limits::default() }).await;
+    let (mut late, mut fresh) = (node.client().await, node.client().await);
+    for client in [&mut late, &mut fresh] {
+        let reply = client.ask(json!({"id": 1, "connect": {"token": "shortest"}})).await;
+        assert_eq!((&reply["connect"]["expires"], &reply["connect"]["ttl"]), (&json!(true), &json!(1)));
+    }
+    let reply = fresh.ask(json!({"id": 2, "refresh": {"token": "short"}})).await;
+    assert_eq!(reply["refresh"]["ttl"], 59, "{reply}");
+    assert_eq!(late.receive().await, json!({"close": 3005}));
+    assert_eq!(fresh.ask(json!({"id": 3, "ping": {}})).await["id"], 3, "still here when the first token has ended");
+}
+
+/// When rights change everybody begins again, and is taken again.
+#[tokio::test]
+async fn a_recall_makes_everybody_connect_again() {
+    let node = Node::start(Limits::default()).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(node.client().await.connected("reader").await);
+    }
+    node.hub.shards.recall(Duration::from_millis(50));
+    for mut client in clients {
+        assert_eq!(client.receive().await, json!({"close": 3011}));
+    }
+    let mut again = node.client().await.connected("nobody").await;
+    assert_eq!(again.ask(subscribe("entities.procedure")).await["error"]["code"], 103);
+}
+
 #[tokio::test]
 async fn a_slow_client_is_closed_and_slows_nobody() {
     let node = Node::start(Limits { queue_bytes: 4096, ..Limits::default() }).await;
@@ -656,6 +695,33 @@ async fn history_pages_forward_and_back() {
     }
     let wrong = json!({"id": 4, "history": {"channel": "entities.procedure", "limit": 1, "since": {"offset": 1, "epoch": "e0"}}});
     assert_eq!(client.ask(wrong).await["error"]["code"], 112);
+}
+
+/// A page that its bytes cut short ends at the newest, not before it.
+#[tokio::test]
+async fn history_that_does_not_fit_keeps_what_it_begins_with() {
+    let bytes = 3 * 10_000;
+    let node =
+        Node::start(Limits { history: ReadLimit { count: 300, bytes: bytes + 3 * 512 }, ..Limits::default() }).await;
+    for _ in 0..20 {
+        node.world.commit_sized("a", 9_900);
+    }
+    let mut client = node.client().await.connected("reader").await;
+    for channel in ["entities.procedure", "entity.procedure.a"] {
+        for (ask, offsets) in [
+            (json!({"limit": 100}), vec![1, 2, 3]),
+            (json!({"limit": 100, "reverse": true}), vec![20, 19, 18]),
+            (json!({"limit": 2, "reverse": true}), vec![20, 19]),
+            (json!({"limit": 100, "since": {"offset": 11, "epoch": "e1"}, "reverse": true}), vec![10, 9, 8]),
+        ] {
+            let mut history = ask.clone();
+            history["channel"] = json!(channel);
+            let reply = client.ask(json!({"id": 3, "history": history})).await;
+            let list = reply["history"]["publications"].as_array().expect("a list");
+            let got: Vec<u64> = list.iter().filter_map(|p| p["offset"].as_u64()).collect();
+            assert_eq!(got, offsets, "{channel} {ask}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,12 +8,14 @@ use tokio::time::{Instant, timeout};
 
 use super::Session;
 use crate::{
-    mirror::{socket::Connection, status::LinkState},
+    mirror::{
+        socket::{Connection, Ending},
+        status::LinkState,
+    },
     platform::ports::{CdbApi, Leases, MirrorStore},
 };
 
-/// Most ids in one answer, and how many are read at a time.
-const MAX_IDS: usize = 100_000;
+/// Ids that are read at a time.
 const IDS_PAGE: usize = 1_000;
 
 impl<S: MirrorStore, L: Leases, C: CdbApi> Session<'_, S, L, C> {
@@ -77,7 +79,8 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Session<'_, S, L, C> {
         }
     }
 
-    pub(super) async fn question(&mut self, frame: &Frame<'_>, connection: &Connection) {
+    /// Answers. What cannot be answered truly ends the connection: a part of the ids would look like all of them.
+    pub(super) async fn question(&mut self, frame: &Frame<'_>, connection: &Connection) -> Option<Ending> {
         let dialect = Arc::clone(&self.context.config.dialect);
         let data = match frame.kind {
             Some(FrameKind::ProtocolRequest) => format!("\"{}\"", dialect.protocol.as_str()),
@@ -89,43 +92,53 @@ impl<S: MirrorStore, L: Leases, C: CdbApi> Session<'_, S, L, C> {
             Some(FrameKind::IdsSinceRequest) => {
                 // Asked of those who may resume: rows without a cursor that follow repair what was rolled back.
                 self.resuming = false;
-                self.ids_since(frame).await
+                match self.ids_since(frame).await {
+                    Ok(ids) => ids,
+                    Err(why) => return Some(Ending::Lost(why.into())),
+                }
             }
             _ => frame.data.map_or("null", RawValue::get).to_owned(),
         };
         let answer = dialect.answer(frame, &data);
         self.send(connection, answer).await;
+        None
     }
 
     /// Ids of what was stored at or after the moment of the frame's cursor. Too many is better than too few here: the upstream
     /// sends them again.
-    async fn ids_since(&self, frame: &Frame<'_>) -> String {
+    async fn ids_since(&mut self, frame: &Frame<'_>) -> Result<String, &'static str> {
         let moment = match frame.cursor {
             Cursor::At(raw) => self.context.config.dialect.cursor.kind.moment(raw),
             _ => None,
         };
         let mut since = moment.map(format_time).unwrap_or_default();
         let mut after: Option<String> = None;
+        let limits = self.context.config.limits;
         let mut ids = BTreeSet::new();
-        while ids.len() < MAX_IDS {
+        loop {
             let page = self.context.store.ids_since(&self.context.config.kind, &since, after.as_deref(), IDS_PAGE);
-            let page = match timeout(self.context.config.limits.store, page).await {
+            let page = match timeout(limits.store, page).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(error)) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "ids since a moment could not be read");
-                    break;
+                    return Err("the ids that were asked for could not be read");
                 }
-                Err(_) => break,
+                Err(_) => return Err("the ids that were asked for were not read in time"),
             };
             let Some((id, version)) = page.last() else { break };
             (since, after) = (version.clone(), Some(id.to_string()));
             let full = page.len() == IDS_PAGE;
             ids.extend(page.into_iter().map(|(id, _)| id));
+            if ids.len() > limits.answer_ids {
+                // The same question would come again: the next connection begins with a snapshot instead.
+                self.history_lost("more was asked for than one answer holds");
+                return Err("more ids were asked for than one answer holds");
+            }
             if !full {
                 break;
             }
         }
-        serde_json::to_string(&ids).unwrap_or_else(|_| "[]".into())
+        Ok(serde_json::to_string(&ids).unwrap_or_else(|_| "[]".into()))
     }
 
     pub(super) async fn send(&self, connection: &Connection, message: String) {

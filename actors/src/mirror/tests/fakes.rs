@@ -21,7 +21,7 @@ use ractor::{Actor, ActorRef};
 use serde_json::value::RawValue;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -53,6 +53,8 @@ type Committed = (Vec<String>, Option<String>, Option<bool>, Option<bool>);
 pub(super) struct World {
     pub(super) rows: BTreeMap<String, (String, String)>,
     pub(super) trash: Vec<String>,
+    /// What was stored as read beside the stream.
+    pub(super) beside: Vec<String>,
     pub(super) quarantined: Vec<(String, Option<String>)>,
     pub(super) record: MirrorRecord,
     /// In order.
@@ -133,7 +135,11 @@ impl MirrorStore for FakeStore {
         let mut applied = Applied { quarantined: batch.quarantined.len() as u64, ..Applied::default() };
         for op in batch.ops {
             match op {
-                MirrorOp::Upsert(VersionedDoc { id, version, doc, .. }) => {
+                MirrorOp::Upsert(VersionedDoc { id, version, doc, beside, .. }) => {
+                    if beside {
+                        world.beside.push(id.to_string());
+                        world.missing.retain(|missing| *missing != id.as_str());
+                    }
                     let row = (version.clone(), doc.get().to_owned());
                     let old = world.rows.get(id.as_str());
                     if old.is_some_and(|(stored, _)| *stored > version) {
@@ -149,7 +155,11 @@ impl MirrorStore for FakeStore {
                     world.rows.insert(id.to_string(), row);
                 }
                 MirrorOp::Set { id, set, version } => {
-                    let (old, doc) = world.rows[id.as_str()].clone();
+                    let Some((old, doc)) = world.rows.get(id.as_str()).cloned() else {
+                        applied.quarantined += 1;
+                        applied.unmerged += 1;
+                        continue;
+                    };
                     let doc = merge_set(&RawValue::from_string(doc).unwrap(), &set).unwrap();
                     world.rows.insert(id.to_string(), (version.unwrap_or(old), doc.get().to_owned()));
                     applied.changed += 1;
@@ -167,8 +177,9 @@ impl MirrorStore for FakeStore {
         let cursor = batch.cursor.as_ref().map(|cursor| cursor.get().to_owned());
         world.record.cursor = batch.cursor.or(world.record.cursor.take());
         world.record.snapshot_complete = batch.snapshot_complete.unwrap_or(world.record.snapshot_complete);
-        world.record.gap = batch.gap.unwrap_or(world.record.gap);
-        world.batches.push((ids, cursor, batch.snapshot_complete, batch.gap));
+        let gap = if applied.unmerged > 0 { Some(true) } else { batch.gap };
+        world.record.gap = gap.unwrap_or(world.record.gap);
+        world.batches.push((ids, cursor, batch.snapshot_complete, gap));
         Ok(applied)
     }
 
@@ -179,8 +190,15 @@ impl MirrorStore for FakeStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<(EntityId, String)>, StoreError> {
+        if self.away.load(Ordering::SeqCst) {
+            return away();
+        }
         let mut all: Vec<_> = self.read(|world| {
-            let rows = world.rows.iter().map(|(id, (version, _))| (version.clone(), id.clone()));
+            let rows = world
+                .rows
+                .iter()
+                .filter(|(id, _)| !world.missing.contains(id))
+                .map(|(id, (version, _))| (version.clone(), id.clone()));
             let later = |row: &(String, String)| match after {
                 Some(after) => (row.0.as_str(), row.1.as_str()) > (version, after),
                 None => row.0.as_str() >= version,
@@ -276,6 +294,8 @@ pub(super) struct FakeApi {
     pub(super) objects: AtomicUsize,
     pub(super) pages: AtomicUsize,
     pub(super) errors: Mutex<VecDeque<CdbError>>,
+    /// Pages of the feed pass one by one.
+    pub(super) gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl FakeApi {
@@ -295,6 +315,10 @@ impl CdbApi for FakeApi {
 
     async fn modified_since(&self, since: &str, limit: usize) -> Result<FeedPage, CdbError> {
         self.pages.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().unwrap().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         if let Some(error) = self.errors.lock().unwrap().pop_front() {
             return Err(error);
         }
@@ -307,7 +331,8 @@ impl CdbApi for FakeApi {
         docs.retain(|doc| doc.version.as_str() >= since);
         docs.sort_by(|a, b| a.version.cmp(&b.version));
         docs.truncate(limit);
-        Ok(FeedPage { len: docs.len(), docs, aside: Vec::new() })
+        let newest = docs.last().map(|doc| doc.version.clone());
+        Ok(FeedPage { len: docs.len(), newest, docs, aside: Vec::new() })
     }
 }
 
@@ -422,6 +447,8 @@ pub(super) struct Rig {
     pub(super) handle: LinkHandle,
     pub(super) config: LinkConfig,
     pub(super) registry: Registry,
+    /// Without it nothing can be had over HTTP.
+    pub(super) http: bool,
 }
 
 pub(super) type TestLink = Link<FakeStore, Node, FakeApi>;
@@ -461,6 +488,7 @@ impl Rig {
             handle,
             config,
             registry: Registry::default(),
+            http: true,
         }
     }
 
@@ -470,7 +498,7 @@ impl Rig {
             config: self.config.clone(),
             store: Arc::clone(&self.store),
             leases: Arc::clone(&self.node),
-            cdb: Some(Arc::clone(&self.api)),
+            cdb: self.http.then(|| Arc::clone(&self.api)),
             governor: Arc::new(Governor::new(egress)),
             metrics: MirrorMetrics::new(&mut self.registry),
             handle: self.handle.clone(),

@@ -60,6 +60,38 @@ async fn an_object_that_cannot_be_fetched_is_owed() {
     rig.store.until("and paid", |world| world.rows.contains_key("big") && !world.record.gap).await;
 }
 
+/// HTTP is behind the stream, or does not know the object at all: that is a debt, not an answer.
+#[tokio::test]
+async fn an_object_that_http_shows_older_is_owed() {
+    for shown in [Some("older"), None] {
+        let mut rig = Rig::new(r#"{"max_message_bytes":4096}"#).await;
+        let _link = rig.start().await;
+        let mut peer = rig.mirror.peer().await;
+        if let Some(note) = shown {
+            rig.api.put("big", 1, note);
+        }
+        peer.send(big("big", 2, 2, 8000)).await;
+        rig.store.until("the debt", |world| world.batches.iter().any(|batch| batch.3 == Some(true))).await;
+        assert_eq!(rig.store.read(|world| world.rows.contains_key("big")), shown.is_some());
+        rig.api.put("big", 2, "newer");
+        rig.handle.resume(None);
+        rig.store.until("the debt is paid", |world| !world.record.gap).await;
+    }
+}
+
+/// A replica that lags a little is waited for.
+#[tokio::test]
+async fn an_object_that_http_shows_soon_is_not_owed() {
+    let mut rig = Rig::new(r#"{"max_message_bytes":4096}"#).await;
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    peer.send(big("big", 2, 2, 8000)).await;
+    until("it was asked for", || rig.api.objects.load(Ordering::SeqCst) > 0).await;
+    rig.api.put("big", 2, "soon");
+    rig.store.until("it is here", |world| world.rows.contains_key("big")).await;
+    assert!(!rig.store.read(|world| world.record.gap));
+}
+
 #[tokio::test]
 async fn above_the_ceiling_http_fills_in_and_nothing_loops() {
     let mut rig = Rig::new(r#"{"max_message_bytes":1024}"#).await;
@@ -123,6 +155,27 @@ async fn a_refusal_waits_for_a_new_token() {
     rig.state("live").await;
     assert_eq!(*rig.mirror.token.lock().unwrap(), "Bearer newer");
     assert!(!format!("{:?} {:?}", rig.handle, rig.handle.status()).contains("newer"), "no secret is printed");
+}
+
+/// Neither another reign nor another limit is a reason to offer the same token again.
+#[tokio::test]
+async fn a_refused_token_is_not_offered_again() {
+    let mut rig = Rig::new("").await;
+    rig.mirror.status.send_replace(403);
+    let _link = rig.start().await;
+    rig.state("forbidden").await;
+    rig.handle.set_max_message_bytes(1 << 21);
+    rig.node.away.store(true, Ordering::SeqCst);
+    rig.state("standby").await;
+    rig.node.away.store(false, Ordering::SeqCst);
+    rig.state("forbidden").await;
+    assert_eq!(rig.mirror.handshakes.load(Ordering::SeqCst), 1);
+    rig.handle.resume(None);
+    until("the operator's word is one try", || rig.mirror.handshakes.load(Ordering::SeqCst) == 2).await;
+    rig.state("forbidden").await;
+    rig.mirror.status.send_replace(101);
+    rig.handle.set_token(Some(Token::new("newer")));
+    let _peer = rig.mirror.peer().await;
 }
 
 #[tokio::test]

@@ -157,12 +157,48 @@ async fn lost_history_is_a_gap_that_is_healed_over_http() {
         assert_eq!(world.missing, ["vanished"]);
         assert!(!world.record.gap);
         assert!(world.trash.is_empty(), "never a delete");
+        assert_eq!(world.beside.len(), 36, "and what HTTP shows never overrules the stream");
     });
     assert_eq!(peer.ask("timestamp-request").await, serde_json::json!([900, 0]));
     let metrics = rig.metrics();
     assert!(
         metrics.contains(r#"mirror_gaps_total{mirror="test"} 1"#) && metrics.contains(r#"mirror_gap{mirror="test"} 0"#)
     );
+}
+
+/// Deleted after an interrupted snapshot had shown it and before the next one began: no frame ever tells.
+#[tokio::test]
+async fn what_was_deleted_between_two_snapshots_is_found() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    let _link = rig.start().await;
+    for again in [false, true] {
+        let mut peer = rig.mirror.peer().await;
+        assert_eq!(peer.ask("timestamp-request").await, serde_json::Value::Null);
+        if again {
+            rig.api.put("a", 5, "");
+            peer.send(noop(100)).await;
+            rig.store.until("the snapshot is whole", |world| world.record.snapshot_complete).await;
+            rig.store.until("the deleted one is marked", |world| world.missing == ["b"] && !world.record.gap).await;
+            rig.store
+                .read(|world| assert!(world.batches.iter().any(|batch| batch.3 == Some(true)), "a gap, committed"));
+            return;
+        }
+        for id in ["a", "b"] {
+            peer.send(upsert(id, 5, None)).await;
+        }
+        rig.store.until("the rows", |world| world.rows.len() == 2).await;
+        assert!(!rig.store.read(|world| world.record.gap), "the first snapshot follows nothing");
+    }
+}
+
+#[tokio::test]
+async fn the_full_protocol_is_compared_now_and_then_too() {
+    let mut rig = Rig::new(r#"{"protocol":"full"}"#).await;
+    rig.config.reconcile.interval = Duration::from_millis(100);
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    peer.send(upsert("left-out", 1, Some(1))).await;
+    rig.store.until("marked", |world| world.missing == ["left-out"]).await;
 }
 
 #[tokio::test]
@@ -200,6 +236,35 @@ async fn a_quiet_stream_that_resumed_is_live() {
     peer.ask("timestamp-request").await;
     rig.state("live").await;
     until("noted", || rig.store.read(|world| world.noted.contains(&"live".to_owned()))).await;
+}
+
+/// What is shown of a link that is cut off, and of one that cannot store, is how old its data is by now.
+#[tokio::test]
+async fn lag_grows_on_a_dead_link() {
+    let mut rig = Rig::new("").await;
+    let _link = rig.start().await;
+    let mut peer = rig.mirror.peer().await;
+    let lag = |rig: &Rig, later: i64| {
+        rig.handle.status().lag_at(time::OffsetDateTime::now_utc() + time::Duration::seconds(later)).unwrap_or_default()
+    };
+    let now = u64::try_from(time::OffsetDateTime::now_utc().unix_timestamp()).unwrap();
+    peer.send(noop(now)).await;
+    rig.store.until("the cursor", |world| world.record.cursor.is_some()).await;
+    until("committed", || rig.handle.status().committed_at.is_some()).await;
+    rig.state("live").await;
+    assert!(lag(&rig, 600) < 60_000, "a quiet stream is not behind");
+    rig.store.away.store(true, Ordering::SeqCst);
+    peer.send(noop(now + 1)).await;
+    until("what came is not stored", || lag(&rig, 600) > 500_000).await;
+    rig.store.away.store(false, Ordering::SeqCst);
+    rig.store.until("stored", |world| world.batches.len() > 1).await;
+    until("no longer behind", || lag(&rig, 600) < 60_000).await;
+    rig.mirror.status.send_replace(503);
+    drop(peer);
+    rig.state("backoff").await;
+    assert!(lag(&rig, 600) > 500_000);
+    let metrics = rig.metrics();
+    assert!(metrics.contains(r#"mirror_lag_seconds{mirror="test"}"#), "{metrics}");
 }
 
 #[tokio::test]

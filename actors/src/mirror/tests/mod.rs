@@ -3,3 +3,4 @@
 mod fakes;
 mod faults;
 mod flow;
+mod gaps;

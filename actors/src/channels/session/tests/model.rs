@@ -66,6 +66,21 @@ fn expected(next: u64, news: &News) -> Option<u64> {
     }
 }
 
+#[test]
+fn a_recovering_subscription_keeps_one_reset() {
+    let (mut live, mut bytes) = (Vec::new(), 0);
+    for news in [News::Run(1, 2, 10), News::Reset, News::Reset, News::Top(9), News::OtherEpoch, News::Reset] {
+        buffer(&mut live, &mut bytes, &delivery(&news), 400);
+    }
+    assert!(
+        matches!(live[..], [Delivery { what: What::Items(_), .. }, Delivery { what: What::Reset, .. }]),
+        "{live:?}"
+    );
+    let (mut outbox, mut next) = (Outbox::default(), 1);
+    let told = live.iter().try_for_each(|d| follow(&Epoch::new("e"), &mut next, d, &mut outbox, SENDING).map(drop));
+    assert_eq!(told, Err(Stop::Insufficient));
+}
+
 proptest! {
     #[test]
     fn live_offsets_follow_one_another_or_the_subscriber_is_told(all in proptest::collection::vec(news(), 0..40), start in 1..5u64) {

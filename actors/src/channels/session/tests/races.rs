@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::*;
 use crate::channels::{
     Delivery, Item, What, Wire,
-    metrics::CloseLabel,
+    metrics::{CloseLabel, RecoveryLabel},
     session::{Connection, Offered, Seat, Session, Shared},
 };
 
@@ -48,15 +48,32 @@ async fn a_subscription_that_cannot_settle_leaves_nothing_behind() {
     assert_eq!((node.hub.metrics.subscriptions.get(), node.hub.metrics.channels.get()), (0, 0));
 }
 
-/// Above the queue's limit the answer is "not recovered", never a close that leads to the same recovery again.
+/// One that does read gets all of them, one after the other.
 #[tokio::test]
-async fn recoveries_that_do_not_fit_the_queue_are_not_recovered() {
-    let node = Node::start(Limits { queue_bytes: 2 * KIB * KIB, ..limits() }).await;
+async fn recoveries_wait_for_one_another() {
+    let node = Node::start(Limits { queue_bytes: 2 * KIB * KIB, command: PATIENCE * 5, ..limits() }).await;
     heavy(&node, 12);
     let mut client = node.client().await.connected("reader").await;
     for n in 0..12 {
         client.send(entity(n)).await;
     }
+    for n in 0..12 {
+        let reply = client.receive().await;
+        assert_eq!(reply["subscribe"]["publications"].as_array().map_or(0, Vec::len), 50, "of {n}");
+    }
+}
+
+/// Above the queue's limit the answer is "not recovered", never a close that leads to the same recovery again.
+#[tokio::test]
+async fn recoveries_that_do_not_fit_the_queue_are_not_recovered() {
+    let node = Node::start(Limits { queue_bytes: 2 * KIB * KIB, command: Duration::from_secs(1), ..limits() }).await;
+    heavy(&node, 12);
+    let mut client = node.client().await.connected("reader").await;
+    for n in 0..12 {
+        client.send(entity(n)).await;
+    }
+    let lost = RecoveryLabel { result: "unrecovered" };
+    eventually("one waited in vain", || async { node.hub.metrics.recoveries.get_or_create(&lost).get() > 0 }).await;
     let mut recovered = Vec::new();
     for n in 0..12 {
         let reply = client.receive().await;

@@ -1,20 +1,60 @@
 //! What an answer means: the upstream's own errors are JSON, its proxy's are HTML, and any of them may be neither.
 
-use dzvin_actors::platform::ports::{CdbError, FeedPage};
-use dzvin_protocols::{
+use serde_json::value::RawValue;
+
+use crate::{
     entities::Fields,
-    mirror::{Dialect, Quarantined, mask_secrets},
+    mirror::{Dialect, Quarantined, VersionedDoc, mask_secrets},
     platform::EntityId,
 };
-use serde_json::value::RawValue;
 
 /// Longest text that is kept of what the upstream said.
 const MAX_SAID: usize = 300;
 /// Most raw bytes of a broken object that are kept.
 const MAX_RAW: usize = 64 * 1024;
 
+/// One page of the HTTP feed.
+#[derive(Debug, Clone, Default)]
+pub struct FeedPage {
+    /// What can be stored.
+    pub docs: Vec<VersionedDoc>,
+    /// What cannot.
+    pub aside: Vec<Quarantined>,
+    /// How many objects the upstream sent: only this tells a full page from the last one.
+    pub len: usize,
+    /// The newest moment by which the feed is ordered, of all of them: only this tells where the walk goes on when none can be
+    /// stored. `None` when no object has one.
+    pub newest: Option<String>,
+}
+
+/// What the upstream answered when it did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CdbError {
+    /// 403: no automatic repeat with the same token.
+    #[error("forbidden by the upstream: {0}")]
+    Forbidden(String),
+    /// 400 and other refusals: the same request will be refused again.
+    #[error("refused by the upstream with {status}: {message}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said, shortened.
+        message: String,
+    },
+    /// 429: wait at least a second, then longer.
+    #[error("too many requests")]
+    TooMany,
+    /// 5xx, a timeout or no connection: wait and try at most a few times.
+    #[error("the upstream failed: {0}")]
+    Failed(String),
+    /// The answer is above the limit or not what the protocol says.
+    #[error("the upstream's answer is unusable: {0}")]
+    Unusable(String),
+}
+
 /// The error that a status stands for.
-pub(super) fn error_of(status: u16, body: &[u8]) -> CdbError {
+#[must_use]
+pub fn error_of(status: u16, body: &[u8]) -> CdbError {
     let message = said(body);
     match status {
         401 | 403 => CdbError::Forbidden(message),
@@ -50,7 +90,10 @@ fn without_tags(text: &str) -> String {
 }
 
 /// A page of the feed: a bare array, or an object with `data`. One broken object never hides the others.
-pub(super) fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbError> {
+///
+/// # Errors
+/// [`CdbError::Unusable`] when the body is neither.
+pub fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbError> {
     let unusable = |error: serde_json::Error| CdbError::Unusable(format!("the feed is not an array: {error}"));
     #[derive(serde::Deserialize)]
     struct Envelope<'a> {
@@ -65,6 +108,7 @@ pub(super) fn page_of(body: &[u8], dialect: &Dialect) -> Result<FeedPage, CdbErr
     };
     let mut page = FeedPage { len: rows.len(), ..FeedPage::default() };
     for raw in rows {
+        page.newest = page.newest.max(dialect.paths.moment_of(raw));
         let aside = |reason, detail, id: Option<EntityId>| {
             let bytes = raw.get().as_bytes();
             Quarantined { reason, detail, id, raw: bytes[..bytes.len().min(MAX_RAW)].to_vec() }
@@ -102,9 +146,10 @@ mod tests {
 
     #[test]
     fn one_broken_object_hides_no_other() {
-        let body = br#" [{"_id":"a","dateModified":"2024-01-01T00:00:00Z"},{"x":1},7,{"_id":"b","t":"\u0000","dateModified":"2024-01-01T00:00:00Z"}]"#;
+        let body = br#" [{"_id":"a","dateModified":"2024-01-01T00:00:00Z"},{"x":1},7,{"_id":"b","t":"\u0000","dateModified":"2024-01-02T00:00:00Z"}]"#;
         let page = page_of(body, &Dialect::default()).expect("a page");
         assert_eq!((page.len, page.docs.len()), (4, 1));
+        assert_eq!(page.newest.as_deref(), Some("2024-01-02T00:00:00.000000Z"), "of the broken ones too");
         assert_eq!(page.aside.iter().map(|it| it.reason).collect::<Vec<_>>(), ["no_id", "no_id", "bad_text"]);
         let wrapped = page_of(
             br#"{"data":[{"id":"a","dateModified":"2024-01-01T00:00:00Z"}],"next_page":{}}"#,

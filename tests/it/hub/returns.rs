@@ -1,0 +1,142 @@
+//! Rule 1 by the clock: what is committed reaches every subscriber within five seconds after connectivity returns, at real
+//! hubs with their own patience: a Redis that is cut, refused or stalled, a relay that is killed and leaves a long lease.
+
+use std::time::{Duration, Instant};
+
+use dzvin::{
+    entities::{Author, Entities, EntityOp, KindSpec, Source},
+    platform::db::{Database, DbOptions},
+};
+use dzvin_protocols::platform::{EntityId, Kind};
+use serde_json::{Value, value::RawValue};
+
+use crate::support::{
+    eventually::eventually,
+    front::Front,
+    hub::{Hub, World},
+    node::Followers,
+};
+
+const RETURN: Duration = Duration::from_secs(5);
+const NOTE: [&str; 2] = ["--kind", "note"];
+
+/// Commits to a kind of the organisation's own, as another node would, whatever the hubs can do.
+struct Writer {
+    entities: Entities,
+    kind: Kind,
+    written: u64,
+}
+
+impl Writer {
+    async fn new(world: &mut World) -> Self {
+        world.mirrors.push_str("[kinds.note]\nsource = \"local\"\n");
+        let kind = Kind::new("note").expect("kind");
+        let spec = KindSpec {
+            kind: kind.clone(),
+            source: Source::Local,
+            mirror: None,
+            fields: Vec::new(),
+            version_paths: Vec::new(),
+        };
+        let mut options = DbOptions::new(&world.db.url()).expect("options");
+        options.notify = true;
+        let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");
+        Self { entities, kind, written: 0 }
+    }
+
+    async fn write(&mut self, count: u64) {
+        for _ in 0..count {
+            self.written += 1;
+            let doc = RawValue::from_string(format!("{{\"n\":{}}}", self.written)).expect("json");
+            let id = EntityId::new(&format!("n{}", self.written % 20)).expect("id");
+            let version = format!("{:08}", self.written);
+            let op = EntityOp::Upsert { id, version, doc: doc.into(), derived: None, beside: false };
+            let author = Author { by: "olha", trace: None };
+            let done = self.entities.commit(&self.kind, author, &[op]).await.expect("committed");
+            assert_eq!(done.applied.changed, 1);
+        }
+    }
+}
+
+/// From now until every follower has all that is written.
+async fn reached(followers: &mut Followers, writer: &Writer) -> Duration {
+    let began = Instant::now();
+    eventually("all is told", async || followers.progress().await.into_iter().all(|last| last >= writer.written)).await;
+    began.elapsed()
+}
+
+fn assert_whole(report: &Value) {
+    for key in ["lost", "doubled", "behind", "differences", "unrecovered"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+}
+
+async fn bus_is(hubs: &[Hub], state: &str) {
+    for hub in hubs {
+        eventually(&format!("the bus is {state}"), async || {
+            let (_, body) = hub.get("/readyz").await.expect("answered");
+            serde_json::from_str::<Value>(&body).expect("json")["checks"]["bus"]["status"] == state
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_brings_everything_within_five_seconds() {
+    let mut world = World::new(0, true).await;
+    let (proxy, url) = world.redis.as_ref().expect("redis").proxy().await;
+    world.redis_url = Some(url);
+    let mut writer = Writer::new(&mut world).await;
+    let hubs = [world.hub("a").await, world.hub("b").await];
+    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
+    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
+    writer.write(20).await;
+    reached(&mut followers, &writer).await;
+    for fault in ["cut", "refused", "stalled"] {
+        match fault {
+            "stalled" => proxy.stall(true),
+            "refused" => {
+                proxy.refuse(true);
+                proxy.cut();
+            }
+            _ => proxy.cut(),
+        }
+        writer.write(50).await;
+        if fault != "cut" {
+            bus_is(&hubs, "down").await;
+            writer.write(50).await;
+        }
+        proxy.refuse(false);
+        proxy.stall(false);
+        let took = reached(&mut followers, &writer).await;
+        println!("{fault}: whole {took:?} after the return");
+        assert!(took < RETURN, "{fault} took {took:?}");
+        bus_is(&hubs, "ok").await;
+    }
+    assert_whole(&followers.finish().await);
+}
+
+/// The lease of a killed relay lasts for ten seconds; what is committed meanwhile does not wait for its end.
+#[tokio::test]
+async fn a_killed_relay_with_a_long_lease_is_stepped_in_for_within_five_seconds() {
+    let mut world = World::new(0, true).await;
+    world.lease_ttl = "10s";
+    let mut writer = Writer::new(&mut world).await;
+    let mut hubs = [world.hub("a").await, world.hub("b").await];
+    assert_eq!(hubs[0].metric("dzvin_relay_holder").await, 1.0, "the first has the lease");
+    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
+    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
+    writer.write(50).await;
+    reached(&mut followers, &writer).await;
+    let killed = Instant::now();
+    hubs[0].kill().await;
+    writer.write(50).await;
+    let took = reached(&mut followers, &writer).await;
+    assert!(killed.elapsed() < Duration::from_secs(10), "while the lease lasted: {:?}", killed.elapsed());
+    println!("whole {took:?} after the kill of the relay");
+    assert!(took < RETURN, "took {took:?}");
+    assert_eq!(hubs[1].metric("dzvin_relay_holder").await, 0.0);
+    let report = followers.finish().await;
+    assert_whole(&report);
+    assert!(report["recovered"].as_u64() > Some(0), "some were at the killed one: {report}");
+}

@@ -1,0 +1,45 @@
+//! A client that says exactly what a test wants, over a WebSocket.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+use super::{
+    eventually::patience,
+    hub::{Hub, World},
+};
+
+/// One connection.
+pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    pub async fn new(hub: &Hub) -> Self {
+        let url = format!("ws://{}/connection/websocket", hub.addr);
+        Self(connect_async(url).await.expect("a connection").0)
+    }
+
+    /// Signed in with a role of the default configuration.
+    pub async fn connected(hub: &Hub, role: &str) -> Self {
+        let mut client = Self::new(hub).await;
+        let reply = client.ask(&json!({"id": 1, "connect": {"token": World::token(role)}}).to_string()).await;
+        assert!(reply["connect"]["client"].is_string(), "{reply}");
+        client
+    }
+
+    pub async fn ask(&mut self, text: &str) -> Value {
+        self.0.send(text.to_owned().into()).await.expect("sent");
+        self.receive().await
+    }
+
+    /// A reply, or `{"close": code}`.
+    pub async fn receive(&mut self) -> Value {
+        loop {
+            match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
+                Message::Text(text) => return serde_json::from_str(&text).expect("json"),
+                Message::Close(frame) => return json!({"close": u16::from(frame.expect("a code").code)}),
+                _ => {}
+            }
+        }
+    }
+}
