@@ -28,7 +28,7 @@ impl Bar {
         match (self.value, self.reached()) {
             (Some(value), Some(true)) => format!("{name}: {value:.2}, at most {most:.2}: reached"),
             (Some(value), _) => format!("{name}: {value:.2}, at most {most:.2}: MISSED"),
-            (None, _) => format!("{name}: not judged, for it takes a server that was not measured"),
+            (None, _) => format!("{name}: not judged: a part of it was not measured"),
         }
     }
 

@@ -50,7 +50,7 @@ pub(crate) struct Row {
     pub(crate) lost: usize,
     /// Clients that were cut off, or publications that were not accepted.
     pub(crate) failed: usize,
-    /// Resident memory of each connection; of the first round, the others find the server used.
+    /// Resident memory of each connection.
     pub(crate) kib: f64,
     /// How late the generator was, of the slowest percent.
     pub(crate) late: f64,
@@ -86,7 +86,7 @@ pub(crate) async fn measure(rig: &mut Rig, subscribers: usize, rate: Option<f64>
     for round in 1..=rig.common.rounds.max(1) {
         for (n, round_of) in rounds.iter_mut().enumerate() {
             rig.progress(n, &format!("{subscribers} subscribers, {rate:.1} publications/s, round {round}"));
-            let empty = rig.rest(n, 0.0).await?.server().rss_kib;
+            let empty = rig.base(n).await?;
             rig.open(n, subscribers, 1, None).await?;
             let answer = rig.flow(n, flow).await?;
             let kib = (answer.server().rss_kib - empty) / subscribers as f64;
@@ -115,7 +115,7 @@ impl Row {
             },
             lost: sum(|it| it.expected.abs_diff(it.deliveries)),
             failed: sum(|it| it.cut + it.failed),
-            kib: rounds.first().map_or(0.0, |(_, kib)| *kib),
+            kib: median(&rounds.iter().map(|(_, kib)| *kib).collect::<Vec<_>>()),
             late: middle(|it| it.late.p99),
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 25_000)]
     ping_ms: u64,
     /// Milliseconds between two turns of pinging, each for its share of the sockets.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 250)]
     tick_ms: u64,
 }
 

@@ -51,9 +51,11 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
         .collect();
     show(&grown);
     let hub = grown.iter().find(|grown| grown.few.kind == Some(Kind::Hub));
+    // Of too few connections the memory is lost in what the server does by itself.
+    let memory = hub.filter(|hub| hub.few.kib > 0.0).map(|hub| hub.many.kib / hub.few.kib);
     let bars = [
         Bar::new("growth, CPU per delivery", hub.map(|hub| hub.many.us / hub.few.us), BAR),
-        Bar::new("growth, memory per connection", hub.map(|hub| hub.many.kib / hub.few.kib), BAR),
+        Bar::new("growth, memory per connection", memory, BAR),
     ];
     Ok(judge(&args.common, "growth", &environment, rows.iter().map(Row::json).collect(), &bars))
 }

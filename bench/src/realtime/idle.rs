@@ -119,7 +119,7 @@ fn show(rows: &[Row]) {
             format!("{:.2}", row.us_per_s / 1e3),
             floor.map_or_else(|| "-".to_owned(), |floor| format!("{:.2}", row.us_per_s / floor)),
             format!("{:.1}", row.pings_per_s),
-            format!("{:.1}", row.us_per_s / row.pings_per_s.max(1e-9)),
+            if row.pings_per_s > 0.0 { format!("{:.1}", row.us_per_s / row.pings_per_s) } else { "-".to_owned() },
             format!("{:.1}", row.empty_kib / 1024.0),
             format!("{:.2}", row.empty_us_per_s / 1e3),
             row.cut.to_string(),

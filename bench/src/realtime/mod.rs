@@ -43,6 +43,9 @@ pub(crate) struct Common {
     /// Seconds from one ping to the next, the same for all servers.
     #[arg(long, default_value_t = 25)]
     ping: u64,
+    /// Milliseconds between two turns of the floor's pinging: the longer, the more pings leave together.
+    #[arg(long, default_value_t = 250)]
+    floor_tick_ms: u64,
     /// The core of the server.
     #[arg(long, default_value_t = 0)]
     server_core: usize,

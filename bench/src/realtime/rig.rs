@@ -15,6 +15,8 @@ use tempfile::TempDir;
 const AFTER_CLOSE_S: f64 = 1.5;
 /// Seconds of publishing that are not counted.
 const WARM_UP_S: f64 = 1.0;
+/// Clients, and publications a second, of a server's first use.
+const FIRST_USE: usize = 20;
 /// Connections that are begun at a time when connecting is not what is measured.
 const GENTLE: usize = 200;
 
@@ -26,6 +28,8 @@ pub(crate) struct Rig {
     generator: Own,
     folder: TempDir,
     begun: (Instant, f64),
+    /// Resident memory of each server after its first use, where that was looked at.
+    bases: Vec<Option<f64>>,
     /// What every scenario is told.
     pub(crate) common: Common,
 }
@@ -43,7 +47,8 @@ impl Rig {
         targets.extend(common.peer.iter().map(|peer| Target::peer(peer, common.peer_token.as_deref())));
         let generator = Own::start(common.generator_core, &["drive".to_owned()])?;
         let begun = (Instant::now(), host::stolen_seconds());
-        Ok(Self { targets, generator, folder, begun, common: common.clone() })
+        let bases = vec![None; targets.len()];
+        Ok(Self { targets, generator, folder, begun, bases, common: common.clone() })
     }
 
     /// Connects so many clients to one of the servers, all at once when the concurrency is zero.
@@ -96,6 +101,21 @@ impl Rig {
             )));
         }
         self.generator.tell(&order(what.seconds)).await
+    }
+
+    /// Resident memory of a server that has been used a little and is empty again, in KiB: what a first use takes is not
+    /// of the connections that come later.
+    pub(crate) async fn base(&mut self, n: usize) -> Fallible<f64> {
+        if let Some(base) = self.bases[n] {
+            return Ok(base);
+        }
+        self.open(n, FIRST_USE, 1, None).await?;
+        let flow = Flow { channels: 1, batch: 1, in_flight: 4, rate: FIRST_USE as f64, seconds: WARM_UP_S };
+        self.flow(n, flow).await?;
+        self.close().await?;
+        let base = self.rest(n, 0.0).await?.server().rss_kib;
+        self.bases[n] = Some(base);
+        Ok(base)
     }
 
     /// Lets the clients answer pings and nothing else.

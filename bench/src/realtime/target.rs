@@ -82,7 +82,8 @@ impl Target {
         match kind {
             Kind::Hub => Self::hub(common).await.map(Some),
             Kind::Floor => {
-                let args = ["floor", "--ping-ms", &(common.ping * 1000).to_string()].map(str::to_owned);
+                let (ping, tick) = ((common.ping * 1000).to_string(), common.floor_tick_ms.to_string());
+                let args = ["floor", "--ping-ms", &ping, "--tick-ms", &tick].map(str::to_owned);
                 let mut own = Own::start(common.server_core, &args)?;
                 let address = own.line().await?;
                 Ok(Some(Self {
