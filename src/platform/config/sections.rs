@@ -410,7 +410,7 @@ impl Default for Channels {
             recovery_count: 5_000,
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
-            namespaces: BTreeMap::new(),
+            namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
         }
     }
 }
