@@ -60,7 +60,8 @@ async fn clients_that_never_read_do_not_fill_the_memory() {
     let list = reqwest::Client::new().get(format!("http://{}/api/v1/entities/procedure?limit=1", hub.addr));
     let list = list.bearer_auth(World::token("viewer")).send().await.expect("answered");
     assert_eq!(list.status(), 200, "what is small passes");
-    let grown = hub.peak_memory() - before;
+    // The kernel counts the peak in steps: it may seem to sink.
+    let grown = hub.peak_memory().saturating_sub(before);
     assert!(grown < 4 * LARGE as u64, "forty answers of 7 MiB took {} MiB", grown / MIB as u64);
     // Nobody has read a byte; those who were served are cut, and their room comes back.
     eventually("the room is free again", async || held().await == 0.0).await;
