@@ -4,6 +4,7 @@ pub mod centrifuge;
 mod names;
 mod position;
 mod publication;
+pub mod pusher;
 pub mod websocket;
 
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
