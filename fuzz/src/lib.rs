@@ -8,6 +8,7 @@ mod frames;
 mod identity;
 mod mirror;
 mod names;
+mod pusher;
 mod tree;
 mod versions;
 
@@ -16,13 +17,14 @@ pub use frames::{commands, websocket};
 pub use identity::claims;
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
+pub use pusher::{pusher_events, pusher_http};
 pub use versions::versions;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 11] = [
     ("websocket", websocket),
     ("commands", commands),
     ("bus_form", bus_form),
@@ -32,6 +34,8 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("documents", documents),
     ("versions", versions),
     ("claims", claims),
+    ("pusher_events", pusher_events),
+    ("pusher_http", pusher_http),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

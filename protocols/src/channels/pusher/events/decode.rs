@@ -218,6 +218,23 @@ mod tests {
         ));
     }
 
+    /// What pusher-js 8.6 sends, one frame a line.
+    #[test]
+    fn the_frames_of_pusher_js_are_read() {
+        let frames = include_str!("../../../../../tests/fixtures/pusher/client.v7.jsonl");
+        let kinds = frames.lines().map(|frame| match decode(frame, DEFAULT_CLIENT_DATA).expect(frame) {
+            Event::Ping => "ping",
+            Event::Pong => "pong",
+            Event::Subscribe(_) => "subscribe",
+            Event::Unsubscribe { .. } => "unsubscribe",
+            Event::SignIn { .. } => "signin",
+            Event::Client { .. } => "client",
+            Event::Unknown => "unknown",
+        });
+        let expected = "ping pong subscribe subscribe subscribe unsubscribe signin subscribe client client";
+        assert_eq!(kinds.collect::<Vec<_>>().join(" "), expected);
+    }
+
     #[test]
     fn pings_need_no_data_and_later_events_are_ignored() {
         for data in ["", r#","data":{}"#, r#","data":"{}""#, r#","data":null"#, r#","data":[1,"#] {
