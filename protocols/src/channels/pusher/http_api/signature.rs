@@ -68,8 +68,8 @@ impl Query {
         let mut all = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key = unescape(key).ok_or(SignatureError::Query)?.to_ascii_lowercase();
-            let value = unescape(value).ok_or(SignatureError::Query)?.into_owned();
+            let key = unescape(key, true).ok_or(SignatureError::Query)?.to_ascii_lowercase();
+            let value = unescape(value, true).ok_or(SignatureError::Query)?.into_owned();
             if all.insert(key, value).is_some() {
                 return Err(SignatureError::Query);
             }
@@ -118,11 +118,16 @@ impl Query {
         if at.abs_diff(now) > TIMESTAMP_WINDOW {
             return Err(SignatureError::Timestamp);
         }
-        // The signature before the body: nobody makes us sum megabytes without a secret.
-        keys.verify(key, &[self.canonical(method, path).as_bytes()], signature).map_err(|error| match error {
-            AuthError::UnknownKey => SignatureError::UnknownKey,
-            AuthError::Malformed | AuthError::Signature => SignatureError::Signature,
-        })?;
+        // The signature before the body: nobody makes us sum megabytes without a secret. Libraries sign the path before it is
+        // escaped, so of an escaped one the plain form may be what was signed.
+        let check = |path: &str| keys.verify(key, &[self.canonical(method, path).as_bytes()], signature);
+        let plain = || unescape(path, false).filter(|plain| plain != path);
+        check(path).or_else(|error| plain().map_or(Err(error), |plain| check(&plain))).map_err(
+            |error| match error {
+                AuthError::UnknownKey => SignatureError::UnknownKey,
+                AuthError::Malformed | AuthError::Signature => SignatureError::Signature,
+            },
+        )?;
         match self.get("body_md5") {
             None if body.is_empty() => Ok(()),
             None => Err(SignatureError::Missing("body_md5")),
@@ -163,16 +168,18 @@ fn body_md5(body: &[u8]) -> String {
     hex(&Md5::digest(body))
 }
 
-/// Undoes percent signs, and plus signs for spaces as forms write them; no parameter of the API has a plus of its own.
-fn unescape(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
+/// Undoes percent signs, and in a query plus signs for spaces, as forms write them: no parameter of the API has a plus of
+/// its own.
+fn unescape(text: &str, is_query: bool) -> Option<Cow<'_, str>> {
+    let is_plain = |b: u8| b != b'%' && !(is_query && b == b'+');
+    if text.bytes().all(is_plain) {
         return Some(text.into());
     }
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         out.push(match byte {
-            b'+' => b' ',
+            b'+' if is_query => b' ',
             b'%' => {
                 let mut digit = || char::from(rest.next()?).to_digit(16);
                 u8::try_from(digit()? << 4 | digit()?).ok()?
@@ -249,6 +256,24 @@ mod tests {
         let query = super::Query::parse(DOCUMENTED).expect("a query");
         assert_eq!(query.verify("GET", "/apps/3/events", BODY, &ring, AT), Err(Signature));
         assert_eq!(query.verify("POST", "/apps/4/events", BODY, &ring, AT), Err(Signature));
+    }
+
+    /// As the library for node calls: user `a b`, signed before its path is escaped, and a filter that is not escaped.
+    #[test]
+    fn an_escaped_path_may_be_signed_plain() {
+        let query = "auth_key=278d425bdf160c739803&auth_timestamp=1795697843&auth_version=1.0&body_md5=99914b932bd37a50b983c5e7c90ae93b&auth_signature=a2df038f220bcd88bd74ee253d8bbf24f17999af7eaf236a71ea6f57907dd2bd";
+        let ring = Keyring::new(credentials(), vec![]);
+        let verify = |query: &str, method: &str, path: &str, body: &[u8]| {
+            Query::parse(query).and_then(|query| query.verify(method, path, body, &ring, 1_795_697_843))
+        };
+        let terminate = |user| verify(query, "POST", &format!("/apps/3/users/{user}/terminate_connections"), b"{}");
+        assert_eq!((terminate("a%20b"), terminate("a b")), (Ok(()), Ok(())));
+        assert_eq!(
+            (terminate("a+b"), terminate("a%2520b")),
+            (Err(SignatureError::Signature), Err(SignatureError::Signature))
+        );
+        let filter = "auth_key=278d425bdf160c739803&auth_timestamp=1795697843&auth_version=1.0&filter_by_prefix=presence-a=b@c,d;e&info=user_count&auth_signature=8137fea29e83c75baac994ec6dbd536c3851d3ffce1525d761ca81fd03bc8c82";
+        assert_eq!(verify(filter, "GET", "/apps/3/channels", b""), Ok(()));
     }
 
     #[test]
