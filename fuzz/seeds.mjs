@@ -141,3 +141,29 @@ seeds("answers", [
   answer(403, 0, '{"message":"the token has no permission for this"}'), answer(400, 0, '{"message":"Platform-Version must be 1.1 or higher"}'), answer(422, 0, '{"message":{"title":["required",{"uk_UA":null}]}}'), answer(401, 0, '{"message":null}'),
   answer(500, 0, `{"message":"${"x".repeat(400)} acc_token=s3cret"}`), answer(504, 0, bytes([0xff, 0xfe, 0xd0])), answer(302, 0, ""), answer(404, 0, '[{"message":1}]'), answer(408, 0, "null"),
 ]);
+const subscribe = (data) => `{"event":"pusher:subscribe","data":${data}}`;
+const channelName = (name) => subscribe(JSON.stringify({ channel: name }));
+const pusherEvents = [
+  ...fixture("pusher/client.v7.jsonl").toString().trim().split("\n"),
+  ...["private-entities.procedure", "private-cache-entity.procedure.a_1", "entities.procedure", "private-inbox.olha", "presence-cache-x", "private-encrypted-cache-x", "#server-to-user-\n", "a b"].map(channelName),
+  subscribe('"{\\"channel\\":\\"x\\"}"'), subscribe("null"), subscribe('"\\ud800"'), subscribe('{"channel":"x","auth":5}'), subscribe('{"channel":"x","channel":"y"}'),
+  subscribe('{"channel":"presence-x","channel_data":"{\\"user_id\\":123456789012345678901,\\"user_info\\":{\\"n\\": 1.50}}"}'),
+  `{"event":"pusher:signin","data":{"auth":"k:a","user_data":${JSON.stringify(JSON.stringify({ id: "a", watchlist: Array.from({ length: 101 }, (_, n) => `u${n}`) }))}}}`,
+  '{"event":"client-x","channel":"private-x","data":null}', '{"event":"client-x","channel":"private-x"}', '{"event":"client-x"}', '{"event":"client-\\u0000","channel":"\\"","data":1e999}',
+  '{"event":"hello","channel":"x","data":1}', '{"event":"pusher:later"}', '{"event":"pusher_internal:member_added"}', '["pusher:ping"]', '{"event":5}', "null", "",
+  `{"event":"client-${"x".repeat(200)}","channel":"x"}`, `{"event":"client-x","channel":"x","data":${"[".repeat(300)}${"]".repeat(300)}}`,
+];
+seeds("pusher_events", pusherEvents.map((frame) => bytes([128], frame)));
+
+const body = '{"name":"foo","channels":["project-3"],"data":"{\\"some\\":\\"data\\"}"}';
+const signed = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f&auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+const event = (rest) => `{"name":"a","data":"x",${rest}}`;
+seeds("pusher_http", [
+  ["/apps/3/events", signed, body], ["/apps/4/events", signed, body], ["/apps/3/events", signed.split("&").reverse().join("&"), body],
+  ["/apps/3/events", signed.replace("auth_key", "AUTH%5fKEY"), body], ["/apps/3/events", signed + "&info=user_count%2Csubscription_count", body], ["/apps/3/events", signed, ""],
+  ["/apps/3/events", signed + "&Auth_Key=x", body], ["/apps/3/channels", "filter_by_prefix=presence-&info=user_count", ""], ["/", "filter_by_prefix=%d0%b4+%2B%26", "\u0000\n"],
+  ["", "a=%", ""], ["", "a=%ff", ""], ["", "&&=&", "[]"], ["", "", `{"batch":[${event('"channel":"x","info":"user_count"')},${event('"channel":"presence-x","socket_id":"1.2"')}]}`],
+  ["", "", event('"channels":["a","a","private-b","#server-to-user-7"]')], ["", "", event('"channel":"private-entities.procedure"')], ["", "", event('"channels":["private-encrypted-a","b"]')],
+  ["", "", '{"name":"pusher:error","channel":"x","data":""}'], ["", "", '{"name":"a","channel":"x","data":{"n": 1.50}}'], ["", "", `{"name":"a","channel":"x","data":"${"x".repeat(65)}"}`],
+  ["", "", '{"batch":[]}'], ["", "", `{"name":"a","channel":"x","data":${"[".repeat(300)}${"]".repeat(300)}}`],
+].map((lines) => lines.join("\n")));

@@ -11,6 +11,7 @@ mod frames;
 mod identity;
 mod mirror;
 mod names;
+mod pusher;
 mod tree;
 mod versions;
 
@@ -22,13 +23,14 @@ pub use frames::websocket;
 pub use identity::{claims, subscription_claims};
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
+pub use pusher::{pusher_events, pusher_http};
 pub use versions::versions;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 13] = [
+pub const TARGETS: [(&str, Check); 15] = [
     ("websocket", websocket),
     ("commands", commands),
     ("protobuf", protobuf),
@@ -42,6 +44,8 @@ pub const TARGETS: [(&str, Check); 13] = [
     ("claims", claims),
     ("subscription_claims", subscription_claims),
     ("answers", answers),
+    ("pusher_events", pusher_events),
+    ("pusher_http", pusher_http),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

@@ -5,6 +5,7 @@ pub mod fossil;
 mod names;
 mod position;
 mod publication;
+pub mod pusher;
 pub mod websocket;
 
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
