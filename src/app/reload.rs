@@ -57,6 +57,7 @@ impl Reloader {
         }
         let (keys, rules) =
             identity::keys(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        // Both check before they change anything, and the rules of keys were checked when the file was read.
         let api_keys = &config.identity.api_keys;
         self.keys.replace(api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;

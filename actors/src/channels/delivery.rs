@@ -22,6 +22,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Bytes of its frames, roughly.
+    pub(super) fn size(&self) -> usize {
+        match &self.what {
+            What::Items(items) => items.iter().map(Item::size).sum(),
+            What::Top(_) | What::Reset => 0,
+        }
+    }
+
     /// Whether it is one frame and nothing else.
     #[must_use]
     pub fn is_single(&self) -> bool {
@@ -64,7 +72,7 @@ impl Item {
 
     /// How large its frames are, roughly: for limits.
     pub(super) fn size(&self) -> usize {
-        self.publication.data.len() + ENVELOPE_BYTES
+        self.publication.size() + ENVELOPE_BYTES
     }
 
     /// One with a frame of a test's own.

@@ -38,7 +38,9 @@ use crate::{
 };
 
 /// Batches that may wait for one shard: enough to keep it busy, little enough that a stuck one is noticed at once.
-const BACKLOG: usize = 64;
+const BACKLOG: u32 = 64;
+/// KiB that may wait for one shard, whatever they are: a batch of large publications takes the place of several.
+const BACKLOG_KIB: u32 = 32 * 1024;
 /// What sessions take to say goodbye after the last was told to.
 const FAREWELLS: Duration = Duration::from_secs(5);
 /// Most shards of a node: topics keep them as bits of one word.
@@ -159,7 +161,7 @@ impl Shards {
     pub fn new(count: usize) -> Self {
         let shard = || ShardHandle {
             slot: Slot::default(),
-            credit: Arc::new(Semaphore::new(BACKLOG)),
+            credit: Arc::new(Semaphore::new(BACKLOG_KIB as usize)),
             queue: Queue::default(),
             #[cfg(test)]
             loses: Arc::default(),
@@ -212,14 +214,15 @@ impl ShardHandle {
     /// As long as this is held the shard takes nothing.
     #[cfg(test)]
     pub(super) async fn hold(&self) -> OwnedSemaphorePermit {
-        let all = u32::try_from(BACKLOG).expect("few");
-        Arc::clone(&self.credit).acquire_many_owned(all).await.expect("open")
+        Arc::clone(&self.credit).acquire_many_owned(BACKLOG_KIB).await.expect("open")
     }
 
     /// Hands over a batch, waiting while the shard's backlog is full. False when it took none: its sessions have missed
     /// something. A shard between two lives has no sessions.
     pub(super) async fn deliver(&self, batch: Arc<[Delivery]>, patience: Duration, metrics: &Metrics) -> bool {
-        let Ok(Ok(permit)) = timeout(patience, Arc::clone(&self.credit).acquire_owned()).await else {
+        let bytes: usize = batch.iter().map(Delivery::size).sum();
+        let share = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(BACKLOG_KIB / BACKLOG, BACKLOG_KIB);
+        let Ok(Ok(permit)) = timeout(patience, Arc::clone(&self.credit).acquire_many_owned(share)).await else {
             tracing::error!(batches = BACKLOG, "shard takes no deliveries");
             return false;
         };

@@ -14,6 +14,7 @@ use dzvin_protocols::{
     platform::StreamName,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::Semaphore;
 
 use super::{Delivery, Limits, Metrics, ShardMessage, Shards};
 use crate::{
@@ -111,7 +112,14 @@ pub struct TopicsState<B, L> {
     streams: HashMap<StreamName, Stream>,
     /// Shards, as bits, that did not take a batch: their subscribers have to be told.
     owed: u64,
+    /// A comparison with the bus is under way.
+    comparing: bool,
+    /// A place for each reading: what a reconnection sets off must not be more than the bus takes at once.
+    readings: Arc<Semaphore>,
 }
+
+/// Readings at the same time.
+const READINGS: usize = 256;
 
 impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
     type Msg = TopicsMessage;
@@ -130,7 +138,8 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         for index in 0..args.shards.count() {
             let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());
         }
-        Ok(TopicsState { args, streams: HashMap::new(), owed: 0 })
+        let readings = Arc::new(Semaphore::new(READINGS));
+        Ok(TopicsState { args, streams: HashMap::new(), owed: 0, comparing: false, readings })
     }
 
     async fn handle(
@@ -162,7 +171,10 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 let _ = reply.send(());
             }
             TopicsMessage::Check => state.check(&myself).await,
-            TopicsMessage::Behind(streams) => streams.iter().for_each(|name| state.read(&myself, name)),
+            TopicsMessage::Behind(streams) => {
+                state.comparing = false;
+                streams.iter().for_each(|name| state.read(&myself, name));
+            }
             TopicsMessage::Fetched(stream, fetched) => state.fetched(&myself, stream, fetched).await,
         }
         Ok(())
@@ -222,6 +234,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         for event in events {
             match event {
                 BusEvent::Lost => lost = true,
+                BusEvent::Begun { stream } => self.read(myself, &stream),
                 BusEvent::Publications { stream, epoch, publications } => {
                     match last.get(&stream).and_then(|at| runs.get_mut(*at)) {
                         Some((_, known, run)) if *known == epoch => run.extend(publications),
@@ -263,8 +276,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         let limit = ReadLimit { count, bytes: bytes.min(self.args.limits.queue_bytes / 4) };
         let (source, name, position, myself) =
             (stream.source.clone(), name.clone(), stream.position.clone(), myself.clone());
-        let within = self.args.limits.command;
+        let (within, places) = (self.args.limits.command, Arc::clone(&self.readings));
         tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _place = places.acquire_owned().await;
             let reading = async {
                 match position {
                     None => open(bus.as_ref(), log.as_ref(), &source).await,
@@ -360,19 +375,19 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
 
     /// Streams of the application may be many thousands: the bus is asked for all their tops at once, and only what differs is
     /// read.
-    fn compare(&self, myself: &ActorRef<TopicsMessage>, followed: Vec<(StreamName, Position)>) {
-        if followed.is_empty() {
+    fn compare(&mut self, myself: &ActorRef<TopicsMessage>, followed: Vec<(StreamName, Position)>) {
+        if followed.is_empty() || std::mem::replace(&mut self.comparing, true) {
             return;
         }
         let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
         tokio::spawn(async move {
             let (names, known): (Vec<StreamName>, Vec<Position>) = followed.into_iter().unzip();
-            let Ok(Ok(tops)) = tokio::time::timeout(within, bus.positions(&names)).await else { return };
+            let tops = tokio::time::timeout(within, bus.positions(&names)).await;
+            // While the bus is away nothing can be compared.
+            let tops = tops.ok().and_then(Result::ok).unwrap_or_default();
             let differ = names.into_iter().zip(known).zip(tops).filter(|((_, known), top)| top.as_ref() != Some(known));
             let behind: Vec<StreamName> = differ.map(|((name, _), _)| name).collect();
-            if !behind.is_empty() {
-                let _ = myself.cast(TopicsMessage::Behind(behind));
-            }
+            let _ = myself.cast(TopicsMessage::Behind(behind));
         });
     }
 

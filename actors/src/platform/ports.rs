@@ -141,6 +141,11 @@ pub enum BusEvent {
         /// At least one.
         publications: Vec<Publication>,
     },
+    /// A subscribed stream has begun again: check it.
+    Begun {
+        /// The stream.
+        stream: StreamName,
+    },
     /// The connection was interrupted or the reader lagged: check every subscribed stream.
     Lost,
 }

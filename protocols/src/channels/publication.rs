@@ -25,6 +25,15 @@ pub struct Extra {
 }
 
 impl Extra {
+    fn size(&self) -> usize {
+        let tags: usize = self.tags.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
+        let raw = |info: &Option<Bytes>| info.as_ref().map_or(0, Bytes::len);
+        tags + self
+            .info
+            .as_ref()
+            .map_or(0, |it| it.user.len() + it.client.len() + raw(&it.conn_info) + raw(&it.chan_info))
+    }
+
     /// Whether there is anything to carry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -90,6 +99,13 @@ pub struct Publication {
 pub struct PublicationError(&'static str);
 
 impl Publication {
+    /// Bytes that clients receive, roughly: data, tags and who published.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.size());
+        self.data.len() + self.trace.as_ref().map_or(0, |trace| trace.len()) + extra
+    }
+
     /// Bytes that it takes of a reply: its data and what stands around it.
     #[must_use]
     pub fn weight(&self) -> usize {

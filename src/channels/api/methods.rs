@@ -31,7 +31,9 @@ const CONCURRENCY: usize = 64;
 /// Largest data of one publication: what clients of the protocol expect at most, and far below a session's queue.
 const MAX_DATA: usize = 64 * 1024;
 /// Most publications and bytes of one page of history.
-const HISTORY: ReadLimit = ReadLimit { count: 1000, bytes: 4 * 1024 * 1024 };
+const HISTORY: ReadLimit = ReadLimit { count: 1000, bytes: 512 * 1024 };
+/// Most bytes of one answer: a batch of histories beyond it is refused.
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// One call.
 pub(super) struct Call<'a> {
@@ -121,8 +123,7 @@ impl Call<'_> {
     async fn put_one(&self, channel: &str, message: &Message) -> Result<String, Refusal> {
         match self.put(channel, message).await {
             Ok(position) => Ok(format!("{{\"result\":{}}}", published(&position))),
-            Err(Refusal::Error(error)) => Ok(refusal(error)),
-            Err(problem) => Err(problem),
+            Err(refused) => Ok(refusal(among_others(refused))),
         }
     }
 
@@ -132,8 +133,7 @@ impl Call<'_> {
         };
         match self.one(method, body.get().as_bytes()).await {
             Ok(result) => Ok(format!("{{{}:{result}}}", json(method))),
-            Err(Refusal::Error(error)) => Ok(refusal(error)),
-            Err(problem) => Err(problem),
+            Err(refused) => Ok(refusal(among_others(refused))),
         }
     }
 
@@ -145,11 +145,21 @@ impl Call<'_> {
         if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
             return Err(ErrorCode::UnrecoverablePosition.into());
         }
-        let after = request.since.map_or(0, |since| since.offset);
-        let limit = ReadLimit { count, bytes: HISTORY.bytes };
+        let since = request.since.map(|since| since.offset);
+        let (after, count) = if request.reverse {
+            let end = since.map_or(top.offset, |since| since.saturating_sub(1).min(top.offset));
+            (end.saturating_sub(count as u64), count.min(usize::try_from(end).unwrap_or(count)))
+        } else {
+            (since.unwrap_or(0), count)
+        };
+        // In reverse the newest must not fall to a limit of bytes: whoever wants large pages asks for fewer.
+        let limit = ReadLimit { count, bytes: if request.reverse { MAX_ANSWER } else { HISTORY.bytes } };
         let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
-        let Slice { position, publications, .. } =
+        let Slice { position, mut publications, .. } =
             slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true });
+        if request.reverse {
+            publications.reverse();
+        }
         let publications = publications.iter().map(|p: &Publication| Pub::new(p, p.offset)).collect();
         let result = HistoryResult { publications, epoch: position.epoch.as_str(), offset: position.offset };
         let mut out = Vec::new();
@@ -186,6 +196,15 @@ impl Call<'_> {
     }
 }
 
+/// What an answer of HTTP is among the answers of a batch: others may have been done.
+fn among_others(refused: Refusal) -> ErrorCode {
+    match refused {
+        Refusal::Error(error) => error,
+        Refusal::Problem(problem) if problem.status().is_client_error() => ErrorCode::BadRequest,
+        Refusal::Problem(_) => ErrorCode::Internal,
+    }
+}
+
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| {
         Refusal::Problem(Problem::bad_request("bad_request", format!("the body is no request of this method: {error}")))
@@ -203,15 +222,20 @@ fn published(position: &Position) -> String {
 }
 
 fn away(error: BusError) -> Refusal {
-    let text = "the bus is away; nothing was published, try again soon";
+    let text = "the bus did not confirm the publication; try again soon";
     Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
 }
 
 async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
     let mut answers = stream::iter(all).buffered(CONCURRENCY);
-    let mut done = Vec::new();
+    let (mut done, mut bytes) = (Vec::new(), 0);
     while let Some(answer) = answers.next().await {
-        done.push(answer?);
+        let answer = answer?;
+        bytes += answer.len();
+        if bytes > MAX_ANSWER {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        done.push(answer);
     }
     Ok(done)
 }

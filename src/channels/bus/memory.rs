@@ -30,6 +30,8 @@ const MAX_STREAMS: usize = 100_000;
 /// publication alone.
 const MAX_BYTES: i64 = 256 * 1024 * 1024;
 
+/// Between two looks through all rings: a hundred thousand take some milliseconds.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How long a publication waits for those before it: as long as a command of a client may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -46,6 +48,8 @@ pub struct MemoryBus {
 struct State {
     rings: HashMap<StreamName, Ring>,
     subscribed: HashSet<StreamName>,
+    /// When all rings were last looked through for what is too old.
+    swept: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -94,7 +98,8 @@ impl MemoryBus {
 
     fn append_now(&self, stream: &StreamName, epoch: &Epoch, run: &[Publication]) -> Appended {
         let mut state = self.state();
-        let State { rings, subscribed } = &mut *state;
+        self.sweep(&mut state);
+        let State { rings, subscribed, .. } = &mut *state;
         let Some(ring) = rings.get_mut(stream) else { return Appended::Gap { position: None } };
         let top = ring.position.offset;
         let Some(first) = run.first().map(|p| p.offset).or_else(|| top.checked_add(1)) else {
@@ -134,7 +139,8 @@ impl MemoryBus {
         room: Option<mpsc::Permit<'_, BusEvent>>,
     ) -> Result<Position, TooManyStreams> {
         let mut state = self.state();
-        let State { rings, subscribed } = &mut *state;
+        self.sweep(&mut state);
+        let State { rings, subscribed, .. } = &mut *state;
         if !rings.contains_key(stream) {
             self.begin(rings, subscribed, stream, Position { epoch: new_epoch(), offset: 0 })?;
         }
@@ -152,6 +158,17 @@ impl MemoryBus {
             }
         }
         Ok(position)
+    }
+
+    /// Streams to which nobody comes any more keep what is too old until somebody looks: when memory is short, at most every
+    /// few seconds.
+    fn sweep(&self, state: &mut State) {
+        let due = state.swept.is_none_or(|at| at.elapsed() > SWEEP);
+        if self.metrics.history_bytes.get() > MAX_BYTES / 2 && due {
+            state.swept = Some(Instant::now());
+            state.rings.values_mut().for_each(Ring::trim);
+            self.metrics.history_bytes.set(state.rings.values().map(|ring| gauge(ring.bytes)).sum());
+        }
     }
 
     /// Makes room for one more stream, and begins it.
@@ -177,7 +194,7 @@ impl MemoryBus {
 
     fn reset_now(&self, stream: &StreamName, position: &Position) -> Result<(), TooManyStreams> {
         let mut state = self.state();
-        let State { rings, subscribed } = &mut *state;
+        let State { rings, subscribed, .. } = &mut *state;
         match rings.get(stream) {
             Some(ring) if ring.position.epoch == position.epoch && ring.position.offset >= position.offset => {
                 return Ok(());
@@ -229,7 +246,7 @@ impl Bus for MemoryBus {
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
         let mut state = self.state();
-        let State { rings, subscribed } = &mut *state;
+        let State { rings, subscribed, .. } = &mut *state;
         if let Some(ring) = rings.get(stream) {
             return Ok(ring.position.clone());
         }
@@ -304,10 +321,10 @@ impl Ring {
         let mut room = limit.bytes;
         let mut publications = Vec::new();
         for (publication, _) in self.entries.range(skip..).take(limit.count.max(1)) {
-            if !publications.is_empty() && publication.data.len() > room {
+            if !publications.is_empty() && publication.size() > room {
                 break;
             }
-            room = room.saturating_sub(publication.data.len());
+            room = room.saturating_sub(publication.size());
             publications.push(publication.clone());
         }
         Slice { position: self.position.clone(), publications, complete: start >= first }
@@ -346,7 +363,7 @@ impl Events {
 
 /// What a publication costs in a ring: its data and a little for the rest.
 fn weight(publication: &Publication) -> usize {
-    publication.data.len() + publication.id.as_str().len() + size_of::<(Publication, Instant)>()
+    publication.size() + publication.id.as_str().len() + size_of::<(Publication, Instant)>()
 }
 
 fn gauge(n: usize) -> i64 {

@@ -101,7 +101,7 @@ impl<B: Bus> Walk<B> {
                         self.hear(epoch, publications).await;
                     }
                     Some(BusEvent::Publications { .. }) => {}
-                    Some(BusEvent::Lost) => self.compare().await,
+                    Some(BusEvent::Lost | BusEvent::Begun { .. }) => self.compare().await,
                     None => return,
                 },
                 _ = compare.tick() => self.compare().await,

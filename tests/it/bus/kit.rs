@@ -103,7 +103,7 @@ pub async fn next_run(events: &mut mpsc::Receiver<BusEvent>) -> (StreamName, Epo
     loop {
         match timeout(patience(), events.recv()).await.expect("an event").expect("a living bus") {
             BusEvent::Publications { stream, epoch, publications } => return (stream, epoch, publications),
-            BusEvent::Lost => {}
+            BusEvent::Lost | BusEvent::Begun { .. } => {}
         }
     }
 }

@@ -89,7 +89,7 @@ async fn channels_and_positions_that_do_not_exist_are_answered() {
         (&*"x".repeat(60_000), 107),
         ("entities", 107),
         ("inbox.me", 107),
-        ("chat", 102),
+        ("chat", 103),
         ("entities.no-such-kind", 102),
         ("entity.no-such-kind.x", 102),
     ] {

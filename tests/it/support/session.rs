@@ -1,5 +1,7 @@
 //! A client that says exactly what a test wants, over a WebSocket.
 
+use std::collections::VecDeque;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
@@ -11,12 +13,12 @@ use super::{
 };
 
 /// One connection.
-pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>, VecDeque<Value>);
 
 impl Client {
     pub async fn new(hub: &Hub) -> Self {
         let url = format!("ws://{}/connection/websocket", hub.addr);
-        Self(connect_async(url).await.expect("a connection").0)
+        Self(connect_async(url).await.expect("a connection").0, VecDeque::new())
     }
 
     /// Signed in with a role of the default configuration.
@@ -35,8 +37,14 @@ impl Client {
     /// A reply, or `{"close": code}`.
     pub async fn receive(&mut self) -> Value {
         loop {
+            if let Some(reply) = self.1.pop_front() {
+                return reply;
+            }
             match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
-                Message::Text(text) => return serde_json::from_str(&text).expect("json"),
+                // Replies to one reading come in one frame.
+                Message::Text(text) => {
+                    self.1.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("json")))
+                }
                 Message::Close(frame) => return json!({"close": u16::from(frame.expect("a code").code)}),
                 _ => {}
             }

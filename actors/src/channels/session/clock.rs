@@ -32,6 +32,8 @@ pub(super) struct Clock {
     pub(super) connect_by: u64,
     /// The end of the token and its grace.
     pub(super) expires_at: u64,
+    /// Commands are being worked on: what the client says meanwhile is not heard.
+    pub(super) busy: bool,
     /// The moment for which the shard's wheel holds this session; other entries are of the past.
     pub(super) armed: u64,
 }
@@ -49,7 +51,7 @@ impl Clock {
         // Spread from the first on, so that sessions of one moment do not ping in one moment.
         let first = limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
         let connect_by = now + millis(limits.connect);
-        Self { ping_at: now + millis(first), pong_by: NEVER, connect_by, expires_at: NEVER, armed: NEVER }
+        Self { ping_at: now + millis(first), pong_by: NEVER, connect_by, expires_at: NEVER, busy: false, armed: NEVER }
     }
 
     /// Sets and answers the moment at which it has to be looked at again.
@@ -62,13 +64,13 @@ impl Clock {
         if self.connect_by <= now {
             return Due::Close(Disconnect::Stale);
         }
-        if self.pong_by <= now {
+        if self.pong_by <= now && !self.busy {
             return Due::Close(Disconnect::NoPong);
         }
-        if self.expires_at <= now {
+        if self.expires_at <= now && !self.busy {
             return Due::Close(Disconnect::Expired);
         }
-        if self.ping_at > now {
+        if self.ping_at > now || self.busy {
             return Due::Nothing;
         }
         self.ping_at = now + millis(limits.ping);

@@ -202,7 +202,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let info = ClientInfo {
             user: Arc::clone(&identity.user),
             client: self.session.client.to_string().into(),
-            conn_info: identity.info.clone(),
+            // In JSON, and in one line, it goes to everybody.
+            conn_info: identity.info.clone().filter(|info| is_json(info)).map(in_one_line),
             chan_info: None,
         };
         let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
@@ -308,7 +309,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 /// What a publication takes of a page: its data, and the JSON around it.
 fn weight(publication: &Publication) -> usize {
     const ENVELOPE: usize = 128;
-    publication.data.len() + ENVELOPE
+    publication.size() + ENVELOPE
 }
 
 /// Now, in microseconds since 1970.

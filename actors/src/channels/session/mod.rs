@@ -320,6 +320,7 @@ impl Session {
     /// Whether a reply of so many bytes may be queued now.
     fn has_room(&self, bytes: usize) -> bool {
         let mut inner = self.lock();
+        let bytes = bytes + inner.replies.len();
         let full = |outbox: &Outbox| !outbox.is_empty() && outbox.bytes() + bytes > self.queue_bytes;
         !full(&inner.outbox) || (self.relieve(&mut inner.outbox) && !full(&inner.outbox))
     }
@@ -385,6 +386,16 @@ impl Session {
         (expires_at < clock.armed).then(|| clock.arm())
     }
 
+    /// Commands are being worked on, and nothing is read meanwhile: the client is not to blame for its silence. Afterwards it
+    /// has as long as ever for the pong that may lie unread.
+    fn busy(&self, busy: bool, pong_by: u64) {
+        let clock = &mut self.lock().clock;
+        clock.busy = busy;
+        if !busy && clock.pong_by != NEVER {
+            clock.pong_by = clock.pong_by.max(pong_by);
+        }
+    }
+
     /// The answer to a ping of ours; without one it is against the protocol.
     fn pong(&self) {
         let mut inner = self.lock();
@@ -441,8 +452,13 @@ impl Session {
         if inner.replies.is_empty() || inner.closing.is_some() {
             return;
         }
-        let replies = std::mem::take(&mut inner.replies);
-        if inner.outbox.push(self.wire.frame(&replies), self.queue_bytes).is_err() {
+        let frame = self.wire.frame(&std::mem::take(&mut inner.replies));
+        // Only a full socket is a slow client, not a queue that nobody has written yet.
+        let room = inner.outbox.is_empty() || inner.outbox.bytes() + frame.len() <= self.queue_bytes;
+        if !room {
+            self.relieve(&mut inner.outbox);
+        }
+        if inner.outbox.push(frame, self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
         }
     }

@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Hub, Incoming, Session, Wire, commands::Conversation};
+use super::{
+    Hub, Incoming, Session, Wire,
+    clock::{NEVER, millis, now},
+    commands::Conversation,
+};
 use crate::{
     channels::metrics::CloseLabel,
     platform::ports::{Bus, ChangeLog},
@@ -124,7 +128,11 @@ async fn said<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decod
         return true;
     }
     let session = Arc::clone(&conversation.session);
-    Box::pin(writing(&session, answer(conversation, decoder))).await
+    let patience = millis(conversation.hub.limits.pong);
+    session.busy(true, NEVER);
+    let open = Box::pin(writing(&session, answer(conversation, decoder))).await;
+    session.busy(false, now() + patience);
+    open
 }
 
 /// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. Answers leave

@@ -189,6 +189,12 @@ async fn live(shared: &Arc<Shared>, link: Arc<Link>, sockets: [Socket; 2], event
             if let Err(error) = link.ping().await {
                 return error;
             }
+            // It changes under a living connection when a first replica is attached: nodes must not name it differently.
+            match primary(&link.commands).await {
+                Ok(name) if name == link.primary => {}
+                Ok(_) => return Error::new(ErrorKind::Protocol, "the server has another replication id"),
+                Err(error) => return error,
+            }
         }
     };
     tokio::select! {

@@ -255,7 +255,12 @@ impl Bus for RedisBus {
             wire::number(after.min(MAX_OFFSET)),
             wire::number(limit.count.max(1) as u64),
             wire::number(limit.bytes as u64),
-            wire::millis(self.shared.config.limits.age),
+            // What an application's stream keeps, its own rules have trimmed.
+            if stream.kind().is_some() {
+                wire::millis(self.shared.config.limits.age)
+            } else {
+                wire::number(MAX_OFFSET)
+            },
         ];
         let link = self.link("read")?;
         let answer = link.eval(&link.scripts.read, self.keys(stream), args).await.map_err(failed("read"))?;

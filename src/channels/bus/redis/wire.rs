@@ -136,7 +136,7 @@ pub(super) fn event(stream: StreamName, body: &Bytes) -> Result<BusEvent, Malfor
         publications.push(Publication::decode(&publication).map_err(|_| Malformed("publication in an event"))?);
     }
     if publications.is_empty() {
-        return Ok(BusEvent::Lost);
+        return Ok(BusEvent::Begun { stream });
     }
     Ok(BusEvent::Publications { stream, epoch: Epoch::new(epoch), publications })
 }

@@ -210,6 +210,45 @@ async fn a_client_that_left_is_not_served_to_the_end() {
     eventually("gone", || async { node.hub.metrics.sessions.get() == 0 }).await;
 }
 
+/// While commands wait, pongs lie unread: that is no silence of the client.
+#[tokio::test]
+async fn a_client_is_not_silent_while_we_are_busy() {
+    let short = Duration::from_millis(20);
+    let node = Node::start(Limits { ping: short, pong: short, command: short * 20, ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    node.world.hanging.store(true, Ordering::SeqCst);
+    client.send(entity(0)).await;
+    let reply = loop {
+        match client.receive().await {
+            ping if ping == json!({}) => client.send(ping).await,
+            other => break other,
+        }
+    };
+    assert_eq!(reply["id"], 2, "{reply}");
+}
+
+/// Answers to one reading may be more than the queue holds: only a full socket is a slow client.
+#[tokio::test]
+async fn large_answers_in_a_row_close_nobody() {
+    let queue_bytes = 64 * KIB;
+    let history = ReadLimit { count: 300, bytes: 60 * KIB };
+    let node = Node::start(Limits { queue_bytes, history, ..Limits::default() }).await;
+    (0..2).for_each(|_| node.world.commit_sized("a", 25_000));
+    let mut client = node.client().await.connected("reader").await;
+    let ask = |id: u64| json!({"id": id, "history": {"channel": "entities.procedure", "limit": 10}}).to_string();
+    client.0.send((2..6).map(ask).collect::<Vec<_>>().join("\n").into()).await.expect("sent");
+    let mut answered = Vec::new();
+    while answered.len() < 4 {
+        let text = match timeout(PATIENCE, client.0.next()).await.expect("in time").expect("open").expect("well formed")
+        {
+            tungstenite::Message::Text(text) => text,
+            other => panic!("{other:?}"),
+        };
+        answered.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("json")["id"].clone()));
+    }
+    assert_eq!(answered, [2, 3, 4, 5]);
+}
+
 /// While a command waits for the log, what the socket takes is written.
 #[tokio::test]
 async fn a_command_that_waits_does_not_hold_up_publications() {
