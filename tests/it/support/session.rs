@@ -43,7 +43,7 @@ impl Client {
             match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
                 // Replies to one reading come in one frame.
                 Message::Text(text) => {
-                    self.1.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("json")))
+                    self.1.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("json")));
                 }
                 Message::Close(frame) => return json!({"close": u16::from(frame.expect("a code").code)}),
                 _ => {}

@@ -2,9 +2,11 @@
 
 use std::{sync::LazyLock, time::Instant};
 
+use bytes::Bytes;
 use dzvin_protocols::channels::centrifuge::Disconnect;
 use rand::Rng as _;
 
+use super::Session;
 use crate::channels::Limits;
 
 /// A moment that does not come.
@@ -80,5 +82,62 @@ impl Clock {
         }
         self.pong_by = now + millis(limits.pong);
         Due::Ping
+    }
+}
+
+impl Session {
+    /// What is due by now of an entry that was armed for this moment; when to look again, if ever.
+    pub(in crate::channels) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.closing.is_some() || inner.clock.armed != armed {
+            return None;
+        }
+        match inner.clock.tick(now, limits) {
+            Due::Nothing => {}
+            Due::Close(why) => {
+                self.close_locked(&mut inner, why.code(), why.reason());
+                return None;
+            }
+            Due::Ping => {
+                // The queue's limit concerns what is published; a ping is four bytes.
+                let _ = inner.outbox.push(Bytes::from_static(self.wire.ping()), usize::MAX);
+            }
+        }
+        let next = inner.clock.arm();
+        drop(inner);
+        self.flush();
+        Some(next)
+    }
+
+    /// When the shard has to look at this session for the first time.
+    pub(in crate::channels) fn arm(&self) -> u64 {
+        self.lock().clock.arm()
+    }
+
+    /// The client has said who it is, until this moment. When the shard has to look earlier than it would, that moment.
+    pub(super) fn keep_until(&self, expires_at: u64) -> Option<u64> {
+        let clock = &mut self.lock().clock;
+        clock.connect_by = NEVER;
+        clock.expires_at = expires_at;
+        (expires_at < clock.armed).then(|| clock.arm())
+    }
+
+    /// Commands are being worked on, and nothing is read meanwhile: the client is not to blame for its silence. Afterwards it
+    /// has as long as ever for the pong that may lie unread.
+    pub(super) fn busy(&self, busy: bool, pong_by: u64) {
+        let clock = &mut self.lock().clock;
+        clock.busy = busy;
+        if !busy && clock.pong_by != NEVER {
+            clock.pong_by = clock.pong_by.max(pong_by);
+        }
+    }
+
+    /// The answer to a ping of ours; without one it is against the protocol.
+    pub(super) fn pong(&self) {
+        let mut inner = self.lock();
+        if std::mem::replace(&mut inner.clock.pong_by, NEVER) == NEVER {
+            let why = Disconnect::BadRequest;
+            self.close_locked(&mut inner, why.code(), why.reason());
+        }
     }
 }

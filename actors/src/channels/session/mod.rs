@@ -6,7 +6,9 @@
 
 mod clock;
 mod commands;
+mod live;
 mod subscribe;
+mod subscriptions;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -30,13 +32,12 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit},
 };
 
-use super::{
-    Delivery, Item, Limits, Metrics, Namespaces, What, Wire, outbox::Outbox, shard::Shards, topics::TopicsMessage,
-};
+use super::{Delivery, Limits, Metrics, Namespaces, Wire, outbox::Outbox, shards::Shards, topics::TopicsMessage};
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
+use clock::Clock;
 pub(super) use clock::now;
-use clock::{Clock, Due, NEVER};
+use live::{Insufficient, Sending, Stop, buffer, follow, only};
 pub(super) use task::{Connection, run};
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
@@ -350,61 +351,6 @@ impl Session {
         self.report(&mut inner);
     }
 
-    /// What is due by now of an entry that was armed for this moment; when to look again, if ever.
-    pub(super) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> Option<u64> {
-        let mut inner = self.lock();
-        if inner.closing.is_some() || inner.clock.armed != armed {
-            return None;
-        }
-        match inner.clock.tick(now, limits) {
-            Due::Nothing => {}
-            Due::Close(why) => {
-                self.close_locked(&mut inner, why.code(), why.reason());
-                return None;
-            }
-            Due::Ping => {
-                // The queue's limit concerns what is published; a ping is four bytes.
-                let _ = inner.outbox.push(Bytes::from_static(self.wire.ping()), usize::MAX);
-            }
-        }
-        let next = inner.clock.arm();
-        drop(inner);
-        self.flush();
-        Some(next)
-    }
-
-    /// When the shard has to look at this session for the first time.
-    pub(super) fn arm(&self) -> u64 {
-        self.lock().clock.arm()
-    }
-
-    /// The client has said who it is, until this moment. When the shard has to look earlier than it would, that moment.
-    fn keep_until(&self, expires_at: u64) -> Option<u64> {
-        let clock = &mut self.lock().clock;
-        clock.connect_by = NEVER;
-        clock.expires_at = expires_at;
-        (expires_at < clock.armed).then(|| clock.arm())
-    }
-
-    /// Commands are being worked on, and nothing is read meanwhile: the client is not to blame for its silence. Afterwards it
-    /// has as long as ever for the pong that may lie unread.
-    fn busy(&self, busy: bool, pong_by: u64) {
-        let clock = &mut self.lock().clock;
-        clock.busy = busy;
-        if !busy && clock.pong_by != NEVER {
-            clock.pong_by = clock.pong_by.max(pong_by);
-        }
-    }
-
-    /// The answer to a ping of ours; without one it is against the protocol.
-    fn pong(&self) {
-        let mut inner = self.lock();
-        if std::mem::replace(&mut inner.clock.pong_by, NEVER) == NEVER {
-            let why = Disconnect::BadRequest;
-            self.close_locked(&mut inner, why.code(), why.reason());
-        }
-    }
-
     /// Closes with a code of the protocol; the first reason wins.
     pub(super) fn close(&self, why: Disconnect) {
         self.close_with(why.code(), why.reason());
@@ -469,95 +415,6 @@ impl Session {
         self.flush();
     }
 
-    /// Starts a subscription that buffers until it is settled. False when it stands already.
-    fn begin(&self, channel: &Arc<str>) -> bool {
-        let mut inner = self.lock();
-        if inner.find(channel).is_some() {
-            return false;
-        }
-        let state = Subscription::Recovering { live: Vec::new(), bytes: 0 };
-        // One subscription is the rule, and a vector that grows by itself begins with four.
-        inner.subscriptions.reserve_exact(1);
-        inner.subscriptions.push(Subscribed { channel: Arc::clone(channel), seat: None, state });
-        true
-    }
-
-    /// The shard has taken the session in. False when the subscription is over already.
-    pub(super) fn seat(&self, channel: &str, seat: Seat) -> bool {
-        let mut inner = self.lock();
-        let Some(at) = inner.find(channel) else { return false };
-        let subscribed = &mut inner.subscriptions[at];
-        let first = subscribed.seat.is_none();
-        if first {
-            subscribed.seat = Some(seat);
-        }
-        first
-    }
-
-    /// Queues the reply, then what came meanwhile and follows `from`, and goes live. Both under one lock, so that the
-    /// shard cannot come between.
-    ///
-    /// # Errors
-    /// The subscription is over at once: the shard must forget its seat.
-    fn settle(&self, channel: &Arc<str>, epoch: &Epoch, from: u64, reply: &[u8]) -> Result<(), Option<Seat>> {
-        let mut inner = self.lock();
-        let inner = &mut *inner;
-        let Some(at) = inner.find(channel) else { return Err(None) };
-        let seat = inner.subscriptions[at].seat;
-        let going_live = Subscription::Live { epoch: epoch.clone(), next: from.saturating_add(1) };
-        let before = std::mem::replace(&mut inner.subscriptions[at].state, going_live);
-        let (Subscription::Recovering { live, .. }, None) = (before, inner.closing) else {
-            inner.take(channel);
-            return Err(seat);
-        };
-        let mut next = from.saturating_add(1);
-        let mut replies = std::mem::take(&mut inner.replies);
-        self.wire.form().join(&mut replies, reply);
-        let mut result = inner.outbox.push(self.wire.frame(&replies), self.queue_bytes).map_err(|_| Stop::Slow);
-        for delivery in &live {
-            result =
-                result.and_then(|()| self.write_and_follow(epoch, &mut next, delivery, &mut inner.outbox).map(drop));
-        }
-        match result {
-            Ok(()) => {
-                inner.subscriptions[at].state = Subscription::Live { epoch: epoch.clone(), next };
-                return Ok(());
-            }
-            Err(Stop::Slow) => {
-                inner.take(channel);
-                self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
-            }
-            Err(Stop::Insufficient) => self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState),
-        }
-        Err(seat)
-    }
-
-    /// Ends a subscription that the user may no longer have, and says so. Answers its seat.
-    fn revoke(&self, channel: &Arc<str>) -> Option<Seat> {
-        let mut inner = self.lock();
-        let seat = inner.find(channel).and_then(|at| inner.subscriptions[at].seat);
-        self.unsubscribe_locked(&mut inner, channel, Unsubscribe::Server);
-        seat
-    }
-
-    /// Ends a subscription. Answers its seat, if there was one.
-    fn end(&self, channel: &str) -> Option<Seat> {
-        self.lock().take(channel)?.seat
-    }
-
-    fn subscription_count(&self) -> usize {
-        self.lock().subscriptions.len()
-    }
-
-    fn channels(&self) -> Vec<Arc<str>> {
-        self.lock().subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect()
-    }
-
-    /// The seats of the session, for the shard to forget.
-    pub(super) fn seats(&self) -> Vec<Seat> {
-        self.lock().subscriptions.iter().filter_map(|it| it.seat).collect()
-    }
-
     /// The code with which we closed, if we did.
     fn closing(&self) -> Option<u16> {
         self.lock().closing
@@ -602,93 +459,4 @@ impl Drop for Session {
 
 fn difference(now: usize, before: usize) -> i64 {
     i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    Slow,
-    Insufficient,
-}
-
-/// A recovering subscription keeps at most a queue's worth. Of what is beyond only the top is kept: whoever has not read
-/// the past up to there is told when it settles, though nothing may follow.
-fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Delivery, limit: usize) {
-    if live.last().is_some_and(|last| matches!(last.what, What::Reset)) {
-        // The subscriber will be told, whatever comes behind; a stream may be reset any number of times meanwhile.
-        return;
-    }
-    let top = match &delivery.what {
-        What::Items(items) => {
-            let size: usize = items.iter().map(Item::size).sum();
-            if *bytes + size <= limit {
-                *bytes += size;
-                return live.push(delivery.clone());
-            }
-            items.iter().map(|item| item.offset).max().unwrap_or(0)
-        }
-        What::Top(top) => *top,
-        What::Reset => return live.push(delivery.clone()),
-    };
-    match live.last_mut() {
-        Some(Delivery { what: What::Top(known), epoch, .. }) if *epoch == delivery.epoch => *known = top.max(*known),
-        _ => live.push(Delivery { what: What::Top(top), ..delivery.clone() }),
-    }
-}
-
-/// How a session sends: its form, and how many bytes may wait.
-#[derive(Debug, Clone, Copy)]
-struct Sending {
-    wire: Wire,
-    limit: usize,
-}
-
-/// A subscriber has missed something.
-struct Insufficient;
-
-/// The live rule for a delivery of one frame: the frame, when it is the expected one.
-fn only<'a>(
-    epoch: &Epoch,
-    next: &mut u64,
-    delivery: &'a Delivery,
-    wire: Wire,
-) -> Result<Option<&'a Bytes>, Insufficient> {
-    let What::Items(items) = &delivery.what else { return Err(Insufficient) };
-    match items.as_ref() {
-        [item] if *epoch == delivery.epoch && item.offset == *next => {
-            *next += 1;
-            Ok(Some(item.frame(&delivery.channel, wire)))
-        }
-        [item] if *epoch == delivery.epoch && item.offset < *next => Ok(None),
-        _ => Err(Insufficient),
-    }
-}
-
-/// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
-fn follow(
-    epoch: &Epoch,
-    next: &mut u64,
-    delivery: &Delivery,
-    outbox: &mut Outbox,
-    sending: Sending,
-) -> Result<u64, Stop> {
-    if delivery.epoch != *epoch {
-        return Err(Stop::Insufficient);
-    }
-    let items = match &delivery.what {
-        What::Items(items) => items,
-        What::Top(top) if *top < *next => return Ok(0),
-        What::Top(_) | What::Reset => return Err(Stop::Insufficient),
-    };
-    let mut queued = 0;
-    let fresh = items.partition_point(|item| item.offset < *next);
-    for item in items.get(fresh..).unwrap_or_default() {
-        if item.offset != *next {
-            return Err(Stop::Insufficient);
-        }
-        let frame = item.frame(&delivery.channel, sending.wire).clone();
-        outbox.push(frame, sending.limit).map_err(|_| Stop::Slow)?;
-        *next += 1;
-        queued += 1;
-    }
-    Ok(queued)
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::channels::{
     Delivery, Item, What, Wire,
     outbox::Outbox,
-    session::{Sending, Stop, buffer, follow},
+    session::live::{Sending, Stop, buffer, follow},
 };
 use dzvin_protocols::channels::Epoch;
 
