@@ -151,13 +151,14 @@ impl<'a> Commands<'a> {
     fn line(&mut self) -> Option<Result<Command, CommandError>> {
         while !self.rest.is_empty() {
             let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
-            let line = self.rest[..end].trim_ascii();
+            let line = &self.rest[..end];
             self.rest = self.rest.get(end + 1..).unwrap_or_default();
-            if line.is_empty() {
+            let said = line.trim_ascii_start();
+            if said.is_empty() {
                 continue;
             }
-            // serde would read a struct from an array too; a command is an object.
-            let wire = if line.starts_with(b"{") {
+            // serde would read a struct from an array too; a command is an object. What it takes for white space it knows best.
+            let wire = if said.starts_with(b"{") {
                 serde_json::from_slice::<Wire>(line)
             } else {
                 Err(serde::de::Error::custom("not an object"))
