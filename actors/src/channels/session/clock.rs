@@ -99,14 +99,16 @@ impl Session {
                 return None;
             }
             Due::Ping => {
-                // The queue's limit concerns what is published; a ping is four bytes.
-                let _ = inner.outbox.push(Bytes::from_static(self.wire.ping()), usize::MAX);
+                let ping = Bytes::from_static(self.wire.ping());
+                if inner.outbox.is_empty() && !inner.blocked {
+                    self.write(&mut inner, &ping);
+                } else {
+                    // Behind what waits, which somebody will flush. The queue's limit concerns what is published; a ping is four bytes.
+                    let _ = inner.outbox.push(ping, usize::MAX);
+                }
             }
         }
-        let next = inner.clock.arm();
-        drop(inner);
-        self.flush();
-        Some(next)
+        Some(inner.clock.arm())
     }
 
     /// When the shard has to look at this session for the first time.
@@ -133,11 +135,14 @@ impl Session {
     }
 
     /// The answer to a ping of ours; without one it is against the protocol.
-    pub(super) fn pong(&self) {
+    /// Whether all is well.
+    pub(super) fn pong(&self) -> bool {
         let mut inner = self.lock();
-        if std::mem::replace(&mut inner.clock.pong_by, NEVER) == NEVER {
+        let asked = std::mem::replace(&mut inner.clock.pong_by, NEVER) != NEVER;
+        if !asked {
             let why = Disconnect::BadRequest;
             self.close_locked(&mut inner, why.code(), why.reason());
         }
+        asked
     }
 }

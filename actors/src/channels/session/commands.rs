@@ -83,7 +83,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn command(&mut self, Command { id, request }: Command) {
         let name = name(&request);
         let answer = match request {
-            Request::Pong => return self.session.pong(),
+            Request::Pong => {
+                self.session.pong();
+                return;
+            }
             Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect),
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Send { .. } => return,

@@ -12,6 +12,7 @@ mod subscriptions;
 mod task;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::{
     fmt,
@@ -29,7 +30,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
     net::{TcpStream, tcp::OwnedWriteHalf},
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::OwnedSemaphorePermit,
 };
 
 use super::{Delivery, Limits, Metrics, Namespaces, Wire, outbox::Outbox, shards::Shards, topics::TopicsMessage};
@@ -39,6 +40,7 @@ use clock::Clock;
 pub(super) use clock::now;
 use live::{Insufficient, Sending, Stop, buffer, follow, only};
 pub(super) use task::{Connection, run};
+use wake::Wake;
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
 const MAX_REPLIES: usize = 64 * 1024;
@@ -99,7 +101,7 @@ pub(super) struct Session {
     socket: OwnedWriteHalf,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
-    wake: Notify,
+    wake: Wake,
     queue_bytes: usize,
     waiting: Gauge,
     _permit: OwnedSemaphorePermit,
@@ -201,7 +203,7 @@ impl Session {
             wire: connection.wire,
             socket: connection.socket,
             inner: Mutex::new(inner),
-            wake: Notify::new(),
+            wake: Wake::default(),
             queue_bytes: hub.limits.queue_bytes,
             waiting: hub.waiting.clone(),
             _permit: connection.permit,
@@ -278,7 +280,7 @@ impl Session {
             Ok(false) => {
                 inner.blocked = true;
                 self.report(inner);
-                self.wake.notify_one();
+                self.wake.set();
             }
             // The socket is gone: the reader notices and ends the session.
             Err(_) => inner.outbox = Outbox::default(),
@@ -343,7 +345,7 @@ impl Session {
             Ok(true) => {}
             Ok(false) => {
                 inner.blocked = true;
-                self.wake.notify_one();
+                self.wake.set();
             }
             // The socket is gone: the reader notices and ends the session.
             Err(_) => inner.outbox = Outbox::default(),
@@ -373,7 +375,7 @@ impl Session {
             inner.outbox.clear();
         }
         let _ = inner.outbox.push(close_frame(code, reason), usize::MAX);
-        self.wake.notify_one();
+        self.wake.set();
     }
 
     fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {

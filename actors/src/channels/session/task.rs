@@ -6,7 +6,7 @@ use std::{
     mem::MaybeUninit,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Poll, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -69,21 +69,53 @@ impl Connection {
 }
 
 impl Reading {
-    /// Reads once. A pong of ours, by far the most that quiet clients say, is known by its bytes and goes no further.
-    async fn read(&mut self, session: &Session) -> io::Result<()> {
+    /// Waits for whatever comes first: by hand, for this is where a silent session spends its life.
+    async fn next(&mut self, session: &Session) -> Happened {
         poll_fn(|cx| {
-            let mut space = [MaybeUninit::uninit(); READ_BUFFER];
-            let mut buffer = ReadBuf::uninit(&mut space);
-            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
-            match buffer.filled() {
-                [] => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                bytes if self.decoder.is_idle() && session.wire.is_pong(bytes) => session.pong(),
-                bytes => self.decoder.feed(bytes),
+            if session.wake.poll(cx).is_ready() {
+                return Poll::Ready(Happened::Woken);
             }
-            Poll::Ready(Ok(()))
+            if session.blocked()
+                && let Poll::Ready(result) = session.socket.as_ref().poll_write_ready(cx)
+            {
+                return Poll::Ready(Happened::Writable(result));
+            }
+            self.read(session, cx)
         })
         .await
     }
+
+    /// Reads once. A pong of ours, by far the most that quiet clients say, is known by its bytes and wakes nobody.
+    fn read(&mut self, session: &Session, cx: &mut Context<'_>) -> Poll<Happened> {
+        loop {
+            let mut space = [MaybeUninit::uninit(); READ_BUFFER];
+            let mut buffer = ReadBuf::uninit(&mut space);
+            let result = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer));
+            let result = result.and_then(|()| match buffer.filled() {
+                [] => Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes if self.decoder.is_idle() && session.wire.is_pong(bytes) => Ok(!session.pong()),
+                bytes => {
+                    self.decoder.feed(bytes);
+                    Ok(true)
+                }
+            });
+            match result {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Happened::Read(Ok(()))),
+                Err(error) => return Poll::Ready(Happened::Read(Err(error))),
+            }
+        }
+    }
+}
+
+/// What a session's task wakes for.
+enum Happened {
+    /// The shard wants something of it.
+    Woken,
+    /// The socket takes bytes again.
+    Writable(io::Result<()>),
+    /// Something was read, or the end.
+    Read(io::Result<()>),
 }
 
 /// Lives as long as the connection.
@@ -98,14 +130,13 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard);
     let mut open = said(&mut conversation, &mut reading.decoder).await;
     while open && session.closing().is_none() {
-        tokio::select! {
-            biased;
-            () = session.wake.notified() => {}
-            result = session.socket.writable(), if session.blocked() => {
+        match reading.next(&session).await {
+            Happened::Woken => {}
+            Happened::Writable(result) => {
                 open = result.is_ok();
                 session.unblock();
             }
-            result = reading.read(&session) => {
+            Happened::Read(result) => {
                 // What came before the end is still answered.
                 open = said(&mut conversation, &mut reading.decoder).await && result.is_ok();
             }
@@ -147,7 +178,7 @@ async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
                 session.send_replies();
                 return open;
             }
-            () = session.wake.notified() => {
+            () = session.wake.taken() => {
                 // Closed by the shard. A command cut here is undone by the end of the session.
                 if session.closing().is_some() {
                     return true;
