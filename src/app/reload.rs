@@ -57,10 +57,13 @@ impl Reloader {
         }
         let (keys, rules) =
             identity::keys(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
-        // Both check before they change anything, and the rules of keys were checked when the file was read.
-        let api_keys = &config.identity.api_keys;
-        self.keys.replace(api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
+        let replace = |all: &ApiKeys| {
+            all.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
+        };
+        // Tried on keys of nobody first: after the verifier has changed, nothing may fail.
+        replace(&ApiKeys::default())?;
         self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;
+        replace(&self.keys)?;
         let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *known, config.identity.clone());
         drop(known);
