@@ -47,9 +47,10 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             .get::<Arc<Verifier>>()
             .ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
         let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
-        let identity = verifier.authenticate(token).map_err(|error| match error {
+        let identity = verifier.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Problem::token_expired(),
             AuthError::Invalid => Problem::unauthorized(),
+            AuthError::Unavailable => Problem::unavailable("token_unchecked", "the keys that tokens are checked with cannot be had now; try again soon"),
         })?;
         tracing::Span::current().record("user", &*identity.user);
         Ok(Self { user: identity.user, permissions: identity.permissions })

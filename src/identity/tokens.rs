@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use dzvin_actors::platform::ports::{AuthError, Authenticator, Identity};
+use dzvin_actors::platform::ports::{AuthError, Authenticator, Identity, SubscriptionGrant, Verified};
 use dzvin_protocols::identity::{ClaimError, ClaimRules, Claims, MAX_PERMISSIONS, PermissionError, Permissions};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use time::OffsetDateTime;
@@ -261,13 +261,18 @@ impl Inner {
 }
 
 impl Authenticator for Verifier {
-    fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
-        let inner = self.inner();
-        let claims = inner.verify(token, OffsetDateTime::now_utc())?;
-        let permissions = inner.shared_permissions(&claims).map_err(|_| AuthError::Invalid)?;
-        let expires_at = claims.ends_at().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-        let info = claims.info_bytes();
-        Ok(Identity { user: claims.sub.into(), permissions, expires_at, info })
+    fn authenticate<'a>(&'a self, token: &'a str) -> Verified<'a, Identity> {
+        Box::pin(async move {
+            let inner = self.inner();
+            let claims = inner.verify(token, OffsetDateTime::now_utc())?;
+            let permissions = inner.shared_permissions(&claims).map_err(|_| AuthError::Invalid)?;
+            let expires_at = claims.ends_at().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+            Ok(Identity { expires_at, info: claims.info_bytes(), ..Identity::new(&claims.sub, permissions) })
+        })
+    }
+
+    fn subscription<'a>(&'a self, _token: &'a str, _user: &'a str, _channel: &'a str) -> Verified<'a, SubscriptionGrant> {
+        Box::pin(async { Err(AuthError::Invalid) })
     }
 }
 

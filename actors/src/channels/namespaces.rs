@@ -85,11 +85,8 @@ mod tests {
     fn the_first_word_chooses_and_a_permission_opens() {
         let chat = ChannelRules { subscribe: Access::SignedIn, publish: Access::Anyone, ..ChannelRules::default() };
         let all = Namespaces::new(ChannelRules::default(), HashMap::from([("chat".to_owned(), chat)]));
-        let who = |user: &str, granted: &[&str]| Identity {
-            user: user.into(),
-            permissions: Arc::new(Permissions::parse(granted.iter().copied()).expect("permissions")),
-            expires_at: None,
-            info: None,
+        let who = |user: &str, granted: &[&str]| {
+            Identity::new(user, Arc::new(Permissions::parse(granted.iter().copied()).expect("permissions")))
         };
         for (channel, identity, subscribe, publish) in [
             ("chat.1", who("olha", &[]), true, true),

@@ -5,7 +5,7 @@
 use std::{collections::VecDeque, io, io::IoSlice};
 
 use bytes::Bytes;
-use tokio::net::tcp::OwnedWriteHalf;
+use super::socket::Writer;
 
 /// Frames that one system call takes: enough to fill a socket's buffer with small ones.
 const MAX_SLICES: usize = 64;
@@ -51,7 +51,7 @@ impl Outbox {
     }
 
     /// Writes a frame while nothing waits, and keeps what the socket did not take. True when all of it has left.
-    pub(super) fn write(&mut self, socket: &OwnedWriteHalf, frame: &Bytes) -> io::Result<bool> {
+    pub(super) fn write(&mut self, socket: &Writer, frame: &Bytes) -> io::Result<bool> {
         debug_assert!(self.is_empty());
         let written = match socket.try_write(frame) {
             Ok(n) if n == frame.len() => return Ok(true),
@@ -73,7 +73,7 @@ impl Outbox {
     }
 
     /// Writes what the socket takes now. True when everything has left, false when the socket is full.
-    pub(super) fn flush(&mut self, socket: &OwnedWriteHalf) -> io::Result<bool> {
+    pub(super) fn flush(&mut self, socket: &Writer) -> io::Result<bool> {
         while let Some(first) = &self.first {
             let begun = first.get(self.written..).unwrap_or_default();
             let written = if self.rest.is_empty() {
@@ -131,6 +131,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::Socket;
 
     #[test]
     fn the_limit_counts_what_waits() {
@@ -167,7 +168,7 @@ mod tests {
         let (client, server) =
             tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
         let (mut client, (server, _)) = (client.expect("connect"), server.expect("accept"));
-        let (_reading, server) = server.into_split();
+        let (_reading, server) = Socket::from(server).split();
         let mut outbox = Outbox::default();
         let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
         for chunk in sent.chunks(777) {

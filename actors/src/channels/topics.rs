@@ -235,6 +235,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             match event {
                 BusEvent::Lost => lost = true,
                 BusEvent::Begun { stream } => self.read(myself, &stream),
+                BusEvent::Word { .. } | BusEvent::Told(_) => {}
                 BusEvent::Publications { stream, epoch, publications } => {
                     match last.get(&stream).and_then(|at| runs.get_mut(*at)) {
                         Some((_, known, run)) if *known == epoch => run.extend(publications),

@@ -3,6 +3,9 @@
 //! Hot ports are generic parameters bound once in `app`; the futures are `Send` so that they may be spawned. Every method
 //! answers within a limit of its own (the implementation sets statement, command and request timeouts).
 
+mod identity;
+mod presence;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -15,6 +18,9 @@ use dzvin_protocols::{
 };
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
+
+pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
+pub use presence::{Counts, Entered, Exited, Member, MemberPage, Occupied, Presence};
 
 /// The answer of a port.
 pub trait Answer<T>: Future<Output = T> + Send {}
@@ -146,6 +152,15 @@ pub enum BusEvent {
         /// The stream.
         stream: StreamName,
     },
+    /// A word beside the publications of a subscribed stream: who came, who left, an event that nothing keeps.
+    Word {
+        /// The stream.
+        stream: StreamName,
+        /// What was said, as it was given.
+        word: Bytes,
+    },
+    /// A word to this node, or to all of them.
+    Told(Bytes),
     /// The connection was interrupted or the reader lagged: check every subscribed stream.
     Lost,
 }
@@ -187,6 +202,15 @@ pub trait Bus: Send + Sync + 'static {
     fn subscribe(&self, stream: &StreamName) -> impl Answer<Result<(), BusError>>;
     /// Ends it.
     fn unsubscribe(&self, stream: &StreamName) -> impl Answer<Result<(), BusError>>;
+    /// Says a word to every node that listens to the stream, this one included if it does. Nothing keeps it: a node that is
+    /// away meanwhile never hears it.
+    fn whisper(&self, stream: &StreamName, word: Bytes) -> impl Answer<Result<(), BusError>>;
+    /// Says a word to one node, or to all of them, this one included. Nothing keeps it. False when that node is not alive.
+    fn tell(&self, node: Option<&str>, word: Bytes) -> impl Answer<Result<bool, BusError>>;
+    /// This node's name on the bus: unguessable, another one in each life of the process.
+    fn node(&self) -> &str;
+    /// The nodes that are alive, this one included; a dead one is missing within its lease.
+    fn nodes(&self) -> impl Answer<Result<Vec<Arc<str>>, BusError>>;
 }
 
 /// A run of changes out of the log.
@@ -379,37 +403,4 @@ pub trait CdbApi: Send + Sync + 'static {
     fn object(&self, id: &EntityId) -> impl Answer<Result<Option<Bytes>, CdbError>>;
     /// One page of the feed: objects whose `dateModified` is at or after the given moment, ascending; empty when none.
     fn modified_since(&self, since: &str, limit: usize) -> impl Answer<Result<FeedPage, CdbError>>;
-}
-
-/// Who a client is and what it may read.
-pub trait Authenticator: Send + Sync + 'static {
-    /// Checks a connection token.
-    ///
-    /// # Errors
-    /// Whether it is expired (the client gets another) or invalid (it does not).
-    fn authenticate(&self, token: &str) -> Result<Identity, AuthError>;
-}
-
-/// A signed-in user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The user's id; empty for nobody.
-    pub user: Arc<str>,
-    /// What the user may do.
-    pub permissions: Arc<dzvin_protocols::identity::Permissions>,
-    /// When the session ends with its token; `None` never.
-    pub expires_at: Option<OffsetDateTime>,
-    /// What other clients may see of the user: one JSON value as text.
-    pub info: Option<Bytes>,
-}
-
-/// Why a token was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// It was good once.
-    #[error("token expired")]
-    Expired,
-    /// It never was.
-    #[error("invalid token")]
-    Invalid,
 }

@@ -1,13 +1,17 @@
 //! Channels: streams with positions, what is published on them, and the client protocols spoken over them.
 
 pub mod centrifuge;
+mod control;
 pub mod fossil;
 mod names;
 mod position;
 mod publication;
 pub mod pusher;
 pub mod websocket;
+mod word;
 
+pub use control::{Control, ControlError, Whose};
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Extra, Message, Publication, PublicationError, in_one_line};
+pub use word::{Word, WordError};

@@ -1,5 +1,8 @@
 //! Whichever bus the configuration names.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use dzvin_actors::platform::ports::{Appended, Bus, BusError, HistoryLimits, ReadLimit, Slice};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -79,5 +82,21 @@ impl Bus for AnyBus {
 
     async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
         either!(self, bus => bus.unsubscribe(stream).await)
+    }
+
+    async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
+        either!(self, bus => bus.whisper(stream, word).await)
+    }
+
+    async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
+        either!(self, bus => bus.tell(node, word).await)
+    }
+
+    fn node(&self) -> &str {
+        either!(self, bus => bus.node())
+    }
+
+    async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
+        either!(self, bus => bus.nodes().await)
     }
 }

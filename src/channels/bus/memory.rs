@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -21,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{BusMetrics, Unnamed, check_run, new_epoch};
+use super::{BusMetrics, Unnamed, check_run, new_epoch, new_node};
 
 /// Most streams that are remembered. Durable streams are as few as kinds; the rest is for the application, whose empty
 /// streams give way first.
@@ -42,6 +43,7 @@ pub struct MemoryBus {
     state: Mutex<State>,
     events: Events,
     metrics: BusMetrics,
+    node: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,7 @@ impl MemoryBus {
             state: Mutex::default(),
             events: Events { sender: events, owed: Arc::default(), metrics: metrics.clone() },
             metrics,
+            node: new_node(),
         }
     }
 
@@ -281,6 +284,31 @@ impl Bus for MemoryBus {
         state.subscribed.remove(stream);
         self.metrics.subscriptions.set(gauge(state.subscribed.len()));
         Ok(())
+    }
+
+    async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
+        let state = self.state();
+        if state.subscribed.contains(stream) {
+            self.events.offer(BusEvent::Word { stream: stream.clone(), word });
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
+        let here = node.is_none_or(|node| *node == *self.node);
+        if here {
+            let _state = self.state();
+            self.events.offer(BusEvent::Told(word));
+        }
+        Ok(here)
+    }
+
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
+        Ok(vec![Arc::clone(&self.node)])
     }
 }
 

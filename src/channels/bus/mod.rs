@@ -34,6 +34,11 @@ fn new_epoch() -> Epoch {
     Epoch::new(&format!("{:016x}", rand::random::<u64>()))
 }
 
+/// The name of this life of the process among the nodes of a cluster.
+fn new_node() -> std::sync::Arc<str> {
+    format!("{:032x}", rand::random::<u128>()).into()
+}
+
 /// Refuses a run with a hole: ours to mend, and never half-appended.
 fn check_run(run: &[Publication]) -> Result<(), BusError> {
     if run.windows(2).all(|pair| pair[0].offset.checked_add(1) == Some(pair[1].offset)) {

@@ -87,7 +87,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 self.session.pong();
                 return;
             }
-            Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect),
+            Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect).await,
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Send { .. } => return,
             Request::Connect(_) | Request::Unknown => Err(Refusal::Close(Disconnect::BadRequest)),
@@ -125,11 +125,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         out
     }
 
-    fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
-        let identity = match self.hub.auth.authenticate(&request.token) {
+    async fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
+        let identity = match self.hub.auth.authenticate(&request.token).await {
             Ok(identity) => identity,
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::TokenExpired)),
             Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
+            Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
         };
         let ttl = self.keep_until(&identity);
         let client = self.session.client.to_string();
@@ -150,9 +151,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     async fn refresh(&mut self, id: u32, token: &str) -> Answer {
-        let identity = match self.hub.auth.authenticate(token) {
+        let identity = match self.hub.auth.authenticate(token).await {
             Ok(identity) if self.identity.as_ref().is_some_and(|known| known.user == identity.user) => identity,
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::Expired)),
+            Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
             Ok(_) | Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
         };
         let ttl = self.keep_until(&identity);

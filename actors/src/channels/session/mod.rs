@@ -29,11 +29,12 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
-    net::{TcpStream, tcp::OwnedWriteHalf},
     sync::OwnedSemaphorePermit,
 };
 
-use super::{Delivery, Limits, Metrics, Namespaces, Wire, outbox::Outbox, shards::Shards, topics::TopicsMessage};
+use super::{
+    Delivery, Limits, Metrics, Namespaces, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+};
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
 use clock::Clock;
@@ -79,7 +80,7 @@ pub(super) struct Shared<'a> {
 #[derive(Debug)]
 pub struct Incoming {
     /// The connection.
-    pub socket: TcpStream,
+    pub socket: Socket,
     /// What was read behind the upgrade request.
     pub leftover: Bytes,
     /// What was agreed on at the upgrade.
@@ -98,7 +99,7 @@ pub(super) struct Session {
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
     pub(super) wire: Wire,
-    socket: OwnedWriteHalf,
+    socket: Writer,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
     wake: Wake,
@@ -330,7 +331,7 @@ impl Session {
 
     /// Whether the client has closed its side, as far as the kernel has told.
     fn left(&self) -> bool {
-        let ready = self.socket.as_ref().ready(Interest::READABLE).now_or_never();
+        let ready = self.socket.ready(Interest::READABLE).now_or_never();
         ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
     }
 
@@ -448,7 +449,7 @@ impl Session {
     /// Nothing more will be written.
     fn shut_down(&self) {
         // The other side may be gone already, which is as good.
-        let _ = socket2::SockRef::from(self.socket.as_ref()).shutdown(std::net::Shutdown::Write);
+        let _ = self.socket.shut_down();
     }
 }
 

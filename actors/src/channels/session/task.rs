@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     mem::MaybeUninit,
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -16,8 +16,7 @@ use dzvin_protocols::channels::{
     websocket::{Decoder, Message, pong_frame},
 };
 use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    io::ReadBuf,
     sync::OwnedSemaphorePermit,
     task::yield_now,
     time::{Instant, sleep, timeout},
@@ -29,7 +28,7 @@ use super::{
     commands::Conversation,
 };
 use crate::{
-    channels::metrics::CloseLabel,
+    channels::{metrics::CloseLabel, socket::{Reader, Writer}},
     platform::ports::{Bus, ChangeLog},
 };
 
@@ -45,14 +44,14 @@ const LINGER: Duration = Duration::from_secs(2);
 /// What a session writes to, and its place on the node.
 #[derive(Debug)]
 pub(in crate::channels) struct Connection {
-    pub(super) socket: OwnedWriteHalf,
+    pub(super) socket: Writer,
     pub(super) wire: Wire,
     pub(super) permit: OwnedSemaphorePermit,
 }
 
 /// What it reads from.
 pub(in crate::channels) struct Reading {
-    socket: OwnedReadHalf,
+    socket: Reader,
     decoder: Decoder,
     leftover: Bytes,
 }
@@ -61,7 +60,7 @@ impl Connection {
     /// One socket in two: the shard writes while the session's task reads.
     pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
         let Incoming { socket, leftover, wire, permit } = incoming;
-        let (reading, writing) = socket.into_split();
+        let (reading, writing) = socket.split();
         // The limit is known when the task begins.
         let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover };
         (Self { socket: writing, wire, permit }, reading)
@@ -76,7 +75,7 @@ impl Reading {
                 return Poll::Ready(Happened::Woken);
             }
             if session.blocked()
-                && let Poll::Ready(result) = session.socket.as_ref().poll_write_ready(cx)
+                && let Poll::Ready(result) = session.socket.poll_write_ready(cx)
             {
                 return Poll::Ready(Happened::Writable(result));
             }
@@ -90,7 +89,7 @@ impl Reading {
         loop {
             let mut space = [MaybeUninit::uninit(); READ_BUFFER];
             let mut buffer = ReadBuf::uninit(&mut space);
-            let result = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer));
+            let result = ready!(self.socket.poll_read(cx, &mut buffer));
             let result = result.and_then(|()| match buffer.filled() {
                 [] => Err(io::ErrorKind::UnexpectedEof.into()),
                 bytes if self.decoder.is_idle() && session.wire.is_pong(bytes) => Ok(!session.pong()),
@@ -229,7 +228,7 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
 
 /// Lets the close frame leave, says that nothing follows, and reads until the client has gone: a socket that is dropped
 /// with unread bytes sends a reset, which would take the close code with it.
-async fn say_goodbye(session: &Session, reading: &OwnedReadHalf) {
+async fn say_goodbye(session: &Session, reading: &Reader) {
     session.unblock();
     while !session.drained() {
         if session.socket.writable().await.is_err() {

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Message, Position, Publication},
     entities::{Change, Op},
@@ -36,7 +37,7 @@ use crate::{
     channels::{Limits, Metrics, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire},
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
-        ReadLimit, Slice, StoreError,
+        ReadLimit, Slice, StoreError, SubscriptionGrant, Verified,
     },
     supervise::{Progress, Slot},
 };
@@ -175,6 +176,18 @@ impl Bus for World {
         self.left.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
+    async fn whisper(&self, _: &StreamName, _: Bytes) -> Result<(), BusError> {
+        Ok(())
+    }
+    async fn tell(&self, _: Option<&str>, _: Bytes) -> Result<bool, BusError> {
+        Ok(true)
+    }
+    fn node(&self) -> &str {
+        "node"
+    }
+    async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
+        Ok(vec!["node".into()])
+    }
 }
 
 impl ChangeLog for World {
@@ -213,7 +226,17 @@ impl ChangeLog for World {
 struct Tokens;
 
 impl Authenticator for Tokens {
-    fn authenticate(&self, token: &str) -> Result<Identity, AuthError> {
+    fn authenticate<'a>(&'a self, token: &'a str) -> Verified<'a, Identity> {
+        Box::pin(async move { self.identity(token) })
+    }
+
+    fn subscription<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Verified<'a, SubscriptionGrant> {
+        Box::pin(async { Err(AuthError::Invalid) })
+    }
+}
+
+impl Tokens {
+    fn identity(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
             "reader" | "short" | "shortest" => Permissions::parse(["entities:read:procedure"]),
             "all" => Permissions::parse(["entities:read:*"]),
@@ -228,7 +251,7 @@ impl Authenticator for Tokens {
             _ => None,
         };
         let expires_at = ttl.map(|ttl| OffsetDateTime::now_utc() + Duration::from_secs(ttl));
-        Ok(Identity { user: "u1".into(), permissions: Arc::new(permissions.unwrap()), expires_at, info: None })
+        Ok(Identity { expires_at, ..Identity::new("u1", Arc::new(permissions.unwrap())) })
     }
 }
 
@@ -308,7 +331,7 @@ impl Node {
         let permit = Arc::clone(sessions).try_acquire_owned().expect("permit");
         let socket = server.expect("accept").0;
         assert!(self.hub.shards.accept(Incoming {
-            socket,
+            socket: socket.into(),
             leftover: bytes::Bytes::new(),
             wire: Wire::CentrifugeJson,
             permit

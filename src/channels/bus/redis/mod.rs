@@ -39,7 +39,7 @@ use tokio::{
 };
 
 use self::link::Link;
-use super::{BusMetrics, Unnamed, check_run};
+use super::{BusMetrics, Unnamed, check_run, new_node};
 
 pub use self::config::{RedisConfig, RedisConfigError};
 
@@ -58,6 +58,7 @@ const MAX_OFFSET: u64 = 1 << 53;
 pub struct RedisBus {
     shared: Arc<Shared>,
     keeper: JoinHandle<()>,
+    node: Arc<str>,
 }
 
 /// What the bus shares with the task that keeps its connection.
@@ -93,7 +94,7 @@ impl RedisBus {
             subscribed: Mutex::default(),
         });
         let keeper = tokio::spawn(link::keep(Arc::clone(&shared), events));
-        Self { shared, keeper }
+        Self { shared, keeper, node: new_node() }
     }
 
     /// What it counts.
@@ -280,6 +281,22 @@ impl Bus for RedisBus {
         self.shared.change_subscribed(|all| all.remove(stream));
         let channel = self.shared.config.channel(stream);
         self.link("unsubscribe")?.unsubscribe(channel).await.map_err(failed("unsubscribe"))
+    }
+
+    async fn whisper(&self, _stream: &StreamName, _word: Bytes) -> Result<(), BusError> {
+        Err(BusError { doing: "whisper", source: Box::new(NotConnected) })
+    }
+
+    async fn tell(&self, _node: Option<&str>, _word: Bytes) -> Result<bool, BusError> {
+        Err(BusError { doing: "tell", source: Box::new(NotConnected) })
+    }
+
+    fn node(&self) -> &str {
+        &self.node
+    }
+
+    async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
+        Ok(vec![Arc::clone(&self.node)])
     }
 }
 

@@ -111,7 +111,7 @@ async fn an_overflow_while_recovering_is_told() {
         tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit");
     let incoming = Incoming {
-        socket: server.expect("accept").0,
+        socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
         wire: Wire::CentrifugeJson,
         permit,

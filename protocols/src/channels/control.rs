@@ -1,0 +1,140 @@
+//! What nodes have each other do with their sessions.
+//!
+//! The form is that of [`Word`](super::Word): JSON, one member that names the order; what a node does not know it passes over.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Whose sessions are meant: every condition that is given holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Whose {
+    /// The user; absent for every user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<Arc<str>>,
+    /// One client of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<Arc<str>>,
+    /// Clients that are left alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Arc<str>>,
+}
+
+/// An order to every node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// Close the connections.
+    Disconnect {
+        /// Whose.
+        whose: Whose,
+        /// The close code of the Centrifuge protocol; on the Pusher wire the code of that protocol with the same consequence.
+        code: u16,
+        /// In words.
+        reason: Arc<str>,
+    },
+    /// End subscriptions.
+    Unsubscribe {
+        /// Whose.
+        whose: Whose,
+        /// The channel; absent for all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<Arc<str>>,
+        /// From 2500 on the client subscribes again.
+        code: u16,
+        /// In words.
+        reason: Arc<str>,
+    },
+    /// Subscribe connections to a channel.
+    Subscribe {
+        /// Whose.
+        whose: Whose,
+        /// The channel.
+        channel: Arc<str>,
+    },
+    /// Move the end of connections.
+    Refresh {
+        /// Whose.
+        whose: Whose,
+        /// The new end in seconds since 1970; absent: they end now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expire_at: Option<i64>,
+    },
+    /// Rights have changed: look again at what the subscribers may have.
+    Recheck {
+        /// Whose.
+        whose: Whose,
+    },
+    /// Commands for a session on a transport of one direction.
+    Emulate {
+        /// The session, as its client knows it.
+        session: Arc<str>,
+        /// The commands, as text.
+        data: String,
+    },
+}
+
+/// Bytes that are no order, or one of a later version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an order that this version knows")]
+pub struct ControlError;
+
+impl Control {
+    /// As nodes say it.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        // Strings and numbers: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// Reads what another node said.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ControlError> {
+        serde_json::from_slice(bytes).map_err(|_| ControlError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two versions of a node run side by side: the form stays as it is.
+    #[test]
+    fn the_form_is_that_of_every_version() {
+        let whose = || Whose { user: Some("u".into()), ..Whose::default() };
+        let all = Whose { client: Some("c".into()), except: vec!["d".into()], ..whose() };
+        for (order, form) in [
+            (
+                Control::Disconnect { whose: all, code: 3503, reason: "force disconnect".into() },
+                r#"{"disconnect":{"whose":{"user":"u","client":"c","except":["d"]},"code":3503,"reason":"force disconnect"}}"#,
+            ),
+            (
+                Control::Unsubscribe { whose: whose(), channel: Some("x".into()), code: 2000, reason: "r".into() },
+                r#"{"unsubscribe":{"whose":{"user":"u"},"channel":"x","code":2000,"reason":"r"}}"#,
+            ),
+            (
+                Control::Subscribe { whose: whose(), channel: "x".into() },
+                r#"{"subscribe":{"whose":{"user":"u"},"channel":"x"}}"#,
+            ),
+            (
+                Control::Refresh { whose: whose(), expire_at: Some(1) },
+                r#"{"refresh":{"whose":{"user":"u"},"expire_at":1}}"#,
+            ),
+            (Control::Recheck { whose: Whose::default() }, r#"{"recheck":{"whose":{}}}"#),
+            (
+                Control::Emulate { session: "s".into(), data: "{}".to_owned() },
+                r#"{"emulate":{"session":"s","data":"{}"}}"#,
+            ),
+        ] {
+            assert_eq!(order.encode(), form);
+            assert_eq!(Control::decode(form.as_bytes()), Ok(order));
+        }
+        for unknown in [&br#"{"later":{}}"#[..], b"", b"[]", b"{}"] {
+            assert!(Control::decode(unknown).is_err());
+        }
+    }
+}
