@@ -16,7 +16,7 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
-    channels::{Hub, Metrics, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
+    channels::{Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
@@ -273,6 +273,9 @@ fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<V
         shards: Shards::new(shards),
         limits: settings::limits(config),
         namespaces: Arc::new(settings::namespaces(config)),
+        numbers: Numbers::default(),
+        handlers: Handlers::default(),
+        mailboxes: Mailboxes::default(),
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
     })
@@ -285,15 +288,7 @@ async fn start_channels(
 ) -> Result<(), AppError> {
     let node = Arc::clone(hub);
     let topics = ChildSpec::new("topics", move |spawner| {
-        let args = TopicsArgs {
-            bus: Arc::clone(&node.bus),
-            log: Arc::clone(&node.log),
-            slot: node.topics.clone(),
-            shards: node.shards.clone(),
-            limits: node.limits.clone(),
-            metrics: node.metrics.clone(),
-            progress: spawner.progress.clone(),
-        };
+        let args = TopicsArgs::new(&node, spawner.progress.clone());
         async move { Ok(Actor::spawn_linked(None, Topics::default(), args, spawner.supervisor).await?.0.get_cell()) }
     });
     root.start(topics.stuck_after(STUCK)).await?;

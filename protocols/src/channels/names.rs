@@ -13,6 +13,8 @@ use crate::platform::{EntityId, Kind};
 pub const MAX_CHANNEL: usize = 255;
 /// Longest id that stands in a channel as it is.
 pub const MAX_PLAIN_KEY: usize = 100;
+/// What the name of a user's own channel begins with, on the Pusher wire.
+pub const USER_PREFIX: &str = "#server-to-user-";
 /// Words before the first dot that no application channel may begin with.
 pub const RESERVED: [&str; 5] = ["entities", "entity", "query", "calls", "inbox"];
 
@@ -100,6 +102,9 @@ pub enum Channel {
     Entities(Kind),
     /// `entity.{kind}.{key}`: one entity; offsets are its revisions.
     Entity(Kind, IdKey),
+    /// `#server-to-user-{id}`: what servers send to one user of the Pusher protocol. Nobody subscribes to it but that user,
+    /// by signing in.
+    User(Arc<str>),
     /// Anything else belongs to the application.
     Application(Arc<str>),
 }
@@ -110,6 +115,11 @@ impl Channel {
     /// # Errors
     /// [`ChannelError`] when it is no name, or a reserved one that names nothing.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
+        if let Some(user) = name.strip_prefix(USER_PREFIX) {
+            // Names of streams stand between tabs and newlines.
+            let legal = !user.is_empty() && name.len() <= MAX_CHANNEL && !user.chars().any(char::is_control);
+            return if legal { Ok(Self::User(user.into())) } else { Err(ChannelError::Malformed) };
+        }
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-=@,.;".contains(&b);
         if name.is_empty() || name.len() > MAX_CHANNEL || !name.bytes().all(legal) {
             return Err(ChannelError::Malformed);
@@ -140,6 +150,7 @@ impl fmt::Display for Channel {
         match self {
             Self::Entities(kind) => write!(f, "entities.{kind}"),
             Self::Entity(kind, key) => write!(f, "entity.{kind}.{}", key.as_str()),
+            Self::User(user) => write!(f, "{USER_PREFIX}{user}"),
             Self::Application(name) => f.write_str(name),
         }
     }
