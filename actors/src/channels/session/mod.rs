@@ -42,7 +42,7 @@ use super::{
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
 use clock::Clock;
-pub(super) use clock::now;
+pub(super) use clock::{millis, now};
 use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
 pub(super) use task::{Connection, run};
 use orders::Order;
