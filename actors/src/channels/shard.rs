@@ -23,8 +23,8 @@ use tokio::{
 
 use super::{
     Delivery, What,
-    session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     roster::Roster,
+    session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
     wheel::Wheel,
