@@ -613,7 +613,7 @@ async fn rights_and_unknown_names_are_answered() {
     let mut nobody = node.client().await.connected("nobody").await;
     assert_eq!(nobody.ask(subscribe("entities.procedure")).await["error"]["code"], 103);
     let mut reader = node.client().await.connected("reader").await;
-    for (channel, code) in [("entities.secret", 103), ("chat.1", 103), ("entities.", 107), ("", 107)] {
+    for (channel, code) in [("entities.secret", 103), ("news.1", 103), ("entities.", 107), ("", 107)] {
         assert_eq!(reader.ask(subscribe(channel)).await["error"]["code"], code, "{channel}");
     }
     assert!(reader.ask(subscribe("entities.procedure")).await["subscribe"].is_object());
