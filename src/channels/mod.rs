@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod bus;
+mod connections;
 mod endpoint;
 
+pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};

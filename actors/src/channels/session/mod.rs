@@ -26,6 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
+    Control,
     centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
     pusher::SocketId,
 };
@@ -33,7 +34,7 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use super::{
@@ -74,6 +75,8 @@ pub struct Hub<B, L> {
     pub handlers: Handlers,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
+    /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
+    pub letters: mpsc::Sender<Control>,
     /// What is counted.
     pub metrics: Metrics,
     /// Name and version told to clients.
@@ -113,6 +116,8 @@ pub(super) struct Session {
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
     pub(super) wire: Wire,
+    /// When it began, in milliseconds of the clock.
+    began: u64,
     socket: Writer,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
@@ -230,6 +235,7 @@ impl Session {
             client: ClientId(rand::random()),
             user: OnceLock::new(),
             wire: connection.wire,
+            began: clock::now(),
             socket: connection.socket,
             inner: Mutex::new(inner),
             wake: Wake::default(),

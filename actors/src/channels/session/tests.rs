@@ -316,6 +316,7 @@ impl Node {
             numbers: Numbers::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
+            letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
         });
