@@ -18,6 +18,7 @@ mod shard;
 mod shards;
 mod socket;
 mod topics;
+mod users;
 mod wheel;
 mod wire;
 
@@ -33,5 +34,6 @@ pub use shard::{Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-pub use topics::{AttachError, Attached, Numbers, Topics, TopicsArgs, TopicsMessage};
+pub use topics::{AttachError, Attached, Conflate, HoldRules, Numbers, Topics, TopicsArgs, TopicsMessage};
+pub use users::Users;
 pub use wire::{Alias, Wire};
