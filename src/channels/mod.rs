@@ -3,5 +3,6 @@
 pub mod api;
 pub mod bus;
 mod endpoint;
+pub mod presence;
 
 pub use endpoint::{Endpoint, router};

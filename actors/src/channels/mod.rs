@@ -9,6 +9,7 @@ mod limits;
 mod metrics;
 mod namespaces;
 mod outbox;
+pub mod presence;
 mod reader;
 mod session;
 mod shard;
