@@ -94,10 +94,10 @@ impl MemoryPresence {
 
     /// Another node on the same memory.
     #[must_use]
-    pub fn beside(&self) -> Self {
+    pub fn beside(&self, settings: PresenceSettings) -> Self {
         let mut world = self.world();
         world.nodes += 1;
-        Self { world: Arc::clone(&self.world), node: world.nodes, life: AtomicU64::new(0), settings: self.settings }
+        Self { world: Arc::clone(&self.world), node: world.nodes, life: AtomicU64::new(0), settings }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -223,7 +223,9 @@ impl Presence for MemoryPresence {
             };
             let grave = world.empty(life, channel, room, self.settings.crowd);
             room -= (grave.left.len() + 1).min(room);
-            buried.push(grave);
+            if !grave.left.is_empty() || grave.occupied.before != grave.occupied.now {
+                buried.push(grave);
+            }
         }
         Ok(buried)
     }

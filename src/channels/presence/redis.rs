@@ -12,7 +12,6 @@
 mod wire;
 
 use std::{
-    cmp::Ordering,
     collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -347,7 +346,7 @@ impl Presence for RedisPresence {
                         Err(error) => return Err(error),
                     };
                     room -= (grave.left.len() + 1).min(room);
-                    if !grave.left.is_empty() || grave.occupied.before.cmp(&grave.occupied.now) != Ordering::Equal {
+                    if !grave.left.is_empty() || grave.occupied.before != grave.occupied.now {
                         buried.push(grave);
                     }
                     if whole {

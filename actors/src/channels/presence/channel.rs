@@ -48,6 +48,8 @@ struct Client {
     here: bool,
     /// As the store does, or will once the call that is under way has been answered.
     stored: bool,
+    /// The store has answered its entry and not yet its exit: others know of it.
+    known: bool,
     /// It left and came back, and the store knows neither.
     again: bool,
     /// Others may see something else of it than the store knows.
@@ -121,6 +123,7 @@ impl Channel {
                     shard,
                     here: true,
                     stored: false,
+                    known: false,
                     again: false,
                     fresh: false,
                     flying: false,
@@ -156,9 +159,9 @@ impl Channel {
         let Some(client) = self.clients.get_mut(name) else { return };
         client.here = false;
         client.again = false;
-        if std::mem::take(&mut client.quiet) {
+        if client.quiet && !client.stored {
             // The store lost it without a word, so the word is ours.
-            (client.stored, client.vouched) = (true, true);
+            (client.quiet, client.stored, client.vouched) = (false, true, true);
         }
         if client.stored || client.flying {
             self.enqueue(name);
@@ -299,13 +302,17 @@ impl Channel {
             let client = self.clients.get_mut(change.client());
             match (change, outcome) {
                 (MemberChange::Enter(member), Outcome::Entered(entered)) => {
-                    let quiet = client.is_some_and(|client| std::mem::take(&mut client.quiet));
+                    let quiet = client.is_some_and(|client| {
+                        client.known = true;
+                        std::mem::take(&mut client.quiet)
+                    });
                     if entered.new && !quiet {
                         tell.push(Tell::Join(Arc::clone(member), entered.first_of_user));
                     }
                 }
                 (MemberChange::Exit { .. }, Outcome::Exited(exited)) => {
                     let Some(client) = client else { continue };
+                    client.known = false;
                     let vouched = std::mem::take(&mut client.vouched);
                     if exited.gone || vouched {
                         tell.push(Tell::Leave(Arc::clone(&client.member), exited.last_of_user));
@@ -324,7 +331,8 @@ impl Channel {
         for change in changes {
             let Some(client) = self.clients.get_mut(change.client()) else { continue };
             client.flying = false;
-            if !client.here && !client.stored {
+            // One whose exit has no answer yet may have to say it again.
+            if !client.here && !client.stored && !client.known {
                 self.clients.remove(change.client());
             }
         }
@@ -382,26 +390,27 @@ impl Channel {
 
     /// Another life has begun: the store knows nothing of this node. `told`: who was there is told as gone by others.
     pub(super) fn lost(&mut self, told: bool) {
-        if let Some(Work::Change { changes, .. }) = self.doubt.take() {
-            for change in &changes {
-                let Some(client) = self.clients.get_mut(change.client()) else { continue };
-                // A goodbye that may not have been heard is said again; nobody was told of an entry that is in doubt.
-                client.stored = matches!(change, MemberChange::Exit { .. }) && !client.here;
-                client.again = false;
-            }
-            self.landed(&changes);
-        }
+        let doubt = match self.doubt.take() {
+            Some(Work::Change { changes, .. }) => changes,
+            _ => Vec::new(),
+        };
+        self.landed(&doubt);
         if self.written != Some(0) || self.total() > 0 {
             self.written = None;
         }
-        for client in self.clients.values_mut().filter(|client| client.stored) {
-            if client.here && !client.again {
-                client.stored = false;
-                client.quiet = !told;
-            } else {
-                client.vouched = !told;
-            }
+        for client in self.clients.values_mut() {
+            client.fresh = false;
+            let leaving = client.known && (!client.here || client.again);
+            (client.stored, client.again) = (leaving, leaving && client.here);
+            client.quiet = client.known && !leaving && (client.quiet || !told);
+            client.vouched = leaving && (client.vouched || !told);
         }
+        for change in doubt.iter().filter(|change| matches!(change, MemberChange::Exit { .. })) {
+            // A goodbye that may have been heard by nobody is said again: rather twice than never.
+            let Some(client) = self.clients.get_mut(change.client()).filter(|client| client.known) else { continue };
+            (client.stored, client.again, client.quiet, client.vouched) = (true, client.here, false, true);
+        }
+        self.clients.retain(|_, client| client.here || client.stored);
         let mut names: Vec<_> = self.clients.keys().cloned().collect();
         // Who is here first: of two clients of a user the one that stays.
         names.sort_by_key(|name| self.clients.get(name).is_some_and(|client| !client.here));

@@ -18,6 +18,7 @@ mod config;
 mod link;
 mod nodes;
 mod script;
+mod server;
 mod wire;
 
 use std::{
@@ -44,7 +45,7 @@ use self::link::Link;
 use super::{BusMetrics, Unnamed, check_run, check_word, new_node};
 
 pub use self::config::{RedisConfig, RedisConfigError};
-pub(in crate::channels) use self::script::Script;
+pub(in crate::channels) use self::{script::Script, server::Server};
 
 static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
 static READ: Script = Script::new(include_str!("../lua/read.lua"));
