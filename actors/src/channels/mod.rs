@@ -11,6 +11,7 @@ mod mailbox;
 mod metrics;
 mod namespaces;
 mod outbox;
+pub mod presence;
 mod reader;
 mod roster;
 mod session;
