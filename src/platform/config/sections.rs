@@ -220,7 +220,7 @@ pub struct ApiKeyConfig {
 
 impl ApiKeyConfig {
     fn default_permissions() -> Vec<String> {
-        vec!["channels:*:*".to_owned()]
+        vec!["channels:*:*".to_owned(), "connections:*:*".to_owned()]
     }
 }
 
