@@ -73,6 +73,7 @@ impl<'a> Move<'a> {
     async fn ends(self) {
         self.to.ok(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
         self.from.ok(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
+        // Told to all, as tools do. The new owner hears it for the second time, and ends all subscriptions to it once more.
         for server in &self.cluster.servers {
             let _ = server.command(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
         }
@@ -334,5 +335,24 @@ async fn a_new_primary_takes_its_first_slot() {
     moving.ends().await;
     scene.is_whole().await;
     assert_eq!(listeners(&cluster.servers[2], DURABLE).await, 1);
+    scene.ends().await;
+}
+
+/// A server may end subscriptions without losing the slot: nothing but its count of them tells.
+#[tokio::test]
+async fn subscriptions_that_a_server_ended_are_made_again() {
+    let cluster = Cluster::start(3, 0).await;
+    let scene = scene(&cluster.url()).await;
+    let home = cluster.owner(DURABLE).await;
+    let (slot, id) = (cluster.slot(DURABLE).await.to_string(), cluster.id(home).await);
+    for _ in 0..3 {
+        cluster.servers[home].ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
+        assert_eq!(listeners(&cluster.servers[home], DURABLE).await, 0);
+        scene.commit(5).await;
+        scene.is_whole().await;
+        assert_eq!(listeners(&cluster.servers[home], DURABLE).await, 1);
+    }
+    let connections = scene.far.metrics().connections.get();
+    assert_eq!(connections, 3, "without a new connection");
     scene.ends().await;
 }

@@ -471,7 +471,14 @@ impl Shared {
 
     /// Whether it has what is about nodes.
     fn is_home(&self, shard: &Arc<Shard>) -> bool {
-        self.routes().of(slot(&self.config.nodes_tag())).is_some_and(|owner| Arc::ptr_eq(owner, shard))
+        self.routes().has(shard, &self.config.nodes_tag())
+    }
+
+    /// Every channel that this node listens to on this server.
+    fn wanted_of(&self, shard: &Arc<Shard>) -> Vec<String> {
+        let (routes, mut channels) = (self.routes(), self.wanted());
+        channels.retain(|channel| routes.has(shard, channel));
+        channels
     }
 
     /// Every channel that this node listens to.
