@@ -214,10 +214,10 @@ impl<'a> Compact<'a> {
         if header.crit.is_some() {
             return Err(CompactError::Critical);
         }
-        let key = header.kid.map(|kid| Box::from(&*kid));
-        if key.as_ref().is_some_and(|kid: &Box<str>| kid.len() > MAX_KEY_ID) {
+        if header.kid.as_ref().is_some_and(|kid| kid.len() > MAX_KEY_ID) {
             return Err(CompactError::Malformed);
         }
+        let key = header.kid.map(|kid| Box::from(&*kid));
         Ok(Self { algorithm: header.alg.parse()?, key, message, payload, signature })
     }
 

@@ -122,10 +122,10 @@ impl PublicJwk {
         let jwk: Jwk<'_> = serde_json::from_str(raw.get()).ok()?;
         let signs = jwk.purpose.is_none_or(|purpose| purpose == "sig")
             && jwk.key_ops.is_none_or(|all| all.iter().any(|op| op == "verify"));
-        let id = jwk.kid.as_deref().map(Box::from);
-        if !signs || id.as_ref().is_some_and(|id: &Box<str>| id.len() > MAX_KEY_ID) {
+        if !signs || jwk.kid.as_ref().is_some_and(|id| id.len() > MAX_KEY_ID) {
             return None;
         }
+        let id = jwk.kid.as_deref().map(Box::from);
         let of = |text: &Option<Cow<'_, str>>| URL_SAFE_NO_PAD.decode(text.as_deref()?).ok();
         // Coordinates have the size of their field, RFC 7518, 6.2.1.2.
         let coordinate = |text, size| of(text).filter(|bytes| bytes.len() == size);
