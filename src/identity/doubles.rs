@@ -131,7 +131,7 @@ pub(super) enum Mood {
     Says(String),
     /// Answers with this status.
     Status(u16),
-    /// Sends the caller elsewhere.
+    /// Sends the caller to another path, where this is said.
     Redirects(String),
     /// Says nothing.
     Hangs,
@@ -175,7 +175,8 @@ impl Publisher {
                     .into_response()
             }
             Mood::Status(status) => StatusCode::from_u16(status).expect("status").into_response(),
-            Mood::Redirects(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
+            Mood::Redirects(text) if uri.path() == "/elsewhere" => text.into_response(),
+            Mood::Redirects(_) => (StatusCode::FOUND, [(header::LOCATION, "/elsewhere")]).into_response(),
             Mood::Hangs => std::future::pending().await,
         }
     }

@@ -162,11 +162,11 @@ impl Issuer {
             if now.asked.is_some_and(|asked| asked >= begun) {
                 return Err(if now.fresh { AuthError::Invalid } else { AuthError::Unavailable });
             }
-            // The next fetch comes too late for this caller.
+            self.wanted.notify_one();
+            // That fetch comes too late for this caller, and in time for the next try.
             if !now.fetching && now.asked.is_some_and(|asked| asked + self.pace.pause > deadline) {
                 return Err(AuthError::Unavailable);
             }
-            self.wanted.notify_one();
             match timeout_at(deadline, held.changed()).await {
                 Ok(Ok(())) => {}
                 _ => return Err(AuthError::Unavailable),

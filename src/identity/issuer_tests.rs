@@ -111,7 +111,7 @@ async fn while_the_issuer_is_away_known_keys_stay_good() {
         Mood::Says(json!({ "keys": many }).to_string()),
         Mood::Says(json!({ "keys": &many[..101] }).to_string()),
         Mood::Says(huge),
-        Mood::Redirects(format!("{}/elsewhere", publisher.url)),
+        Mood::Redirects(set_of(&[&new])),
     ] {
         publisher.becomes(mood);
         assert_eq!(told(&issuer, &new.token(&claims())).await, Err(AuthError::Unavailable), "nobody can tell");

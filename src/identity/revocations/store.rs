@@ -170,8 +170,8 @@ impl RevocationStore {
     /// Removes some of what ended an hour ago or earlier: by then every node that reads by versions has read it.
     pub(super) async fn sweep(&self) -> Result<u64, StoreError> {
         let swept = sqlx::query!(
-            "DELETE FROM revocations WHERE id IN (SELECT id FROM revocations
-             WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED)",
+            "DELETE FROM revocations WHERE id = ANY(ARRAY(SELECT id FROM revocations
+             WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))",
             SWEPT
         )
         .execute(self.database.pool())

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use exit::{Exit, Failure};
@@ -101,16 +101,16 @@ enum TokenAction {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["jti", "user"])]
+#[command(group(ArgGroup::new("what").required(true)))]
 struct RevokeArgs {
     /// The id of a token (its claim `jti`).
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "what")]
     jti: Option<String>,
     /// A user: tokens made until now.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", group = "what")]
     user: Option<String>,
     /// Keep the user out, whatever token there is.
-    #[arg(long, requires = "user")]
+    #[arg(long, conflicts_with = "jti")]
     block: bool,
     /// For how long: 12h, 30d; without it a block lasts until it is lifted, anything else longer than any token.
     #[arg(long, value_name = "TIME", value_parser = token::lasting)]
@@ -255,6 +255,7 @@ mod tests {
         let Command::Token(args) = revoke else { panic!("{revoke:?}") };
         let Some(TokenAction::Revoke(args)) = args.action else { panic!("{args:?}") };
         assert!(args.block && args.jti.is_none());
+        assert!(parsed("dzvin token -c x.toml revoke --jti a --reason lost --url http://h").is_ok());
         for bad in [
             "dzvin token revoke",
             "dzvin token revoke --jti a --user b",

@@ -1,6 +1,7 @@
 //! Tokens that are taken back, and users who are kept out.
 
 use std::{
+    fs,
     process::Command,
     time::{Duration, Instant},
 };
@@ -14,6 +15,7 @@ use time::OffsetDateTime;
 use crate::support::{
     eventually::eventually,
     hub::{Hub, KEY, World},
+    postgres::TestDb,
     proxy::{Proxy, Upstream},
     session::Client,
 };
@@ -208,4 +210,35 @@ async fn the_command_line_revokes() {
     eventually("the user is kept out", async || status(&hub, &other).await == 401).await;
     let (code, said) = run(&["revoke", "--user", "olha", "--url", "http://127.0.0.1:1"]);
     assert!(code == Some(69) && said.contains("no node answers"), "{said}");
+}
+
+/// Every cached statement on revocations finds its rows by an index, as it is planned for any values.
+#[tokio::test]
+async fn no_statement_scans_all_revocations() {
+    let db = TestDb::new().await;
+    let mut raw = db.raw().await;
+    let fill = "INSERT INTO revocations (kind, subject, issued_before, expires_at, created_by, version)
+            SELECT 'user', 'u' || n, now(), now() + make_interval(mins => n - 2000), 'x', n FROM generate_series(1, 20000) n;
+        SET plan_cache_mode = force_generic_plan";
+    sqlx::raw_sql(fill).execute(&mut raw).await.expect("filled");
+    sqlx::raw_sql("VACUUM ANALYZE revocations").execute(&mut raw).await.expect("analyzed");
+    let mut seen = 0;
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx") {
+        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
+        let cached: Value = serde_json::from_str(&text).expect("json");
+        let query = cached["query"].as_str().expect("query");
+        if !query.contains(" revocations") {
+            continue;
+        }
+        seen += 1;
+        let count = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let prepare = format!("PREPARE r{seen} AS {query}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut raw).await.expect(query);
+        let explain = format!("EXPLAIN EXECUTE r{seen} ({})", vec!["NULL"; count].join(", "));
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut raw).await.expect(query);
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan on revocations "), "{query}\n{plan}");
+    }
+    assert_eq!(seen, 6, "add, lift, list, of, since, sweep");
 }
