@@ -21,3 +21,4 @@ mod serve;
 mod spine;
 mod store;
 mod support;
+mod tls;

@@ -334,7 +334,7 @@ impl Node {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
             wire: Wire::CentrifugeJson,
-            permit
+            permit: permit.into(),
         }));
         client.expect("connect")
     }
