@@ -226,7 +226,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_its_share_and_no_more() {
         let admission = admission(|config| config.max_sessions_per_address = 2);
-        let mut held = vec![admission.admit(from("192.0.2.1")).expect("one"), admission.admit(from("192.0.2.1")).expect("two")];
+        let mut held =
+            vec![admission.admit(from("192.0.2.1")).expect("one"), admission.admit(from("192.0.2.1")).expect("two")];
         assert_eq!(refusal(admission.admit(from("192.0.2.1"))), "too_many_from_address");
         held.push(admission.admit(from("192.0.2.2")).expect("another address"));
         // All addresses of a line are one.

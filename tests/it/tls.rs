@@ -23,7 +23,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config, tungstenite::Message};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config, tungstenite::Message,
+};
 
 use crate::support::{
     eventually::{eventually, patience},
@@ -54,8 +56,21 @@ impl Authority {
         let ask = ["req", "-subj", &subject];
         self.openssl(&[&ask[..], &KEY, &["-keyout", "new.key", "-out", "new.csr"]].concat());
         self.openssl(&[
-            "x509", "-req", "-in", "new.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", "ext", "-out", "new.crt",
+            "x509",
+            "-req",
+            "-in",
+            "new.csr",
+            "-CA",
+            "ca.crt",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "ext",
+            "-out",
+            "new.crt",
         ]);
         for (from, to) in [("new.crt", "tls.crt"), ("new.key", "tls.key")] {
             fs::rename(self.0.join(from), self.0.join(to)).expect("put in place");
@@ -65,7 +80,9 @@ impl Authority {
     /// `[http.tls]` of a hub.
     fn config(&self, more: &str) -> String {
         let folder = self.0.display();
-        format!("[http.tls]\ncertificate = '{folder}/tls.crt'\nkey = '{folder}/tls.key'\nreload_interval = '100ms'\n{more}\n")
+        format!(
+            "[http.tls]\ncertificate = '{folder}/tls.crt'\nkey = '{folder}/tls.key'\nreload_interval = '100ms'\n{more}\n"
+        )
     }
 
     fn client(&self) -> Arc<ClientConfig> {
@@ -180,11 +197,15 @@ async fn half_an_end_is_half_an_end() {
     let mut stream = authority.connect(hub.addr).await;
     stream.write_all(upgrade(hub.addr).as_bytes()).await.expect("sent");
     // A ping, a close with 4001, then more than anybody wants to hear, then our half of the end.
-    let frames = [&[0x89, 0x82, 0, 0, 0, 0, b'h', b'i'][..], &[0x88, 0x82, 0, 0, 0, 0, 0x0f, 0xa1], &[0x81; 40_000]].concat();
+    let frames =
+        [&[0x89, 0x82, 0, 0, 0, 0, b'h', b'i'][..], &[0x88, 0x82, 0, 0, 0, 0, 0x0f, 0xa1], &[0x81; 40_000]].concat();
     stream.write_all(&frames).await.expect("sent");
     stream.shutdown().await.expect("half closed");
     let mut got = Vec::new();
-    timeout(patience(), stream.read_to_end(&mut got)).await.expect("in time").expect("an end in order, with its notify");
+    timeout(patience(), stream.read_to_end(&mut got))
+        .await
+        .expect("in time")
+        .expect("an end in order, with its notify");
     let end = got.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer") + 4;
     assert_eq!(got[end..], [0x8a, 2, b'h', b'i', 0x88, 2, 0x0f, 0xa1]);
 }
@@ -336,7 +357,9 @@ async fn a_client_that_reads_nothing_is_closed_as_slow() {
     let world = World::new(0, false).await;
     let authority = Authority::new(world.dir.path());
     authority.issue("first");
-    let hub = world.hub_with("a", &authority.config("[channels]\nqueue_bytes = '256KiB'\nrecovery_bytes = '128KiB'")).await;
+    // Nobody answers pings here.
+    let limits = "[channels]\nqueue_bytes = '256KiB'\nrecovery_bytes = '128KiB'\nping = '10m'\npong = '9m'";
+    let hub = world.hub_with("a", &authority.config(limits)).await;
     let mut deaf = session(&hub, &authority).await;
     let mut well = session(&hub, &authority).await;
     for socket in [&mut deaf, &mut well] {

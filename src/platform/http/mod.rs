@@ -25,6 +25,6 @@ pub use origins::{Origins, is_origin};
 pub use patient::socket;
 pub use problem::{Problem, chain};
 pub use room::{AnswerRoom, Room};
-pub use serve::{ListenError, Serving, listen, serve};
+pub use serve::{BACKLOG, ListenError, Serving, listen, serve};
 pub use tls::{Certificates, Pair, TlsError};
 pub use trace::TraceContext;

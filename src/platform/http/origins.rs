@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn what_is_no_origin_is_told() {
-        for bad in ["", "example.org", "https://", "https://a/b", "https://u@a", "*://a", "https://**.a", "https://a b"] {
+        for bad in ["", "example.org", "https://", "https://a/b", "https://u@a", "*://a", "https://**.a", "https://a b"]
+        {
             assert!(!is_origin(bad), "{bad}");
         }
     }

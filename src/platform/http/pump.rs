@@ -5,8 +5,8 @@
 //! outlive its session by more than [`PARTING`]. While the session lives, time is the session's business.
 
 use std::{
-    io,
     future::poll_fn,
+    io,
     mem::MaybeUninit,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
@@ -115,7 +115,9 @@ impl Lane {
                     self.forgive(told)?;
                 }
                 State::Open if self.read(from, to, cx)?.is_pending() => {
-                    if !self.deaf && let Poll::Ready(flushed) = Pin::new(&mut *to).poll_flush(cx) {
+                    if !self.deaf
+                        && let Poll::Ready(flushed) = Pin::new(&mut *to).poll_flush(cx)
+                    {
                         self.forgive(flushed)?;
                     }
                     return Poll::Pending;

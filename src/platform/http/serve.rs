@@ -18,7 +18,7 @@ use super::{Certificates, HttpMetrics, patient::Patient};
 use crate::platform::config::Http;
 
 /// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
-const BACKLOG: u32 = 4096;
+pub const BACKLOG: u32 = 4096;
 /// Rest after an accept that failed for want of descriptors or memory: others must end before another try makes sense.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Headers of one request: browsers send two dozen, proxies add a few.

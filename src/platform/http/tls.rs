@@ -107,9 +107,7 @@ impl Pair {
 }
 
 fn texts(files: &config::Tls) -> Result<(Vec<u8>, Vec<u8>), TlsError> {
-    let read = |key, path: &PathBuf| {
-        read(path).map_err(|source| TlsError::Read { key, path: path.clone(), source })
-    };
+    let read = |key, path: &PathBuf| read(path).map_err(|source| TlsError::Read { key, path: path.clone(), source });
     Ok((read("http.tls.certificate", &files.certificate)?, read("http.tls.key", &files.key)?))
 }
 
@@ -208,13 +206,21 @@ impl Certificates {
             }
             Err(error) => {
                 self.0.metrics.certificate(false);
-                tracing::error!(error = super::chain(&error), "a changed certificate is of no use; the one before stays in force");
+                tracing::error!(
+                    error = super::chain(&error),
+                    "a changed certificate is of no use; the one before stays in force"
+                );
             }
         }
     }
 
     /// The handshake of one connection. `None`: it failed or took too long, which is the client's matter.
-    pub(super) async fn accept(&self, stream: TcpStream, peer: std::net::SocketAddr, patience: Duration) -> Option<Secure> {
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        peer: std::net::SocketAddr,
+        patience: Duration,
+    ) -> Option<Secure> {
         let within = self.0.files.lock().unwrap_or_else(PoisonError::into_inner).handshake_timeout;
         let config = Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner));
         let accepting = TlsAcceptor::from(config)

@@ -319,7 +319,8 @@ async fn text_is_utf_8_in_every_cut() {
     let hub = world.hub("a").await;
     let mut raw = Raw::connected(&hub).await;
     // Of two, three and four bytes, the first and the last of each length, and the neighbours of the surrogates.
-    let characters = ["\u{80}", "ж", "\u{7ff}", "\u{800}", "€", "\u{d7ff}", "\u{e000}", "\u{ffff}", "\u{10000}", "😀", "\u{10ffff}"];
+    let characters =
+        ["\u{80}", "ж", "\u{7ff}", "\u{800}", "€", "\u{d7ff}", "\u{e000}", "\u{ffff}", "\u{10000}", "😀", "\u{10ffff}"];
     for character in characters {
         let text = format!(r#"{{"id":2,"rpc":{{"method":"{character}"}}}}"#);
         let begin = text.find(character).expect("it is there");
@@ -343,10 +344,19 @@ async fn text_is_utf_8_in_every_cut() {
             let shown = format!("{character:?} cut at {at}");
             cases.push((format!("{shown}: and no more"), frame(FIN | TEXT, head)));
             cases.push((format!("{shown}: the rest alone"), frame(FIN | TEXT, tail)));
-            cases.push((format!("{shown}: no more in the rest"), [frame(TEXT, head), frame(FIN | CONTINUATION, b"")].concat()));
+            cases.push((
+                format!("{shown}: no more in the rest"),
+                [frame(TEXT, head), frame(FIN | CONTINUATION, b"")].concat(),
+            ));
             // Told with the fragment that cannot be, although the message goes on.
-            cases.push((format!("{shown}: something else follows"), [frame(TEXT, head), frame(CONTINUATION, b"x")].concat()));
-            cases.push((format!("{shown}: its beginning twice"), [frame(TEXT, head), frame(CONTINUATION, head)].concat()));
+            cases.push((
+                format!("{shown}: something else follows"),
+                [frame(TEXT, head), frame(CONTINUATION, b"x")].concat(),
+            ));
+            cases.push((
+                format!("{shown}: its beginning twice"),
+                [frame(TEXT, head), frame(CONTINUATION, head)].concat(),
+            ));
         }
     }
     for (what, bytes) in [
@@ -411,9 +421,8 @@ async fn the_close_handshake_from_the_clients_side() {
     }
     all_closed(&hub, cases, 1002).await;
     let reasons = [&[0xff_u8][..], &[0xd0], &[0xed, 0xa0, 0x80], b"well\x80"];
-    let cases = reasons.map(|reason| {
-        (format!("the reason {reason:?}"), close(&[&1000_u16.to_be_bytes()[..], reason].concat()))
-    });
+    let cases = reasons
+        .map(|reason| (format!("the reason {reason:?}"), close(&[&1000_u16.to_be_bytes()[..], reason].concat())));
     all_closed(&hub, cases, 1007).await;
     unharmed(&hub).await;
 }
