@@ -30,7 +30,7 @@ use prometheus_client::registry::Registry;
 use ractor::Actor;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
@@ -54,7 +54,10 @@ use crate::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{
+            AnswerRoom, Certificates, Check, HttpMetrics, Origins, Pair, Plumbing, Readiness, Serving, internal_router,
+            listen, plumb, serve,
+        },
         lease::PgLeases,
         telemetry,
     },
@@ -111,6 +114,7 @@ impl App {
         // Ports first: a second node on the same address must not touch anything.
         let listener = listen("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
+        let pair = config.http.tls.as_ref().map(Pair::read).transpose().map_err(AppError::tls)?;
         let mut rooms = Registry::with_prefix("dzvin");
         let registry = &mut rooms;
         let (stop, phase) = watch::channel(Phase::Running);
@@ -125,6 +129,16 @@ impl App {
         let ops = plumb(ops, Plumbing::new(&config.http, http_metrics.clone()));
         let addresses = (address(&listener)?, address(&internal)?);
         tasks.spawn(serve(internal, ops, serving.clone(), reached(phase.clone(), Phase::Ending)));
+        let certificates = pair.map(|pair| Certificates::new(pair, http_metrics.clone()));
+        if let Some(certificates) = certificates.clone() {
+            let ending = reached(phase.clone(), Phase::Ending);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = certificates.keep_fresh() => {}
+                    () = ending => {}
+                }
+            });
+        }
 
         let db = settings::database_options(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
@@ -177,9 +191,10 @@ impl App {
         look_at(&readiness, &bus, &database, config.leases.ttl.max(SILENCE), &links);
         let endpoint = channels::Endpoint {
             shards: hub.shards.clone(),
-            sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
-            allowed_origins: config.http.allowed_origins.as_slice().into(),
+            admission: channels::Admission::new(&config.channels),
+            allowed_origins: Origins::new(&config.http.allowed_origins),
         };
+        endpoint.admission.register(registry);
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         let server_api = channels::api::ServerApi {
@@ -198,7 +213,8 @@ impl App {
                 () = over => {}
             }
         });
-        let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity);
+        let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity)
+            .with_edge(endpoint.admission.clone(), certificates.clone());
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
         let api = entities::router(readers, room)
@@ -210,7 +226,7 @@ impl App {
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
-        tasks.spawn(serve(listener, public, serving, reached(phase, Phase::Closing)));
+        tasks.spawn(serve(listener, public, serving.behind(certificates), reached(phase, Phase::Closing)));
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;

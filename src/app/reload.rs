@@ -1,4 +1,5 @@
-//! What changes without a restart: keys of users and servers, roles, the tokens and message limits of the Mirrors.
+//! What changes without a restart: keys of users and servers, roles, the tokens and message limits of the Mirrors, the
+//! certificate, and who is admitted.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,8 +10,12 @@ use dzvin_actors::channels::Shards;
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
+    channels::Admission,
     identity::{ApiKeys, Setup, Verifier},
-    platform::config::{Config, IdentityConfig},
+    platform::{
+        config::{Config, IdentityConfig},
+        http::{Certificates, Pair},
+    },
 };
 
 /// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold.
@@ -25,6 +30,8 @@ pub struct Reloader {
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
     identity: Arc<Mutex<IdentityConfig>>,
+    admission: Option<Admission>,
+    certificates: Option<Certificates>,
 }
 
 impl Reloader {
@@ -41,7 +48,14 @@ impl Reloader {
             links: links.clone(),
             shards: shards.clone(),
             identity: Arc::new(Mutex::new(identity.clone())),
+            admission: None,
+            certificates: None,
         }
+    }
+
+    /// Those who stand at the door as well.
+    pub(super) fn with_edge(self, admission: Admission, certificates: Option<Certificates>) -> Self {
+        Self { admission: Some(admission), certificates, ..self }
     }
 
     /// Takes over keys, roles, and each known Mirror's token and message limit. The rest waits for a restart. All or nothing
@@ -53,6 +67,9 @@ impl Reloader {
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
         let setup = Setup::of(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        let tls = self.certificates.as_ref().zip(config.http.tls.as_ref());
+        let tls = tls.map(|(certificates, files)| Pair::read(files).map(|pair| (certificates, pair)));
+        let tls = tls.transpose().map_err(AppError::tls)?;
         let replace = |all: &ApiKeys| {
             all.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
         };
@@ -60,6 +77,12 @@ impl Reloader {
         replace(&ApiKeys::default())?;
         self.verifier.replace_all(setup).map_err(|error| AppError::config("identity.keys", error))?;
         replace(&self.keys)?;
+        if let Some((certificates, pair)) = tls {
+            certificates.replace(pair);
+        }
+        if let Some(admission) = &self.admission {
+            admission.update(&config.channels);
+        }
         let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *known, config.identity.clone());
         drop(known);

@@ -23,3 +23,4 @@ mod serve;
 mod spine;
 mod store;
 mod support;
+mod tls;

@@ -30,7 +30,7 @@ pub use mailbox::{Mailbox, MailboxError, Mailboxes};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
-pub use session::{Hub, Incoming};
+pub use session::{Hub, Incoming, Permit};
 pub use shard::{Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;

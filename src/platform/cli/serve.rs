@@ -15,6 +15,7 @@ use crate::{
     platform::{
         config::{self, Config},
         db::{Database, MIGRATIONS},
+        descriptors,
         http::chain,
     },
 };
@@ -30,6 +31,7 @@ pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Fa
     }
     let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
     database(config)?;
+    descriptors::raise(config);
     let pending = pending(&mut connect(config).await?).await?;
     if pending > 0 {
         let text = format!("the schema of the database is {pending} migrations behind; run dzvin migrate");

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use dzvin_protocols::identity::Family;
 
 use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, SecretUrl};
-use crate::identity::{self, MAX_KEYS, MIN_KEY};
+use crate::{
+    identity::{self, MAX_KEYS, MIN_KEY},
+    platform::http::is_origin,
+};
 
 /// Most mirrors of one hub: each takes a connection of the upstream's few.
 const MAX_MIRRORS: usize = 32;
@@ -19,6 +22,8 @@ const MAX_ISSUERS: usize = 16;
 const MAX_ISSUER_KEYS: usize = 16;
 /// Most namespaces: whoever needs more wants another word for their channels.
 const MAX_NAMESPACES: usize = 256;
+/// Most networks of proxies: each request is compared with all.
+const MAX_PROXIES: usize = 64;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
@@ -61,9 +66,19 @@ fn http(config: &Config) -> Result<(), String> {
         ensure(!value.is_zero(), || format!("http.{key}: must be above 0s"))?;
     }
     for origin in &http.allowed_origins {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let formed = origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
-        ensure(formed, || format!("http.allowed_origins: {origin:?} is no origin (expected https://host, or *)"))?;
+        ensure(is_origin(origin), || {
+            format!("http.allowed_origins: {origin:?} is no origin (expected https://host, https://*.host, or *)")
+        })?;
+    }
+    let proxies = http.trusted_proxies.len();
+    ensure(proxies <= MAX_PROXIES, || format!("http.trusted_proxies: at most {MAX_PROXIES}"))?;
+    // A connection reserves as much when it must; below 8 KiB a token does not fit.
+    let head = (8 * 1024..=1024 * 1024).contains(&http.max_head);
+    ensure(head, || "http.max_head: must be from 8KiB to 1MiB".to_owned())?;
+    if let Some(tls) = &http.tls {
+        let (handshake, looks) = (tls.handshake_timeout, tls.reload_interval.as_millis());
+        ensure(!handshake.is_zero(), || "http.tls.handshake_timeout: must be above 0s".to_owned())?;
+        ensure(looks == 0 || looks >= 100, || "http.tls.reload_interval: must be 0s or at least 100ms".to_owned())?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The hub as a whole, against those who do not mean well and on the days when something inside dies.
 
+mod admission;
 mod alone;
 mod answers;
 mod channels;
@@ -8,3 +9,4 @@ mod hostile;
 mod kills;
 mod logs;
 mod returns;
+mod rfc6455;

@@ -104,10 +104,41 @@ pub struct Incoming {
     pub leftover: Bytes,
     /// What was agreed on at the upgrade.
     pub wire: Wire,
-    /// The session's place within the node's limit.
-    pub permit: OwnedSemaphorePermit,
+    /// The session's place within the node's limits.
+    pub permit: Permit,
     /// Where commands arrive that come by other requests; they are read from the socket all the same.
     pub mailbox: Option<Mailbox>,
+}
+
+/// A session's place within the limits of its node, and whatever else has to be given back when it ends.
+pub struct Permit {
+    _place: OwnedSemaphorePermit,
+    /// Boxed only where there is something: most sessions have a place and no more.
+    more: Option<Box<dyn Send + Sync>>,
+}
+
+impl Permit {
+    /// The same; `more` is dropped with it.
+    #[must_use]
+    pub fn with(mut self, more: impl Send + Sync + 'static) -> Self {
+        self.more = Some(match self.more.take() {
+            Some(before) => Box::new((before, more)),
+            None => Box::new(more),
+        });
+        self
+    }
+}
+
+impl From<OwnedSemaphorePermit> for Permit {
+    fn from(place: OwnedSemaphorePermit) -> Self {
+        Self { _place: place, more: None }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("more", &self.more.is_some()).finish_non_exhaustive()
+    }
 }
 
 /// Unique within the process.
@@ -129,7 +160,7 @@ pub(super) struct Session {
     queue_bytes: usize,
     waiting: Gauge,
     mailbox: Option<Box<Mailbox>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 /// What clients and logs know a session by: unguessable.

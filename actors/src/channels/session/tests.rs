@@ -362,7 +362,7 @@ impl Node {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
             wire: Wire::CentrifugeJson,
-            permit,
+            permit: permit.into(),
             mailbox: None,
         }));
         client.expect("connect")
