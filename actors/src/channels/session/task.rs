@@ -28,7 +28,10 @@ use super::{
     commands::Conversation,
 };
 use crate::{
-    channels::{metrics::CloseLabel, socket::{Reader, Writer}},
+    channels::{
+        metrics::CloseLabel,
+        socket::{Reader, Writer},
+    },
     platform::ports::{Bus, ChangeLog},
 };
 
