@@ -5,6 +5,7 @@
 
 mod identity;
 mod presence;
+mod queries;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ use time::OffsetDateTime;
 
 pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
 pub use presence::{Counts, Entered, Exited, Member, MemberPage, Occupied, Presence};
+pub use queries::{Queries, Query};
 
 /// The answer of a port.
 pub trait Answer<T>: Future<Output = T> + Send {}

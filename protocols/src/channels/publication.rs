@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::centrifuge::{ClientInfo, Tags};
 use crate::platform::EntityId;
 
-/// What an application's publication carries beside its data.
+/// What a publication carries beside its data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extra {
@@ -22,6 +22,25 @@ pub struct Extra {
     /// The client that published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<ClientInfo>,
+    /// Of an entity: its declared fields before and after, a `FieldChange` as text. For the nodes alone: clients never see it.
+    #[serde(skip_serializing_if = "Option::is_none", with = "raw")]
+    pub fields: Option<Arc<str>>,
+}
+
+/// JSON within JSON, as it is.
+mod raw {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::value::RawValue;
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+        text.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+        Ok(Option::<Box<RawValue>>::deserialize(from)?.map(|raw| Box::<str>::from(raw).into()))
+    }
 }
 
 impl Extra {
@@ -37,7 +56,7 @@ impl Extra {
     /// Whether there is anything to carry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.info.is_none()
+        self.tags.is_empty() && self.info.is_none() && self.fields.is_none()
     }
 }
 
@@ -171,7 +190,7 @@ mod tests {
         assert_eq!((old.offset, old.trace.as_deref(), &old.extra), (7, Some("00-aa-bb-01"), &None));
         let tags = BTreeMap::from([("a".to_owned(), "ї\t\n".to_owned())]).try_into().expect("tags");
         let info = ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
-        let extra = Extra { tags, info: Some(info) };
+        let extra = Extra { tags, info: Some(info), fields: None };
         let it = Publication { extra: Some(Arc::new(extra)), ..old };
         let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":{\"user\":\"u\",\"client\":\"c\"}}\n{}";
         assert_eq!(it.encode(), form.as_bytes());
@@ -181,7 +200,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_bus_form_round_trips(offset: u64, revision: u64, at: i64, id in "[^\\p{Cc}]{1,40}", data: Vec<u8>, trace in proptest::option::of("[0-9a-f-]{1,55}"), tags in proptest::option::of(proptest::collection::btree_map(".{1,8}", ".{0,8}", 0..4))) {
-            let extra = tags.map(|tags| Arc::new(Extra { tags: tags.try_into().unwrap(), info: None }));
+            let extra = tags.map(|tags| Arc::new(Extra { tags: tags.try_into().unwrap(), ..Extra::default() }));
             let it = Publication { offset, revision, at, id: EntityId::new(&id).unwrap(), data: data.into(), trace: trace.map(|t| t.as_str().into()), extra };
             prop_assert_eq!(Publication::decode(&it.encode()), Ok(it));
         }

@@ -173,7 +173,7 @@ impl Call<'_> {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let data = in_one_line(Bytes::copy_from_slice(text));
-        let extra = Extra { tags, info: None };
+        let extra = Extra { tags, ..Extra::default() };
         let extra = (!extra.is_empty()).then(|| Arc::new(extra));
         Ok(Message { data, at: now_micros(), trace: self.trace.clone(), extra })
     }

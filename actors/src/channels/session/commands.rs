@@ -187,6 +187,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let channel = Channel::parse(name).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
         let allowed = self.identity.as_ref().is_some_and(|identity| match &channel {
             Channel::Entities(kind) | Channel::Entity(kind, _) => identity.permissions.may_read(kind),
+            Channel::Query(_) => false,
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
         });
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
@@ -289,6 +290,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(match channel {
                 Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
                 Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
+                Channel::Query(_) => None,
                 Channel::Application(name) => self.hub.bus.read(&StreamName::from_checked(name), after, limit).await?,
             })
         };

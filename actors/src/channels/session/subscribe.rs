@@ -129,6 +129,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match channel {
                 Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
                 Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
+                Channel::Query(_) => Err(HistoryError::Unknown),
                 Channel::Application(name) => since(bus, log, &StreamName::from_checked(name), &after, limit).await,
             }
         };

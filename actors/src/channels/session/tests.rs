@@ -100,6 +100,7 @@ impl World {
             changed: vec![],
             doc: Some(doc.into()),
             trace: None,
+            fields: None,
         });
     }
 

@@ -25,6 +25,8 @@ impl Source {
     pub(super) fn of(channel: &Channel) -> Self {
         match channel {
             Channel::Entities(kind) | Channel::Entity(kind, _) => Self::Durable(kind.clone()),
+            // Nothing leads here until it is known what it asks.
+            Channel::Query(id) => Self::Application(StreamName::from_checked(id.as_str())),
             Channel::Application(name) => Self::Application(StreamName::from_checked(name)),
         }
     }
