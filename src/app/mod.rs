@@ -16,7 +16,7 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
-    channels::{Hub, Metrics, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
+    channels::{Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
@@ -35,7 +35,7 @@ pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, bus::AnyBus},
     console,
-    entities::{self, ChangeListener, Entities, Retention},
+    entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
     identity::{ApiKeys, Verifier},
     mirror::{self, Mirrors},
     platform::{
@@ -143,7 +143,9 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
-        let hub = hub(config, &bus, &readers, &verifier);
+        let queries = StoredQueries::new(readers.clone());
+        queries.register(registry);
+        let hub = hub(config, &bus, &readers, &queries, &verifier);
         hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -167,8 +169,10 @@ impl App {
         let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity);
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api =
-            entities::router(readers, room).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
+        let api = entities::router(readers, room.clone())
+            .merge(entities::queries::router(queries, room))
+            .merge(mirror::router(mirrors))
+            .merge(channels::api::router(server_api));
         let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
@@ -263,7 +267,13 @@ fn keep_alone(alone: Alone, tasks: &mut JoinSet<()>, phase: watch::Receiver<Phas
 
 type Node = Hub<AnyBus, Entities>;
 
-fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<Verifier>) -> Arc<Node> {
+fn hub(
+    config: &Config,
+    bus: &Arc<AnyBus>,
+    entities: &Entities,
+    queries: &StoredQueries,
+    verifier: &Arc<Verifier>,
+) -> Arc<Node> {
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Arc::new(Hub {
         bus: Arc::clone(bus),
@@ -273,6 +283,10 @@ fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<V
         shards: Shards::new(shards),
         limits: settings::limits(config),
         namespaces: Arc::new(settings::namespaces(config)),
+        numbers: Numbers::default(),
+        handlers: Handlers::default(),
+        mailboxes: Mailboxes::default(),
+        queries: Arc::new(queries.clone()),
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
     })
@@ -285,15 +299,7 @@ async fn start_channels(
 ) -> Result<(), AppError> {
     let node = Arc::clone(hub);
     let topics = ChildSpec::new("topics", move |spawner| {
-        let args = TopicsArgs {
-            bus: Arc::clone(&node.bus),
-            log: Arc::clone(&node.log),
-            slot: node.topics.clone(),
-            shards: node.shards.clone(),
-            limits: node.limits.clone(),
-            metrics: node.metrics.clone(),
-            progress: spawner.progress.clone(),
-        };
+        let args = TopicsArgs::new(&node, spawner.progress.clone());
         async move { Ok(Actor::spawn_linked(None, Topics::default(), args, spawner.supervisor).await?.0.get_cell()) }
     });
     root.start(topics.stuck_after(STUCK)).await?;

@@ -14,7 +14,7 @@ use crate::{
     channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
     entities::{KindSpec, Source},
     platform::{
-        config::{AccessConfig, Config, KindSource, MirrorConfig, NamespaceConfig},
+        config::{AccessConfig, Config, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
         db::DbOptions,
     },
 };
@@ -91,6 +91,9 @@ pub(super) fn limits(config: &Config) -> Limits {
         ping: channels.ping,
         pong: channels.pong,
         connect: channels.connect_timeout,
+        max_age: Some(channels.max_connection_age).filter(|age| !age.is_zero()),
+        commands_per_second: Some(channels.commands_per_second).filter(|pace| *pace > 0),
+        too_many: channels.max_refusals,
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
     }
@@ -107,6 +110,10 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         keep: HistoryLimits { count: of.history_count, bytes: of.history_bytes, age: of.history_age },
         subscribe: access(of.subscribe),
         publish: access(of.publish),
+        presence: of.presence.then(|| access(of.see_presence)),
+        join_leave: of.join_leave,
+        deltas: of.deltas,
+        latest_only: of.recovery == RecoveryConfig::Latest,
     };
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);

@@ -54,7 +54,7 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
         let Some((socket, leftover)) = http::socket(upgraded) else {
             return tracing::error!("the server gave an upgraded connection that is no tcp socket");
         };
-        let incoming = Incoming { socket: socket.into(), leftover, wire, permit };
+        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }

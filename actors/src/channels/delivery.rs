@@ -3,9 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use dzvin_protocols::channels::{Epoch, Publication};
+use dzvin_protocols::channels::{
+    Channel, Epoch, Publication, Word,
+    centrifuge::{About, Payload, Pub},
+    fossil, pusher,
+};
 
-use super::Wire;
+use super::wire::{Data, Shape, Wire};
 
 /// What surrounds the data of a publication in its frame, roughly.
 const ENVELOPE_BYTES: usize = 128;
@@ -15,6 +19,8 @@ const ENVELOPE_BYTES: usize = 128;
 pub struct Delivery {
     /// The channel.
     pub channel: Arc<str>,
+    /// What stands for its name in frames of those who agreed on it.
+    pub number: u32,
     /// Its epoch.
     pub epoch: Epoch,
     /// The news.
@@ -26,7 +32,8 @@ impl Delivery {
     pub(super) fn size(&self) -> usize {
         match &self.what {
             What::Items(items) => items.iter().map(Item::size).sum(),
-            What::Top(_) | What::Reset => 0,
+            What::Word(spoken) => spoken.size,
+            What::Top(_) | What::Passed { .. } | What::Reset => 0,
         }
     }
 
@@ -44,30 +51,98 @@ pub enum What {
     Items(Arc<[Item]>),
     /// Everything up to this offset has been delivered: whoever expects it still has missed something.
     Top(u64),
+    /// Whoever has everything up to `after` has everything up to `to`: what lies between does not concern the channel.
+    Passed {
+        /// The last offset that was shown, or passed before.
+        after: u64,
+        /// Where the stream stands.
+        to: u64,
+    },
     /// The past is lost: every subscriber must recover.
     Reset,
+    /// Something that has no offset.
+    Word(Arc<Spoken>),
 }
 
-/// One publication with its frames: of each wire form the first that needs it builds it, for whoever comes after.
+/// One publication with its frames: the first that needs one builds it, for whoever comes after.
 #[derive(Debug, Clone)]
 pub struct Item {
     /// The offset on this channel.
     pub offset: u64,
+    /// How many offsets right before it this channel does not show.
+    pub skips: u64,
     /// What was published.
     pub publication: Publication,
-    frames: [OnceLock<Bytes>; Wire::COUNT],
+    /// The offset and data of the publication that this channel showed before: what a patch is made of.
+    base: Option<(u64, Bytes)>,
+    /// The client that does not get it.
+    except: Option<u128>,
+    frames: [OnceLock<Box<[OnceLock<Bytes>; Shape::COUNT]>>; Wire::COUNT],
 }
 
 impl Item {
     /// A publication under its offset on the channel.
     #[must_use]
     pub fn new(offset: u64, publication: Publication) -> Self {
-        Self { offset, publication, frames: std::array::from_fn(|_| OnceLock::new()) }
+        let except = publication.extra.as_ref().and_then(|extra| extra.except.as_deref()).and_then(socket);
+        Self {
+            offset,
+            skips: 0,
+            publication,
+            base: None,
+            except,
+            frames: std::array::from_fn(|_| OnceLock::new()),
+        }
     }
 
-    /// The whole WebSocket frame.
-    pub(super) fn frame(&self, channel: &str, wire: Wire) -> &Bytes {
-        self.frames[wire as usize].get_or_init(|| wire.publication(channel, &self.publication, self.offset))
+    /// The same, for subscribers that take patches and have seen the base.
+    #[must_use]
+    pub fn after(self, base: Option<(u64, Bytes)>) -> Self {
+        Self { base, ..self }
+    }
+
+    /// The same, after so many offsets that the channel does not show.
+    #[must_use]
+    pub fn skipping(self, skips: u64) -> Self {
+        Self { skips, ..self }
+    }
+
+    /// Whether this client does not get it.
+    pub(super) fn spares(&self, client: u128) -> bool {
+        self.except == Some(client)
+    }
+
+    /// Whether a subscriber that was shown this offset last may get a patch.
+    pub(super) fn follows(&self, seen: u64) -> bool {
+        self.base.as_ref().is_some_and(|(offset, _)| *offset == seen)
+    }
+
+    /// What is written.
+    pub(super) fn frame(&self, of: &Delivery, wire: Wire, shape: Shape) -> &Bytes {
+        let shapes = self.frames[wire as usize].get_or_init(Box::default);
+        shapes[shape.index()].get_or_init(|| self.build(of, wire, shape))
+    }
+
+    fn build(&self, of: &Delivery, wire: Wire, shape: Shape) -> Bytes {
+        if wire == Wire::Pusher {
+            let name = [shape.alias().prefix(), &of.channel].concat();
+            let application = matches!(Channel::parse(&of.channel), Ok(Channel::Application(_) | Channel::User(_)));
+            let encode = if application { pusher::encode_publication } else { pusher::encode_change };
+            return wire.frame(&encode(&name, &self.publication));
+        }
+        let about =
+            if shape.numbered() { About::Number(of.number.into()) } else { About::Channel(&of.channel) };
+        let whole = Pub::new(&self.publication, self.offset);
+        let full = Payload::Full(&self.publication.data);
+        match shape.data() {
+            Data::Raw => wire.push(about, &whole),
+            Data::Full => wire.push(about, &Pub { data: full, ..whole }),
+            Data::Patch => {
+                let base = self.base.as_ref().map(|(_, data)| data);
+                let patch = base.and_then(|base| fossil::shorter(base, &self.publication.data));
+                wire.push(about, &Pub { data: patch.as_deref().map_or(full, Payload::Patch), ..whole })
+            }
+        }
     }
 
     /// How large its frames are, roughly: for limits.
@@ -81,7 +156,50 @@ impl Item {
         let id = dzvin_protocols::platform::EntityId::new("x").expect("an id");
         let (at, data) = (0, frame.clone());
         let item = Self::new(offset, Publication { offset, id, revision: offset, at, data, trace: None, extra: None });
-        item.frames[Wire::CentrifugeJson as usize].set(frame).expect("new");
+        let shapes = item.frames[Wire::CentrifugeJson as usize].get_or_init(Box::default);
+        shapes[Shape::centrifuge(false, Data::Raw).index()].set(frame).expect("new");
         item
     }
+}
+
+/// A word with its frames.
+#[derive(Debug)]
+pub struct Spoken {
+    /// What was said.
+    pub word: Word,
+    except: Option<u128>,
+    size: usize,
+    frames: [OnceLock<Option<Bytes>>; Wire::COUNT],
+}
+
+impl Spoken {
+    /// A word of so many bytes.
+    #[must_use]
+    pub fn new(word: Word, size: usize) -> Self {
+        let except = match &word {
+            Word::Event { except, .. } => except.as_deref().and_then(socket),
+            _ => None,
+        };
+        Self { word, except, size: size + ENVELOPE_BYTES, frames: std::array::from_fn(|_| OnceLock::new()) }
+    }
+
+    /// What is written to this client, if its protocol has such a word and it was not the one who said it.
+    pub(super) fn frame(&self, channel: &str, wire: Wire, client: u128) -> Option<&Bytes> {
+        if self.except == Some(client) {
+            return None;
+        }
+        self.frames[wire as usize].get_or_init(|| wire.word(channel, &self.word)).as_ref()
+    }
+
+    /// Whether only those hear it who asked for joins and leaves.
+    pub(super) fn is_about_members(&self) -> bool {
+        matches!(self.word, Word::Join { .. } | Word::Leave { .. })
+    }
+}
+
+/// The client behind a socket id of the Pusher protocol.
+pub(super) fn socket(id: &str) -> Option<u128> {
+    let (first, second) = id.split_once('.')?;
+    let (first, second) = (first.parse::<u64>().ok()?, second.parse::<u64>().ok()?);
+    Some(u128::from(first) << 64 | u128::from(second))
 }

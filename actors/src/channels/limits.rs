@@ -21,6 +21,13 @@ pub struct Limits {
     pub connect: Duration,
     /// How long a client may stay after its token has ended.
     pub expiry_grace: Duration,
+    /// How long a connection lives, more or less a fifth, before the client is told to begin another: so that a load that has
+    /// gathered on one node spreads again. `None` for ever.
+    pub max_age: Option<Duration>,
+    /// Commands that a client may give in a second, on average; beyond it they are refused as too many.
+    pub commands_per_second: Option<u32>,
+    /// Refusals in a row of that kind after which the connection ends.
+    pub too_many: u32,
     /// How long a command may take inside before the client is told to try again.
     pub command: Duration,
     /// What one recovery may bring. Its bytes must stay below `queue_bytes`, or the reply itself would close the client.
@@ -41,6 +48,9 @@ impl Default for Limits {
             pong: Duration::from_secs(8),
             connect: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
+            max_age: None,
+            commands_per_second: None,
+            too_many: 100,
             command: Duration::from_secs(5),
             recovery: ReadLimit { count: 5_000, bytes: 920 * 1024 },
             history: ReadLimit { count: 300, bytes: 512 * 1024 },

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub resets: Counter,
     /// Subscriptions that had to recover because an offset did not follow.
     pub insufficient: Counter,
+    /// Words and orders of other nodes that were not understood.
+    pub unknown_words: Counter,
     /// Sessions that ended by a panic.
     pub panics: Counter,
     /// Deliveries that wait for shards, in batches.
@@ -85,6 +87,7 @@ impl Default for Metrics {
             gaps_healed: Counter::default(),
             resets: Counter::default(),
             insufficient: Counter::default(),
+            unknown_words: Counter::default(),
             panics: Counter::default(),
             shard_backlog: Gauge::default(),
             bus_backlog: Gauge::default(),
@@ -109,6 +112,7 @@ impl Metrics {
         registry.register("gaps_healed", "Runs missed on the bus and fetched afterwards", self.gaps_healed.clone());
         registry.register("stream_resets", "Streams whose past was lost", self.resets.clone());
         registry.register("insufficient_state", "Subscriptions told to recover", self.insufficient.clone());
+        registry.register("unknown_words", "Words of other nodes that were not understood", self.unknown_words.clone());
         registry.register("session_panics", "Sessions that ended by a panic", self.panics.clone());
         registry.register("shard_backlog", "Batches that wait for shards", self.shard_backlog.clone());
         registry.register("bus_backlog", "Events of the bus that wait for topics", self.bus_backlog.clone());

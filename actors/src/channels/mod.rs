@@ -5,7 +5,9 @@
 //! recover; a slow session is closed and slows nobody; nothing here writes to storage.
 
 mod delivery;
+mod handlers;
 mod limits;
+mod mailbox;
 mod metrics;
 mod namespaces;
 mod outbox;
@@ -18,8 +20,10 @@ mod topics;
 mod wheel;
 mod wire;
 
-pub use delivery::{Delivery, Item, What};
+pub use delivery::{Delivery, Item, Spoken, What};
+pub use handlers::{Handler, Handlers};
 pub use limits::Limits;
+pub use mailbox::{Mailbox, MailboxError, Mailboxes};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
@@ -28,5 +32,5 @@ pub use shard::{Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-pub use topics::{AttachError, Topics, TopicsArgs, TopicsMessage};
-pub use wire::Wire;
+pub use topics::{AttachError, Attached, Numbers, Topics, TopicsArgs, TopicsMessage};
+pub use wire::{Alias, Wire};

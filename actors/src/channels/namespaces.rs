@@ -37,6 +37,14 @@ pub struct ChannelRules {
     pub subscribe: Access,
     /// Which clients may publish.
     pub publish: Access,
+    /// Who may see who is there, and whether subscribers are shown there at all: not, when nobody may.
+    pub presence: Option<Access>,
+    /// Subscribers may hear who comes and who leaves.
+    pub join_leave: bool,
+    /// Subscribers may have patches instead of whole publications.
+    pub deltas: bool,
+    /// Whoever comes back gets the latest publication and nothing else of the past.
+    pub latest_only: bool,
 }
 
 /// The rules of every channel of the application.

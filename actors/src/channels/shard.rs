@@ -15,7 +15,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::centrifuge::Disconnect;
+use dzvin_protocols::channels::{Control, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -79,6 +79,8 @@ pub enum ShardMessage {
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
     },
+    /// An order that concerns some sessions, perhaps of this shard.
+    Control(Arc<Control>),
     /// Closes the sessions of now, spread over the time, with the code that makes clients connect again at once.
     Recall {
         /// The time.
@@ -224,6 +226,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             }
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
+            ShardMessage::Control(order) => state.control(&order),
             ShardMessage::Recall { within } => state.close_all(within, Disconnect::ForceReconnect),
         }
         Ok(())
@@ -359,8 +362,12 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let now = now();
         for (id, armed) in self.wheel.turn(now) {
             let Some(session) = self.sessions.get(&id) else { continue };
-            if let Some(next) = session.tick(armed, now, &self.hub.limits) {
+            let (next, free) = session.tick(armed, now, &self.hub.limits);
+            if let Some(next) = next {
                 self.wheel.arm(id, next);
+            }
+            for seat in free {
+                self.leave(seat, id);
             }
         }
     }
@@ -376,6 +383,19 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             && let Some((count, reply)) = self.drained.take()
         {
             let _ = reply.send(count);
+        }
+    }
+
+    /// Hands an order to the sessions that it is about: they know what to do with it.
+    fn control(&mut self, order: &Control) {
+        let Some(whose) = order.whose() else { return };
+        let concerned: Vec<Arc<Session>> =
+            self.sessions.values().filter(|session| session.is_meant(whose)).cloned().collect();
+        for session in concerned {
+            for seat in session.obey(order) {
+                self.leave(seat, session.id);
+            }
+            session.flush();
         }
     }
 

@@ -5,24 +5,28 @@
 //! reading per stream at a time, so that one slow stream delays no other.
 
 mod fetch;
+mod numbers;
+mod query;
 mod stream;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
+use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{Channel, Epoch, Position, Publication},
+    channels::{Channel, Control, Epoch, Position, Publication, Word},
     platform::StreamName,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
 
-use super::{Delivery, Limits, Metrics, ShardMessage, Shards};
+use super::{Delivery, Hub, Limits, Mailboxes, Metrics, ShardMessage, Shards, Spoken, What};
 use crate::{
-    platform::ports::{Bus, BusEvent, ChangeLog, ReadLimit},
+    platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query, ReadLimit},
     supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
-use stream::{Source, Stream};
+pub use numbers::Numbers;
+use stream::{Source, Stream, Want};
 
 /// A stream that nobody has wanted for so many checks is left.
 const IDLE_CHECKS: u32 = 10;
@@ -36,6 +40,15 @@ pub enum AttachError {
     Unavailable,
 }
 
+/// What a subscriber is attached to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attached {
+    /// The position from which deliveries begin.
+    pub position: Position,
+    /// What stands for the channel's name on this node, for as long as somebody listens.
+    pub number: u32,
+}
+
 /// What topics are told.
 #[derive(Debug)]
 pub enum TopicsMessage {
@@ -47,8 +60,10 @@ pub enum TopicsMessage {
         parsed: Channel,
         /// The shard.
         shard: usize,
-        /// The position from which deliveries begin.
-        reply: RpcReplyPort<Result<Position, AttachError>>,
+        /// The subscriber wants patches.
+        delta: bool,
+        /// From where deliveries begin.
+        reply: RpcReplyPort<Result<Attached, AttachError>>,
     },
     /// The same, said again after topics began a new life.
     Present {
@@ -98,12 +113,37 @@ pub struct TopicsArgs<B, L> {
     pub slot: Slot<TopicsMessage>,
     /// Who wants deliveries.
     pub shards: Shards,
+    /// What stands for names of channels on this node: it outlives topics, for clients know it.
+    pub numbers: Numbers,
+    /// Who gets commands that came to another node.
+    pub mailboxes: Mailboxes,
+    /// Which queries there are.
+    pub queries: Arc<dyn Queries>,
     /// How often to check, how much to read.
     pub limits: Limits,
     /// What is counted.
     pub metrics: Metrics,
     /// What they show their supervisor.
     pub progress: Progress,
+}
+
+impl<B, L> TopicsArgs<B, L> {
+    /// The topics of this node.
+    #[must_use]
+    pub fn new(hub: &Hub<B, L>, progress: Progress) -> Self {
+        Self {
+            bus: Arc::clone(&hub.bus),
+            log: Arc::clone(&hub.log),
+            slot: hub.topics.clone(),
+            shards: hub.shards.clone(),
+            numbers: hub.numbers.clone(),
+            mailboxes: hub.mailboxes.clone(),
+            queries: Arc::clone(&hub.queries),
+            limits: hub.limits.clone(),
+            metrics: hub.metrics.clone(),
+            progress,
+        }
+    }
 }
 
 /// What topics know.
@@ -152,17 +192,27 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..) | TopicsMessage::Behind(_));
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
-            TopicsMessage::Attach { channel, parsed, shard, reply } => {
-                state.attach(&myself, Source::of(&parsed), channel, shard, reply);
-            }
+            TopicsMessage::Attach { channel, parsed, shard, delta, reply } => match state.source(&parsed) {
+                Some((source, query)) => state.attach(&myself, source, Want { channel, shard, delta, query }, reply),
+                None => {
+                    let _ = reply.send(Err(AttachError::Unknown));
+                }
+            },
             TopicsMessage::Present { channel, shard } => {
                 if let Ok(parsed) = Channel::parse(&channel) {
-                    state.present(&myself, Source::of(&parsed), channel, shard).await;
+                    match state.source(&parsed) {
+                        Some((source, query)) => state.present(&myself, source, query, channel, shard).await,
+                        // What it asks is known no more: who listens asks again.
+                        None => {
+                            let (epoch, what) = (Epoch::new(""), What::Reset);
+                            state.deliver(vec![(1 << shard, Delivery { channel, number: 0, epoch, what })]).await;
+                        }
+                    }
                 }
             }
             TopicsMessage::Began { shard } => {
                 for stream in state.streams.values_mut() {
-                    stream.forget(shard);
+                    stream.forget(shard, &state.args.numbers);
                 }
             }
             TopicsMessage::Detach { channel, shard } => state.detach(&channel, shard),
@@ -182,31 +232,50 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
 }
 
 impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
+    /// The stream that a channel leads to, and the query that it is. A query that this node does not know leads nowhere.
+    fn source(&self, channel: &Channel) -> Option<(Source, Option<Arc<Query>>)> {
+        match channel {
+            Channel::Entities(kind) | Channel::Entity(kind, _) => Some((Source::Durable(kind.clone()), None)),
+            Channel::Query(id) => {
+                let query = self.args.queries.known(id)?;
+                Some((Source::Durable(query.kind.clone()), Some(query)))
+            }
+            Channel::Application(name) => Some((Source::Application(StreamName::from_checked(name)), None)),
+            Channel::User(_) => Some((Source::Application(StreamName::from_checked(&channel.to_string())), None)),
+        }
+    }
+
     fn attach(
         &mut self,
         myself: &ActorRef<TopicsMessage>,
         source: Source,
-        channel: Arc<str>,
-        shard: usize,
-        reply: RpcReplyPort<Result<Position, AttachError>>,
+        want: Want,
+        reply: RpcReplyPort<Result<Attached, AttachError>>,
     ) {
         let name = source.name();
         let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
-        stream.want(channel, shard);
+        let number = stream.want(want, &self.args.numbers);
         if let Some(position) = &stream.position {
-            let _ = reply.send(Ok(position.clone()));
+            let _ = reply.send(Ok(Attached { position: position.clone(), number }));
         } else {
-            stream.waiting.push(reply);
+            stream.waiting.push((number, reply));
             self.read(myself, &name);
         }
         self.count();
     }
 
     /// Subscribers of a life of topics before this one: nobody knows what they missed.
-    async fn present(&mut self, myself: &ActorRef<TopicsMessage>, source: Source, channel: Arc<str>, shard: usize) {
+    async fn present(
+        &mut self,
+        myself: &ActorRef<TopicsMessage>,
+        source: Source,
+        query: Option<Arc<Query>>,
+        channel: Arc<str>,
+        shard: usize,
+    ) {
         let name = source.name();
         let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
-        stream.present(channel, shard);
+        stream.present(channel, shard, query, &self.args.numbers);
         let batch = stream.greet();
         if stream.position.is_none() {
             self.read(myself, &name);
@@ -221,21 +290,24 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
 
     fn detach(&mut self, channel: &Arc<str>, shard: usize) {
         let Ok(parsed) = Channel::parse(channel) else { return };
-        if let Some(stream) = self.streams.get_mut(&Source::of(&parsed).name()) {
-            stream.unwant(channel, shard);
+        let source = self.source(&parsed);
+        if let Some(stream) = source.and_then(|(source, _)| self.streams.get_mut(&source.name())) {
+            stream.unwant(channel, shard, &self.args.numbers);
         }
     }
 
     /// What was told in one breath goes out in one: of each stream one run, in one batch.
     async fn events(&mut self, myself: &ActorRef<TopicsMessage>, events: Vec<BusEvent>) {
         let mut lost = false;
+        let mut words = Vec::new();
         let mut runs: Vec<(StreamName, Epoch, Vec<Publication>)> = Vec::new();
         let mut last: HashMap<StreamName, usize> = HashMap::new();
         for event in events {
             match event {
                 BusEvent::Lost => lost = true,
                 BusEvent::Begun { stream } => self.read(myself, &stream),
-                BusEvent::Word { .. } | BusEvent::Told(_) => {}
+                BusEvent::Word { stream, word } => words.push((stream, word)),
+                BusEvent::Told(word) => self.told(&word),
                 BusEvent::Publications { stream, epoch, publications } => {
                     match last.get(&stream).and_then(|at| runs.get_mut(*at)) {
                         Some((_, known, run)) if *known == epoch => run.extend(publications),
@@ -257,9 +329,44 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 self.read(myself, &name);
             }
         }
+        batch.extend(words.iter().filter_map(|(stream, word)| self.word(stream, word)));
         self.deliver(batch).await;
         if lost {
             self.check(myself).await;
+        }
+    }
+
+    /// A word for the subscribers of a stream's own channel.
+    fn word(&self, stream: &StreamName, word: &Bytes) -> Option<(u64, Delivery)> {
+        let stream = self.streams.get(stream)?;
+        match Word::decode(word) {
+            Ok(spoken) => stream.word(Arc::new(Spoken::new(spoken, word.len()))),
+            Err(error) => {
+                self.args.metrics.unknown_words.inc();
+                tracing::debug!(%error, "a word of another node was not understood");
+                None
+            }
+        }
+    }
+
+    /// An order of another node, or of this one, to the sessions of all.
+    fn told(&self, word: &Bytes) {
+        match Control::decode(word) {
+            Ok(Control::Emulate { session, data }) => {
+                // Who gave the order was told that the node is alive; the client finds out by itself.
+                let _ = self.args.mailboxes.deliver(&session, data);
+            }
+            Ok(order) => {
+                let order = Arc::new(order);
+                for shard in (0..self.args.shards.count()).filter_map(|index| self.args.shards.get(index)) {
+                    // A shard between two lives has no sessions.
+                    let _ = shard.slot.cast(ShardMessage::Control(Arc::clone(&order)));
+                }
+            }
+            Err(error) => {
+                self.args.metrics.unknown_words.inc();
+                tracing::debug!(%error, "an order of another node was not understood");
+            }
         }
     }
 
@@ -298,8 +405,8 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         let mut again = stream.again;
         match fetched {
             Fetched::Opened(position) => {
-                for reply in stream.waiting.drain(..) {
-                    let _ = reply.send(Ok(position.clone()));
+                for (number, reply) in stream.waiting.drain(..) {
+                    let _ = reply.send(Ok(Attached { position: position.clone(), number }));
                 }
                 stream.position = Some(position);
                 // What was committed meanwhile.
@@ -323,7 +430,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 self.deliver(batch).await;
             }
             Fetched::Unknown => {
-                for reply in stream.waiting.drain(..) {
+                for (_, reply) in stream.waiting.drain(..) {
                     let _ = reply.send(Err(AttachError::Unknown));
                 }
                 self.streams.remove(&name);
@@ -337,7 +444,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 return;
             }
             Fetched::Failed => {
-                for reply in stream.waiting.drain(..) {
+                for (_, reply) in stream.waiting.drain(..) {
                     let _ = reply.send(Err(AttachError::Unavailable));
                 }
                 // The next check tries again.
@@ -363,6 +470,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 continue;
             }
             tops.extend(stream.top());
+            tops.extend(stream.passed());
             match (&stream.source, &stream.position) {
                 (Source::Application(_), Some(position)) if !stream.reading => followed.push((name, position.clone())),
                 _ => self.read(myself, &name),

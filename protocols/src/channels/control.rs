@@ -82,6 +82,19 @@ pub enum Control {
 pub struct ControlError;
 
 impl Control {
+    /// Whose sessions are meant, where it is about sessions of users.
+    #[must_use]
+    pub const fn whose(&self) -> Option<&Whose> {
+        match self {
+            Self::Disconnect { whose, .. }
+            | Self::Unsubscribe { whose, .. }
+            | Self::Subscribe { whose, .. }
+            | Self::Refresh { whose, .. }
+            | Self::Recheck { whose } => Some(whose),
+            Self::Emulate { .. } => None,
+        }
+    }
+
     /// As nodes say it.
     #[must_use]
     pub fn encode(&self) -> Bytes {

@@ -16,6 +16,8 @@ use crate::{
 pub const MAX_CHANNEL: usize = 255;
 /// Longest id that stands in a channel as it is.
 pub const MAX_PLAIN_KEY: usize = 100;
+/// What the name of a user's own channel begins with, on the Pusher wire.
+pub const USER_PREFIX: &str = "#server-to-user-";
 /// Words before the first dot that no application channel may begin with.
 pub const RESERVED: [&str; 5] = ["entities", "entity", "query", "calls", "inbox"];
 
@@ -136,6 +138,9 @@ pub enum Channel {
     Entity(Kind, IdKey),
     /// `query.{id}`: what concerns a query; offsets are those of its kind.
     Query(QueryId),
+    /// `#server-to-user-{id}`: what servers send to one user of the Pusher protocol. Nobody subscribes to it but that user,
+    /// by signing in.
+    User(Arc<str>),
     /// Anything else belongs to the application.
     Application(Arc<str>),
 }
@@ -146,6 +151,11 @@ impl Channel {
     /// # Errors
     /// [`ChannelError`] when it is no name, or a reserved one that names nothing.
     pub fn parse(name: &str) -> Result<Self, ChannelError> {
+        if let Some(user) = name.strip_prefix(USER_PREFIX) {
+            // Names of streams stand between tabs and newlines.
+            let legal = !user.is_empty() && name.len() <= MAX_CHANNEL && !user.chars().any(char::is_control);
+            return if legal { Ok(Self::User(user.into())) } else { Err(ChannelError::Malformed) };
+        }
         let legal = |b: u8| b.is_ascii_alphanumeric() || b"_-=@,.;".contains(&b);
         if name.is_empty() || name.len() > MAX_CHANNEL || !name.bytes().all(legal) {
             return Err(ChannelError::Malformed);
@@ -178,6 +188,7 @@ impl fmt::Display for Channel {
             Self::Entities(kind) => write!(f, "entities.{kind}"),
             Self::Entity(kind, key) => write!(f, "entity.{kind}.{}", key.as_str()),
             Self::Query(id) => write!(f, "query.{id}"),
+            Self::User(user) => write!(f, "{USER_PREFIX}{user}"),
             Self::Application(name) => f.write_str(name),
         }
     }

@@ -25,6 +25,9 @@ pub struct Extra {
     /// Of an entity: its declared fields before and after, a `FieldChange` as text. For the nodes alone: clients never see it.
     #[serde(skip_serializing_if = "Option::is_none", with = "raw")]
     pub fields: Option<Arc<str>>,
+    /// The socket, of the Pusher protocol, that does not get it: the one whose user caused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub except: Option<Arc<str>>,
 }
 
 /// JSON within JSON, as it is.
@@ -56,7 +59,7 @@ impl Extra {
     /// Whether there is anything to carry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.info.is_none() && self.fields.is_none()
+        self.tags.is_empty() && self.info.is_none() && self.except.is_none() && self.fields.is_none()
     }
 }
 
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!((old.offset, old.trace.as_deref(), &old.extra), (7, Some("00-aa-bb-01"), &None));
         let tags = BTreeMap::from([("a".to_owned(), "ї\t\n".to_owned())]).try_into().expect("tags");
         let info = ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
-        let extra = Extra { tags, info: Some(info), fields: None };
+        let extra = Extra { tags, info: Some(info), ..Extra::default() };
         let it = Publication { extra: Some(Arc::new(extra)), ..old };
         let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":{\"user\":\"u\",\"client\":\"c\"}}\n{}";
         assert_eq!(it.encode(), form.as_bytes());

@@ -109,6 +109,26 @@ pub fn told_by_query(publication: &Publication, concern: Concern) -> Publication
     Publication { data: data.into(), extra: None, ..publication.clone() }
 }
 
+/// The leanest form of a publication of an entity: as [`Change::reference`] makes it, for what was made already.
+#[must_use]
+pub fn lean(publication: &Publication) -> Publication {
+    let text = std::str::from_utf8(&publication.data).unwrap_or_default();
+    let mut data = Vec::with_capacity(ENVELOPE_BYTES);
+    let mut refers = false;
+    for (name, value) in members(text).into_iter().flatten() {
+        match name {
+            r#""doc""# | r#""ref""# => refers = true,
+            r#""changed""# => {}
+            _ => {
+                data.push(if data.is_empty() { b'{' } else { b',' });
+                [name, ":", value].iter().for_each(|part| data.extend_from_slice(part.as_bytes()));
+            }
+        }
+    }
+    data.extend_from_slice(if refers { br#","ref":true}"# } else { b"}" });
+    Publication { data: data.into(), trace: None, ..publication.clone() }
+}
+
 #[derive(Serialize)]
 struct Wire<'a> {
     kind: &'a Kind,
@@ -216,6 +236,7 @@ mod tests {
             br#"{"kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","ref":true}"#
         );
         assert_eq!(lean.trace, None);
+        assert_eq!(super::lean(&change.publication()), lean, "what was made already becomes the same");
         assert!(change.publication().weight() > lean.weight());
     }
 

@@ -154,6 +154,16 @@ impl Filter {
         all
     }
 
+    /// Whether all fields that it names are so.
+    fn all_fields(&self, test: &impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::And(parts) | Self::Or(parts) => parts.iter().all(|part| part.all_fields(test)),
+            Self::Not(part) => part.all_fields(test),
+            Self::Test { field, .. } => test(field),
+        }
+    }
+
     fn collect<'a>(&'a self, into: &mut BTreeSet<&'a str>) {
         match self {
             Self::All => {}

@@ -8,7 +8,7 @@ mod page;
 mod patch;
 pub(crate) mod raw;
 
-pub use change::{Change, INLINE_DOC_LIMIT, Op, told_by_query};
+pub use change::{Change, INLINE_DOC_LIMIT, Op, lean, told_by_query};
 pub use derived::{Derived, MAX_FIELD_VALUE, filterable};
 pub use document::{
     Fields, MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,

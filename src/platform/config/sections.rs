@@ -347,6 +347,13 @@ pub struct Channels {
     pub recovery_bytes: usize,
     /// Sessions of this node.
     pub max_sessions: usize,
+    /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
+    #[serde(with = "duration")]
+    pub max_connection_age: Duration,
+    /// Commands of one client in a second, on average; 0: no limit.
+    pub commands_per_second: u32,
+    /// Refusals in a row for being too many, after which the connection ends.
+    pub max_refusals: u32,
     /// Rules of the application's channels, by the word before their first dot; `default` holds for the rest.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
 }
@@ -367,6 +374,27 @@ pub struct NamespaceConfig {
     pub subscribe: AccessConfig,
     /// Which clients may publish beside those to whom `channels:publish:{channel}` is granted.
     pub publish: AccessConfig,
+    /// Subscribers are shown to each other.
+    pub presence: bool,
+    /// Who may ask who is there beside those to whom `channels:presence:{channel}` is granted.
+    pub see_presence: AccessConfig,
+    /// Subscribers may hear who comes and who leaves.
+    pub join_leave: bool,
+    /// Subscribers may have patches instead of whole publications.
+    pub deltas: bool,
+    /// What those who come back are given.
+    pub recovery: RecoveryConfig,
+}
+
+/// What of the past those who come back are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryConfig {
+    /// Everything that they missed, or the word that it is lost.
+    #[default]
+    Stream,
+    /// The latest publication.
+    Latest,
 }
 
 /// Who else may.
@@ -391,6 +419,11 @@ impl Default for NamespaceConfig {
             history_bytes: 1024 * 1024,
             subscribe: AccessConfig::Granted,
             publish: AccessConfig::Granted,
+            presence: false,
+            see_presence: AccessConfig::Granted,
+            join_leave: false,
+            deltas: true,
+            recovery: RecoveryConfig::Stream,
         }
     }
 }
@@ -410,6 +443,9 @@ impl Default for Channels {
             recovery_count: 5_000,
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
+            max_connection_age: Duration::ZERO,
+            commands_per_second: 0,
+            max_refusals: 100,
             namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
         }
     }

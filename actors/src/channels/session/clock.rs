@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::centrifuge::Disconnect;
 use rand::Rng as _;
 
-use super::Session;
+use super::{Seat, Session};
 use crate::channels::Limits;
 
 /// A moment that does not come.
@@ -34,6 +34,10 @@ pub(super) struct Clock {
     pub(super) connect_by: u64,
     /// The end of the token and its grace.
     pub(super) expires_at: u64,
+    /// The end of the first subscription that ends.
+    subscription_ends: u64,
+    /// The connection is old enough to begin again, elsewhere perhaps.
+    retires_at: u64,
     /// Commands are being worked on: what the client says meanwhile is not heard.
     pub(super) busy: bool,
     /// The moment for which the shard's wheel holds this session; other entries are of the past.
@@ -53,16 +57,30 @@ impl Clock {
         // Spread from the first on, so that sessions of one moment do not ping in one moment.
         let first = limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
         let connect_by = now + millis(limits.connect);
-        Self { ping_at: now + millis(first), pong_by: NEVER, connect_by, expires_at: NEVER, busy: false, armed: NEVER }
+        // Spread, so that those who came in one storm do not leave in one.
+        let retires_at = limits.max_age.map_or(NEVER, |age| {
+            now.saturating_add(millis(age.mul_f64(rand::rng().random_range(0.8..1.2))))
+        });
+        Self {
+            ping_at: now + millis(first),
+            pong_by: NEVER,
+            connect_by,
+            expires_at: NEVER,
+            subscription_ends: NEVER,
+            retires_at,
+            busy: false,
+            armed: NEVER,
+        }
     }
 
     /// Sets and answers the moment at which it has to be looked at again.
     pub(super) fn arm(&mut self) -> u64 {
-        self.armed = self.ping_at.min(self.pong_by).min(self.connect_by).min(self.expires_at);
+        let ends = self.expires_at.min(self.subscription_ends).min(self.retires_at);
+        self.armed = self.ping_at.min(self.pong_by).min(self.connect_by).min(ends);
         self.armed
     }
 
-    pub(super) fn tick(&mut self, now: u64, limits: &Limits) -> Due {
+    pub(super) fn tick(&mut self, now: u64, limits: &Limits, pong: bool) -> Due {
         if self.connect_by <= now {
             return Due::Close(Disconnect::Stale);
         }
@@ -72,6 +90,9 @@ impl Clock {
         if self.expires_at <= now && !self.busy {
             return Due::Close(Disconnect::Expired);
         }
+        if self.retires_at <= now && !self.busy {
+            return Due::Close(Disconnect::ForceReconnect);
+        }
         if self.ping_at > now || self.busy {
             return Due::Nothing;
         }
@@ -80,23 +101,36 @@ impl Clock {
             // Who has not said who it is, is not pinged.
             return Due::Nothing;
         }
-        self.pong_by = now + millis(limits.pong);
+        if pong {
+            self.pong_by = now + millis(limits.pong);
+        }
         Due::Ping
     }
 }
 
 impl Session {
-    /// What is due by now of an entry that was armed for this moment; when to look again, if ever.
-    pub(in crate::channels) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> Option<u64> {
+    /// What is due by now of an entry that was armed for this moment; when to look again, if ever, and the seats that are
+    /// free.
+    pub(in crate::channels) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> (Option<u64>, Vec<Seat>) {
         let mut inner = self.lock();
         if inner.closing.is_some() || inner.clock.armed != armed {
-            return None;
+            return (None, Vec::new());
         }
-        match inner.clock.tick(now, limits) {
+        let mut free = Vec::new();
+        if inner.clock.subscription_ends <= now {
+            let (seats, next) = self.expire(&mut inner, now);
+            inner.clock.subscription_ends = next.unwrap_or(NEVER);
+            free = seats;
+            self.flush_locked(&mut inner);
+            if inner.closing.is_some() {
+                return (None, free);
+            }
+        }
+        match inner.clock.tick(now, limits, !self.wire.is_one_way()) {
             Due::Nothing => {}
             Due::Close(why) => {
-                self.close_locked(&mut inner, why.code(), why.reason());
-                return None;
+                self.close_locked(&mut inner, why);
+                return (None, free);
             }
             Due::Ping => {
                 let ping = Bytes::from_static(self.wire.ping());
@@ -108,7 +142,7 @@ impl Session {
                 }
             }
         }
-        Some(inner.clock.arm())
+        (Some(inner.clock.arm()), free)
     }
 
     /// When the shard has to look at this session for the first time.
@@ -124,6 +158,13 @@ impl Session {
         (expires_at < clock.armed).then(|| clock.arm())
     }
 
+    /// A subscription ends then. When the shard has to look earlier than it would, that moment.
+    pub(super) fn ends_at(&self, at: u64) -> Option<u64> {
+        let clock = &mut self.lock().clock;
+        clock.subscription_ends = clock.subscription_ends.min(at);
+        (at < clock.armed).then(|| clock.arm())
+    }
+
     /// Commands are being worked on, and nothing is read meanwhile: the client is not to blame for its silence. Afterwards it
     /// has as long as ever for the pong that may lie unread.
     pub(super) fn busy(&self, busy: bool, pong_by: u64) {
@@ -134,14 +175,18 @@ impl Session {
         }
     }
 
+    /// The client has said something: that is as good as a pong, where the protocol takes it for one.
+    pub(super) fn heard(&self) {
+        self.lock().clock.pong_by = NEVER;
+    }
+
     /// The answer to a ping of ours; without one it is against the protocol.
     /// Whether all is well.
     pub(super) fn pong(&self) -> bool {
         let mut inner = self.lock();
         let asked = std::mem::replace(&mut inner.clock.pong_by, NEVER) != NEVER;
         if !asked {
-            let why = Disconnect::BadRequest;
-            self.close_locked(&mut inner, why.code(), why.reason());
+            self.close_locked(&mut inner, Disconnect::BadRequest);
         }
         asked
     }

@@ -1,21 +1,20 @@
 //! What a client asks and what it is answered.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
-        Channel, Extra, Message, Position, Publication,
+        Channel, Extra, Message,
         centrifuge::{
-            ClientInfo, Command, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, HistoryRequest,
-            HistoryResult, PingResult, Pub, PublishRequest, PublishResult, RefreshResult, Reply, Request, is_json,
+            About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, PingResult,
+            PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
         },
         in_one_line,
     },
-    entities::Change,
     platform::StreamName,
 };
 use time::OffsetDateTime;
@@ -23,10 +22,11 @@ use time::OffsetDateTime;
 use super::{
     Hub, Session,
     clock::{NEVER, millis, now},
+    pace::Pace,
 };
 use crate::{
     channels::{metrics::CommandLabel, shard::ShardMessage},
-    platform::ports::{AuthError, Bus, ChangeLog, Identity, LogSlice, ReadLimit, Slice},
+    platform::ports::{AuthError, Bus, ChangeLog, Identity},
 };
 
 /// One connection's talk: who it is, and the state that only its own task touches.
@@ -38,6 +38,7 @@ pub(super) struct Conversation<B, L> {
     /// The client left while a command waited: what it had asked besides is for nobody.
     pub(super) abandoned: bool,
     pub(super) identity: Option<Identity>,
+    pace: Pace,
 }
 
 /// An answer: the whole reply as it is written, or the error's code.
@@ -56,13 +57,17 @@ pub(super) enum Refusal {
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize) -> Self {
-        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None }
+        let pace = Pace::new(hub.limits.commands_per_second);
+        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None, pace }
     }
 
     /// Answers the commands of one frame in their order.
     pub(super) async fn frame(&mut self, form: Form, frame: &[u8]) {
         if form != self.session.wire.form() {
             return self.session.close(Disconnect::InappropriateProtocol);
+        }
+        if self.session.wire.is_one_way() {
+            return self.only_connect(frame).await;
         }
         for command in form.decode(frame) {
             let began = Instant::now();
@@ -80,6 +85,19 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
+    /// On a wire of one direction the client says once who it is, and nothing after that.
+    async fn only_connect(&mut self, frame: &[u8]) {
+        let request = if self.identity.is_none() { serde_json::from_slice::<ConnectRequest>(frame).ok() } else { None };
+        let Some(request) = request else { return self.session.close(Disconnect::BadRequest) };
+        match self.connect(0, &request).await {
+            Ok(reply) => self.session.reply(&reply),
+            Err(Refusal::Error(ErrorCode::TokenExpired)) => self.session.close(Disconnect::Expired),
+            Err(Refusal::Error(_)) => self.session.close(Disconnect::Internal),
+            Err(Refusal::Close(why)) => self.session.close(why),
+            Err(Refusal::Done) => {}
+        }
+    }
+
     async fn command(&mut self, Command { id, request }: Command) {
         let name = name(&request);
         let answer = match request {
@@ -87,6 +105,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 self.session.pong();
                 return;
             }
+            _ if !self.pace.admits() => self.too_many(),
             Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect).await,
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Send { .. } => return,
@@ -97,9 +116,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Ping => Ok(self.encode(id, &PingResult)),
             Request::Publish(publish) => self.publish(id, publish).await,
-            Request::Presence { .. } | Request::PresenceStats { .. } | Request::Rpc(_) | Request::SubRefresh(_) => {
-                Err(Refusal::Error(ErrorCode::NotAvailable))
-            }
+            Request::SubRefresh(refresh) => self.sub_refresh(id, &refresh).await,
+            Request::Rpc(rpc) => self.rpc(id, &rpc).await,
+            Request::Presence { channel } => self.presence(id, &channel).await,
+            Request::PresenceStats { channel } => self.presence_stats(id, &channel).await,
         };
         let error = match &answer {
             Ok(_) | Err(Refusal::Done) => 0,
@@ -125,7 +145,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         out
     }
 
-    async fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
+    /// Refused as one too many; who goes on all the same is closed.
+    fn too_many(&self) -> Answer {
+        if self.pace.refused() > self.hub.limits.too_many {
+            return Err(Refusal::Close(Disconnect::TooManyErrors));
+        }
+        Err(Refusal::Error(ErrorCode::TooManyRequests))
+    }
+
+    pub(super) async fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
         let identity = match self.hub.auth.authenticate(&request.token).await {
             Ok(identity) => identity,
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::TokenExpired)),
@@ -133,21 +161,52 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
         };
         let ttl = self.keep_until(&identity);
+        self.session.signed_in(&identity.user);
+        let subscriptions = Arc::clone(&identity.subscriptions);
+        self.identity = Some(identity);
+        let prepared = match self.prepare_all(&subscriptions, &request.subs).await {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                self.identity = None;
+                return Err(refusal);
+            }
+        };
         let client = self.session.client.to_string();
-        let result = ConnectResult {
+        let mut result = ConnectResult {
             client: &client,
             version: &self.hub.version,
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or_default(),
             ping: u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX),
-            pong: true,
+            pong: !self.session.wire.is_one_way(),
             ..ConnectResult::default()
         };
-        self.session.signed_in(&identity.user);
+        if let Some(mailbox) = &self.session.mailbox {
+            (result.session, result.node) = (mailbox.session(), self.hub.bus.node());
+        }
+        result.subs = prepared.iter().map(|it| (&*it.name, it.result())).collect();
+        let reply = if self.session.wire.is_one_way() {
+            self.session.wire.message(About::Connection, &ConnectPush(&result))
+        } else {
+            self.encode(id, &result)
+        };
         tracing::debug!(client, user = self.session.user(), "session connected");
-        let reply = self.encode(id, &result);
-        self.identity = Some(identity);
-        Ok(reply)
+        if prepared.is_empty() {
+            return Ok(reply);
+        }
+        self.go_live(prepared, &reply).await
+    }
+
+    /// A call of the application, answered by whoever has registered for it.
+    async fn rpc(&self, id: u32, request: &RpcRequest) -> Answer {
+        let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
+        let answer = self.hub.handlers.call(&request.method, identity, request.data.clone());
+        let answer: Bytes = match tokio::time::timeout(self.hub.limits.command, answer).await {
+            Ok(Some(answer)) => answer.map_err(Refusal::Error)?,
+            Ok(None) => return Err(Refusal::Error(ErrorCode::NotAvailable)),
+            Err(_) => return Err(Refusal::Error(ErrorCode::Internal)),
+        };
+        Ok(self.encode(id, &RpcResult { data: &answer }))
     }
 
     async fn refresh(&mut self, id: u32, token: &str) -> Answer {
@@ -170,16 +229,20 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Sets the end of the session after the token's; answers the seconds that the token has left.
-    fn keep_until(&mut self, identity: &Identity) -> Option<u32> {
-        let left = identity.expires_at.map(|at| (at - OffsetDateTime::now_utc()).whole_seconds().max(1));
-        let left = left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+    pub(super) fn keep_until(&mut self, identity: &Identity) -> Option<u32> {
+        let left = seconds_left(identity.expires_at);
         let grace = self.hub.limits.expiry_grace;
         let until = left.map_or(NEVER, |left| now() + millis(Duration::from_secs(u64::from(left)) + grace));
-        if let (Some(earlier), Some(shard)) = (self.session.keep_until(until), self.hub.shards.get(self.shard)) {
+        self.look_by(self.session.keep_until(until));
+        left
+    }
+
+    /// Has the shard look at this session earlier than it would.
+    pub(super) fn look_by(&self, moment: Option<u64>) {
+        if let (Some(earlier), Some(shard)) = (moment, self.hub.shards.get(self.shard)) {
             // A shard that is away takes this session with it.
             let _ = shard.slot.cast(ShardMessage::Arm(self.session.id, earlier));
         }
-        left
     }
 
     /// Whether the channel exists for this user.
@@ -187,8 +250,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let channel = Channel::parse(name).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
         let allowed = self.identity.as_ref().is_some_and(|identity| match &channel {
             Channel::Entities(kind) | Channel::Entity(kind, _) => identity.permissions.may_read(kind),
-            Channel::Query(_) => false,
+            // Whose it is was looked up when it was asked for.
+            Channel::Query(id) => self.hub.queries.known(id).is_some_and(|it| identity.permissions.may_read(&it.kind)),
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
+            Channel::User(_) => false,
         });
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }
@@ -225,98 +290,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
         }
     }
-
-    async fn history(&mut self, id: u32, request: &HistoryRequest) -> Answer {
-        let channel = self.permitted(&request.channel)?;
-        let limits = self.hub.limits.history;
-        let count = usize::try_from(request.limit).map_or(limits.count, |n| n.min(limits.count));
-        let top = self.page(&channel, u64::MAX, 1).await?.position;
-        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
-            return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
-        }
-        let by_revision = matches!(channel, Channel::Entity(..));
-        let place = |p: &Publication| if by_revision { p.revision } else { p.offset };
-        let page = if count == 0 {
-            Vec::new()
-        } else if request.reverse {
-            let end = request.since.as_ref().map_or(top.offset, |since| since.offset.saturating_sub(1).min(top.offset));
-            let newest = self.newest(&channel, end, count, place);
-            let newest = tokio::time::timeout(self.hub.limits.command, newest).await;
-            newest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
-        } else {
-            let after = request.since.as_ref().map_or(0, |since| since.offset);
-            self.page(&channel, after, count).await?.publications
-        };
-        let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
-        Ok(self.encode(id, &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
-    }
-
-    /// The last publications up to `end`, newest first, as many as the byte limit allows. The past is read forward: what comes
-    /// first gives way to what comes later.
-    async fn newest(
-        &self,
-        channel: &Channel,
-        end: u64,
-        count: usize,
-        place: impl Fn(&Publication) -> u64,
-    ) -> Result<Vec<Publication>, Refusal> {
-        let (mut kept, mut bytes) = (VecDeque::new(), 0);
-        let mut at = end.saturating_sub(count as u64);
-        while at < end {
-            let wanted = usize::try_from(end - at).unwrap_or(count);
-            let slice = self.page(channel, at, wanted).await?;
-            let Some(last) = slice.publications.last().map(&place) else { break };
-            at = last;
-            for publication in slice.publications.into_iter().take_while(|publication| place(publication) <= end) {
-                bytes += weight(&publication);
-                kept.push_front(publication);
-                while bytes > self.hub.limits.history.bytes && kept.len() > 1 {
-                    bytes -= kept.pop_back().as_ref().map_or(0, weight);
-                }
-            }
-        }
-        Ok(kept.into())
-    }
-
-    /// A page of the past, on the channel's own counting.
-    async fn page(&self, channel: &Channel, after: u64, count: usize) -> Result<Slice, Refusal> {
-        let limit = ReadLimit { count, bytes: self.hub.limits.history.bytes };
-        let of_log = |slice: LogSlice| Slice {
-            position: slice.position,
-            publications: slice.changes.iter().map(Change::publication).collect(),
-            complete: slice.complete,
-        };
-        let read = async {
-            Ok(match channel {
-                Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
-                Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
-                Channel::Query(_) => None,
-                Channel::Application(name) => self.hub.bus.read(&StreamName::from_checked(name), after, limit).await?,
-            })
-        };
-        let read: Result<Result<_, Box<dyn std::error::Error + Send + Sync>>, _> =
-            tokio::time::timeout(self.hub.limits.command, read).await;
-        match read {
-            Ok(Ok(Some(slice))) => Ok(slice),
-            Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
-            Ok(Err(error)) => {
-                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "history could not be read");
-                Err(Refusal::Error(ErrorCode::Internal))
-            }
-            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
-        }
-    }
-
-    /// Where an entity's own channel stands.
-    pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
-        self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
-    }
 }
 
-/// What a publication takes of a page: its data, and the JSON around it.
-fn weight(publication: &Publication) -> usize {
-    const ENVELOPE: usize = 128;
-    publication.size() + ENVELOPE
+/// Whole seconds until then, at least one.
+pub(super) fn seconds_left(until: Option<OffsetDateTime>) -> Option<u32> {
+    let left = (until? - OffsetDateTime::now_utc()).whole_seconds().max(1);
+    Some(u32::try_from(left).unwrap_or(u32::MAX))
 }
 
 /// Now, in microseconds since 1970.

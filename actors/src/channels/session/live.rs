@@ -1,14 +1,74 @@
 //! The live rule of one subscription: what goes out, what waits, and when the subscriber has missed something.
 
 use bytes::Bytes;
-use dzvin_protocols::channels::Epoch;
+use dzvin_protocols::channels::{
+    Epoch, Publication,
+    centrifuge::{TagFilter, Tags},
+};
 
-use crate::channels::{Delivery, Item, What, Wire, outbox::Outbox};
+use crate::channels::{
+    Delivery, Item, What, Wire,
+    outbox::Outbox,
+    wire::{Alias, Data, Shape},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     Slow,
     Insufficient,
+}
+
+/// What client and server have agreed on for one subscription.
+#[derive(Debug, Default)]
+pub(super) struct Terms {
+    /// Publications come as patches.
+    pub(super) delta: bool,
+    /// Frames name the channel by its number.
+    pub(super) numbered: bool,
+    /// Joins and leaves are told.
+    pub(super) join_leave: bool,
+    /// The server made it: the client does not subscribe again by itself.
+    pub(super) of_server: bool,
+    /// The channel's name on the Pusher wire.
+    pub(super) alias: Alias,
+    /// Only publications with such tags.
+    pub(super) filter: Option<Box<TagFilter>>,
+    /// A token opened it: the permissions of the user do not end it.
+    pub(super) granted: bool,
+    /// When it ends, in milliseconds of the session's clock.
+    pub(super) expires_at: Option<u64>,
+}
+
+impl Terms {
+    /// Whether the subscriber wants it.
+    pub(super) fn admits(&self, publication: &Publication) -> bool {
+        let Some(filter) = &self.filter else { return true };
+        let tags: Option<&Tags> = publication.extra.as_deref().map(|extra| &extra.tags);
+        filter.matches(|name| tags.and_then(|tags| tags.get(name)))
+    }
+
+    fn shape(&self, item: &Item, seen: u64, wire: Wire) -> Shape {
+        if wire == Wire::Pusher {
+            return Shape::pusher(self.alias);
+        }
+        let data = match self.delta {
+            false => Data::Raw,
+            true if item.follows(seen) => Data::Patch,
+            true => Data::Full,
+        };
+        Shape::centrifuge(self.numbered, data)
+    }
+}
+
+/// Where a live subscription stands.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The epoch of its stream.
+    pub(super) epoch: Epoch,
+    /// Everything below has been delivered, or does not concern this subscriber.
+    pub(super) next: u64,
+    /// The publication that was shown last; 0 for none: what a patch is made of.
+    pub(super) seen: u64,
 }
 
 /// A recovering subscription keeps at most a queue's worth. Of what is beyond only the top is kept: whoever has not read
@@ -20,14 +80,31 @@ pub(super) fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Del
     }
     let top = match &delivery.what {
         What::Items(items) => {
-            let size: usize = items.iter().map(Item::size).sum();
+            let size = delivery.size();
             if *bytes + size <= limit {
                 *bytes += size;
                 return live.push(delivery.clone());
             }
             items.iter().map(|item| item.offset).max().unwrap_or(0)
         }
+        // What has no offset is not promised.
+        What::Word(_) if *bytes + delivery.size() > limit => return,
+        What::Word(_) => {
+            *bytes += delivery.size();
+            return live.push(delivery.clone());
+        }
         What::Top(top) => *top,
+        What::Passed { after, to } => {
+            // One after the other they are one: a slow recovery keeps no list of them.
+            if let Some(Delivery { what: What::Passed { to: known, .. }, epoch, .. }) = live.last_mut()
+                && *epoch == delivery.epoch
+                && *known == *after
+            {
+                *known = *to;
+                return;
+            }
+            return live.push(delivery.clone());
+        }
         What::Reset => return live.push(delivery.clone()),
     };
     match live.last_mut() {
@@ -36,59 +113,93 @@ pub(super) fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Del
     }
 }
 
-/// How a session sends: its form, and how many bytes may wait.
+/// Who is shown something, and how much may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sending {
+pub(super) struct View<'a> {
     pub(super) wire: Wire,
     pub(super) limit: usize,
+    pub(super) client: u128,
+    pub(super) terms: &'a Terms,
 }
 
 /// A subscriber has missed something.
 pub(super) struct Insufficient;
 
+/// The live rule for one publication: its frame, when it is the expected one and concerns this subscriber.
+fn show<'a>(
+    place: &mut Place,
+    delivery: &Delivery,
+    item: &'a Item,
+    view: View<'_>,
+) -> Result<Option<&'a Bytes>, Insufficient> {
+    if item.offset < place.next {
+        return Ok(None);
+    }
+    if item.offset - item.skips.min(item.offset) > place.next {
+        return Err(Insufficient);
+    }
+    place.next = item.offset + 1;
+    if item.spares(view.client) || !view.terms.admits(&item.publication) {
+        return Ok(None);
+    }
+    let frame = item.frame(delivery, view.wire, view.terms.shape(item, place.seen, view.wire));
+    place.seen = item.offset;
+    Ok(Some(frame))
+}
+
 /// The live rule for a delivery of one frame: the frame, when it is the expected one.
 pub(super) fn only<'a>(
-    epoch: &Epoch,
-    next: &mut u64,
+    place: &mut Place,
     delivery: &'a Delivery,
-    wire: Wire,
+    view: View<'_>,
 ) -> Result<Option<&'a Bytes>, Insufficient> {
-    let What::Items(items) = &delivery.what else { return Err(Insufficient) };
-    match items.as_ref() {
-        [item] if *epoch == delivery.epoch && item.offset == *next => {
-            *next += 1;
-            Ok(Some(item.frame(&delivery.channel, wire)))
+    match &delivery.what {
+        What::Items(items) if place.epoch == delivery.epoch && items.len() == 1 => {
+            items.first().map_or(Err(Insufficient), |item| show(place, delivery, item, view))
         }
-        [item] if *epoch == delivery.epoch && item.offset < *next => Ok(None),
         _ => Err(Insufficient),
     }
 }
 
 /// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
+/// Answers how many frames were queued.
 pub(super) fn follow(
-    epoch: &Epoch,
-    next: &mut u64,
+    place: &mut Place,
     delivery: &Delivery,
     outbox: &mut Outbox,
-    sending: Sending,
+    view: View<'_>,
 ) -> Result<u64, Stop> {
-    if delivery.epoch != *epoch {
+    if let What::Word(spoken) = &delivery.what {
+        let heard = view.terms.join_leave || !spoken.is_about_members();
+        let frame = if heard { spoken.frame(&delivery.channel, view.wire, view.client) } else { None };
+        return frame.map_or(Ok(0), |frame| {
+            outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow)
+        });
+    }
+    if delivery.epoch != place.epoch {
         return Err(Stop::Insufficient);
     }
     let items = match &delivery.what {
         What::Items(items) => items,
-        What::Top(top) if *top < *next => return Ok(0),
-        What::Top(_) | What::Reset => return Err(Stop::Insufficient),
+        What::Top(top) if *top < place.next => return Ok(0),
+        What::Passed { after, to } if *after < place.next => {
+            place.next = place.next.max(to.saturating_add(1));
+            return Ok(0);
+        }
+        What::Top(_) | What::Passed { .. } | What::Reset | What::Word(_) => return Err(Stop::Insufficient),
     };
     let mut queued = 0;
-    let fresh = items.partition_point(|item| item.offset < *next);
+    let fresh = items.partition_point(|item| item.offset < place.next);
     for item in items.get(fresh..).unwrap_or_default() {
-        if item.offset != *next {
-            return Err(Stop::Insufficient);
+        let before = (place.next, place.seen);
+        let Some(frame) = show(place, delivery, item, view).map_err(|Insufficient| Stop::Insufficient)? else {
+            continue;
+        };
+        if outbox.push(frame.clone(), view.limit).is_err() {
+            // It is offered again once the socket has taken something.
+            (place.next, place.seen) = before;
+            return Err(Stop::Slow);
         }
-        let frame = item.frame(&delivery.channel, sending.wire).clone();
-        outbox.push(frame, sending.limit).map_err(|_| Stop::Slow)?;
-        *next += 1;
         queued += 1;
     }
     Ok(queued)

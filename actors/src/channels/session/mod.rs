@@ -6,7 +6,12 @@
 
 mod clock;
 mod commands;
+mod history;
 mod live;
+mod orders;
+mod pace;
+mod presence;
+mod start;
 mod subscribe;
 mod subscriptions;
 mod task;
@@ -21,9 +26,8 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    Epoch,
-    centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
-    websocket::close_frame,
+    centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
+    pusher::SocketId,
 };
 use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,15 +37,18 @@ use tokio::{
 };
 
 use super::{
-    Delivery, Limits, Metrics, Namespaces, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer,
-    topics::TopicsMessage,
+    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
-use crate::{platform::ports::Authenticator, supervise::Slot};
+use crate::{
+    platform::ports::{Authenticator, Queries},
+    supervise::Slot,
+};
 
 use clock::Clock;
 pub(super) use clock::now;
-use live::{Insufficient, Sending, Stop, buffer, follow, only};
+use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
 pub(super) use task::{Connection, run};
+use orders::Order;
 use wake::Wake;
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
@@ -59,10 +66,18 @@ pub struct Hub<B, L> {
     pub topics: Slot<TopicsMessage>,
     /// The node's shards.
     pub shards: Shards,
+    /// What stands for names of channels.
+    pub numbers: Numbers,
     /// What a client may cost.
     pub limits: Limits,
     /// What holds for channels of the application.
     pub namespaces: Arc<Namespaces>,
+    /// Who answers calls of clients.
+    pub handlers: Handlers,
+    /// Commands for sessions on transports of one direction.
+    pub mailboxes: Mailboxes,
+    /// Which queries there are, and whose.
+    pub queries: Arc<dyn Queries>,
     /// What is counted.
     pub metrics: Metrics,
     /// Name and version told to clients.
@@ -88,6 +103,8 @@ pub struct Incoming {
     pub wire: Wire,
     /// The session's place within the node's limit.
     pub permit: OwnedSemaphorePermit,
+    /// Where commands arrive that come by other requests; they are read from the socket all the same.
+    pub mailbox: Option<Mailbox>,
 }
 
 /// Unique within the process.
@@ -106,12 +123,21 @@ pub(super) struct Session {
     wake: Wake,
     queue_bytes: usize,
     waiting: Gauge,
+    mailbox: Option<Box<Mailbox>>,
     _permit: OwnedSemaphorePermit,
 }
 
 /// What clients and logs know a session by: unguessable.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientId(u128);
+
+impl ClientId {
+    /// The same as the Pusher protocol spells it.
+    pub(super) fn socket(self) -> SocketId {
+        let [first, second] = [self.0 >> 64, self.0].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
+        SocketId::from_random(first, second)
+    }
+}
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +152,8 @@ struct Inner {
     /// Answers of one reading, which leave in one frame.
     replies: Vec<u8>,
     clock: Clock,
+    /// What the task has been told to do.
+    orders: Vec<Order>,
     closing: Option<u16>,
     blocked: bool,
     dirty: bool,
@@ -146,6 +174,7 @@ struct Subscribed {
     channel: Arc<str>,
     /// `None` until the shard has taken the session in.
     seat: Option<Seat>,
+    terms: Terms,
     state: Subscription,
 }
 
@@ -153,8 +182,8 @@ struct Subscribed {
 enum Subscription {
     /// The past is being read; what comes meanwhile waits here.
     Recovering { live: Vec<Delivery>, bytes: usize },
-    /// Everything below `next` has been delivered.
-    Live { epoch: Epoch, next: u64 },
+    /// Everything below its place has been delivered.
+    Live(Place),
 }
 
 impl Inner {
@@ -193,6 +222,7 @@ impl Session {
             subscriptions: Vec::new(),
             replies: Vec::new(),
             clock,
+            orders: Vec::new(),
             closing: None,
             blocked: false,
             dirty: false,
@@ -208,6 +238,7 @@ impl Session {
             wake: Wake::default(),
             queue_bytes: hub.limits.queue_bytes,
             waiting: hub.waiting.clone(),
+            mailbox: connection.mailbox.map(Box::new),
             _permit: connection.permit,
         })
     }
@@ -241,24 +272,25 @@ impl Session {
             return (Offered::Skipped, false);
         }
         let Some(subscribed) = inner.subscriptions.get_mut(*hint as usize) else { return (Offered::Gone, false) };
+        let view = self.view(&subscribed.terms);
         let offered = match &mut subscribed.state {
             Subscription::Recovering { live, bytes } => {
                 buffer(live, bytes, delivery, self.queue_bytes);
                 Offered::Skipped
             }
-            Subscription::Live { epoch, next } if alone && inner.outbox.is_empty() && !inner.blocked => {
-                return match only(epoch, next, delivery, self.wire) {
+            Subscription::Live(place) if alone && inner.outbox.is_empty() && !inner.blocked => {
+                return match only(place, delivery, view) {
                     Ok(Some(frame)) => (self.write(inner, frame), false),
                     Ok(None) => (Offered::Skipped, false),
                     Err(Insufficient) => self.insufficient(inner, &delivery.channel),
                 };
             }
-            Subscription::Live { epoch, next } => {
-                match self.write_and_follow(epoch, next, delivery, &mut inner.outbox) {
+            Subscription::Live(place) => {
+                match self.write_and_follow(place, delivery, &mut inner.outbox, view) {
                     Ok(0) => Offered::Skipped,
                     Ok(queued) => Offered::Queued(queued),
                     Err(Stop::Slow) => {
-                        self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+                        self.close_locked(inner, Disconnect::Slow);
                         Offered::Skipped
                     }
                     Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
@@ -267,6 +299,10 @@ impl Session {
         };
         let touched = offered != Offered::Skipped && !std::mem::replace(&mut inner.dirty, true);
         (offered, touched)
+    }
+
+    fn view<'a>(&self, terms: &'a Terms) -> View<'a> {
+        View { wire: self.wire, limit: self.queue_bytes, client: self.client.0, terms }
     }
 
     /// The subscriber is told to recover.
@@ -302,16 +338,15 @@ impl Session {
     /// A queue that is full because nobody has written yet is written first: only a full socket is a slow client.
     fn write_and_follow(
         &self,
-        epoch: &Epoch,
-        next: &mut u64,
+        place: &mut Place,
         delivery: &Delivery,
         outbox: &mut Outbox,
+        view: View<'_>,
     ) -> Result<u64, Stop> {
-        let first = *next;
         loop {
-            match follow(epoch, next, delivery, outbox, Sending { wire: self.wire, limit: self.queue_bytes }) {
+            match follow(place, delivery, outbox, view) {
                 Err(Stop::Slow) if self.relieve(outbox) => {}
-                result => return result.map(|_| *next - first),
+                result => return result,
             }
         }
     }
@@ -338,7 +373,10 @@ impl Session {
 
     /// Writes what the socket takes; the task goes on when it would block.
     pub(super) fn flush(&self) {
-        let mut inner = self.lock();
+        self.flush_locked(&mut self.lock());
+    }
+
+    fn flush_locked(&self, inner: &mut Inner) {
         inner.dirty = false;
         if inner.blocked {
             return;
@@ -352,19 +390,29 @@ impl Session {
             // The socket is gone: the reader notices and ends the session.
             Err(_) => inner.outbox = Outbox::default(),
         }
-        self.report(&mut inner);
+        self.report(inner);
     }
 
     /// Closes with a code of the protocol; the first reason wins.
     pub(super) fn close(&self, why: Disconnect) {
-        self.close_with(why.code(), why.reason());
+        self.close_locked(&mut self.lock(), why);
     }
 
-    fn close_with(&self, code: u16, reason: &str) {
-        self.close_locked(&mut self.lock(), code, reason);
+    /// Closes with a code that is not of the protocol's own: the client's, one of the framing, or one of the application.
+    pub(super) fn close_with(&self, code: u16, reason: &str) {
+        self.finish(&mut self.lock(), code, reason);
     }
 
-    fn close_locked(&self, inner: &mut Inner, code: u16, reason: &str) {
+    fn close_locked(&self, inner: &mut Inner, why: Disconnect) {
+        let (code, reason) = self.wire.close_code(why);
+        if why == Disconnect::Slow && inner.closing.is_none() {
+            inner.replies = Vec::new();
+            inner.outbox.clear();
+        }
+        self.finish(inner, code, reason);
+    }
+
+    fn finish(&self, inner: &mut Inner, code: u16, reason: &str) {
         if inner.closing.is_some() {
             return;
         }
@@ -373,25 +421,38 @@ impl Session {
             return;
         }
         inner.closing = Some(code);
-        if code == Disconnect::Slow.code() {
-            inner.outbox.clear();
-        }
-        let _ = inner.outbox.push(close_frame(code, reason), usize::MAX);
+        let _ = inner.outbox.push(self.wire.farewell(code, reason), usize::MAX);
         self.wake.set();
     }
 
+    /// Ends a subscription and says so. Where the client would not subscribe again by itself the connection ends, which it
+    /// begins anew.
     fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {
-        inner.take(channel);
-        let push = self.wire.push(channel, &UnsubscribePush::from(why));
+        let Some(ended) = inner.take(channel) else { return };
+        let stays = self.wire != Wire::Pusher && !ended.terms.of_server;
+        match why {
+            Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),
+            Unsubscribe::StateInvalidated if !stays => self.close_locked(inner, Disconnect::StateInvalidated),
+            Unsubscribe::Expired if !stays => self.close_locked(inner, Disconnect::SubscriptionExpired),
+            _ => self.tell_unsubscribed(inner, channel, UnsubscribePush::from(why)),
+        }
+    }
+
+    /// On the Pusher wire there is no such word: who loses a channel there is closed instead, or told by an error.
+    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, push: UnsubscribePush<'_>) {
+        if self.wire == Wire::Pusher {
+            return;
+        }
+        let push = self.wire.push(About::Channel(channel), &push);
         if inner.outbox.push(push, self.queue_bytes).is_err() {
-            self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+            self.close_locked(inner, Disconnect::Slow);
         }
     }
 
     /// Adds an answer to those of this reading.
     fn reply(&self, encoded: &[u8]) {
         let mut inner = self.lock();
-        self.wire.form().join(&mut inner.replies, encoded);
+        self.wire.add(&mut inner.replies, encoded);
         if inner.replies.len() > MAX_REPLIES {
             self.queue_replies(&mut inner);
         }
@@ -402,14 +463,14 @@ impl Session {
         if inner.replies.is_empty() || inner.closing.is_some() {
             return;
         }
-        let frame = self.wire.frame(&std::mem::take(&mut inner.replies));
+        let frame = self.wire.seal(std::mem::take(&mut inner.replies));
         // Only a full socket is a slow client, not a queue that nobody has written yet.
         let room = inner.outbox.is_empty() || inner.outbox.bytes() + frame.len() <= self.queue_bytes;
         if !room {
             self.relieve(&mut inner.outbox);
         }
         if inner.outbox.push(frame, self.queue_bytes).is_err() {
-            self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+            self.close_locked(inner, Disconnect::Slow);
         }
     }
 
@@ -441,7 +502,7 @@ impl Session {
     fn send_frame(&self, frame: Bytes) {
         let mut inner = self.lock();
         if inner.closing.is_none() && inner.outbox.push(frame, self.queue_bytes).is_err() {
-            self.close_locked(&mut inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+            self.close_locked(&mut inner, Disconnect::Slow);
         }
         drop(inner);
         self.flush();

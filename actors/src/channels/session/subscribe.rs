@@ -1,69 +1,233 @@
 //! Subscribing: first listen, then read the past, then answer, then go live. In that order nothing falls between.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
         Channel, Epoch, Position, Publication,
-        centrifuge::{ErrorCode, Pub, SubscribeRequest, SubscribeResult, UnsubscribeResult},
+        centrifuge::{
+            Disconnect, ErrorCode, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
+            UnsubscribePush, UnsubscribeResult,
+        },
     },
     platform::StreamName,
 };
 
-use super::commands::{Answer, Conversation, Refusal};
+use super::{
+    clock::{millis, now},
+    commands::{Answer, Conversation, Refusal, seconds_left},
+    live::Terms,
+    start::{Prepared, Start},
+    subscriptions::Going,
+};
 use crate::{
     channels::{
         metrics::RecoveryLabel,
         session::Seat,
         shard::{Left, ShardMessage},
-        topics::{AttachError, TopicsMessage},
+        topics::{AttachError, Attached, TopicsMessage},
     },
-    entities::gap::{HistoryError, Recovered, entity_since, since},
-    platform::ports::{Bus, ChangeLog},
+    entities::{
+        concerns::query_since,
+        gap::{HistoryError, Recovered, entity_since, since},
+    },
+    platform::ports::{AuthError, Bus, ChangeLog, Query, ServerSubscription, SubscriptionGrant},
 };
 
 /// Between two looks whether a reply has left.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// What the reply tells.
-struct Start {
-    position: Position,
-    publications: Vec<Publication>,
-    recovered: bool,
-}
+/// The only kind of deltas.
+const FOSSIL: &str = "fossil";
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn subscribe(&mut self, id: u32, request: SubscribeRequest) -> Answer {
-        let channel = self.permitted(&request.channel)?;
+        if request.kind != 0 {
+            return Err(Refusal::Error(ErrorCode::NotAvailable));
+        }
+        let grant = self.grant(&request).await?;
+        // Held until it is listened to.
+        let _query = self.look_up(&request.channel).await?;
+        let channel = match &grant {
+            Some(_) => Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?,
+            None => self.permitted(&request.channel)?,
+        };
+        let terms = Terms { granted: grant.is_some(), ..self.terms(&request, &channel)? };
+        let prepared = self.prepare(request, channel, terms, grant.unwrap_or_default(), None).await?;
+        let reply = self.encode(id, &prepared.result());
+        self.go_live(vec![prepared], &reply).await
+    }
+
+    /// What the subscription's own token grants. It opens channels of the application; the hub's own are opened by the
+    /// permissions of the user alone.
+    async fn grant(&self, request: &SubscribeRequest) -> Result<Option<SubscriptionGrant>, Refusal> {
+        let ours = !matches!(Channel::parse(&request.channel), Ok(Channel::Application(_)));
+        if request.token.is_empty() || ours {
+            return Ok(None);
+        }
+        self.verified(&request.token, &request.channel, ErrorCode::TokenExpired).await.map(Some)
+    }
+
+    /// The query that the channel is, if this user made it.
+    async fn look_up(&self, channel: &str) -> Result<Option<Arc<Query>>, Refusal> {
+        let Ok(Channel::Query(id)) = Channel::parse(channel) else { return Ok(None) };
+        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
+        match tokio::time::timeout(self.hub.limits.command, self.hub.queries.find(&id, user)).await {
+            Ok(Ok(Some(query))) => Ok(Some(query)),
+            Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(error)) => {
+                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "a query could not be looked up");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
+    }
+
+    async fn verified(
+        &self,
+        token: &str,
+        channel: &str,
+        expired: ErrorCode,
+    ) -> Result<SubscriptionGrant, Refusal> {
+        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
+        self.hub.auth.subscription(token, user, channel).await.map_err(|error| {
+            Refusal::Error(match error {
+                AuthError::Expired => expired,
+                AuthError::Invalid => ErrorCode::PermissionDenied,
+                AuthError::Unavailable => ErrorCode::Internal,
+            })
+        })
+    }
+
+    fn terms(&self, request: &SubscribeRequest, channel: &Channel) -> Result<Terms, Refusal> {
+        if !request.delta.is_empty() && request.delta != FOSSIL {
+            return Err(Refusal::Close(Disconnect::BadRequest));
+        }
+        let filter = request.tf.clone().map(|node| TagFilter::new(*node).map(Box::new)).transpose();
+        let filter = filter.map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
+        let asks = request.delta == FOSSIL;
+        if asks && filter.is_some() {
+            return Err(Refusal::Error(ErrorCode::BadRequest));
+        }
+        let (deltas, join_leave) = match channel {
+            Channel::Application(name) => {
+                let rules = self.hub.namespaces.of(name);
+                (rules.deltas && rules.keep.count > 0, rules.join_leave)
+            }
+            _ => (true, false),
+        };
+        Ok(Terms {
+            delta: asks && deltas,
+            numbered: request.takes_numbers(),
+            join_leave: request.join_leave && join_leave,
+            filter,
+            ..Terms::default()
+        })
+    }
+
+    /// The subscriptions that the connection's token makes, each from where the client says it stands.
+    pub(super) async fn prepare_all(
+        &mut self,
+        made: &[ServerSubscription],
+        stand: &BTreeMap<String, SubscribeRequest>,
+    ) -> Result<Vec<Prepared>, Refusal> {
+        let mut all = Vec::with_capacity(made.len());
+        for subscription in made {
+            let request = stand.get(&*subscription.channel).cloned().unwrap_or_default();
+            let request = SubscribeRequest { channel: subscription.channel.to_string(), ..request };
+            let prepared = match Channel::parse(&request.channel) {
+                Ok(channel @ Channel::Application(_)) => {
+                    let rules = self.hub.namespaces.of(&request.channel);
+                    let pushed = subscription.overrides.force_push_join_leave.unwrap_or(rules.join_leave);
+                    let terms = Terms { of_server: true, join_leave: pushed, ..Terms::default() };
+                    let grant = SubscriptionGrant {
+                        info: subscription.info.clone(),
+                        overrides: subscription.overrides,
+                        expires_at: None,
+                    };
+                    self.prepare(request, channel, terms, grant, subscription.data.clone()).await
+                }
+                // A query is its maker's, whatever a token says.
+                Ok(Channel::Query(_)) => continue,
+                // The hub's own are opened by permissions; what the token says beside them is no reason to refuse it.
+                Ok(_) => match self.permitted(&request.channel) {
+                    Ok(channel) => {
+                        let terms = Terms { of_server: true, ..Terms::default() };
+                        self.prepare(request, channel, terms, SubscriptionGrant::default(), subscription.data.clone()).await
+                    }
+                    Err(_) => continue,
+                },
+                Err(_) => continue,
+            };
+            match prepared {
+                Ok(prepared) => all.push(prepared),
+                Err(refusal) => {
+                    for undone in all {
+                        let Prepared { name, .. } = undone;
+                        self.undo(&name).await;
+                    }
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Listens and reads the past: what is left is to answer and to go live.
+    pub(super) async fn prepare(
+        &mut self,
+        request: SubscribeRequest,
+        channel: Channel,
+        terms: Terms,
+        grant: SubscriptionGrant,
+        data: Option<Bytes>,
+    ) -> Result<Prepared, Refusal> {
         if self.session.subscription_count() >= self.hub.limits.channels {
             return Err(Refusal::Error(ErrorCode::LimitExceeded));
         }
         let name: Arc<str> = request.channel.as_str().into();
-        if !self.session.begin(&name) {
+        let ttl = seconds_left(grant.expires_at);
+        let ends = ttl.map(|ttl| now() + millis(Duration::from_secs(ttl.into()) + self.hub.limits.expiry_grace));
+        let (delta, numbered, filtered) = (terms.delta, terms.numbered, terms.filter.is_some());
+        if !self.session.begin(&name, Terms { expires_at: ends, ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
-        let result = self.listen_and_recover(id, &request, &channel, &name).await;
-        if result.is_err() && result != Err(Refusal::Done) {
-            let seat = self.session.end(&name);
-            self.leave(&name, seat).await;
+        let prepared = self.listen_and_recover(&request, &channel, &name, delta).await;
+        let (attached, mut start) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                self.undo(&name).await;
+                return Err(refusal);
+            }
+        };
+        if filtered {
+            start.publications = self.session.admitted(&name, start.publications);
         }
-        result
+        if let Some(ends) = ends {
+            self.look_by(self.session.ends_at(ends));
+        }
+        let recoverable = match &channel {
+            Channel::Application(name) => self.hub.namespaces.of(name).keep.count > 0,
+            _ => true,
+        };
+        let number = if numbered { attached.number } else { 0 };
+        let mut prepared = Prepared::new(name, &channel, request, start, data);
+        (prepared.delta, prepared.number, prepared.ttl, prepared.recoverable) = (delta, number, ttl, recoverable);
+        Ok(prepared.with_patches())
     }
 
     async fn listen_and_recover(
         &mut self,
-        id: u32,
         request: &SubscribeRequest,
         channel: &Channel,
         name: &Arc<str>,
-    ) -> Answer {
-        let top = self.listen(channel, name).await?;
-        let mut start = self.start(request, channel, top).await?;
-        let mut reply = self.encode(id, &result(request, channel, &start));
-        if start.recovered && !self.room_for(reply.len()).await {
+        delta: bool,
+    ) -> Result<(Attached, Start), Refusal> {
+        let attached = self.listen(channel, name, delta).await?;
+        let mut start = self.start(request, channel, attached.position.clone()).await?;
+        if start.recovered && !self.room_for(start.size()).await {
             // To close the client as slow would bring it back to the same recovery.
             start = Start { position: start.position, publications: Vec::new(), recovered: false };
-            reply = self.encode(id, &result(request, channel, &start));
         }
         if request.recover {
             let result = if start.recovered { "recovered" } else { "unrecovered" };
@@ -72,15 +236,25 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
             }
         }
-        let settled = self.session.settle(name, &start.position.epoch, start.position.offset, &reply);
+        Ok((attached, start))
+    }
+
+    /// Answers, and goes live.
+    pub(super) async fn go_live(&self, prepared: Vec<Prepared>, reply: &[u8]) -> Answer {
+        let going = prepared.iter().map(Prepared::going).collect();
+        self.settle(going, reply).await;
+        Err(Refusal::Done)
+    }
+
+    pub(super) async fn settle(&self, going: Vec<Going>, reply: &[u8]) {
+        let over = self.session.settle(going, reply);
         self.session.flush();
-        if let Err(seat) = settled {
+        for (name, seat) in over {
             if self.session.closing().is_none() {
                 self.hub.metrics.insufficient.inc();
             }
-            self.leave(name, seat).await;
+            self.leave(&name, seat).await;
         }
-        Err(Refusal::Done)
     }
 
     /// Whether the reply may be queued. A client that recovers several busy channels at once is not slow because the reply
@@ -95,7 +269,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session.
-    async fn listen(&self, channel: &Channel, name: &Arc<str>) -> Result<Position, Refusal> {
+    async fn listen(&self, channel: &Channel, name: &Arc<str>, delta: bool) -> Result<Attached, Refusal> {
         let within = self.hub.limits.command;
         let retry = Refusal::Error(ErrorCode::Internal);
         let shard = self.hub.shards.get(self.shard).ok_or(retry)?;
@@ -106,20 +280,25 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             channel: Arc::clone(name),
             parsed: channel.clone(),
             shard: self.shard,
+            delta,
             reply,
         };
         match self.hub.topics.call(attach, within).await {
-            Ok(Ok(position)) => Ok(position),
+            Ok(Ok(attached)) => Ok(attached),
             Ok(Err(AttachError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(AttachError::Unavailable)) | Err(_) => Err(retry),
         }
     }
 
     async fn start(&self, request: &SubscribeRequest, channel: &Channel, top: Position) -> Result<Start, Refusal> {
-        let fresh = |position| Start { position, publications: Vec::new(), recovered: false };
         if !request.recover {
             let one = matches!(channel, Channel::Entity(..));
-            return Ok(fresh(if one { self.entity_position(channel).await? } else { top }));
+            return Ok(Start::fresh(if one { self.entity_position(channel).await? } else { top }));
+        }
+        if let Channel::Application(name) = channel
+            && self.hub.namespaces.of(name).latest_only
+        {
+            return self.latest(request, channel, top).await;
         }
         // An empty epoch stands for whichever is current.
         let epoch = if request.epoch.is_empty() { top.epoch } else { Epoch::new(&request.epoch) };
@@ -129,8 +308,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match channel {
                 Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
                 Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
-                Channel::Query(_) => Err(HistoryError::Unknown),
-                Channel::Application(name) => since(bus, log, &StreamName::from_checked(name), &after, limit).await,
+                Channel::Query(id) => match self.hub.queries.known(id) {
+                    Some(query) => query_since(bus, log, &query, &after, limit).await,
+                    None => Err(HistoryError::Unknown),
+                },
+                Channel::Application(_) | Channel::User(_) => {
+                    since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await
+                }
             }
         };
         match tokio::time::timeout(self.hub.limits.command, reading).await {
@@ -146,7 +330,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     cause,
                     "position not recovered"
                 );
-                Ok(fresh(position))
+                Ok(Start::fresh(position))
             }
             Ok(Err(HistoryError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
@@ -157,11 +341,46 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// Ends the subscriptions that the user's rights no longer allow.
+    /// Where only the latest publication matters: that one, unless the client has it.
+    pub(super) async fn latest(
+        &self,
+        request: &SubscribeRequest,
+        channel: &Channel,
+        top: Position,
+    ) -> Result<Start, Refusal> {
+        let here = request.epoch == top.epoch.as_str() && request.offset == top.offset;
+        if here || top.offset == 0 {
+            return Ok(Start { recovered: here, ..Start::fresh(top) });
+        }
+        let slice = self.page(channel, top.offset - 1, 1).await?;
+        // What came since is read again live, and dropped there.
+        let publications: Vec<Publication> = slice.publications.into_iter().take(1).collect();
+        let position = Position { offset: publications.last().map_or(top.offset, |it| it.offset), ..slice.position };
+        Ok(Start { position, recovered: !publications.is_empty(), publications })
+    }
+
+    /// A new token for a subscription that ends.
+    pub(super) async fn sub_refresh(&mut self, id: u32, request: &SubRefreshRequest) -> Answer {
+        if request.kind != 0 {
+            return Err(Refusal::Error(ErrorCode::NotAvailable));
+        }
+        let grant = self.verified(&request.token, &request.channel, ErrorCode::Expired).await?;
+        let ttl = seconds_left(grant.expires_at);
+        let ends = ttl.map(|ttl| now() + millis(Duration::from_secs(ttl.into()) + self.hub.limits.expiry_grace));
+        if !self.session.prolong(&request.channel, ends) {
+            return Err(Refusal::Error(ErrorCode::PermissionDenied));
+        }
+        if let Some(ends) = ends {
+            self.look_by(self.session.ends_at(ends));
+        }
+        Ok(self.encode(id, &SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or_default() }))
+    }
+
+    /// Ends the subscriptions that the user's rights no longer allow. A token of its own opened what has an end of its own.
     pub(super) async fn keep_to_rights(&self) {
         for channel in self.session.channels() {
-            if self.permitted(&channel).is_err() {
-                let seat = self.session.revoke(&channel);
+            if !self.session.is_granted(&channel) && self.permitted(&channel).is_err() {
+                let seat = self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server));
                 self.leave(&channel, seat).await;
             }
         }
@@ -169,36 +388,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {
-        let name: Arc<str> = channel.into();
-        let seat = self.session.end(&name);
-        self.leave(&name, seat).await;
+        self.undo(&channel.into()).await;
         Ok(self.encode(id, &UnsubscribeResult))
     }
 
+    pub(super) async fn undo(&self, name: &Arc<str>) {
+        let seat = self.session.end(name);
+        self.leave(name, seat).await;
+    }
+
     /// The shard must have forgotten the session before the same channel may be joined again.
-    async fn leave(&self, name: &Arc<str>, seat: Option<Seat>) {
+    pub(super) async fn leave(&self, name: &Arc<str>, seat: Option<Seat>) {
         let (Some(seat), Some(shard)) = (seat, self.hub.shards.get(self.shard)) else { return };
         let leave = |reply| ShardMessage::Leave(Left { session: self.session.id, seat }, reply);
         if shard.slot.call(leave, self.hub.limits.command).await.is_err() {
             // The shard is stuck or gone; its own end closes this session.
             tracing::warn!(client = %self.session.client, user = self.session.user(), channel = %name, "shard did not confirm the end of a subscription");
         }
-    }
-}
-
-fn result<'a>(request: &SubscribeRequest, channel: &Channel, start: &'a Start) -> SubscribeResult<'a> {
-    let by_revision = matches!(channel, Channel::Entity(..));
-    let offset_of = |p: &Publication| if by_revision { p.revision } else { p.offset };
-    // A recovered client walks forward from its own offset by the publications.
-    let offset = if start.recovered { request.offset } else { start.position.offset };
-    SubscribeResult {
-        recoverable: true,
-        positioned: true,
-        epoch: start.position.epoch.as_str(),
-        offset,
-        publications: start.publications.iter().map(|p| Pub::new(p, offset_of(p))).collect(),
-        recovered: start.recovered,
-        was_recovering: request.recover,
-        ..SubscribeResult::default()
     }
 }

@@ -3,15 +3,29 @@
 use std::sync::Arc;
 
 use dzvin_protocols::channels::{
-    Epoch,
-    centrifuge::{Disconnect, Unsubscribe},
+    Epoch, Publication,
+    centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
 };
 
-use super::{Seat, Session, Subscribed, Subscription, live::Stop};
+use super::{
+    Inner, Seat, Session, Subscribed, Subscription,
+    live::{Place, Stop, Terms},
+};
+use crate::channels::Delivery;
+
+/// A subscription that goes live.
+pub(super) struct Going {
+    pub(super) channel: Arc<str>,
+    pub(super) epoch: Epoch,
+    /// The client has everything up to here.
+    pub(super) from: u64,
+    /// The publication that it is shown last with the reply; 0 for none.
+    pub(super) seen: u64,
+}
 
 impl Session {
     /// Starts a subscription that buffers until it is settled. False when it stands already.
-    pub(super) fn begin(&self, channel: &Arc<str>) -> bool {
+    pub(super) fn begin(&self, channel: &Arc<str>, terms: Terms) -> bool {
         let mut inner = self.lock();
         if inner.find(channel).is_some() {
             return false;
@@ -19,7 +33,7 @@ impl Session {
         let state = Subscription::Recovering { live: Vec::new(), bytes: 0 };
         // One subscription is the rule, and a vector that grows by itself begins with four.
         inner.subscriptions.reserve_exact(1);
-        inner.subscriptions.push(Subscribed { channel: Arc::clone(channel), seat: None, state });
+        inner.subscriptions.push(Subscribed { channel: Arc::clone(channel), seat: None, terms, state });
         true
     }
 
@@ -35,44 +49,59 @@ impl Session {
         first
     }
 
-    /// Queues the reply, then what came meanwhile and follows `from`, and goes live. Both under one lock, so that the
-    /// shard cannot come between.
-    ///
-    /// # Errors
-    /// The subscription is over at once: the shard must forget its seat.
-    pub(super) fn settle(
-        &self,
-        channel: &Arc<str>,
-        epoch: &Epoch,
-        from: u64,
-        reply: &[u8],
-    ) -> Result<(), Option<Seat>> {
+    /// Queues the reply, then what came meanwhile and follows each one's `from`, and goes live. All under one lock, so that
+    /// the shard cannot come between. Answers those that are over at once, with the seat that the shard must forget; of a
+    /// session that closes, or when none is left, nothing is queued.
+    pub(super) fn settle(&self, going: Vec<Going>, reply: &[u8]) -> Vec<(Arc<str>, Option<Seat>)> {
         let mut inner = self.lock();
         let inner = &mut *inner;
+        let mut over = Vec::new();
+        if inner.closing.is_some() {
+            for Going { channel, .. } in going {
+                let seat = inner.take(&channel).and_then(|it| it.seat);
+                over.push((channel, seat));
+            }
+            return over;
+        }
+        let alone = going.len() == 1;
+        let mut live = Vec::with_capacity(going.len());
+        for going in going {
+            match inner.go_live(&going) {
+                Some(waited) => live.push((going.channel, waited)),
+                None => over.push((going.channel, None)),
+            }
+        }
+        if alone && live.is_empty() {
+            return over;
+        }
+        self.wire.add(&mut inner.replies, reply);
+        self.queue_replies(inner);
+        for (channel, waited) in live {
+            if let Err(seat) = self.catch_up(inner, &channel, &waited) {
+                over.push((channel, seat));
+            }
+        }
+        over
+    }
+
+    /// Shows what came while the past was read.
+    fn catch_up(&self, inner: &mut Inner, channel: &Arc<str>, waited: &[Delivery]) -> Result<(), Option<Seat>> {
+        if inner.closing.is_some() {
+            return Err(inner.take(channel).and_then(|it| it.seat));
+        }
         let Some(at) = inner.find(channel) else { return Err(None) };
-        let seat = inner.subscriptions[at].seat;
-        let going_live = Subscription::Live { epoch: epoch.clone(), next: from.saturating_add(1) };
-        let before = std::mem::replace(&mut inner.subscriptions[at].state, going_live);
-        let (Subscription::Recovering { live, .. }, None) = (before, inner.closing) else {
-            inner.take(channel);
-            return Err(seat);
-        };
-        let mut next = from.saturating_add(1);
-        let mut replies = std::mem::take(&mut inner.replies);
-        self.wire.form().join(&mut replies, reply);
-        let mut result = inner.outbox.push(self.wire.frame(&replies), self.queue_bytes).map_err(|_| Stop::Slow);
-        for delivery in &live {
-            result =
-                result.and_then(|()| self.write_and_follow(epoch, &mut next, delivery, &mut inner.outbox).map(drop));
+        let Subscribed { seat, terms, state, .. } = &mut inner.subscriptions[at];
+        let Subscription::Live(place) = state else { return Err(*seat) };
+        let (seat, view) = (*seat, self.view(terms));
+        let mut result = Ok(());
+        for delivery in waited {
+            result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
         }
         match result {
-            Ok(()) => {
-                inner.subscriptions[at].state = Subscription::Live { epoch: epoch.clone(), next };
-                return Ok(());
-            }
+            Ok(()) => return Ok(()),
             Err(Stop::Slow) => {
                 inner.take(channel);
-                self.close_locked(inner, Disconnect::Slow.code(), Disconnect::Slow.reason());
+                self.close_locked(inner, Disconnect::Slow);
             }
             Err(Stop::Insufficient) => self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState),
         }
@@ -80,16 +109,54 @@ impl Session {
     }
 
     /// Ends a subscription that the user may no longer have, and says so. Answers its seat.
-    pub(super) fn revoke(&self, channel: &Arc<str>) -> Option<Seat> {
+    pub(super) fn revoke(&self, channel: &Arc<str>, why: UnsubscribePush<'_>) -> Option<Seat> {
         let mut inner = self.lock();
-        let seat = inner.find(channel).and_then(|at| inner.subscriptions[at].seat);
-        self.unsubscribe_locked(&mut inner, channel, Unsubscribe::Server);
-        seat
+        let ended = inner.take(channel)?;
+        self.tell_unsubscribed(&mut inner, channel, why);
+        ended.seat
+    }
+
+    /// Moves the end of a subscription. False when there is none.
+    pub(super) fn prolong(&self, channel: &str, expires_at: Option<u64>) -> bool {
+        let mut inner = self.lock();
+        let Some(at) = inner.find(channel) else { return false };
+        inner.subscriptions[at].terms.expires_at = expires_at;
+        true
+    }
+
+    /// Ends the subscriptions whose time is over; answers their seats, and when the next one ends.
+    pub(super) fn expire(&self, inner: &mut Inner, now: u64) -> (Vec<Seat>, Option<u64>) {
+        let mut seats = Vec::new();
+        while let Some(over) =
+            inner.subscriptions.iter().find(|it| it.terms.expires_at.is_some_and(|at| at <= now))
+        {
+            let channel = Arc::clone(&over.channel);
+            seats.extend(over.seat);
+            self.unsubscribe_locked(inner, &channel, Unsubscribe::Expired);
+        }
+        (seats, inner.subscriptions.iter().filter_map(|it| it.terms.expires_at).min())
     }
 
     /// Ends a subscription. Answers its seat, if there was one.
     pub(super) fn end(&self, channel: &str) -> Option<Seat> {
         self.lock().take(channel)?.seat
+    }
+
+    /// Whether a token opened it, or the server itself.
+    pub(super) fn is_granted(&self, channel: &str) -> bool {
+        let inner = self.lock();
+        inner.find(channel).is_some_and(|at| {
+            let terms = &inner.subscriptions[at].terms;
+            terms.granted || terms.of_server
+        })
+    }
+
+    /// Of these publications those that the subscriber wants.
+    pub(super) fn admitted(&self, channel: &str, publications: Vec<Publication>) -> Vec<Publication> {
+        let inner = self.lock();
+        let Some(at) = inner.find(channel) else { return publications };
+        let terms = &inner.subscriptions[at].terms;
+        publications.into_iter().filter(|it| terms.admits(it)).collect()
     }
 
     pub(super) fn subscription_count(&self) -> usize {
@@ -103,5 +170,17 @@ impl Session {
     /// The seats of the session, for the shard to forget.
     pub(in crate::channels) fn seats(&self) -> Vec<Seat> {
         self.lock().subscriptions.iter().filter_map(|it| it.seat).collect()
+    }
+}
+
+impl Inner {
+    /// What came while the past was read; `None` when the subscription is over.
+    fn go_live(&mut self, going: &Going) -> Option<Vec<Delivery>> {
+        let at = self.find(&going.channel)?;
+        let place = Place { epoch: going.epoch.clone(), next: going.from.saturating_add(1), seen: going.seen };
+        match std::mem::replace(&mut self.subscriptions[at].state, Subscription::Live(place)) {
+            Subscription::Recovering { live, .. } => Some(live),
+            Subscription::Live(_) => None,
+        }
     }
 }

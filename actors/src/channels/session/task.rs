@@ -28,10 +28,7 @@ use super::{
     commands::Conversation,
 };
 use crate::{
-    channels::{
-        metrics::CloseLabel,
-        socket::{Reader, Writer},
-    },
+    channels::{Mailbox, metrics::CloseLabel, socket::{Reader, Writer}},
     platform::ports::{Bus, ChangeLog},
 };
 
@@ -50,6 +47,7 @@ pub(in crate::channels) struct Connection {
     pub(super) socket: Writer,
     pub(super) wire: Wire,
     pub(super) permit: OwnedSemaphorePermit,
+    pub(super) mailbox: Option<Mailbox>,
 }
 
 /// What it reads from.
@@ -62,11 +60,11 @@ pub(in crate::channels) struct Reading {
 impl Connection {
     /// One socket in two: the shard writes while the session's task reads.
     pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
-        let Incoming { socket, leftover, wire, permit } = incoming;
+        let Incoming { socket, leftover, wire, permit, mailbox } = incoming;
         let (reading, writing) = socket.split();
         // The limit is known when the task begins.
         let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover };
-        (Self { socket: writing, wire, permit }, reading)
+        (Self { socket: writing, wire, permit, mailbox }, reading)
     }
 }
 
@@ -133,7 +131,7 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     let mut open = said(&mut conversation, &mut reading.decoder).await;
     while open && session.closing().is_none() {
         match reading.next(&session).await {
-            Happened::Woken => {}
+            Happened::Woken => open = ordered(&mut conversation).await,
             Happened::Writable(result) => {
                 open = result.is_ok();
                 session.unblock();
@@ -141,6 +139,8 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
             Happened::Read(result) => {
                 // What came before the end is still answered.
                 open = said(&mut conversation, &mut reading.decoder).await && result.is_ok();
+                // Told meanwhile, when nobody waited for it.
+                open = open && ordered(&mut conversation).await;
             }
         }
     }
@@ -164,6 +164,26 @@ async fn said<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decod
     let patience = millis(conversation.hub.limits.pong);
     session.busy(true, NEVER);
     let open = Box::pin(writing(&session, answer(conversation, decoder))).await;
+    session.busy(false, now() + patience);
+    open
+}
+
+/// Does what the node has told this session to do.
+async fn ordered<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) -> bool {
+    let orders = conversation.session.take_orders();
+    if orders.is_empty() {
+        return true;
+    }
+    let session = Arc::clone(&conversation.session);
+    let patience = millis(conversation.hub.limits.pong);
+    session.busy(true, NEVER);
+    let work = async {
+        for order in orders {
+            conversation.obey(order).await;
+        }
+        true
+    };
+    let open = Box::pin(writing(&session, work)).await;
     session.busy(false, now() + patience);
     open
 }

@@ -34,7 +34,9 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 
 use super::{Hub, Incoming};
 use crate::{
-    channels::{Limits, Metrics, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire},
+    channels::{
+        Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire,
+    },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
         ReadLimit, Slice, StoreError, SubscriptionGrant, Verified,
@@ -274,22 +276,18 @@ impl Node {
             bus: Arc::clone(&world),
             log: Arc::clone(&world),
             auth: Arc::new(Tokens),
-            topics: slot.clone(),
-            shards: shards.clone(),
-            limits: limits.clone(),
-            namespaces: Arc::default(),
-            metrics: metrics.clone(),
-            version: "dzvin test".to_owned(),
-        });
-        let args = TopicsArgs {
-            bus: Arc::clone(&world),
-            log: Arc::clone(&world),
-            slot,
+            topics: slot,
             shards,
             limits,
+            namespaces: Arc::default(),
+            numbers: Numbers::default(),
+            handlers: Handlers::default(),
+            mailboxes: Mailboxes::default(),
+            queries: Arc::new(()),
             metrics,
-            progress: Progress::default(),
-        };
+            version: "dzvin test".to_owned(),
+        });
+        let args = TopicsArgs::new(&hub, Progress::default());
         let (topics, _) = Actor::spawn(None, Topics::default(), args).await.expect("topics");
         let node = Self { world, hub, topics };
         node.shard().await;
@@ -307,16 +305,7 @@ impl Node {
         if let Some(topics) = self.hub.topics.get() {
             topics.stop_and_wait(None, None).await.expect("stopped");
         }
-        let Hub { bus, log, topics: slot, shards, limits, metrics, .. } = self.hub.as_ref();
-        let args = TopicsArgs {
-            bus: Arc::clone(bus),
-            log: Arc::clone(log),
-            slot: slot.clone(),
-            shards: shards.clone(),
-            limits: limits.clone(),
-            metrics: metrics.clone(),
-            progress: Progress::default(),
-        };
+        let args = TopicsArgs::new(&self.hub, Progress::default());
         Actor::spawn(None, Topics::default(), args).await.expect("topics again");
     }
 
@@ -335,7 +324,8 @@ impl Node {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
             wire: Wire::CentrifugeJson,
-            permit
+            permit,
+            mailbox: None,
         }));
         client.expect("connect")
     }

@@ -6,10 +6,46 @@ use dzvin_protocols::{
     channels::{Channel, Position, Publication},
     platform::{Kind, StreamName},
 };
+use bytes::Bytes;
 use ractor::RpcReplyPort;
 
-use super::AttachError;
-use crate::channels::{Delivery, Item, What};
+use super::{AttachError, Attached, numbers::Numbers, query::Queries};
+use crate::{
+    channels::{Delivery, Item, Spoken, What},
+    platform::ports::Query,
+};
+
+/// A shard's wish.
+pub(super) struct Want {
+    pub(super) channel: Arc<str>,
+    pub(super) shard: usize,
+    /// Patches are wanted: the last publication is kept for them.
+    pub(super) delta: bool,
+    /// What the channel asks, if it is a query.
+    pub(super) query: Option<Arc<Query>>,
+}
+
+/// A channel that is wanted.
+#[derive(Debug, Default)]
+struct Wanted {
+    /// By which shards, as bits.
+    shards: u64,
+    number: u32,
+    /// Somebody wants patches.
+    delta: bool,
+    /// The offset and data of what went out last, while somebody wants patches.
+    last: Option<(u64, Bytes)>,
+}
+
+impl Wanted {
+    fn item(&mut self, offset: u64, publication: Publication) -> Item {
+        if !self.delta {
+            return Item::new(offset, publication);
+        }
+        let data = publication.data.clone();
+        Item::new(offset, publication).after(self.last.replace((offset, data)))
+    }
+}
 
 /// A stream by where its positions come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,16 +57,6 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The stream that a channel leads to.
-    pub(super) fn of(channel: &Channel) -> Self {
-        match channel {
-            Channel::Entities(kind) | Channel::Entity(kind, _) => Self::Durable(kind.clone()),
-            // Nothing leads here until it is known what it asks.
-            Channel::Query(id) => Self::Application(StreamName::from_checked(id.as_str())),
-            Channel::Application(name) => Self::Application(StreamName::from_checked(name)),
-        }
-    }
-
     pub(super) fn name(&self) -> StreamName {
         match self {
             Self::Durable(kind) => kind.stream(),
@@ -39,17 +65,18 @@ impl Source {
     }
 }
 
-/// A stream with the channels that lead to it: its own, and of a kind those of single entities.
+/// A stream with the channels that lead to it: its own, and of a kind those of single entities and of queries.
 pub(super) struct Stream {
     pub(super) source: Source,
     /// `None` until it has been opened.
     pub(super) position: Option<Position>,
-    pub(super) waiting: Vec<RpcReplyPort<Result<Position, AttachError>>>,
+    pub(super) waiting: Vec<(u32, RpcReplyPort<Result<Attached, AttachError>>)>,
     pub(super) reading: bool,
     pub(super) again: bool,
     whole: Arc<str>,
-    /// Which shards want a channel, as bits.
-    wanted: HashMap<Arc<str>, u64>,
+    wanted: HashMap<Arc<str>, Wanted>,
+    /// Of the wanted channels those that are queries.
+    queries: Queries,
     /// Channels, with their shard, whose subscribers come from a life of topics before this one.
     presented: Vec<(Arc<str>, usize)>,
     idle: u32,
@@ -66,29 +93,53 @@ impl Stream {
             again: false,
             whole,
             wanted: HashMap::new(),
+            queries: Queries::default(),
             presented: Vec::new(),
             idle: 0,
         }
     }
 
-    pub(super) fn want(&mut self, channel: Arc<str>, shard: usize) {
-        *self.wanted.entry(channel).or_default() |= 1 << shard;
+    /// Answers the channel's number.
+    pub(super) fn want(&mut self, Want { channel, shard, delta, query }: Want, numbers: &Numbers) -> u32 {
+        let number = numbers.of(&channel);
+        if let Some(query) = query {
+            self.queries.follow(&channel, query, self.position.as_ref().map(|position| position.offset));
+        }
+        let wanted = self.wanted.entry(channel).or_default();
+        wanted.shards |= 1 << shard;
+        wanted.number = number;
+        wanted.delta |= delta;
         self.idle = 0;
+        number
     }
 
-    pub(super) fn unwant(&mut self, channel: &Arc<str>, shard: usize) {
-        if let Some(shards) = self.wanted.get_mut(channel) {
-            *shards &= !(1 << shard);
-            if *shards == 0 {
+    pub(super) fn unwant(&mut self, channel: &Arc<str>, shard: usize, numbers: &Numbers) {
+        if let Some(wanted) = self.wanted.get_mut(channel) {
+            wanted.shards &= !(1 << shard);
+            if wanted.shards == 0 {
                 self.wanted.remove(channel);
+                self.queries.forget(channel);
+                numbers.forget(channel);
             }
         }
     }
 
-    /// The same of a shard whose subscribers may have missed something.
-    pub(super) fn present(&mut self, channel: Arc<str>, shard: usize) {
+    /// The same of a shard whose subscribers may have missed something. Some may want patches: nobody knows any more.
+    pub(super) fn present(
+        &mut self,
+        channel: Arc<str>,
+        shard: usize,
+        query: Option<Arc<Query>>,
+        numbers: &Numbers,
+    ) {
         self.presented.push((Arc::clone(&channel), shard));
-        self.want(channel, shard);
+        self.want(Want { channel, shard, delta: true, query }, numbers);
+    }
+
+    /// News for everybody who wants the channel.
+    fn news(&self, channel: &Arc<str>, wanted: &Wanted, what: What) -> Option<(u64, Delivery)> {
+        let epoch = self.position.as_ref()?.epoch.clone();
+        Some((wanted.shards, Delivery { channel: Arc::clone(channel), number: wanted.number, epoch, what }))
     }
 
     /// Tells those that were presented where the stream stands, once that is known. Of single entities only the log
@@ -97,17 +148,21 @@ impl Stream {
         let Some(Position { epoch, offset }) = &self.position else { return Vec::new() };
         let greeting = |(channel, shard): (Arc<str>, usize)| {
             let what = if channel == self.whole { What::Top(*offset) } else { What::Reset };
-            (1 << shard, Delivery { channel, epoch: epoch.clone(), what })
+            (1 << shard, Delivery { channel, number: 0, epoch: epoch.clone(), what })
         };
         self.presented.drain(..).map(greeting).collect()
     }
 
     /// A shard wants nothing any more.
-    pub(super) fn forget(&mut self, shard: usize) {
+    pub(super) fn forget(&mut self, shard: usize, numbers: &Numbers) {
         self.presented.retain(|(_, of)| *of != shard);
-        self.wanted.retain(|_, shards| {
-            *shards &= !(1 << shard);
-            *shards != 0
+        self.wanted.retain(|channel, wanted| {
+            wanted.shards &= !(1 << shard);
+            if wanted.shards == 0 {
+                self.queries.forget(channel);
+                numbers.forget(channel);
+            }
+            wanted.shards != 0
         });
     }
 
@@ -126,27 +181,40 @@ impl Stream {
         let Some(position) = &mut self.position else { return Vec::new() };
         let fresh: Vec<&Publication> = publications.iter().skip_while(|p| p.offset <= position.offset).collect();
         let Some(last) = fresh.last() else { return Vec::new() };
-        position.offset = last.offset;
+        let before = std::mem::replace(&mut position.offset, last.offset);
         let epoch = position.epoch.clone();
         let mut batch = Vec::new();
-        if let Some(shards) = self.wanted.get(&self.whole) {
-            let items = fresh.iter().map(|p| Item::new(p.offset, (*p).clone())).collect();
-            batch.push((
-                *shards,
-                Delivery { channel: Arc::clone(&self.whole), epoch: epoch.clone(), what: What::Items(items) },
-            ));
+        let mut tell = |channel: &Arc<str>, wanted: &Wanted, what: What| {
+            let (channel, epoch) = (Arc::clone(channel), epoch.clone());
+            batch.push((wanted.shards, Delivery { channel, number: wanted.number, epoch, what }));
+        };
+        let mut others = self.wanted.len() - self.queries.len();
+        if self.queries.len() > 0 {
+            for (channel, news) in self.queries.tell(before, &fresh) {
+                let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
+                if news.unsure {
+                    wanted.last = None;
+                    tell(&channel, wanted, What::Reset);
+                    continue;
+                }
+                let shown = news.shown.into_iter();
+                let items = shown.map(|(skips, it)| wanted.item(it.offset, it).skipping(skips)).collect();
+                tell(&channel, wanted, What::Items(items));
+            }
+        }
+        if let Some(wanted) = self.wanted.get_mut(&self.whole) {
+            let items = fresh.iter().map(|p| wanted.item(p.offset, (*p).clone())).collect();
+            tell(&self.whole, wanted, What::Items(items));
+            others -= 1;
         }
         if let Source::Durable(kind) = &self.source
-            && self.wanted.len() > batch.len()
+            && others > 0
         {
             for publication in fresh {
-                let channel = Channel::of_entity(kind, &publication.id).to_string();
-                let Some((channel, shards)) = self.wanted.get_key_value(channel.as_str()) else { continue };
-                let items = Arc::new([Item::new(publication.revision, publication.clone())]);
-                batch.push((
-                    *shards,
-                    Delivery { channel: Arc::clone(channel), epoch: epoch.clone(), what: What::Items(items) },
-                ));
+                let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
+                let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
+                let item = wanted.item(publication.revision, publication.clone());
+                tell(&channel, wanted, What::Items(Arc::new([item])));
             }
         }
         batch
@@ -154,24 +222,34 @@ impl Stream {
 
     /// Stands at a new position whose past is unknown: every subscriber must recover.
     pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
+        self.queries.reset(position.offset);
         self.position = Some(position);
+        self.wanted.values_mut().for_each(|wanted| wanted.last = None);
         self.resets(u64::MAX)
     }
 
     /// Tells every subscriber of these shards to recover.
     pub(super) fn resets(&self, of: u64) -> Vec<(u64, Delivery)> {
-        let Some(position) = &self.position else { return Vec::new() };
-        let concerned = self.wanted.iter().filter(|(_, shards)| **shards & of != 0);
-        let told = |(channel, shards): (&Arc<str>, &u64)| {
-            (shards & of, Delivery { channel: Arc::clone(channel), epoch: position.epoch.clone(), what: What::Reset })
-        };
-        concerned.map(told).collect()
+        let concerned = self.wanted.iter().filter(|(_, wanted)| wanted.shards & of != 0);
+        let told = |(channel, wanted)| self.news(channel, wanted, What::Reset);
+        concerned.filter_map(told).map(|(shards, delivery)| (shards & of, delivery)).collect()
     }
 
     /// Where the kind's own channel stands, for its subscribers to compare.
     pub(super) fn top(&self) -> Option<(u64, Delivery)> {
-        let (position, shards) = (self.position.as_ref()?, self.wanted.get(&self.whole)?);
-        let what = What::Top(position.offset);
-        Some((*shards, Delivery { channel: Arc::clone(&self.whole), epoch: position.epoch.clone(), what }))
+        self.news(&self.whole, self.wanted.get(&self.whole)?, What::Top(self.position.as_ref()?.offset))
+    }
+
+    /// Of each query up to where nothing else has concerned it, for its subscribers to compare and to stand there.
+    pub(super) fn passed(&mut self) -> Vec<(u64, Delivery)> {
+        let Some(position) = self.position.as_ref().map(|position| position.offset) else { return Vec::new() };
+        let passed = self.queries.pass(position).into_iter();
+        let told = |(channel, after, to)| self.news(&channel, self.wanted.get(&channel)?, What::Passed { after, to });
+        passed.filter_map(told).collect()
+    }
+
+    /// A word for the subscribers of the stream's own channel.
+    pub(super) fn word(&self, spoken: Arc<Spoken>) -> Option<(u64, Delivery)> {
+        self.news(&self.whole, self.wanted.get(&self.whole)?, What::Word(spoken))
     }
 }

@@ -75,6 +75,12 @@ impl Form {
         self.message(out, &Envelope { id: 0, field: field(4, "push"), content: &Push { about, event } }, false);
     }
 
+    /// A push as clients of one direction get it: alone, without the reply around it.
+    pub fn bare<E: Event>(self, out: &mut Vec<u8>, about: About<'_>, event: &E) {
+        out.reserve(event.size() + 64);
+        self.message(out, &Push { about, event }, false);
+    }
+
     /// The server's ping, to be answered by a pong.
     pub fn ping(self, out: &mut Vec<u8>) {
         self.message(out, &Empty, false);

@@ -10,8 +10,7 @@ use crate::channels::{Channel, RESERVED};
 
 /// Longest name of a channel, in bytes: what the server libraries allow; the protocol's page says 164.
 pub const MAX_NAME: usize = 200;
-/// What stands before the user's id in the name of the channel that is only that user's.
-pub const USER_PREFIX: &str = "#server-to-user-";
+pub use crate::channels::names::USER_PREFIX;
 
 /// A name that is no channel here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -77,6 +77,13 @@ impl<'a> Values<'a> {
         Self(declared.iter().map(|field| (Text(Cow::Borrowed(field)), stored.remove(field.as_str()))).collect())
     }
 
+    /// The same, of texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Values<'static> {
+        let own = |Text(text): Text<'_>| Text(Cow::Owned(text.into_owned()));
+        Values(self.0.into_iter().map(|(field, value)| (own(field), value.map(own))).collect())
+    }
+
     /// `None` where the field is not told of.
     fn get(&self, field: &str) -> Option<Option<&str>> {
         self.0.get(field).map(|value| value.as_ref().map(|text| &*text.0))
@@ -131,7 +138,8 @@ impl<'a> FieldChange<'a> {
     }
 
     /// Whether it tells of the field. What was not there and is not there has nothing to tell.
-    fn carries(&self, field: &str) -> bool {
+    #[must_use]
+    pub fn carries(&self, field: &str) -> bool {
         let told = self.is.as_ref().or(self.was.as_ref());
         told.is_none_or(|values| values.get(field).is_some())
     }
@@ -143,7 +151,7 @@ impl Filter {
     /// # Errors
     /// The change does not say enough to tell.
     pub fn concern(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
-        if !self.fields().into_iter().all(|field| change.carries(field)) {
+        if !self.all_fields(&|field| change.carries(field)) {
             return Err(Undeclared);
         }
         let before = change.was.is_some() && self.evaluate(&|field| change.before(field)) == Some(true);

@@ -8,16 +8,24 @@ use proptest::prelude::*;
 use crate::channels::{
     Delivery, Item, What, Wire,
     outbox::Outbox,
-    session::live::{Sending, Stop, buffer, follow},
+    session::live::{Place, Stop, Terms, View, buffer, follow},
 };
 use dzvin_protocols::channels::Epoch;
 
-const SENDING: Sending = Sending { wire: Wire::CentrifugeJson, limit: usize::MAX };
+fn at(next: u64) -> Place {
+    Place { epoch: Epoch::new("e"), next, seen: 0 }
+}
+
+fn view(terms: &Terms) -> View<'_> {
+    View { wire: Wire::CentrifugeJson, limit: usize::MAX, client: 0, terms }
+}
 
 #[derive(Debug, Clone)]
 enum News {
     /// A run of `len` from an offset, of frames of one size.
     Run(u64, u64, usize),
+    /// One at an offset, after so many that the channel does not show.
+    Skipping(u64, u64),
     Top(u64),
     Reset,
     OtherEpoch,
@@ -26,6 +34,7 @@ enum News {
 fn news() -> impl Strategy<Value = News> {
     prop_oneof![
         8 => (1..30u64, 1..6u64, 1..40usize).prop_map(|(from, len, size)| News::Run(from, len, size)),
+        2 => (1..30u64, 0..9u64).prop_map(|(offset, skips)| News::Skipping(offset, skips.min(offset - 1))),
         2 => (0..30u64).prop_map(News::Top),
         1 => Just(News::Reset),
         1 => Just(News::OtherEpoch),
@@ -45,11 +54,14 @@ fn delivery(news: &News) -> Delivery {
     };
     let (epoch, what) = match *news {
         News::Run(from, len, size) => ("e", run(from, len, size)),
+        News::Skipping(offset, skips) => {
+            ("e", What::Items([Item::framed(offset, frame(offset, 1)).skipping(skips)].into()))
+        }
         News::Top(top) => ("e", What::Top(top)),
         News::Reset => ("e", What::Reset),
         News::OtherEpoch => ("f", run(1, 30, 1)),
     };
-    Delivery { channel: "c".into(), epoch: Epoch::new(epoch), what }
+    Delivery { channel: "c".into(), number: 0, epoch: Epoch::new(epoch), what }
 }
 
 /// What has gone out, in order.
@@ -61,8 +73,10 @@ fn offsets(outbox: &Outbox) -> Vec<u64> {
 fn expected(next: u64, news: &News) -> Option<u64> {
     match *news {
         News::Run(from, len, _) if from <= next => Some(next.max(from + len)),
+        News::Skipping(offset, _) if offset < next => Some(next),
+        News::Skipping(offset, skips) if offset - skips <= next => Some(offset + 1),
         News::Top(top) if top < next => Some(next),
-        News::Run(..) | News::Top(_) | News::Reset | News::OtherEpoch => None,
+        News::Skipping(..) | News::Run(..) | News::Top(_) | News::Reset | News::OtherEpoch => None,
     }
 }
 
@@ -76,37 +90,43 @@ fn a_recovering_subscription_keeps_one_reset() {
         matches!(live[..], [Delivery { what: What::Items(_), .. }, Delivery { what: What::Reset, .. }]),
         "{live:?}"
     );
-    let (mut outbox, mut next) = (Outbox::default(), 1);
-    let told = live.iter().try_for_each(|d| follow(&Epoch::new("e"), &mut next, d, &mut outbox, SENDING).map(drop));
+    let (mut outbox, mut place, terms) = (Outbox::default(), at(1), Terms::default());
+    let told = live.iter().try_for_each(|d| follow(&mut place, d, &mut outbox, view(&terms)).map(drop));
     assert_eq!(told, Err(Stop::Insufficient));
 }
 
 proptest! {
     #[test]
     fn live_offsets_follow_one_another_or_the_subscriber_is_told(all in proptest::collection::vec(news(), 0..40), start in 1..5u64) {
-        let (epoch, mut outbox, mut next, mut model) = (Epoch::new("e"), Outbox::default(), start, start);
+        let (mut outbox, mut place, mut model, terms) = (Outbox::default(), at(start), start, Terms::default());
+        let mut shown = Vec::new();
         for news in &all {
-            let told = follow(&epoch, &mut next, &delivery(news), &mut outbox, SENDING).is_err();
+            let told = follow(&mut place, &delivery(news), &mut outbox, view(&terms)).is_err();
             // Every offset that is beyond the end of a known run and not its successor is a gap.
             let after = expected(model, news);
             prop_assert_eq!(told, after.is_none(), "{:?} at {}", news, model);
             let Some(after) = after else { break };
+            match news {
+                News::Skipping(offset, _) => shown.extend((*offset >= model).then_some(*offset)),
+                _ => shown.extend(model..after),
+            }
             model = after;
-            prop_assert_eq!(next, model);
-            prop_assert_eq!(offsets(&outbox), (start..next).collect::<Vec<_>>());
+            prop_assert_eq!(place.next, model);
+            prop_assert_eq!(offsets(&outbox), shown.clone());
         }
     }
 
     #[test]
     fn what_comes_while_recovering_is_delivered_or_told(all in proptest::collection::vec(news(), 0..40), from in 0..20u64, limit in 0..400usize) {
-        let (epoch, mut live, mut bytes) = (Epoch::new("e"), Vec::new(), 0);
+        let (terms, mut live, mut bytes) = (Terms::default(), Vec::new(), 0);
         let runs = all.iter().filter(|n| matches!(n, News::Run(..))).collect::<Vec<_>>();
         for news in &runs {
             buffer(&mut live, &mut bytes, &delivery(news), limit);
         }
         prop_assert!(bytes <= limit);
-        let (mut outbox, mut next) = (Outbox::default(), from + 1);
-        let result = live.iter().try_for_each(|d| follow(&epoch, &mut next, d, &mut outbox, SENDING).map(drop));
+        let (mut outbox, mut place) = (Outbox::default(), at(from + 1));
+        let result = live.iter().try_for_each(|d| follow(&mut place, d, &mut outbox, view(&terms)).map(drop));
+        let next = place.next;
         let highest = runs.iter().map(|n| match n { News::Run(from, len, _) => from + len - 1, _ => 0 }).max().unwrap_or(0);
         // Either it stands above all that was ever offered, or it was told.
         prop_assert!(result == Err(Stop::Insufficient) || next > highest, "at {} below {}", next, highest);

@@ -11,7 +11,7 @@ use super::*;
 use crate::channels::{
     Delivery, Item, What, Wire,
     metrics::{CloseLabel, RecoveryLabel},
-    session::{Connection, Offered, Seat, Session, Shared},
+    session::{Connection, Offered, Seat, Session, Shared, Terms, subscriptions::Going},
 };
 
 const KIB: usize = 1024;
@@ -98,7 +98,7 @@ async fn a_batch_above_the_queue_is_no_slowness_of_the_client() {
 fn items(offset: u64, size: usize) -> Delivery {
     let frame = dzvin_protocols::channels::websocket::text_frame(&vec![b' '; size]);
     let what = What::Items([Item::framed(offset, frame)].into());
-    Delivery { channel: "entity.procedure.a".into(), epoch: Epoch::new("e1"), what }
+    Delivery { channel: "entity.procedure.a".into(), number: 0, epoch: Epoch::new("e1"), what }
 }
 
 /// What did not fit the buffer of a recovering subscription is a gap even when nothing follows it.
@@ -115,18 +115,20 @@ async fn an_overflow_while_recovering_is_told() {
         leftover: bytes::Bytes::new(),
         wire: Wire::CentrifugeJson,
         permit,
+        mailbox: None,
     };
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
     let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
-    let (channel, epoch, seat) = ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
+    let (channel, epoch, seat): (Arc<str>, _, _) = ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
     for (covered, stays) in [(1, false), (2, true), (3, true)] {
-        assert!(session.begin(&channel) && session.seat(&channel, seat) && !session.seat(&channel, seat));
+        assert!(session.begin(&channel, Terms::default()) && session.seat(&channel, seat) && !session.seat(&channel, seat));
         assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
         assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
         assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));
-        let settled = session.settle(&channel, &epoch, covered, b"{}");
-        assert_eq!(settled, if stays { Ok(()) } else { Err(Some(seat)) });
+        let going = Going { channel: Arc::clone(&channel), epoch: epoch.clone(), from: covered, seen: 0 };
+        let over = session.settle(vec![going], b"{}");
+        assert_eq!(over, if stays { vec![] } else { vec![(Arc::clone(&channel), Some(seat))] });
         assert_eq!(session.end(&channel).is_some(), stays, "the past was read up to {covered}");
     }
 }

@@ -1,0 +1,112 @@
+//! Where commands arrive for sessions on transports of one direction: the client sends them by other requests, to whichever
+//! node, which name the session by a secret.
+//!
+//! Invariant: a mailbox is as long known as its session's transport lives; what it cannot take at once is refused, never queued
+//! without bound.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::mpsc;
+
+/// Requests of one client that may wait: its client library sends the next when the last was answered.
+const BACKLOG: usize = 16;
+
+/// All mailboxes of a node.
+#[derive(Debug, Clone, Default)]
+pub struct Mailboxes {
+    all: Arc<Mutex<HashMap<Arc<str>, mpsc::Sender<String>>>>,
+    count: Gauge,
+}
+
+/// The place of one session; it is forgotten with this.
+#[derive(Debug)]
+pub struct Mailbox {
+    session: Arc<str>,
+    of: Mailboxes,
+}
+
+/// Commands that were not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MailboxError {
+    /// There is no such session here.
+    #[error("no such session")]
+    Unknown,
+    /// It has not dealt with what came before.
+    #[error("too many commands wait")]
+    Full,
+}
+
+impl Mailboxes {
+    /// A mailbox under a new secret, and what arrives in it.
+    #[must_use]
+    pub fn open(&self) -> (Mailbox, mpsc::Receiver<String>) {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let session: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        self.lock().insert(Arc::clone(&session), sender);
+        self.count.inc();
+        (Mailbox { session, of: self.clone() }, receiver)
+    }
+
+    /// Hands over commands.
+    ///
+    /// # Errors
+    /// The session is not here, or does not keep up.
+    pub fn deliver(&self, session: &str, commands: String) -> Result<(), MailboxError> {
+        let sender = self.lock().get(session).cloned().ok_or(MailboxError::Unknown)?;
+        sender.try_send(commands).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => MailboxError::Full,
+            mpsc::error::TrySendError::Closed(_) => MailboxError::Unknown,
+        })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn gauge(&self) -> &Gauge {
+        &self.count
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, mpsc::Sender<String>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mailbox {
+    /// The secret that names the session.
+    #[must_use]
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        self.of.lock().remove(&self.session);
+        self.of.count.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn commands_arrive_while_the_session_lives_and_not_without_bound() {
+        let all = Mailboxes::default();
+        let (mailbox, mut arrived) = all.open();
+        let session = mailbox.session().to_owned();
+        assert_eq!(all.deliver("another", "{}".into()), Err(MailboxError::Unknown));
+        for n in 0..BACKLOG {
+            assert_eq!(all.deliver(&session, n.to_string()), Ok(()));
+        }
+        assert_eq!(all.deliver(&session, "more".into()), Err(MailboxError::Full));
+        assert_eq!(arrived.recv().await.as_deref(), Some("0"));
+        assert_eq!(all.gauge().get(), 1);
+        drop(mailbox);
+        assert_eq!(all.deliver(&session, "late".into()), Err(MailboxError::Unknown));
+        assert_eq!(all.gauge().get(), 0);
+    }
+}

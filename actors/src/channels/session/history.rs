@@ -1,0 +1,115 @@
+//! The past of a channel, page by page.
+
+use std::collections::VecDeque;
+
+use dzvin_protocols::{
+    channels::{
+        Channel, Position, Publication,
+        centrifuge::{ErrorCode, HistoryRequest, HistoryResult, Pub},
+    },
+    entities::Change,
+    platform::StreamName,
+};
+
+use super::commands::{Answer, Conversation, Refusal};
+use crate::platform::ports::{Bus, ChangeLog, LogSlice, ReadLimit, Slice};
+
+impl<B: Bus, L: ChangeLog> Conversation<B, L> {
+    pub(super) async fn history(&mut self, id: u32, request: &HistoryRequest) -> Answer {
+        let channel = self.permitted(&request.channel)?;
+        if matches!(channel, Channel::Query(_)) {
+            // What was in a query is asked of the query itself, over REST.
+            return Err(Refusal::Error(ErrorCode::NotAvailable));
+        }
+        let limits = self.hub.limits.history;
+        let count = usize::try_from(request.limit).map_or(limits.count, |n| n.min(limits.count));
+        let top = self.page(&channel, u64::MAX, 1).await?.position;
+        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
+            return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
+        }
+        let by_revision = matches!(channel, Channel::Entity(..));
+        let place = |p: &Publication| if by_revision { p.revision } else { p.offset };
+        let page = if count == 0 {
+            Vec::new()
+        } else if request.reverse {
+            let end = request.since.as_ref().map_or(top.offset, |since| since.offset.saturating_sub(1).min(top.offset));
+            let newest = self.newest(&channel, end, count, place);
+            let newest = tokio::time::timeout(self.hub.limits.command, newest).await;
+            newest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
+        } else {
+            let after = request.since.as_ref().map_or(0, |since| since.offset);
+            self.page(&channel, after, count).await?.publications
+        };
+        let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
+        Ok(self.encode(id, &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
+    }
+
+    /// The last publications up to `end`, newest first, as many as the byte limit allows. The past is read forward: what comes
+    /// first gives way to what comes later.
+    async fn newest(
+        &self,
+        channel: &Channel,
+        end: u64,
+        count: usize,
+        place: impl Fn(&Publication) -> u64,
+    ) -> Result<Vec<Publication>, Refusal> {
+        let (mut kept, mut bytes) = (VecDeque::new(), 0);
+        let mut at = end.saturating_sub(count as u64);
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap_or(count);
+            let slice = self.page(channel, at, wanted).await?;
+            let Some(last) = slice.publications.last().map(&place) else { break };
+            at = last;
+            for publication in slice.publications.into_iter().take_while(|publication| place(publication) <= end) {
+                bytes += weight(&publication);
+                kept.push_front(publication);
+                while bytes > self.hub.limits.history.bytes && kept.len() > 1 {
+                    bytes -= kept.pop_back().as_ref().map_or(0, weight);
+                }
+            }
+        }
+        Ok(kept.into())
+    }
+
+    /// A page of the past, on the channel's own counting.
+    pub(super) async fn page(&self, channel: &Channel, after: u64, count: usize) -> Result<Slice, Refusal> {
+        let limit = ReadLimit { count, bytes: self.hub.limits.history.bytes };
+        let of_log = |slice: LogSlice| Slice {
+            position: slice.position,
+            publications: slice.changes.iter().map(Change::publication).collect(),
+            complete: slice.complete,
+        };
+        let read = async {
+            Ok(match channel {
+                Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
+                Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
+                Channel::Query(_) => None,
+                Channel::Application(_) | Channel::User(_) => {
+                    self.hub.bus.read(&StreamName::from_checked(&channel.to_string()), after, limit).await?
+                }
+            })
+        };
+        let read: Result<Result<_, Box<dyn std::error::Error + Send + Sync>>, _> =
+            tokio::time::timeout(self.hub.limits.command, read).await;
+        match read {
+            Ok(Ok(Some(slice))) => Ok(slice),
+            Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(error)) => {
+                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "history could not be read");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
+    }
+
+    /// Where an entity's own channel stands.
+    pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
+        self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
+    }
+}
+
+/// What a publication takes of a page: its data, and the JSON around it.
+fn weight(publication: &Publication) -> usize {
+    const ENVELOPE: usize = 128;
+    publication.size() + ENVELOPE
+}

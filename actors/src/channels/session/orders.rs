@@ -1,0 +1,150 @@
+//! What the node, or another one, has a session do. Some of it the session does at once; what needs to be read or asked
+//! waits for its task.
+
+use std::sync::Arc;
+
+use dzvin_protocols::channels::{
+    Channel, Control, Whose,
+    centrifuge::{About, Disconnect, RefreshPush, SubscribePush, SubscribeRequest, UnsubscribePush},
+};
+use time::OffsetDateTime;
+
+use super::{
+    Seat, Session,
+    clock::{NEVER, millis, now},
+    commands::Conversation,
+    live::Terms,
+};
+use crate::platform::ports::{Bus, ChangeLog, SubscriptionGrant};
+
+/// Orders that may wait for one session's task: they are given by people and servers, a few in a session's life. One more and
+/// the session is closed, to begin anew.
+const MAX_ORDERS: usize = 64;
+
+/// What the task of a session has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Subscribe to this channel in the server's name.
+    Subscribe(Arc<str>),
+    /// Look again at what the user may have.
+    Recheck,
+}
+
+impl<B: Bus, L: ChangeLog> Conversation<B, L> {
+    pub(super) async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Recheck => self.keep_to_rights().await,
+            Order::Subscribe(channel) => self.subscribed_by_server(&channel).await,
+        }
+    }
+
+    /// What cannot be had is not had: whoever gave the order may look who is there.
+    async fn subscribed_by_server(&mut self, name: &str) {
+        let Ok(channel @ Channel::Application(_)) = Channel::parse(name) else { return };
+        let request = SubscribeRequest { channel: name.to_owned(), ..SubscribeRequest::default() };
+        let join_leave = self.hub.namespaces.of(name).join_leave;
+        let terms = Terms { of_server: true, join_leave, ..Terms::default() };
+        let Ok(prepared) = self.prepare(request, channel, terms, SubscriptionGrant::default(), None).await else { return };
+        let result = prepared.result();
+        let push = SubscribePush {
+            recoverable: result.recoverable,
+            epoch: result.epoch,
+            offset: result.offset,
+            positioned: true,
+            data: &[],
+        };
+        let push = self.session.wire.message(About::Channel(name), &push);
+        let going = vec![prepared.going()];
+        self.settle(going, &push).await;
+    }
+}
+
+impl Session {
+    /// Whether an order is about this session.
+    pub(in crate::channels) fn is_meant(&self, whose: &Whose) -> bool {
+        let Some(user) = self.user.get() else { return false };
+        if whose.user.as_ref().is_some_and(|meant| meant != user) {
+            return false;
+        }
+        if whose.client.is_none() && whose.except.is_empty() {
+            return true;
+        }
+        let client = self.client_name();
+        whose.client.as_ref().is_none_or(|meant| **meant == *client)
+            && !whose.except.iter().any(|spared| **spared == *client)
+    }
+
+    /// The client as its protocol spells it.
+    pub(super) fn client_name(&self) -> String {
+        if self.wire == super::Wire::Pusher { self.client.socket().as_str().to_owned() } else { self.client.to_string() }
+    }
+
+    /// Does what it can at once, and leaves the rest to the task. Answers the seats that are free.
+    pub(in crate::channels) fn obey(&self, order: &Control) -> Vec<Seat> {
+        match order {
+            Control::Disconnect { code, reason, .. } => {
+                let known = Disconnect::ALL.iter().find(|why| why.code() == *code);
+                match known {
+                    Some(why) => self.close(*why),
+                    None => self.close_with(*code, reason),
+                }
+                Vec::new()
+            }
+            Control::Unsubscribe { channel, code, reason, .. } => {
+                let channels = match channel {
+                    Some(channel) => vec![Arc::clone(channel)],
+                    None => self.channels(),
+                };
+                let told = |channel| self.revoke(&channel, UnsubscribePush { code: *code, reason });
+                channels.into_iter().filter_map(told).collect()
+            }
+            Control::Subscribe { channel, .. } => {
+                self.order(Order::Subscribe(Arc::clone(channel)));
+                Vec::new()
+            }
+            Control::Recheck { .. } => {
+                self.order(Order::Recheck);
+                Vec::new()
+            }
+            Control::Refresh { expire_at, .. } => {
+                self.prolong_connection(*expire_at);
+                Vec::new()
+            }
+            Control::Emulate { .. } => Vec::new(),
+        }
+    }
+
+    fn order(&self, order: Order) {
+        let mut inner = self.lock();
+        if inner.orders.contains(&order) {
+            return;
+        }
+        if inner.orders.len() >= MAX_ORDERS {
+            return self.close_locked(&mut inner, Disconnect::ForceReconnect);
+        }
+        inner.orders.push(order);
+        self.wake.set();
+    }
+
+    /// What waits for the task.
+    pub(super) fn take_orders(&self) -> Vec<Order> {
+        std::mem::take(&mut self.lock().orders)
+    }
+
+    /// The server has moved the end of the connection; absent: it ends now.
+    fn prolong_connection(&self, expire_at: Option<i64>) {
+        let Some(at) = expire_at else { return self.close(Disconnect::Expired) };
+        let left = u64::try_from(at - OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+        let ttl = u32::try_from(left).unwrap_or(u32::MAX);
+        let ends = now().saturating_add(millis(std::time::Duration::from_secs(left)));
+        let mut inner = self.lock();
+        inner.clock.expires_at = if at == 0 { NEVER } else { ends };
+        if self.wire == super::Wire::Pusher {
+            return;
+        }
+        let push = self.wire.push(About::Connection, &RefreshPush { expires: at != 0, ttl });
+        if inner.outbox.push(push, self.queue_bytes).is_err() {
+            self.close_locked(&mut inner, Disconnect::Slow);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Where a subscription begins, and how that is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dzvin_protocols::channels::{
+    Channel, Position, Publication,
+    centrifuge::{Payload, Pub, SubscribeRequest, SubscribeResult},
+    fossil,
+};
+
+use super::subscriptions::Going;
+
+/// What surrounds a publication in a reply, at most.
+const ENVELOPE: usize = 128;
+
+/// Where the stream stands, and what the client is given of its past.
+pub(super) struct Start {
+    pub(super) position: Position,
+    pub(super) publications: Vec<Publication>,
+    pub(super) recovered: bool,
+}
+
+impl Start {
+    /// From now on.
+    pub(super) const fn fresh(position: Position) -> Self {
+        Self { position, publications: Vec::new(), recovered: false }
+    }
+
+    /// Bytes of its publications in a reply, roughly.
+    pub(super) fn size(&self) -> usize {
+        self.publications.iter().map(|it| it.size() + ENVELOPE).sum()
+    }
+}
+
+/// A subscription that waits to go live.
+pub(super) struct Prepared {
+    pub(super) name: Arc<str>,
+    pub(super) start: Start,
+    pub(super) delta: bool,
+    /// Stands for the channel's name; 0 for nothing.
+    pub(super) number: u32,
+    pub(super) ttl: Option<u32>,
+    pub(super) recoverable: bool,
+    request: SubscribeRequest,
+    data: Option<Bytes>,
+    /// Offsets are revisions of one entity.
+    by_revision: bool,
+    /// Not every offset is shown.
+    skips: bool,
+    /// What each publication is as a patch of the one before, where that is shorter.
+    patches: Vec<Option<Vec<u8>>>,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        name: Arc<str>,
+        channel: &Channel,
+        request: SubscribeRequest,
+        start: Start,
+        data: Option<Bytes>,
+    ) -> Self {
+        Self {
+            name,
+            delta: false,
+            number: 0,
+            ttl: None,
+            recoverable: true,
+            request,
+            data,
+            by_revision: matches!(channel, Channel::Entity(..)),
+            skips: matches!(channel, Channel::Query(_)),
+            patches: Vec::new(),
+            start,
+        }
+    }
+
+    /// Makes patches of what is recovered: the first is whole, the others follow it.
+    pub(super) fn with_patches(mut self) -> Self {
+        if self.delta {
+            let pairs = self.start.publications.windows(2);
+            let patches = pairs.map(|pair| fossil::shorter(&pair[0].data, &pair[1].data));
+            self.patches = std::iter::once(None).chain(patches).collect();
+        }
+        self
+    }
+
+    fn offset_of(&self, publication: &Publication) -> u64 {
+        if self.by_revision { publication.revision } else { publication.offset }
+    }
+
+    /// What the client is told.
+    pub(super) fn result(&self) -> SubscribeResult<'_> {
+        let Self { start, request, .. } = self;
+        // A recovered client walks forward from its own offset by the publications. Where nothing that it missed concerns it,
+        // it stands where the stream does, and next time it has less to look through.
+        let passed = self.skips && start.publications.is_empty();
+        let offset = if start.recovered && !passed { request.offset } else { start.position.offset };
+        let publications = start.publications.iter().enumerate().map(|(n, it)| {
+            let whole = Pub::new(it, self.offset_of(it));
+            match (self.delta, self.patches.get(n)) {
+                (false, _) => whole,
+                (true, Some(Some(patch))) => Pub { data: Payload::Patch(patch), ..whole },
+                (true, _) => Pub { data: Payload::Full(&it.data), ..whole },
+            }
+        });
+        SubscribeResult {
+            expires: self.ttl.is_some(),
+            ttl: self.ttl.unwrap_or_default(),
+            recoverable: self.recoverable,
+            positioned: true,
+            epoch: start.position.epoch.as_str(),
+            offset,
+            publications: publications.collect(),
+            recovered: start.recovered,
+            was_recovering: request.recover,
+            data: self.data.as_deref().unwrap_or_default(),
+            delta: self.delta,
+            id: self.number.into(),
+        }
+    }
+
+    /// From where it goes live.
+    pub(super) fn going(&self) -> Going {
+        Going {
+            channel: Arc::clone(&self.name),
+            epoch: self.start.position.epoch.clone(),
+            from: self.start.position.offset,
+            seen: self.start.publications.last().map_or(0, |it| self.offset_of(it)),
+        }
+    }
+}
