@@ -16,7 +16,9 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
-    channels::{Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
+    channels::{
+        Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs,
+    },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},

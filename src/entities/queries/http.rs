@@ -190,7 +190,11 @@ async fn forget(
 /// A query belongs to somebody.
 fn user(caller: &Caller) -> Result<&str, Problem> {
     if caller.user.is_empty() {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "no_user", "the token names no user to whom a query could belong"));
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "no_user",
+            "the token names no user to whom a query could belong",
+        ));
     }
     Ok(&caller.user)
 }

@@ -269,7 +269,9 @@ fn check_fields(spec: &KindSpec, filter: &Filter) -> Result<(), QueryRefusal> {
             return Err(QueryRefusal::UnknownField { field: field.to_owned(), declared });
         }
         // An upstream may move a version without a change: rows would come into a query that nobody is told of.
-        let under = |path: &String| field.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let under = |path: &String| {
+            field.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
         if spec.version_paths.iter().any(under) {
             return Err(QueryRefusal::VersionField(field.to_owned()));
         }

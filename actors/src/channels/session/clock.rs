@@ -58,9 +58,9 @@ impl Clock {
         let first = limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
         let connect_by = now + millis(limits.connect);
         // Spread, so that those who came in one storm do not leave in one.
-        let retires_at = limits.max_age.map_or(NEVER, |age| {
-            now.saturating_add(millis(age.mul_f64(rand::rng().random_range(0.8..1.2))))
-        });
+        let retires_at = limits
+            .max_age
+            .map_or(NEVER, |age| now.saturating_add(millis(age.mul_f64(rand::rng().random_range(0.8..1.2)))));
         Self {
             ping_at: now + millis(first),
             pong_by: NEVER,

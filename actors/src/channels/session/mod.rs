@@ -37,7 +37,8 @@ use tokio::{
 };
 
 use super::{
-    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox,
+    shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{
     platform::ports::{Authenticator, Queries},
@@ -47,8 +48,8 @@ use crate::{
 use clock::Clock;
 pub(super) use clock::now;
 use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
-pub(super) use task::{Connection, run};
 use orders::Order;
+pub(super) use task::{Connection, run};
 use wake::Wake;
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
@@ -134,7 +135,8 @@ pub(super) struct ClientId(u128);
 impl ClientId {
     /// The same as the Pusher protocol spells it.
     pub(super) fn socket(self) -> SocketId {
-        let [first, second] = [self.0 >> 64, self.0].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
+        let [first, second] =
+            [self.0 >> 64, self.0].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
         SocketId::from_random(first, second)
     }
 }
@@ -285,17 +287,15 @@ impl Session {
                     Err(Insufficient) => self.insufficient(inner, &delivery.channel),
                 };
             }
-            Subscription::Live(place) => {
-                match self.write_and_follow(place, delivery, &mut inner.outbox, view) {
-                    Ok(0) => Offered::Skipped,
-                    Ok(queued) => Offered::Queued(queued),
-                    Err(Stop::Slow) => {
-                        self.close_locked(inner, Disconnect::Slow);
-                        Offered::Skipped
-                    }
-                    Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
+            Subscription::Live(place) => match self.write_and_follow(place, delivery, &mut inner.outbox, view) {
+                Ok(0) => Offered::Skipped,
+                Ok(queued) => Offered::Queued(queued),
+                Err(Stop::Slow) => {
+                    self.close_locked(inner, Disconnect::Slow);
+                    Offered::Skipped
                 }
-            }
+                Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
+            },
         };
         let touched = offered != Offered::Skipped && !std::mem::replace(&mut inner.dirty, true);
         (offered, touched)

@@ -44,7 +44,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let request = SubscribeRequest { channel: name.to_owned(), ..SubscribeRequest::default() };
         let join_leave = self.hub.namespaces.of(name).join_leave;
         let terms = Terms { of_server: true, join_leave, ..Terms::default() };
-        let Ok(prepared) = self.prepare(request, channel, terms, SubscriptionGrant::default(), None).await else { return };
+        let Ok(prepared) = self.prepare(request, channel, terms, SubscriptionGrant::default(), None).await else {
+            return;
+        };
         let result = prepared.result();
         let push = SubscribePush {
             recoverable: result.recoverable,
@@ -76,7 +78,11 @@ impl Session {
 
     /// The client as its protocol spells it.
     pub(super) fn client_name(&self) -> String {
-        if self.wire == super::Wire::Pusher { self.client.socket().as_str().to_owned() } else { self.client.to_string() }
+        if self.wire == super::Wire::Pusher {
+            self.client.socket().as_str().to_owned()
+        } else {
+            self.client.to_string()
+        }
     }
 
     /// Does what it can at once, and leaves the rest to the task. Answers the seats that are free.

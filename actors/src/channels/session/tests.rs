@@ -35,7 +35,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{
-        Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire,
+        Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage,
+        Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,

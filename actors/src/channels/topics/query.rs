@@ -234,7 +234,10 @@ mod tests {
             told(&news, active),
             [(12, 1, word("enter")), (13, 0, word("change")), (15, 1, word("change")), (16, 0, word("leave"))]
         );
-        assert_eq!(told(&news, all).iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(), [(11, 0), (12, 0), (13, 0), (15, 1), (16, 0)]);
+        assert_eq!(
+            told(&news, all).iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(),
+            [(11, 0), (12, 0), (13, 0), (15, 1), (16, 0)]
+        );
         assert_eq!(
             told(&news, ranged),
             [(11, 0, word("enter")), (12, 0, word("leave")), (13, 0, word("enter")), (15, 1, word("leave"))]

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Channel, Position, Publication},
     platform::{Kind, StreamName},
 };
-use bytes::Bytes;
 use ractor::RpcReplyPort;
 
 use super::{AttachError, Attached, numbers::Numbers, query::Queries};
@@ -125,13 +125,7 @@ impl Stream {
     }
 
     /// The same of a shard whose subscribers may have missed something. Some may want patches: nobody knows any more.
-    pub(super) fn present(
-        &mut self,
-        channel: Arc<str>,
-        shard: usize,
-        query: Option<Arc<Query>>,
-        numbers: &Numbers,
-    ) {
+    pub(super) fn present(&mut self, channel: Arc<str>, shard: usize, query: Option<Arc<Query>>, numbers: &Numbers) {
         self.presented.push((Arc::clone(&channel), shard));
         self.want(Want { channel, shard, delta: true, query }, numbers);
     }

@@ -21,11 +21,7 @@ pub struct Query {
 /// Who may listen to which query. Asked once for each subscription, so it may be `dyn`.
 pub trait Queries: Send + Sync + 'static {
     /// The query of this name, if the user made it, it has not been forgotten, and its fields are declared and derived.
-    fn find<'a>(
-        &'a self,
-        id: &'a QueryId,
-        user: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Arc<Query>>, StoreError>>;
+    fn find<'a>(&'a self, id: &'a QueryId, user: &'a str) -> BoxFuture<'a, Result<Option<Arc<Query>>, StoreError>>;
 
     /// The query of this name as this node remembers it: that of every subscription that stands here. It says nothing of
     /// who may listen.
