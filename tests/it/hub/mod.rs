@@ -6,4 +6,5 @@ mod channels;
 mod hostile;
 mod kills;
 mod logs;
+mod queries;
 mod returns;
