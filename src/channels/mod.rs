@@ -2,6 +2,9 @@
 
 pub mod api;
 pub mod bus;
+mod connections;
 mod endpoint;
+pub mod presence;
 
+pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
