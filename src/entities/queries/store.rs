@@ -140,15 +140,11 @@ impl StoredQueries {
         // The one spelling is what counts, on every node.
         let spelling = filter.to_string();
         let query = Query { id: QueryId::of(kind, &filter), kind: kind.clone(), filter: Filter::parse(&spelling)? };
-        let derived = self.insert(&query, &spelling, user).await?.ok_or(QueryRefusal::TooMany)?;
-        if let Some(field) = query.filter.fields().into_iter().find(|field| !derived.iter().any(|it| it == field)) {
-            return Err(QueryRefusal::Pending(field.to_owned()));
-        }
+        self.insert(&query, &spelling, user).await?;
         Ok(self.remember(query, user))
     }
 
-    /// The derived fields of the kind; `None` when the user has too many queries.
-    async fn insert(&self, query: &Query, filter: &str, user: &str) -> Result<Option<Vec<String>>, StoreError> {
+    async fn insert(&self, query: &Query, filter: &str, user: &str) -> Result<(), QueryRefusal> {
         let doing = "keeping a query";
         let mut tx = self.entities.database.pool().begin().await.map_err(store_error(doing))?;
         // One at a time of each user, or the count means nothing.
@@ -166,24 +162,30 @@ impl StoredQueries {
         .execute(&mut *tx)
         .await
         .map_err(store_error(doing))?;
+        let fields: Vec<String> = query.filter.fields().into_iter().map(str::to_owned).collect();
         let done = sqlx::query!(
-            r#"WITH held AS (SELECT count(*) AS n FROM queries WHERE "user" = $2 AND id <> $1), made AS (
-                 INSERT INTO queries (id, "user", kind, filter) SELECT $1, $2, $3, $4 FROM held WHERE n < $5
+            r#"WITH carried AS (SELECT derived FROM derivations WHERE kind = $3), held AS (SELECT count(*) AS n FROM queries WHERE "user" = $2 AND id <> $1), made AS (
+                 INSERT INTO queries (id, "user", kind, filter) SELECT $1, $2, $3, $4 FROM held, carried WHERE n < $5 AND derived @> $6::text[]
                  ON CONFLICT (id, "user") DO UPDATE SET used_at = now() RETURNING 1
              )
              SELECT EXISTS (SELECT FROM made) AS "made!",
-                 COALESCE((SELECT derived FROM derivations WHERE kind = $3), '{}') AS "derived!""#,
+                 ARRAY(SELECT unnest($6::text[]) EXCEPT SELECT unnest(derived) FROM carried ORDER BY 1) AS "pending!""#,
             query.id.as_str(),
             user,
             query.kind.as_str(),
             filter,
-            MAX_PER_USER
+            MAX_PER_USER,
+            &fields
         )
         .fetch_one(&mut *tx)
         .await
         .map_err(store_error(doing))?;
         tx.commit().await.map_err(store_error(doing))?;
-        Ok(done.made.then_some(done.derived))
+        match done.pending.into_iter().next() {
+            Some(field) => Err(QueryRefusal::Pending(field)),
+            None if done.made => Ok(()),
+            None => Err(QueryRefusal::TooMany),
+        }
     }
 
     /// The query of this name, if this user made it and it can be followed.

@@ -1,6 +1,7 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
 mod model;
+mod queries;
 mod races;
 mod terms;
 
@@ -321,7 +322,7 @@ impl Node {
             users: Users::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
-            queries: Arc::new(()),
+            queries: Arc::new(queries::OneQuery),
             letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
