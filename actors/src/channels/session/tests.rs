@@ -320,6 +320,7 @@ impl Node {
             namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
             users: Users::default(),
+            presence: Slot::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
             queries: Arc::new(queries::OneQuery),
