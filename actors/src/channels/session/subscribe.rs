@@ -7,7 +7,7 @@ use dzvin_protocols::{
     channels::{
         Channel, Epoch, Position, Publication,
         centrifuge::{
-            Disconnect, ErrorCode, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
+            Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
             UnsubscribePush, UnsubscribeResult,
         },
     },
@@ -113,7 +113,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         Ok(Terms {
             delta: asks && deltas,
-            numbered: request.takes_numbers(),
+            // In Protobuf the JavaScript client reads a number as an object, and finds no channel by it: it would hear nothing.
+            numbered: request.takes_numbers() && self.session.wire.form() == Form::Json,
             join_leave: request.join_leave && join_leave,
             filter,
             ..Terms::default()
