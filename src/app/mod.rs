@@ -44,7 +44,7 @@ use crate::{
         presence::{AnyPresence, PresenceSettings},
     },
     console,
-    entities::{self, ChangeListener, Entities, Retention},
+    entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
     identity::{
         ApiKeys, Verifier,
         revocations::{self, RevocationStore},
@@ -178,8 +178,10 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
+        let queries = StoredQueries::new(readers.clone());
+        queries.register(registry);
         let (letters, received) = mpsc::channel(LETTERS);
-        let hub = hub(config, &bus, &readers, &verifier, letters);
+        let hub = hub(config, &bus, &readers, &queries, &verifier, letters);
         hub.metrics.register(registry);
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         start_channels(&root, &hub, told).await?;
@@ -217,7 +219,8 @@ impl App {
             .with_edge(endpoint.admission.clone(), certificates.clone());
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers, room)
+        let api = entities::router(readers, room.clone())
+            .merge(entities::queries::router(queries, room))
             .merge(mirror::router(mirrors))
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
@@ -319,6 +322,7 @@ fn hub(
     config: &Config,
     bus: &Arc<AnyBus>,
     entities: &Entities,
+    queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
 ) -> Arc<Node> {
@@ -336,6 +340,7 @@ fn hub(
         presence: Slot::default(),
         handlers: Handlers::default(),
         mailboxes: Mailboxes::default(),
+        queries: Arc::new(queries.clone()),
         letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),

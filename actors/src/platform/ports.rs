@@ -5,6 +5,7 @@
 
 mod identity;
 mod presence;
+mod queries;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -24,6 +25,7 @@ pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,
 };
+pub use queries::{Queries, Query};
 
 /// The answer of a port.
 pub trait Answer<T>: Future<Output = T> + Send {}

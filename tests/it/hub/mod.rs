@@ -8,5 +8,6 @@ mod cluster;
 mod hostile;
 mod kills;
 mod logs;
+mod queries;
 mod returns;
 mod rfc6455;

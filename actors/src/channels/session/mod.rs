@@ -41,7 +41,10 @@ use super::{
     Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users, Wire, outbox::Outbox,
     presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
-use crate::{platform::ports::Authenticator, supervise::Slot};
+use crate::{
+    platform::ports::{Authenticator, Queries},
+    supervise::Slot,
+};
 
 use clock::Clock;
 pub(super) use clock::{millis, now};
@@ -79,6 +82,8 @@ pub struct Hub<B, L> {
     pub handlers: Handlers,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
+    /// Which queries there are, and whose.
+    pub queries: Arc<dyn Queries>,
     /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
     pub letters: mpsc::Sender<Control>,
     /// What is counted.

@@ -1,6 +1,7 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
 mod model;
+mod queries;
 mod races;
 mod terms;
 
@@ -104,6 +105,7 @@ impl World {
             changed: vec![],
             doc: Some(doc.into()),
             trace: None,
+            fields: None,
         });
     }
 
@@ -321,6 +323,7 @@ impl Node {
             presence: Slot::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
+            queries: Arc::new(queries::OneQuery),
             letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
