@@ -27,7 +27,7 @@ pub use limits::Limits;
 pub use mailbox::{Mailbox, MailboxError, Mailboxes};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
-pub use notices::{NoticeKind, NoticeKinds, Notices};
+pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
 pub use session::{Hub, Incoming};
 pub use shard::{Left, Shard, ShardArgs, ShardMessage};
