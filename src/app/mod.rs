@@ -16,7 +16,7 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
-    channels::{Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
+    channels::{Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs},
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
@@ -143,7 +143,7 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
-        let hub = hub(config, &bus, &readers, &verifier);
+        let hub = hub(config, &bus, &readers, &verifier)?;
         hub.metrics.register(registry);
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -164,7 +164,7 @@ impl App {
             keys: keys.clone(),
             version: VERSION,
         };
-        let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity);
+        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config);
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
         let api =
@@ -263,9 +263,11 @@ fn keep_alone(alone: Alone, tasks: &mut JoinSet<()>, phase: watch::Receiver<Phas
 
 type Node = Hub<AnyBus, Entities>;
 
-fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<Verifier>) -> Arc<Node> {
+fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<Verifier>) -> Result<Arc<Node>, AppError> {
+    let apps = Apps::default();
+    settings::replace_apps(&apps, config)?;
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Arc::new(Hub {
+    Ok(Arc::new(Hub {
         bus: Arc::clone(bus),
         log: Arc::new(entities.clone()),
         auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
@@ -275,10 +277,12 @@ fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<V
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
         handlers: Handlers::default(),
+        apps,
+        observer: Arc::new(()),
         mailboxes: Mailboxes::default(),
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
-    })
+    }))
 }
 
 async fn start_channels(

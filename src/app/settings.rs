@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::{Access, ChannelRules, Limits, Namespaces},
+    channels::{Access, Apps, ChannelRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
 use dzvin_protocols::mirror::Dialect;
@@ -11,7 +11,10 @@ use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
 use crate::{
-    channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+    channels::{
+        bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+        pusher,
+    },
     entities::{KindSpec, Source},
     platform::{
         config::{AccessConfig, Config, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
@@ -97,6 +100,12 @@ pub(super) fn limits(config: &Config) -> Limits {
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
     }
+}
+
+/// Puts the configuration's applications of the Pusher protocol into force.
+pub(super) fn replace_apps(apps: &Apps, config: &Config) -> Result<(), AppError> {
+    let all = pusher::apps(&config.pusher).map_err(|(key, error)| AppError::config(key, error))?;
+    apps.replace(all).map_err(|error| AppError::config("pusher.apps", error))
 }
 
 /// What holds for channels of the application.

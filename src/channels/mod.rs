@@ -3,5 +3,6 @@
 pub mod api;
 pub mod bus;
 mod endpoint;
+pub mod pusher;
 
 pub use endpoint::{Endpoint, router};

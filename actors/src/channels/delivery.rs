@@ -118,8 +118,8 @@ impl Item {
 
     fn build(&self, of: &Delivery, wire: Wire, shape: Shape) -> Bytes {
         if wire == Wire::Pusher {
-            let name = [shape.alias().prefix(), &of.channel].concat();
-            let application = matches!(Channel::parse(&of.channel), Ok(Channel::Application(_) | Channel::User(_)));
+            let name = shape.alias().name(&of.channel);
+            let application = matches!(Channel::of_hub(&of.channel), Ok(Channel::Application(_) | Channel::User(_)));
             let encode = if application { pusher::encode_publication } else { pusher::encode_change };
             return wire.frame(&encode(&name, &self.publication));
         }

@@ -4,6 +4,7 @@
 //! Invariants: on one session the offsets of a channel go out in order, each once, or the session is told that it must
 //! recover; a slow session is closed and slows nobody; nothing here writes to storage.
 
+mod apps;
 mod delivery;
 mod handlers;
 mod limits;
@@ -21,6 +22,7 @@ mod topics;
 mod wheel;
 mod wire;
 
+pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, Webhook, outside};
 pub use delivery::{Delivery, Item, Spoken, What};
 pub use handlers::{Handler, Handlers};
 pub use limits::Limits;

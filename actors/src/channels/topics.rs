@@ -193,7 +193,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 state.attach(&myself, Source::of(&parsed), want, reply);
             }
             TopicsMessage::Present { channel, shard } => {
-                if let Ok(parsed) = Channel::parse(&channel) {
+                if let Ok(parsed) = Channel::of_hub(&channel) {
                     state.present(&myself, Source::of(&parsed), channel, shard).await;
                 }
             }
@@ -256,7 +256,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 
     fn detach(&mut self, channel: &Arc<str>, shard: usize) {
-        let Ok(parsed) = Channel::parse(channel) else { return };
+        let Ok(parsed) = Channel::of_hub(channel) else { return };
         if let Some(stream) = self.streams.get_mut(&Source::of(&parsed).name()) {
             stream.unwant(channel, shard, &self.args.numbers);
         }

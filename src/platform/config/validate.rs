@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Cdb, Config, KindSource, SecretUrl};
+use super::{Cdb, Config, KindSource, Pusher, SecretUrl};
 use crate::identity::{MAX_KEYS, MIN_KEY};
 
 /// Most mirrors of one hub: each takes a connection of the upstream's few.
@@ -13,6 +13,20 @@ const MAX_KINDS: usize = 256;
 const MAX_API_KEYS: usize = 64;
 /// Most namespaces: whoever needs more wants another word for their channels.
 const MAX_NAMESPACES: usize = 256;
+/// Most applications of the Pusher protocol: each connection's key is compared with all.
+const MAX_APPS: usize = 64;
+/// Most webhooks of one: each event goes to all.
+const MAX_WEBHOOKS: usize = 8;
+/// A secret of less can be guessed.
+const MIN_APP_SECRET: usize = 16;
+/// One that signs and one that is on its way out.
+const MAX_APP_KEYS: usize = 2;
+/// Most bytes of `user_info`: presence channels carry those of all members in one frame.
+const MAX_USER_INFO: usize = 16 * 1024;
+/// Most members of a presence channel as Pusher clients have it: each is told of all.
+const MAX_MEMBERS: usize = 1_000;
+/// The hosted service's limit; clients are told seconds.
+const MAX_CACHE_AGE: u64 = 1800;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
@@ -27,6 +41,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     kinds(config)?;
     mirrors(config)?;
     cdb(config)?;
+    pusher(config)?;
     channels(config)
 }
 
@@ -140,6 +155,38 @@ fn cdb(config: &Config) -> Result<(), String> {
         ensure(value > 0, || format!("cdb.{key}: must be above 0"))?;
     }
     Ok(())
+}
+
+fn pusher(config: &Config) -> Result<(), String> {
+    let Pusher { apps, activity_timeout, client_events_per_second, max_client_event, max_user_info, cache_age } =
+        &config.pusher;
+    ensure(apps.len() <= MAX_APPS, || format!("pusher.apps: at most {MAX_APPS}"))?;
+    let seconds = activity_timeout.as_secs();
+    ensure((1..=3600).contains(&seconds), || "pusher.activity_timeout: must be from 1s to 1h".to_owned())?;
+    ensure(*client_events_per_second > 0, || "pusher.client_events_per_second: must be above 0".to_owned())?;
+    let below = (1..config.channels.max_message).contains(max_client_event);
+    ensure(below, || "pusher.max_client_event: must be above 0 and below channels.max_message".to_owned())?;
+    ensure(*max_user_info <= MAX_USER_INFO, || "pusher.max_user_info: at most 16KiB".to_owned())?;
+    let kept = (1..=MAX_CACHE_AGE).contains(&cache_age.as_secs());
+    ensure(kept, || "pusher.cache_age: must be from 1s to 30m".to_owned())?;
+    for (i, app) in apps.iter().enumerate() {
+        let at = |key: &str| format!("pusher.apps.{i}.{key}");
+        ensure((1..=MAX_APP_KEYS).contains(&app.keys.len()), || format!("{}: one or two", at("keys")))?;
+        for (k, key) in app.keys.iter().enumerate() {
+            let length = key.secret.as_ref().map(|secret| secret.expose().len());
+            ensure(length.is_some(), || format!("{}.{k}: secret or secret_file is missing", at("keys")))?;
+            let long = length >= Some(MIN_APP_SECRET);
+            ensure(long, || format!("{}.{k}.secret: shorter than {MIN_APP_SECRET} bytes", at("keys")))?;
+        }
+        let members = (1..=MAX_MEMBERS).contains(&app.max_members);
+        ensure(members, || format!("{}: must be from 1 to {MAX_MEMBERS}", at("max_members")))?;
+        ensure(app.webhooks.len() <= MAX_WEBHOOKS, || format!("{}: at most {MAX_WEBHOOKS}", at("webhooks")))?;
+        for (w, webhook) in app.webhooks.iter().enumerate() {
+            scheme(&format!("{}.{w}.url", at("webhooks")), Some(&webhook.url), &["http", "https"])?;
+        }
+    }
+    // Ids and keys that two applications share, or that are spelled wrong.
+    crate::channels::pusher::apps(&config.pusher).map(drop).map_err(|(key, error)| format!("{key}: {error}"))
 }
 
 fn channels(config: &Config) -> Result<(), String> {

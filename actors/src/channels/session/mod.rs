@@ -37,7 +37,7 @@ use tokio::{
 };
 
 use super::{
-    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
@@ -71,6 +71,10 @@ pub struct Hub<B, L> {
     pub namespaces: Arc<Namespaces>,
     /// Who answers calls of clients.
     pub handlers: Handlers,
+    /// Applications of the Pusher protocol.
+    pub apps: Apps,
+    /// Who hears what happens on their channels.
+    pub observer: Arc<dyn AppObserver>,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
     /// What is counted.

@@ -35,7 +35,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{
-        Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire,
+        Apps, Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
@@ -281,6 +281,8 @@ impl Node {
             namespaces: Arc::default(),
             numbers: Numbers::default(),
             handlers: Handlers::default(),
+            apps: Apps::default(),
+            observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
             metrics,
             version: "dzvin test".to_owned(),

@@ -1,0 +1,5 @@
+//! The Pusher protocol: its applications as they are configured, the socket, and the endpoints that sign for users.
+
+mod apps;
+
+pub use apps::apps;
