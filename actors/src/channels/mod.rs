@@ -13,6 +13,7 @@ mod metrics;
 mod namespaces;
 mod outbox;
 mod reader;
+mod roster;
 mod session;
 mod shard;
 mod shards;

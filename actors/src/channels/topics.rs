@@ -16,7 +16,7 @@ use dzvin_protocols::{
     platform::StreamName,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Delivery, Hub, Limits, Mailboxes, Metrics, ShardMessage, Shards, Spoken};
 use crate::{
@@ -116,6 +116,8 @@ pub struct TopicsArgs<B, L> {
     pub numbers: Numbers,
     /// Who gets commands that came to another node.
     pub mailboxes: Mailboxes,
+    /// Who answers what other nodes ask.
+    pub letters: mpsc::Sender<Control>,
     /// How often to check, how much to read.
     pub limits: Limits,
     /// What is counted.
@@ -135,6 +137,7 @@ impl<B, L> TopicsArgs<B, L> {
             shards: hub.shards.clone(),
             numbers: hub.numbers.clone(),
             mailboxes: hub.mailboxes.clone(),
+            letters: hub.letters.clone(),
             limits: hub.limits.clone(),
             metrics: hub.metrics.clone(),
             progress,
@@ -321,6 +324,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             Ok(Control::Emulate { session, data }) => {
                 // Who gave the order was told that the node is alive; the client finds out by itself.
                 let _ = self.args.mailboxes.deliver(&session, data);
+            }
+            Ok(letter @ (Control::Survey { .. } | Control::Answer { .. })) => {
+                // Whoever asks has patience of their own, and asks again.
+                let _ = self.args.letters.try_send(letter);
             }
             Ok(order) => {
                 let order = Arc::new(order);
