@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod bus;
+mod connections;
 mod endpoint;
 pub mod pusher;
 
+pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};

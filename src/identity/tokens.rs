@@ -271,7 +271,12 @@ impl Authenticator for Verifier {
         })
     }
 
-    fn subscription<'a>(&'a self, _token: &'a str, _user: &'a str, _channel: &'a str) -> Verified<'a, SubscriptionGrant> {
+    fn subscription<'a>(
+        &'a self,
+        _token: &'a str,
+        _user: &'a str,
+        _channel: &'a str,
+    ) -> Verified<'a, SubscriptionGrant> {
         Box::pin(async { Err(AuthError::Invalid) })
     }
 }

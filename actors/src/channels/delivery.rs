@@ -78,14 +78,7 @@ impl Item {
     #[must_use]
     pub fn new(offset: u64, publication: Publication) -> Self {
         let except = publication.extra.as_ref().and_then(|extra| extra.except.as_deref()).and_then(socket);
-        Self {
-            offset,
-            skips: 0,
-            publication,
-            base: None,
-            except,
-            frames: std::array::from_fn(|_| OnceLock::new()),
-        }
+        Self { offset, skips: 0, publication, base: None, except, frames: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     /// The same, for subscribers that take patches and have seen the base.
@@ -123,8 +116,7 @@ impl Item {
             let encode = if application { pusher::encode_publication } else { pusher::encode_change };
             return wire.frame(&encode(&name, &self.publication));
         }
-        let about =
-            if shape.numbered() { About::Number(of.number.into()) } else { About::Channel(&of.channel) };
+        let about = if shape.numbered() { About::Number(of.number.into()) } else { About::Channel(&of.channel) };
         let whole = Pub::new(&self.publication, self.offset);
         let full = Payload::Full(&self.publication.data);
         match shape.data() {

@@ -14,6 +14,7 @@ mod namespaces;
 mod notices;
 mod outbox;
 mod reader;
+mod roster;
 mod session;
 mod shard;
 mod shards;

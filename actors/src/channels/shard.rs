@@ -8,14 +8,11 @@
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::{Control, centrifuge::Disconnect};
+use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -26,6 +23,7 @@ use tokio::{
 
 use super::{
     Delivery, What,
+    roster::Roster,
     session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
@@ -79,6 +77,15 @@ pub enum ShardMessage {
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
     },
+    /// Says which connections there are, at most so many; and whether there are more.
+    Survey {
+        /// Whose.
+        whose: Whose,
+        /// At most so many.
+        limit: usize,
+        /// The answer.
+        reply: RpcReplyPort<(Vec<ConnectionInfo>, bool)>,
+    },
     /// An order that concerns some sessions, perhaps of this shard.
     Control(Arc<Control>),
     /// Closes the sessions of now, spread over the time, with the code that makes clients connect again at once.
@@ -126,8 +133,7 @@ pub struct ShardState<B, L> {
     /// Numbers of channels by name.
     names: HashMap<Arc<str>, u32>,
     channels: Slab<ChannelState>,
-    sessions: HashMap<SessionId, Arc<Session>>,
-    wheel: Wheel,
+    sessions: Roster,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
     /// The node stops: nobody is taken any more.
@@ -148,8 +154,6 @@ struct Seated {
     /// Where in the session the subscription was found last.
     hint: u32,
 }
-
-static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
 
 impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
     type Msg = ShardMessage;
@@ -177,8 +181,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             queue,
             names: HashMap::new(),
             channels: Slab::new(),
-            wheel,
-            sessions: HashMap::new(),
+            sessions: Roster::new(wheel),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
             closed: false,
@@ -210,7 +213,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 yield_now().await;
                 state.deliver().await;
             }
-            ShardMessage::Arm(session, at) => state.wheel.arm(session, at),
+            ShardMessage::Arm(session, at) => state.sessions.arm(session, at),
             ShardMessage::Tick => {
                 state.tick();
                 // Should a word have been lost, what waits does not wait for another.
@@ -226,6 +229,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             }
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
+            ShardMessage::Survey { whose, limit, reply } => {
+                let _ = reply.send(state.survey(&whose, limit));
+            }
             ShardMessage::Control(order) => state.control(&order),
             ShardMessage::Recall { within } => state.close_all(within, Disconnect::ForceReconnect),
         }
@@ -238,12 +244,10 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         if self.closed {
             return;
         }
-        let id = NEXT_SESSION.fetch_add(1, Ordering::Relaxed);
         let (connection, reading) = Connection::split(incoming);
         let shared = Shared { limits: &self.hub.limits, waiting: &self.hub.metrics.queue_bytes };
-        let session = Session::new(id, connection, shared);
-        self.wheel.arm(id, session.arm());
-        self.sessions.insert(id, Arc::clone(&session));
+        let session = self.sessions.add(|id| Session::new(id, connection, shared));
+        let id = session.id;
         self.hub.metrics.sessions.inc();
         let (hub, shard, farewell) = (Arc::clone(&self.hub), self.index, Farewell(id, myself.clone()));
         self.tasks.spawn(async move {
@@ -258,7 +262,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 
     fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
         // A session that ended meanwhile would never be forgotten.
-        if !self.sessions.contains_key(&session.id) {
+        if self.sessions.get(session.id).is_none() {
             return;
         }
         let number = match self.names.get(name) {
@@ -359,21 +363,13 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     }
 
     fn tick(&mut self) {
-        let now = now();
-        for (id, armed) in self.wheel.turn(now) {
-            let Some(session) = self.sessions.get(&id) else { continue };
-            let (next, free) = session.tick(armed, now, &self.hub.limits);
-            if let Some(next) = next {
-                self.wheel.arm(id, next);
-            }
-            for seat in free {
-                self.leave(seat, id);
-            }
+        for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
+            self.leave(seat, id);
         }
     }
 
     fn ended(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.remove(&id) else { return };
+        let Some(session) = self.sessions.remove(id) else { return };
         self.hub.metrics.sessions.dec();
         for seat in session.seats() {
             self.leave(seat, id);
@@ -386,11 +382,17 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
     }
 
+    fn survey(&self, whose: &Whose, limit: usize) -> (Vec<ConnectionInfo>, bool) {
+        let mut meant = self.sessions.iter().filter(|session| session.is_meant(whose));
+        let found = meant.by_ref().take(limit).map(|session| session.describe()).collect();
+        (found, meant.next().is_some())
+    }
+
     /// Hands an order to the sessions that it is about: they know what to do with it.
     fn control(&mut self, order: &Control) {
         let Some(whose) = order.whose() else { return };
         let concerned: Vec<Arc<Session>> =
-            self.sessions.values().filter(|session| session.is_meant(whose)).cloned().collect();
+            self.sessions.iter().filter(|session| session.is_meant(whose)).cloned().collect();
         for session in concerned {
             for seat in session.obey(order) {
                 self.leave(seat, session.id);
@@ -411,7 +413,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 
     /// Closing all at once would bring all back at once.
     fn close_all(&self, within: Duration, why: Disconnect) {
-        let sessions: Vec<Arc<Session>> = self.sessions.values().cloned().collect();
+        let sessions: Vec<Arc<Session>> = self.sessions.iter().cloned().collect();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let within = within.min(LONGEST_PAUSE.saturating_mul(count));
         tokio::spawn(spread(sessions, within, move |session| session.close(why)));

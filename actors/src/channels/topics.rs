@@ -15,8 +15,9 @@ use dzvin_protocols::{
     channels::{Channel, Control, Epoch, Position, Publication, Word},
     platform::StreamName,
 };
+use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Delivery, Hub, Limits, Mailboxes, Metrics, ShardMessage, Shards, Spoken};
 use crate::{
@@ -116,6 +117,8 @@ pub struct TopicsArgs<B, L> {
     pub numbers: Numbers,
     /// Who gets commands that came to another node.
     pub mailboxes: Mailboxes,
+    /// Who answers what other nodes ask.
+    pub letters: mpsc::Sender<Control>,
     /// How often to check, how much to read.
     pub limits: Limits,
     /// What is counted.
@@ -135,6 +138,7 @@ impl<B, L> TopicsArgs<B, L> {
             shards: hub.shards.clone(),
             numbers: hub.numbers.clone(),
             mailboxes: hub.mailboxes.clone(),
+            letters: hub.letters.clone(),
             limits: hub.limits.clone(),
             metrics: hub.metrics.clone(),
             progress,
@@ -322,6 +326,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 // Who gave the order was told that the node is alive; the client finds out by itself.
                 let _ = self.args.mailboxes.deliver(&session, data);
             }
+            Ok(letter @ (Control::Survey { .. } | Control::Answer { .. })) => {
+                // Whoever asks has patience of their own, and asks again.
+                let _ = self.args.letters.try_send(letter);
+            }
             Ok(order) => {
                 let order = Arc::new(order);
                 for shard in (0..self.args.shards.count()).filter_map(|index| self.args.shards.get(index)) {
@@ -455,12 +463,15 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         }
         let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
         tokio::spawn(async move {
-            let (names, known): (Vec<StreamName>, Vec<Position>) = followed.into_iter().unzip();
-            let tops = tokio::time::timeout(within, bus.positions(&names)).await;
-            // While the bus is away nothing can be compared.
-            let tops = tops.ok().and_then(Result::ok).unwrap_or_default();
-            let differ = names.into_iter().zip(known).zip(tops).filter(|((_, known), top)| top.as_ref() != Some(known));
-            let behind: Vec<StreamName> = differ.map(|((name, _), _)| name).collect();
+            let known: HashMap<StreamName, Position> = followed.into_iter().collect();
+            // What cannot be asked for now cannot be compared; the rest of it can.
+            let asked = bus.parts(known.keys().cloned().collect()).into_iter().map(|names| async {
+                let tops = tokio::time::timeout(within, bus.positions(&names)).await.ok()?.ok()?;
+                Some(names.into_iter().zip(tops).collect::<Vec<_>>())
+            });
+            let tops = join_all(asked).await.into_iter().flatten().flatten();
+            let differ = tops.filter(|(name, top)| top.as_ref() != known.get(name));
+            let behind: Vec<StreamName> = differ.map(|(name, _)| name).collect();
             let _ = myself.cast(TopicsMessage::Behind(behind));
         });
     }

@@ -9,4 +9,5 @@ mod follower;
 mod kit;
 mod model;
 mod relay;
+mod servers;
 mod since;

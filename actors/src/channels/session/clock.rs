@@ -1,13 +1,19 @@
 //! What is due when in one session. The shard's wheel asks; nothing here waits.
 
-use std::{sync::LazyLock, time::Instant};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use dzvin_protocols::channels::centrifuge::Disconnect;
 use rand::Rng as _;
 
 use super::{Seat, Session};
-use crate::channels::Limits;
+use crate::channels::{
+    Limits,
+    roster::{Asked, Pulse},
+};
 
 /// A moment that does not come.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -19,7 +25,7 @@ pub(in crate::channels) fn now() -> u64 {
 }
 
 /// A duration in whole milliseconds.
-pub(super) fn millis(duration: std::time::Duration) -> u64 {
+pub(in crate::channels) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(NEVER)
 }
 
@@ -30,6 +36,10 @@ pub(super) struct Clock {
     ping_at: u64,
     /// The pong of the last one.
     pub(super) pong_by: u64,
+    /// The question that it answers.
+    asked: Option<Asked>,
+    /// Those who were asked with this one have been looked at, and it had more time.
+    late: bool,
     /// The `connect` command.
     pub(super) connect_by: u64,
     /// The end of the token and its grace.
@@ -42,6 +52,17 @@ pub(super) struct Clock {
     pub(super) busy: bool,
     /// The moment for which the shard's wheel holds this session; other entries are of the past.
     pub(super) armed: u64,
+}
+
+/// What came of a look at a session.
+#[derive(Debug, Default)]
+pub(in crate::channels) struct Looked {
+    /// When to look again.
+    pub(in crate::channels) next: Option<u64>,
+    /// Seats that the shard has to forget.
+    pub(in crate::channels) free: Vec<Seat>,
+    /// It was pinged, and has to answer.
+    pub(in crate::channels) asked: bool,
 }
 
 /// What has to be done.
@@ -58,12 +79,14 @@ impl Clock {
         let first = limits.ping.mul_f64(rand::rng().random_range(0.5..1.0));
         let connect_by = now + millis(limits.connect);
         // Spread, so that those who came in one storm do not leave in one.
-        let retires_at = limits.max_age.map_or(NEVER, |age| {
-            now.saturating_add(millis(age.mul_f64(rand::rng().random_range(0.8..1.2))))
-        });
+        let retires_at = limits
+            .max_age
+            .map_or(NEVER, |age| now.saturating_add(millis(age.mul_f64(rand::rng().random_range(0.8..1.2)))));
         Self {
             ping_at: now + millis(first),
             pong_by: NEVER,
+            asked: None,
+            late: false,
             connect_by,
             expires_at: NEVER,
             subscription_ends: NEVER,
@@ -76,11 +99,12 @@ impl Clock {
     /// Sets and answers the moment at which it has to be looked at again.
     pub(super) fn arm(&mut self) -> u64 {
         let ends = self.expires_at.min(self.subscription_ends).min(self.retires_at);
-        self.armed = self.ping_at.min(self.pong_by).min(self.connect_by).min(ends);
+        let pong_by = if self.late { self.pong_by } else { NEVER };
+        self.armed = self.ping_at.min(pong_by).min(self.connect_by).min(ends);
         self.armed
     }
 
-    pub(super) fn tick(&mut self, now: u64, limits: &Limits, pong: bool) -> Due {
+    pub(super) fn tick(&mut self, now: u64, limits: &Limits, pulse: Option<&Arc<Pulse>>) -> Due {
         if self.connect_by <= now {
             return Due::Close(Disconnect::Stale);
         }
@@ -101,38 +125,44 @@ impl Clock {
             // Who has not said who it is, is not pinged.
             return Due::Nothing;
         }
-        if pong {
+        if let Some(pulse) = pulse {
             self.pong_by = now + millis(limits.pong);
+            (self.asked, self.late) = (Some(Asked::of(pulse)), false);
         }
         Due::Ping
+    }
+
+    /// The client has answered, or has said something that is as good. Whether it had been asked.
+    fn answered(&mut self) -> bool {
+        self.asked = None;
+        std::mem::replace(&mut self.pong_by, NEVER) != NEVER
     }
 }
 
 impl Session {
-    /// What is due by now of an entry that was armed for this moment; when to look again, if ever, and the seats that are
-    /// free.
-    pub(in crate::channels) fn tick(&self, armed: u64, now: u64, limits: &Limits) -> (Option<u64>, Vec<Seat>) {
-        let mut inner = self.lock();
+    /// What is due by now of an entry that was armed for this moment.
+    pub(in crate::channels) fn tick(&self, armed: u64, now: u64, limits: &Limits, pulse: &Arc<Pulse>) -> Looked {
+        let (mut inner, mut looked) = (self.lock(), Looked::default());
         if inner.closing.is_some() || inner.clock.armed != armed {
-            return (None, Vec::new());
+            return looked;
         }
-        let mut free = Vec::new();
         if inner.clock.subscription_ends <= now {
             let (seats, next) = self.expire(&mut inner, now);
             inner.clock.subscription_ends = next.unwrap_or(NEVER);
-            free = seats;
+            looked.free = seats;
             self.flush_locked(&mut inner);
             if inner.closing.is_some() {
-                return (None, free);
+                return looked;
             }
         }
-        match inner.clock.tick(now, limits, !self.wire.is_one_way()) {
+        match inner.clock.tick(now, limits, Some(pulse).filter(|_| !self.wire.is_one_way())) {
             Due::Nothing => {}
             Due::Close(why) => {
                 self.close_locked(&mut inner, why);
-                return (None, free);
+                return looked;
             }
             Due::Ping => {
+                looked.asked = inner.clock.asked.is_some();
                 let ping = Bytes::from_static(self.wire.ping());
                 if inner.outbox.is_empty() && !inner.blocked {
                     self.write(&mut inner, &ping);
@@ -142,7 +172,23 @@ impl Session {
                 }
             }
         }
-        (Some(inner.clock.arm()), free)
+        looked.next = Some(inner.clock.arm());
+        looked
+    }
+
+    /// Not all who were asked with this session have answered in time: closes it if it is one of them. When it has to be looked
+    /// at for that again, that moment.
+    pub(in crate::channels) fn miss(&self, now: u64) -> Option<u64> {
+        let mut inner = self.lock();
+        if inner.clock.pong_by == NEVER || inner.closing.is_some() {
+            return None;
+        }
+        if inner.clock.pong_by <= now && !inner.clock.busy {
+            self.close_locked(&mut inner, Disconnect::NoPong);
+            return None;
+        }
+        inner.clock.late = true;
+        Some(inner.clock.arm())
     }
 
     /// When the shard has to look at this session for the first time.
@@ -177,14 +223,14 @@ impl Session {
 
     /// The client has said something: that is as good as a pong, where the protocol takes it for one.
     pub(super) fn heard(&self) {
-        self.lock().clock.pong_by = NEVER;
+        self.lock().clock.answered();
     }
 
     /// The answer to a ping of ours; without one it is against the protocol.
     /// Whether all is well.
     pub(super) fn pong(&self) -> bool {
         let mut inner = self.lock();
-        let asked = std::mem::replace(&mut inner.clock.pong_by, NEVER) != NEVER;
+        let asked = inner.clock.answered();
         if !asked {
             self.close_locked(&mut inner, Disconnect::BadRequest);
         }

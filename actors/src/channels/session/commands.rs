@@ -10,8 +10,8 @@ use dzvin_protocols::{
     channels::{
         Channel, Extra, Message,
         centrifuge::{
-            About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form, PingResult,
-            PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
+            About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form,
+            PingResult, PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
         },
         in_one_line,
     },

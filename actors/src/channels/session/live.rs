@@ -152,18 +152,11 @@ pub(super) fn only<'a>(
 
 /// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
 /// Answers how many frames were queued.
-pub(super) fn follow(
-    place: &mut Place,
-    delivery: &Delivery,
-    outbox: &mut Outbox,
-    view: View<'_>,
-) -> Result<u64, Stop> {
+pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox, view: View<'_>) -> Result<u64, Stop> {
     if let What::Word(spoken) = &delivery.what {
         let heard = view.terms.join_leave || !spoken.is_about_members();
         let frame = if heard { spoken.frame(&delivery.channel, view.wire, view.client) } else { None };
-        return frame.map_or(Ok(0), |frame| {
-            outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow)
-        });
+        return frame.map_or(Ok(0), |frame| outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow));
     }
     if delivery.epoch != place.epoch {
         return Err(Stop::Insufficient);

@@ -26,6 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
+    Control,
     centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
     pusher::SocketId,
 };
@@ -33,19 +34,20 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use super::{
-    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire,
+    outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
 use clock::Clock;
-pub(super) use clock::now;
+pub(super) use clock::{millis, now};
 use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
-pub(super) use task::{Connection, run};
 use orders::Order;
+pub(super) use task::{Connection, run};
 use wake::Wake;
 
 /// Bytes of answers that wait for one frame: what a session's queue has room for several times.
@@ -77,6 +79,8 @@ pub struct Hub<B, L> {
     pub observer: Arc<dyn AppObserver>,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
+    /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
+    pub letters: mpsc::Sender<Control>,
     /// What is counted.
     pub metrics: Metrics,
     /// Name and version told to clients.
@@ -116,6 +120,8 @@ pub(super) struct Session {
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
     pub(super) wire: Wire,
+    /// When it began, in milliseconds of the clock.
+    began: u64,
     socket: Writer,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
@@ -133,7 +139,8 @@ pub(super) struct ClientId(u128);
 impl ClientId {
     /// The same as the Pusher protocol spells it.
     pub(super) fn socket(self) -> SocketId {
-        let [first, second] = [self.0 >> 64, self.0].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
+        let [first, second] =
+            [self.0 >> 64, self.0].map(|half| u64::try_from(half & u128::from(u64::MAX)).unwrap_or(0));
         SocketId::from_random(first, second)
     }
 }
@@ -232,6 +239,7 @@ impl Session {
             client: ClientId(rand::random()),
             user: OnceLock::new(),
             wire: connection.wire,
+            began: clock::now(),
             socket: connection.socket,
             inner: Mutex::new(inner),
             wake: Wake::default(),
@@ -284,17 +292,15 @@ impl Session {
                     Err(Insufficient) => self.insufficient(inner, &delivery.channel),
                 };
             }
-            Subscription::Live(place) => {
-                match self.write_and_follow(place, delivery, &mut inner.outbox, view) {
-                    Ok(0) => Offered::Skipped,
-                    Ok(queued) => Offered::Queued(queued),
-                    Err(Stop::Slow) => {
-                        self.close_locked(inner, Disconnect::Slow);
-                        Offered::Skipped
-                    }
-                    Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
+            Subscription::Live(place) => match self.write_and_follow(place, delivery, &mut inner.outbox, view) {
+                Ok(0) => Offered::Skipped,
+                Ok(queued) => Offered::Queued(queued),
+                Err(Stop::Slow) => {
+                    self.close_locked(inner, Disconnect::Slow);
+                    Offered::Skipped
                 }
-            }
+                Err(Stop::Insufficient) => return self.insufficient(inner, &delivery.channel),
+            },
         };
         let touched = offered != Offered::Skipped && !std::mem::replace(&mut inner.dirty, true);
         (offered, touched)

@@ -63,12 +63,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.verified(&request.token, &request.channel, ErrorCode::TokenExpired).await.map(Some)
     }
 
-    async fn verified(
-        &self,
-        token: &str,
-        channel: &str,
-        expired: ErrorCode,
-    ) -> Result<SubscriptionGrant, Refusal> {
+    async fn verified(&self, token: &str, channel: &str, expired: ErrorCode) -> Result<SubscriptionGrant, Refusal> {
         let user = self.identity.as_ref().map_or("", |identity| &identity.user);
         self.hub.auth.subscription(token, user, channel).await.map_err(|error| {
             Refusal::Error(match error {
@@ -131,7 +126,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Ok(_) => match self.permitted(&request.channel) {
                     Ok(channel) => {
                         let terms = Terms { of_server: true, ..Terms::default() };
-                        self.prepare(request, channel, terms, SubscriptionGrant::default(), subscription.data.clone()).await
+                        self.prepare(request, channel, terms, SubscriptionGrant::default(), subscription.data.clone())
+                            .await
                     }
                     Err(_) => continue,
                 },

@@ -127,9 +127,7 @@ impl Session {
     /// Ends the subscriptions whose time is over; answers their seats, and when the next one ends.
     pub(super) fn expire(&self, inner: &mut Inner, now: u64) -> (Vec<Seat>, Option<u64>) {
         let mut seats = Vec::new();
-        while let Some(over) =
-            inner.subscriptions.iter().find(|it| it.terms.expires_at.is_some_and(|at| at <= now))
-        {
+        while let Some(over) = inner.subscriptions.iter().find(|it| it.terms.expires_at.is_some_and(|at| at <= now)) {
             let channel = Arc::clone(&over.channel);
             seats.extend(over.seat);
             self.unsubscribe_locked(inner, &channel, Unsubscribe::Expired);

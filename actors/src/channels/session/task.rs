@@ -28,7 +28,11 @@ use super::{
     commands::Conversation,
 };
 use crate::{
-    channels::{Mailbox, metrics::CloseLabel, socket::{Reader, Writer}},
+    channels::{
+        Mailbox,
+        metrics::CloseLabel,
+        socket::{Reader, Writer},
+    },
     platform::ports::{Bus, ChangeLog},
 };
 

@@ -2,6 +2,7 @@
 
 mod model;
 mod races;
+mod terms;
 
 use std::{
     collections::HashSet,
@@ -16,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{Epoch, IdKey, Message, Position, Publication},
+    channels::{Epoch, Extra, IdKey, Message, Position, Publication},
     entities::{Change, Op},
     identity::Permissions,
     platform::{EntityId, Kind, StreamName},
@@ -35,11 +36,12 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{
-        Apps, Handlers, Limits, Mailboxes, Metrics, Numbers, Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Wire,
+        Access, Apps, ChannelRules, Handlers, Limits, Mailboxes, Metrics, Namespaces, Numbers, Shard, ShardArgs,
+        Shards, Topics, TopicsArgs, TopicsMessage, Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
-        ReadLimit, Slice, StoreError, SubscriptionGrant, Verified,
+        ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant, Verified,
     },
     supervise::{Progress, Slot},
 };
@@ -159,9 +161,15 @@ impl Bus for World {
             Ok(Some(self.position_at(*self.bus_top.lock().unwrap())))
         }
     }
-    async fn read(&self, _: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
+    async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
         if *self.bus_down.lock().unwrap() {
             return Err(down());
+        }
+        if stream.kind().is_none() {
+            let published = self.published.lock().unwrap();
+            let rest = published.iter().filter(|it| it.offset > after).take(limit.count).cloned();
+            let position = self.position_at(published.len() as u64);
+            return Ok(Some(Slice { position, publications: rest.collect(), complete: true }));
         }
         let top = *self.bus_top.lock().unwrap();
         let publications = self.slice(after, top, limit).iter().map(Change::publication).collect();
@@ -227,20 +235,41 @@ impl ChangeLog for World {
 
 struct Tokens;
 
+/// `chat` is open to all, `latest` as well, and everything else to those to whom it is granted.
+fn namespaces() -> Namespaces {
+    let open = ChannelRules {
+        subscribe: Access::Anyone,
+        publish: Access::Anyone,
+        deltas: true,
+        join_leave: true,
+        ..ChannelRules::default()
+    };
+    let latest = ChannelRules { latest_only: true, ..open };
+    Namespaces::new(ChannelRules::default(), [("chat".to_owned(), open), ("latest".to_owned(), latest)].into())
+}
+
 impl Authenticator for Tokens {
     fn authenticate<'a>(&'a self, token: &'a str) -> Verified<'a, Identity> {
         Box::pin(async move { self.identity(token) })
     }
 
-    fn subscription<'a>(&'a self, _: &'a str, _: &'a str, _: &'a str) -> Verified<'a, SubscriptionGrant> {
-        Box::pin(async { Err(AuthError::Invalid) })
+    /// `CHANNEL`, or `CHANNEL short` for one that ends in two seconds.
+    fn subscription<'a>(&'a self, token: &'a str, _: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant> {
+        let (of, ends) = token.split_once(' ').unwrap_or((token, ""));
+        let expires_at = (ends == "short").then(|| OffsetDateTime::now_utc() + Duration::from_secs(2));
+        let grant = match (of == channel, ends) {
+            (_, "expired") => Err(AuthError::Expired),
+            (true, _) => Ok(SubscriptionGrant { expires_at, ..SubscriptionGrant::default() }),
+            (false, _) => Err(AuthError::Invalid),
+        };
+        Box::pin(async { grant })
     }
 }
 
 impl Tokens {
     fn identity(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
-            "reader" | "short" | "shortest" => Permissions::parse(["entities:read:procedure"]),
+            "reader" | "short" | "shortest" | "subscribed" => Permissions::parse(["entities:read:procedure"]),
             "all" => Permissions::parse(["entities:read:*"]),
             "panics" => panic!("a test's token"),
             "nobody" => Permissions::parse([]),
@@ -253,7 +282,12 @@ impl Tokens {
             _ => None,
         };
         let expires_at = ttl.map(|ttl| OffsetDateTime::now_utc() + Duration::from_secs(ttl));
-        Ok(Identity { expires_at, ..Identity::new("u1", Arc::new(permissions.unwrap())) })
+        let made = |channel: &str| ServerSubscription { channel: channel.into(), ..ServerSubscription::default() };
+        let subscriptions = match token {
+            "subscribed" => [made("news.1"), made("entities.procedure"), made("entities.call")].into(),
+            _ => Arc::default(),
+        };
+        Ok(Identity { expires_at, subscriptions, ..Identity::new("u1", Arc::new(permissions.unwrap())) })
     }
 }
 
@@ -278,12 +312,13 @@ impl Node {
             topics: slot,
             shards,
             limits,
-            namespaces: Arc::default(),
+            namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
             handlers: Handlers::default(),
             apps: Apps::default(),
             observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
+            letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
         });
@@ -348,6 +383,27 @@ impl Node {
         self.world.commit(id);
         let top = self.world.log.lock().unwrap().len() as u64;
         self.tell(top).await;
+    }
+}
+
+/// Channels of the application.
+impl Node {
+    /// Publishes on a channel; subscribers here are told.
+    async fn say(&self, channel: &str, data: &str, tags: &[(&str, &str)]) {
+        let stream = StreamName::from_checked(channel);
+        let tags = tags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let tags = tags.collect::<std::collections::BTreeMap<_, _>>().try_into().expect("tags");
+        let extra = Some(Arc::new(Extra { tags, ..Extra::default() }));
+        let message = Message { data: Bytes::copy_from_slice(data.as_bytes()), at: 0, trace: None, extra };
+        self.world.publish(&stream, message, &HistoryLimits::default()).await.expect("published");
+        let publications = vec![self.world.published.lock().unwrap().last().cloned().expect("one")];
+        let epoch = self.world.epoch.lock().unwrap().clone();
+        self.hear(BusEvent::Publications { stream, epoch, publications }).await;
+    }
+
+    async fn hear(&self, event: BusEvent) {
+        let told = |reply| TopicsMessage::Events(vec![event], reply);
+        self.hub.topics.call(told, PATIENCE).await.expect("topics");
     }
 }
 
@@ -560,7 +616,7 @@ async fn rights_and_unknown_names_are_answered() {
     let mut nobody = node.client().await.connected("nobody").await;
     assert_eq!(nobody.ask(subscribe("entities.procedure")).await["error"]["code"], 103);
     let mut reader = node.client().await.connected("reader").await;
-    for (channel, code) in [("entities.secret", 103), ("chat.1", 103), ("entities.", 107), ("", 107)] {
+    for (channel, code) in [("entities.secret", 103), ("news.1", 103), ("entities.", 107), ("", 107)] {
         assert_eq!(reader.ask(subscribe(channel)).await["error"]["code"], code, "{channel}");
     }
     assert!(reader.ask(subscribe("entities.procedure")).await["subscribe"].is_object());

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Channel, Position, Publication},
     platform::{Kind, StreamName},
 };
-use bytes::Bytes;
 use ractor::RpcReplyPort;
 
 use super::{AttachError, Attached, numbers::Numbers};

@@ -9,7 +9,8 @@ use super::{
     Member, UserId,
     data::text_of_data,
     events::{
-        encode_channel_event, encode_client_event, encode_member_added, encode_member_removed, encode_subscription_count,
+        encode_channel_event, encode_client_event, encode_member_added, encode_member_removed,
+        encode_subscription_count,
     },
 };
 use crate::channels::{Publication, Word, centrifuge::ClientInfo};
@@ -54,9 +55,7 @@ fn by_reference(data: &str) -> Option<String> {
 #[must_use]
 pub fn encode_word(channel: &str, word: &Word) -> Option<Vec<u8>> {
     match word {
-        Word::Join { info, first: true } => {
-            Some(encode_member_added(channel, &member(info)?).into_bytes())
-        }
+        Word::Join { info, first: true } => Some(encode_member_added(channel, &member(info)?).into_bytes()),
         Word::Leave { info, last: true } => {
             Some(encode_member_removed(channel, &UserId::new(&info.user).ok()?).into_bytes())
         }
@@ -73,7 +72,8 @@ pub fn encode_word(channel: &str, word: &Word) -> Option<Vec<u8>> {
 pub fn member(info: &ClientInfo) -> Option<Member> {
     let raw = info.chan_info.as_ref().or(info.conn_info.as_ref());
     let info_text = raw.and_then(|raw| std::str::from_utf8(raw).ok());
-    let of_user = info_text.and_then(|text| Box::<RawValue>::deserialize(&mut serde_json::Deserializer::from_str(text)).ok());
+    let of_user =
+        info_text.and_then(|text| Box::<RawValue>::deserialize(&mut serde_json::Deserializer::from_str(text)).ok());
     Some(Member { id: UserId::new(&info.user).ok()?, info: of_user })
 }
 

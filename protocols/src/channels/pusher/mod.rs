@@ -10,8 +10,8 @@ mod codes;
 mod data;
 mod events;
 mod handshake;
-mod hub;
 pub mod http_api;
+mod hub;
 mod names;
 mod user;
 mod webhooks;
@@ -26,7 +26,9 @@ pub use events::{
     encode_subscription_count, encode_subscription_error, encode_subscription_succeeded, encode_watchlist_events,
 };
 pub use handshake::{NEWEST_PROTOCOL, OLDEST_PROTOCOL, check_handshake};
-pub use hub::{CHANGE_EVENT, DEFAULT_EVENT, EVENT_TAG, MAX_DATA, encode_change, encode_publication, encode_word, member};
+pub use hub::{
+    CHANGE_EVENT, DEFAULT_EVENT, EVENT_TAG, MAX_DATA, encode_change, encode_publication, encode_word, member,
+};
 pub use names::{ChannelKind, Grant, Guard, MAX_NAME, Name, NameError, Target, USER_PREFIX};
 pub use user::{DEFAULT_MAX_INFO, MAX_USER_ID, MAX_WATCHLIST, Member, User, UserError, UserId};
 pub use webhooks::{KEY_HEADER, SIGNATURE_HEADER, Webhook, WebhookEvent};

@@ -120,9 +120,12 @@ async fn an_overflow_while_recovering_is_told() {
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
     let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
-    let (channel, epoch, seat): (Arc<str>, _, _) = ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
+    let (channel, epoch, seat): (Arc<str>, _, _) =
+        ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
     for (covered, stays) in [(1, false), (2, true), (3, true)] {
-        assert!(session.begin(&channel, Terms::default()) && session.seat(&channel, seat) && !session.seat(&channel, seat));
+        assert!(
+            session.begin(&channel, Terms::default()) && session.seat(&channel, seat) && !session.seat(&channel, seat)
+        );
         assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
         assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
         assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));

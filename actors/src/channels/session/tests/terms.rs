@@ -1,0 +1,287 @@
+//! What a client and the hub agree on for one subscription, and what others have a session do.
+
+use dzvin_protocols::channels::{Control, Whose, Word, centrifuge::ClientInfo, fossil};
+
+use super::*;
+
+fn ask(channel: &str, more: Value) -> Value {
+    let mut command = json!({"id": 2, "subscribe": {"channel": channel}});
+    let members = command["subscribe"].as_object_mut().expect("an object");
+    members.extend(more.as_object().expect("an object").clone());
+    command
+}
+
+#[tokio::test]
+async fn a_number_stands_for_the_channel_where_that_is_understood() {
+    let node = Node::start(Limits::default()).await;
+    let (mut one, mut two, mut old) = (
+        node.client().await.connected("reader").await,
+        node.client().await.connected("reader").await,
+        node.client().await.connected("reader").await,
+    );
+    let number = one.ask(ask("chat.1", json!({"flag": 1}))).await["subscribe"]["id"].clone();
+    assert!(number.as_u64().is_some_and(|number| number > 0));
+    assert_eq!(two.ask(ask("chat.1", json!({"flag": 1}))).await["subscribe"]["id"], number, "one for the whole node");
+    assert_ne!(two.ask(ask("chat.2", json!({"flag": 1}))).await["subscribe"]["id"], number);
+    // Clients know it longer than topics live.
+    node.topics_again().await;
+    assert_eq!(old.ask(ask("chat.1", json!({}))).await["subscribe"]["id"], Value::Null);
+    node.say("chat.1", "{}", &[]).await;
+    for client in [&mut one, &mut two] {
+        let push = client.receive().await;
+        assert_eq!((&push["push"]["id"], &push["push"]["channel"]), (&number, &Value::Null), "{push}");
+    }
+    assert_eq!(old.receive().await["push"]["channel"], "chat.1");
+}
+
+/// What a client of deltas makes of a publication.
+fn applied(base: &mut Option<String>, publication: &Value) -> String {
+    let data = publication["data"].as_str().unwrap_or_else(|| panic!("a text: {publication}"));
+    let whole = if publication["delta"] == json!(true) {
+        let base = base.as_ref().expect("a patch follows something");
+        String::from_utf8(fossil::apply(base.as_bytes(), data.as_bytes(), 1 << 20).expect("a patch")).expect("text")
+    } else {
+        data.to_owned()
+    };
+    *base = Some(whole.clone());
+    whole
+}
+
+fn lot(n: usize) -> String {
+    format!("{{\"title\":\"Лот № 7 «Ґанок» 🏠 {}\",\"price\":{n}}}", "повтор ".repeat(20))
+}
+
+#[tokio::test]
+async fn patches_follow_what_the_client_has_seen() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("reader").await;
+    let reply = client.ask(ask("chat.1", json!({"delta": "fossil"}))).await;
+    assert_eq!(reply["subscribe"]["delta"], true);
+    let (mut base, mut patches) = (None, 0);
+    for n in 1..=3 {
+        node.say("chat.1", &lot(n), &[]).await;
+        let push = client.receive().await["push"]["pub"].take();
+        patches += usize::from(push["delta"] == json!(true));
+        assert_eq!(applied(&mut base, &push), lot(n));
+    }
+    assert_eq!(patches, 2, "the first is whole, for nobody has a base");
+    node.say("chat.1", "[]", &[]).await;
+    let push = client.receive().await["push"]["pub"].take();
+    assert_eq!((&push["data"], &push["delta"]), (&json!("[]"), &Value::Null), "a patch would be longer");
+    // Another comes back to it: the first is whole, the others follow, and live goes on from there.
+    let mut back = node.client().await.connected("reader").await;
+    let reply = back.ask(ask("chat.1", json!({"delta": "fossil", "recover": true, "epoch": "e1", "offset": 1}))).await;
+    let mut base = None;
+    let recovered: Vec<String> = reply["subscribe"]["publications"]
+        .as_array()
+        .expect("publications")
+        .iter()
+        .map(|publication| applied(&mut base, publication))
+        .collect();
+    assert_eq!(recovered, [lot(2), lot(3), "[]".to_owned()]);
+    node.say("chat.1", &lot(5), &[]).await;
+    node.say("chat.1", &lot(6), &[]).await;
+    for n in [5, 6] {
+        let push = back.receive().await["push"]["pub"].take();
+        assert_eq!(applied(&mut base, &push), lot(n));
+    }
+    // Who did not ask gets them as they are.
+    let mut plain = node.client().await.connected("reader").await;
+    plain.ask(ask("chat.1", json!({}))).await;
+    node.say("chat.1", &lot(7), &[]).await;
+    assert_eq!(plain.receive().await["push"]["pub"]["data"]["price"], 7);
+    let mut wrong = node.client().await.connected("reader").await;
+    assert_eq!(wrong.ask(ask("chat.1", json!({"delta": "xdelta"}))).await, json!({"close": 3501}));
+}
+
+#[tokio::test]
+async fn only_what_the_tags_admit_is_shown_and_the_rest_is_no_gap() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("reader").await;
+    let filter = json!({"key": "city", "cmp": "eq", "val": "Львів"});
+    client.ask(ask("chat.1", json!({"tf": filter}))).await;
+    for city in ["Київ", "Львів", "Київ", "Львів"] {
+        node.say("chat.1", "{}", &[("city", city)]).await;
+    }
+    assert_eq!(client.offsets(2).await, [2, 4]);
+    let mut back = node.client().await.connected("reader").await;
+    let reply = back.ask(ask("chat.1", json!({"tf": filter, "recover": true, "epoch": "e1", "offset": 0}))).await;
+    let offsets: Vec<u64> = reply["subscribe"]["publications"]
+        .as_array()
+        .expect("publications")
+        .iter()
+        .filter_map(|publication| publication["offset"].as_u64())
+        .collect();
+    assert_eq!((offsets, &reply["subscribe"]["recovered"]), (vec![2, 4], &json!(true)));
+    node.say("chat.1", "{}", &[]).await;
+    node.say("chat.1", "{}", &[("city", "Львів")]).await;
+    assert_eq!(back.offsets(1).await, [6]);
+    for bad in [json!({"tf": {"op": "xor"}}), json!({"tf": filter, "delta": "fossil"})] {
+        let mut client = node.client().await.connected("reader").await;
+        assert_eq!(client.ask(ask("chat.1", bad.clone())).await["error"]["code"], 107, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_subscribes_and_its_client_need_not() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await;
+    let reply = client.ask(json!({"id": 1, "connect": {"token": "subscribed"}})).await;
+    let subs = reply["connect"]["subs"].as_object().expect("subscriptions").clone();
+    // What the token's user may not have is not there, and no reason to refuse the rest.
+    assert_eq!(subs.keys().collect::<Vec<_>>(), ["entities.procedure", "news.1"]);
+    assert_eq!(subs["news.1"]["epoch"], "e1");
+    node.say("news.1", "1", &[]).await;
+    node.publish("a").await;
+    assert_eq!(client.offsets(2).await, [1, 1]);
+    // From where it stands.
+    let mut back = node.client().await;
+    let stand = json!({"news.1": {"recover": true, "epoch": "e1", "offset": 0}});
+    let reply = back.ask(json!({"id": 1, "connect": {"token": "subscribed", "subs": stand}})).await;
+    let news = &reply["connect"]["subs"]["news.1"];
+    assert_eq!((&news["recovered"], news["publications"].as_array().map(Vec::len)), (&json!(true), Some(1)));
+    // It would not subscribe again by itself: so it connects again.
+    *node.world.epoch.lock().unwrap() = Epoch::new("e2");
+    node.topics.cast(TopicsMessage::Check).expect("alive");
+    assert_eq!(client.receive().await, json!({"close": 3010}));
+}
+
+#[tokio::test]
+async fn a_subscriptions_own_token_opens_a_channel_until_it_ends() {
+    let node = Node::start(Limits { expiry_grace: Duration::from_millis(10), ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    for (token, code) in [("", 103), ("news.2", 103), ("news.1 expired", 109)] {
+        assert_eq!(client.ask(ask("news.1", json!({"token": token}))).await["error"]["code"], code, "{token}");
+    }
+    let reply = client.ask(ask("news.1", json!({"token": "news.1 short"}))).await;
+    assert_eq!((&reply["subscribe"]["expires"], &reply["subscribe"]["ttl"]), (&json!(true), &json!(1)), "{reply}");
+    let ended = client.receive().await;
+    assert_eq!((&ended["push"]["channel"], &ended["push"]["unsubscribe"]["code"]), (&json!("news.1"), &json!(2501)));
+    client.ask(ask("news.1", json!({"token": "news.1 short"}))).await;
+    let refresh = json!({"id": 3, "sub_refresh": {"channel": "news.1", "token": "news.1"}});
+    assert_eq!(client.ask(refresh).await, json!({"id": 3, "sub_refresh": {}}), "it does not end any more");
+    // The hub's own channels are opened by permissions alone.
+    assert_eq!(client.ask(ask("entities.call", json!({"token": "entities.call"}))).await["error"]["code"], 103);
+    let other = json!({"id": 4, "sub_refresh": {"channel": "chat.1", "token": "chat.1"}});
+    assert_eq!(client.ask(other).await["error"]["code"], 103, "no subscription of this client");
+}
+
+#[tokio::test]
+async fn whoever_comes_back_to_the_latest_gets_that_alone() {
+    let node = Node::start(Limits::default()).await;
+    for n in 1..=3 {
+        node.say("latest.1", &n.to_string(), &[]).await;
+    }
+    let mut client = node.client().await.connected("reader").await;
+    let reply = client.ask(ask("latest.1", json!({"recover": true, "epoch": "", "offset": 0}))).await;
+    let publications = reply["subscribe"]["publications"].as_array().expect("one").clone();
+    assert_eq!((publications.len(), &publications[0]["data"], &publications[0]["offset"]), (1, &json!(3), &json!(3)));
+    node.say("latest.1", "4", &[]).await;
+    assert_eq!(client.offsets(1).await, [4]);
+    let mut here = node.client().await.connected("reader").await;
+    let reply = here.ask(ask("latest.1", json!({"recover": true, "epoch": "e1", "offset": 4}))).await;
+    assert_eq!((&reply["subscribe"]["recovered"], &reply["subscribe"]["publications"]), (&json!(true), &Value::Null));
+}
+
+async fn order(node: &Node, order: Control) {
+    node.hear(BusEvent::Told(order.encode())).await;
+}
+
+fn of(user: &str) -> Whose {
+    Whose { user: Some(user.into()), ..Whose::default() }
+}
+
+#[tokio::test]
+async fn sessions_do_what_they_are_told() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("reader").await;
+    order(&node, Control::Subscribe { whose: of("u1"), channel: "news.9".into() }).await;
+    let push = client.receive().await;
+    assert_eq!((&push["push"]["channel"], &push["push"]["subscribe"]["epoch"]), (&json!("news.9"), &json!("e1")));
+    node.say("news.9", "1", &[]).await;
+    assert_eq!(client.offsets(1).await, [1]);
+    let end =
+        |code| Control::Unsubscribe { whose: of("u1"), channel: Some("news.9".into()), code, reason: "over".into() };
+    order(&node, end(2000)).await;
+    let push = client.receive().await;
+    assert_eq!(push["push"]["unsubscribe"], json!({"code": 2000, "reason": "over"}));
+    node.say("news.9", "2", &[]).await;
+    let later = OffsetDateTime::now_utc().unix_timestamp() + 100;
+    order(&node, Control::Refresh { whose: of("u1"), expire_at: Some(later) }).await;
+    let push = client.receive().await;
+    assert_eq!(push["push"]["refresh"]["expires"], true, "{push}");
+    // Not meant: another user, another client, one that is spared, and what nobody understands.
+    let client_id = "0".repeat(32);
+    let code = |whose| Control::Disconnect { whose, code: 3503, reason: "force disconnect".into() };
+    order(&node, code(of("u2"))).await;
+    order(&node, code(Whose { client: Some(client_id.as_str().into()), ..of("u1") })).await;
+    node.hear(BusEvent::Told(Bytes::from_static(b"{\"later\":{}}"))).await;
+    assert_eq!(client.ask(json!({"id": 9, "ping": {}})).await["id"], 9);
+    assert_eq!(node.hub.metrics.unknown_words.get(), 1);
+    order(&node, code(of("u1"))).await;
+    assert_eq!(client.receive().await, json!({"close": 3503}));
+    let mut client = node.client().await.connected("reader").await;
+    order(&node, Control::Disconnect { whose: of("u1"), code: 4321, reason: "moved".into() }).await;
+    assert_eq!(client.receive().await, json!({"close": 4321}));
+}
+
+#[tokio::test]
+async fn who_asked_hears_who_comes_and_goes() {
+    let node = Node::start(Limits::default()).await;
+    let (mut hears, mut deaf) =
+        (node.client().await.connected("reader").await, node.client().await.connected("reader").await);
+    hears.ask(ask("chat.1", json!({"join_leave": true}))).await;
+    deaf.ask(ask("chat.1", json!({}))).await;
+    let info = ClientInfo { user: "u7".into(), client: "c7".into(), conn_info: None, chan_info: None };
+    let stream = StreamName::from_checked("chat.1");
+    for word in [Word::Join { info: info.clone(), first: true }, Word::Leave { info, last: true }] {
+        node.hear(BusEvent::Word { stream: stream.clone(), word: word.encode() }).await;
+    }
+    assert_eq!(hears.receive().await["push"]["join"]["info"], json!({"user": "u7", "client": "c7"}));
+    assert_eq!(hears.receive().await["push"]["leave"]["info"]["client"], "c7");
+    assert_eq!(deaf.ask(json!({"id": 3, "ping": {}})).await["id"], 3, "nothing came before");
+}
+
+#[tokio::test]
+async fn too_many_commands_are_refused_and_in_the_end_too_much() {
+    let limits = Limits { commands_per_second: Some(5), too_many: 20, ..Limits::default() };
+    let node = Node::start(limits).await;
+    let mut client = node.client().await.connected("reader").await;
+    for n in 0..40 {
+        client.send(json!({"id": n + 2, "ping": {}})).await;
+    }
+    let (mut refused, mut done) = (0, 0);
+    let code = loop {
+        match timeout(PATIENCE, client.0.next()).await.expect("in time").expect("open").expect("well formed") {
+            tungstenite::Message::Text(text) => {
+                for line in text.lines() {
+                    let reply: Value = serde_json::from_str(line).expect("json");
+                    let over = reply["error"]["code"] == json!(111);
+                    (refused, done) = (refused + usize::from(over), done + usize::from(!over));
+                }
+            }
+            tungstenite::Message::Close(frame) => break json!(u16::from(frame.expect("a code").code)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((code, refused), (json!(3509), 20), "{done} were done");
+    assert!(done >= 4);
+}
+
+#[tokio::test]
+async fn an_old_connection_begins_again() {
+    let node = Node::start(Limits {
+        max_age: Some(Duration::from_millis(30)),
+        ping: Duration::from_millis(40),
+        ..Limits::default()
+    })
+    .await;
+    let mut client = node.client().await.connected("reader").await;
+    let closed = loop {
+        let next = client.receive().await;
+        if next != json!({}) {
+            break next;
+        }
+    };
+    assert_eq!(closed, json!({"close": 3011}));
+}
