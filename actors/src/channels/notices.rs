@@ -12,6 +12,8 @@ use dzvin_protocols::channels::pusher::WebhookEvent;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
+use super::{App, AppObserver};
+
 /// Notices that may wait for the receiver, which only sorts them: more than a second of a node's busiest channels.
 const BACKLOG: usize = 8 * 1024;
 
@@ -63,8 +65,21 @@ impl Notices {
     }
 }
 
+/// Sessions name channels as their application spells them.
+impl AppObserver for Notices {
+    fn observe(&self, app: &Arc<App>, event: WebhookEvent) {
+        if !self.are_heard() {
+            return;
+        }
+        let inside = [&app.prefix(), event.channel()].concat();
+        self.tell(event.on(&inside));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use dzvin_protocols::channels::pusher::Credentials;
+
     use super::*;
 
     fn miss() -> WebhookEvent {
@@ -83,6 +98,12 @@ mod tests {
             notices.tell(miss());
         }
         assert_eq!((notices.waiting(), notices.lost().get()), (BACKLOG, 3));
+        let mut own = App::new("b", vec![Credentials::new("k", "a secret").expect("key")]).expect("app");
+        own.isolated = true;
+        let (notices, mut heard) = Notices::new();
+        notices.listen(true);
+        notices.observe(&Arc::new(own), miss());
+        assert_eq!(heard.recv().await.as_ref().map(WebhookEvent::channel), Some("/b/cache-x"));
         let nobody = Notices::default();
         nobody.listen(true);
         nobody.tell(miss());

@@ -1,5 +1,7 @@
 //! The Pusher protocol: its applications as they are configured, the socket, and the endpoints that sign for users.
 
 mod apps;
+pub mod http;
+pub mod webhooks;
 
 pub use apps::apps;
