@@ -26,7 +26,7 @@ use super::{
     questions::{Asked, Question, ask},
 };
 use crate::{
-    platform::ports::{Buried, Bus, Life, Presence},
+    platform::ports::{Bus, Buried, Life, Presence},
     supervise::Progress,
 };
 
