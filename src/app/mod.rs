@@ -18,7 +18,7 @@ use axum::Extension;
 use dzvin_actors::{
     channels::{
         Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
-        TopicsArgs,
+        TopicsArgs, Users,
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -182,8 +182,10 @@ impl App {
         let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config);
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api =
-            entities::router(readers, room).merge(mirror::router(mirrors)).merge(channels::api::router(server_api)).merge(channels::connections_router(connections));
+        let api = entities::router(readers, room)
+            .merge(mirror::router(mirrors))
+            .merge(channels::api::router(server_api))
+            .merge(channels::connections_router(connections));
         let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
@@ -297,6 +299,7 @@ fn hub(
         limits: settings::limits(config),
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
+        users: Users::default(),
         handlers: Handlers::default(),
         apps,
         observer: Arc::new(()),

@@ -103,16 +103,18 @@ impl Connections {
     }
 
     async fn ask(&self, whose: Whose, limit: u32) -> Result<Survey, Problem> {
-        let away = |error| {
-            Problem::unavailable("bus_unavailable", "the bus does not answer; try again soon").caused_by(error)
-        };
+        let away =
+            |error| Problem::unavailable("bus_unavailable", "the bus does not answer; try again soon").caused_by(error);
         let mut missing = self.bus.nodes().await.map_err(away)?;
         let id: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         let (sender, mut parts) = mpsc::channel(missing.len().max(1));
         {
             let mut waiting = self.waiting();
             if waiting.len() >= MAX_SURVEYS {
-                return Err(Problem::unavailable("too_many_surveys", "this node asks for others already; try again soon"));
+                return Err(Problem::unavailable(
+                    "too_many_surveys",
+                    "this node asks for others already; try again soon",
+                ));
             }
             waiting.insert(Arc::clone(&id), sender);
         }
@@ -196,11 +198,7 @@ async fn list(
     Query(asked): Query<Asked>,
 ) -> Result<Json<Survey>, Problem> {
     caller.require("connections", "read", "*")?;
-    let whose = Whose {
-        user: asked.user.map(Into::into),
-        client: asked.client.map(Into::into),
-        except: Vec::new(),
-    };
+    let whose = Whose { user: asked.user.map(Into::into), client: asked.client.map(Into::into), except: Vec::new() };
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ANSWER as u32);
     connections.ask(whose, limit).await.map(Json)
 }

@@ -4,6 +4,7 @@ pub mod api;
 pub mod bus;
 mod connections;
 mod endpoint;
+pub mod presence;
 pub mod pusher;
 
 pub use connections::{Connections, router as connections_router};

@@ -20,7 +20,9 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
-pub use presence::{Counts, Entered, Exited, Member, MemberPage, Occupied, Presence};
+pub use presence::{
+    Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome, Presence,
+};
 
 /// The answer of a port.
 pub trait Answer<T>: Future<Output = T> + Send {}

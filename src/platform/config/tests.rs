@@ -41,9 +41,10 @@ fn the_example_file_shows_every_key_with_its_default() {
         .collect();
     let all = from(&active, &[]).expect("every key of the example exists");
     assert!(!all.mirrors.is_empty() && !all.kinds.is_empty() && all.redis.url.is_some() && !all.pusher.apps.is_empty());
-    for section in
-        ["http", "database", "redis", "identity", "cdb", "channels", "pusher", "changes", "leases", "log", "shutdown", "dev"]
-    {
+    for section in [
+        "http", "database", "redis", "identity", "cdb", "channels", "pusher", "changes", "leases", "log", "shutdown",
+        "dev",
+    ] {
         assert!(example.contains(&format!("[{section}]")), "{section}");
     }
     let shown: toml::Table = toml::from_str(&active).expect("toml");
@@ -178,7 +179,10 @@ fn contradictions_are_found() {
         ("[pusher]\ncache_age = '31m'", "pusher.cache_age"),
         ("[[pusher.apps]]\nid = 'a'\nkeys = []", "pusher.apps.0.keys: one or two"),
         ("[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k' }]", "pusher.apps.0.keys.0: secret or secret_file is missing"),
-        ("[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k', secret = 'short' }]", "pusher.apps.0.keys.0.secret: shorter than 16"),
+        (
+            "[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k', secret = 'short' }]",
+            "pusher.apps.0.keys.0.secret: shorter than 16",
+        ),
         (&app("a/b", "k"), "pusher.apps.0: an application's id is"),
         (&app("a", "k/"), "pusher.apps.0: an application key is"),
         (&format!("{}{}", app("a", "k"), app("a", "l")), "pusher.apps.1: two applications have this id"),

@@ -96,6 +96,11 @@ pub async fn hub(url: &str, limits: HistoryLimits) -> (RedisBus, mpsc::Receiver<
     hub_of(config(url, limits)).await
 }
 
+/// One that may never be connected.
+pub fn bare(url: &str) -> RedisBus {
+    RedisBus::new(config(url, HistoryLimits::default()), mpsc::channel(EVENTS).0)
+}
+
 pub async fn hub_of(config: RedisConfig) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     let (sender, events) = mpsc::channel(EVENTS);
     let bus = RedisBus::new(config, sender);

@@ -130,7 +130,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     // Below the ports that the system gives out, so that no client of another test sits on it when it starts again.
     loop {
         let port = rand::random_range(12_000..32_000);

@@ -38,8 +38,8 @@ use tokio::{
 };
 
 use super::{
-    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire,
-    outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users,
+    Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
@@ -67,6 +67,8 @@ pub struct Hub<B, L> {
     pub shards: Shards,
     /// What stands for names of channels.
     pub numbers: Numbers,
+    /// How many connections each user has.
+    pub users: Users,
     /// What a client may cost.
     pub limits: Limits,
     /// What holds for channels of the application.

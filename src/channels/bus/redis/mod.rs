@@ -24,6 +24,7 @@ mod nodes;
 mod route;
 mod script;
 mod sentinel;
+mod server;
 mod shard;
 mod topology;
 mod wire;
@@ -57,7 +58,7 @@ use self::{
 use super::{BusMetrics, Unnamed, check_run, check_word, new_node};
 
 pub use self::config::{RedisConfig, RedisConfigError};
-pub(in crate::channels) use self::script::Script;
+pub(in crate::channels) use self::{script::Script, server::Server};
 
 static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
 static READ: Script = Script::new(include_str!("../lua/read.lua"));
