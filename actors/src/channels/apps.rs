@@ -256,6 +256,12 @@ impl Apps {
         Arc::clone(&*self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether there are none, so that nobody is concerned.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The one that has this key, whether it is enabled or not.
     #[must_use]
     pub fn by_key(&self, key: &str) -> Option<Arc<App>> {

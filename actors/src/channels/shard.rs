@@ -6,7 +6,7 @@
 //! come back to another.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     Delivery, What,
+    presence::PresenceMessage,
     roster::Roster,
     session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
@@ -30,7 +31,7 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog},
+    platform::ports::{Bus, ChangeLog, Member as Present},
     supervise::Progress,
 };
 
@@ -68,6 +69,10 @@ pub enum ShardMessage {
     Tick,
     /// Topics have begun a new life: tell them the channels.
     Announce,
+    /// Presence has begun a new life: enter everybody again, and say how many subscribe.
+    Present,
+    /// Say how many subscribe where that has changed.
+    Tally,
     /// A session's task has ended.
     Ended(u64),
     /// Closes every session, spread over the time, with the code that lets clients come back.
@@ -136,6 +141,8 @@ pub struct ShardState<B, L> {
     sessions: Roster,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
+    /// Channels whose number of subscribers has changed since it was said.
+    changed: HashSet<Arc<str>>,
     /// The node stops: nobody is taken any more.
     closed: bool,
     /// Who waits for the last session's end, and how many there were.
@@ -153,6 +160,8 @@ struct Seated {
     session: Arc<Session>,
     /// Where in the session the subscription was found last.
     hint: u32,
+    /// What others see of it there.
+    member: Option<Arc<Present>>,
 }
 
 impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
@@ -168,6 +177,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let ShardArgs { index, hub, progress } = args;
         // What a life before this one wanted is wanted by nobody.
         let _ = hub.topics.cast(TopicsMessage::Began { shard: index });
+        let _ = hub.presence.cast(PresenceMessage::Began { shard: index });
         let handle = hub.shards.get(index).ok_or("no such shard")?;
         handle.slot.fill(myself.clone(), progress.clone());
         let queue = handle.queue.clone();
@@ -184,6 +194,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             sessions: Roster::new(wheel),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
+            changed: HashSet::new(),
             closed: false,
             drained: None,
         })
@@ -227,6 +238,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                         .cast(TopicsMessage::Present { channel: Arc::clone(channel), shard: state.index });
                 }
             }
+            ShardMessage::Present => state.present(),
+            ShardMessage::Tally => state.tally(),
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
             ShardMessage::Survey { whose, limit, reply } => {
@@ -278,8 +291,15 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(number as usize) else { return };
         let entry = channel.members.vacant_entry();
         if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
-            entry.insert(Seated { session, hint: 0 });
+            let member = session.shown_on(name);
+            if let Some(member) = &member {
+                let (channel, member) = (Arc::clone(name), Arc::clone(member));
+                // Presence between two lives asks for all of them when it is back.
+                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+            }
+            entry.insert(Seated { session, hint: 0, member });
             self.hub.metrics.subscriptions.inc();
+            self.count(name);
         } else if channel.members.is_empty() {
             self.forget(number);
         }
@@ -289,10 +309,14 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(seat.channel as usize) else { return };
         let member = seat.member as usize;
         if channel.members.get(member).is_some_and(|seated| seated.session.id == session) {
-            channel.members.remove(member);
+            let seated = channel.members.remove(member);
+            let (name, empty) = (Arc::clone(&channel.name), channel.members.is_empty());
             self.hub.metrics.subscriptions.dec();
-        }
-        if channel.members.is_empty() {
+            self.exit(&name, seated);
+            if empty {
+                self.forget(seat.channel);
+            }
+        } else if channel.members.is_empty() {
             self.forget(seat.channel);
         }
     }
@@ -351,15 +375,63 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             }
             breathe(n).await;
         }
-        for member in &over {
-            channel.members.remove(*member);
-        }
+        let gone: Vec<Seated> = over.iter().map(|member| channel.members.remove(*member)).collect();
+        let empty = channel.members.is_empty();
         self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
         self.hub.metrics.insufficient.inc_by(told);
-        if channel.members.is_empty() {
+        for seated in gone {
+            self.exit(&delivery.channel, seated);
+        }
+        if empty {
             self.forget(number);
         }
         frames
+    }
+
+    /// A subscriber is gone, whatever became of it: others hear of that.
+    fn exit(&mut self, channel: &Arc<str>, seated: Seated) {
+        if let Some(member) = seated.member {
+            let (channel, client) = (Arc::clone(channel), Arc::clone(&member.info.client));
+            let _ = self.hub.presence.cast(PresenceMessage::Exit { channel, shard: self.index, client });
+        }
+        self.count(channel);
+    }
+
+    /// The number of a channel's subscribers has changed. It is said once for all that has happened meanwhile, and only where
+    /// there are applications whom it concerns.
+    fn count(&mut self, channel: &Arc<str>) {
+        if self.hub.apps.are_none() {
+            return;
+        }
+        let first = self.changed.is_empty();
+        self.changed.insert(Arc::clone(channel));
+        if first && let Some(shard) = self.hub.shards.get(self.index) {
+            let _ = shard.slot.cast(ShardMessage::Tally);
+        }
+    }
+
+    fn tally(&mut self) {
+        let changed = std::mem::take(&mut self.changed);
+        let counts = changed.into_iter().map(|channel| (Arc::clone(&channel), self.subscribers(&channel))).collect();
+        let _ = self.hub.presence.cast(PresenceMessage::Counts { shard: self.index, counts });
+    }
+
+    fn subscribers(&self, channel: &str) -> u32 {
+        let state = self.names.get(channel).and_then(|number| self.channels.get(*number as usize));
+        state.map_or(0, |state| narrow(state.members.len()))
+    }
+
+    fn present(&mut self) {
+        for (_, channel) in &self.channels {
+            for member in channel.members.iter().filter_map(|(_, seated)| seated.member.clone()) {
+                let channel = Arc::clone(&channel.name);
+                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+            }
+        }
+        if !self.hub.apps.are_none() {
+            self.changed.extend(self.names.keys().cloned());
+            self.tally();
+        }
     }
 
     fn tick(&mut self) {

@@ -123,6 +123,14 @@ impl Shards {
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
     }
 
+    /// Has every shard tell presence what it knows: a life of it has begun, or it concerns somebody from now on.
+    pub fn present(&self) {
+        for shard in self.all.iter() {
+            // One between two lives has nobody to tell of.
+            let _ = shard.slot.cast(ShardMessage::Present);
+        }
+    }
+
     /// Has every session of now begin again, spread over the time: what it was granted may no longer hold. The shards take
     /// this in order with connections, so nobody who signed in earlier is left out.
     pub fn recall(&self, within: Duration) {

@@ -320,6 +320,7 @@ impl Node {
             users: Users::default(),
             handlers: Handlers::default(),
             apps: Apps::default(),
+            presence: Slot::default(),
             observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
             letters: tokio::sync::mpsc::channel(1).0,
@@ -365,6 +366,7 @@ impl Node {
             wire: Wire::CentrifugeJson,
             permit,
             mailbox: None,
+            admission: None,
         }));
         client.expect("connect")
     }
