@@ -16,6 +16,7 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
+    channels::presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
     channels::{
         Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
         TopicsArgs, Users,
@@ -37,7 +38,11 @@ use self::mirrors::Links;
 pub(crate) use self::settings::database_options;
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
-    channels::{self, bus::AnyBus},
+    channels::{
+        self,
+        bus::AnyBus,
+        presence::{AnyPresence, PresenceSettings},
+    },
     console,
     entities::{self, ChangeListener, Entities, Retention},
     identity::{ApiKeys, Verifier},
@@ -152,6 +157,7 @@ impl App {
         let (letters, received) = mpsc::channel(LETTERS);
         let hub = hub(config, &bus, &readers, &verifier, letters)?;
         hub.metrics.register(registry);
+        start_presence(&root, &hub, registry).await?;
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
@@ -187,7 +193,16 @@ impl App {
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
         let api = api.layer(Extension(verifier));
-        let public = api.merge(channels::router(endpoint)).merge(console::router());
+        let signing = channels::pusher::auth::Signing {
+            apps: hub.apps.clone(),
+            namespaces: Arc::clone(&hub.namespaces),
+            auth: Arc::clone(&hub.auth),
+        };
+        let public = api
+            .merge(channels::pusher::router(endpoint.clone(), hub.apps.clone()))
+            .merge(channels::pusher::auth::router(signing))
+            .merge(channels::router(endpoint))
+            .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
@@ -302,12 +317,37 @@ fn hub(
         users: Users::default(),
         handlers: Handlers::default(),
         apps,
+        presence: Slot::default(),
         observer: Arc::new(()),
         mailboxes: Mailboxes::default(),
         letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
     }))
+}
+
+/// Before the shards: they say who is there.
+async fn start_presence(root: &Supervisor, hub: &Arc<Node>, registry: &mut Registry) -> Result<(), AppError> {
+    let metrics = PresenceMetrics::default();
+    metrics.register(registry);
+    let store = Arc::new(AnyPresence::beside(&hub.bus, PresenceSettings::default()));
+    let node = Arc::clone(hub);
+    let child = ChildSpec::new("presence", move |spawner| {
+        let (shards, apps) = (node.shards.clone(), node.apps.clone());
+        let args = PresenceArgs {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&node.bus),
+            slot: node.presence.clone(),
+            announce: Arc::new(move || shards.present()),
+            counted: Arc::new(move |channel| apps.counts(channel)),
+            events: None,
+            limits: PresenceLimits::default(),
+            metrics: metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
+        async move { Ok(Actor::spawn_linked(None, PresenceActor::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(child.stuck_after(STUCK)).await?)
 }
 
 async fn start_channels(

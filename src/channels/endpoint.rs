@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
+use dzvin_actors::channels::{Admission, Incoming, Shards, Wire, derive_accept_key};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::platform::http::{self, Problem};
@@ -38,22 +38,25 @@ pub fn router(endpoint: Endpoint) -> Router {
 }
 
 async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
-    upgrade(endpoint, request, subprotocol)
+    upgrade(endpoint, request, |endpoint, headers, query| {
+        endpoint.check_origin(headers)?;
+        subprotocol(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
+    })
 }
 
-/// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, and its wire.
-pub(super) type Spoken = Result<(Option<&'static str>, Wire), Problem>;
+/// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, its wire, and on that of
+/// Pusher whose client it is.
+pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Admission>), Problem>;
 
 /// Answers with the 101, and gives the socket to a shard afterwards.
 pub(super) fn upgrade(
     endpoint: Endpoint,
     mut request: Request,
-    spoken: impl FnOnce(&HeaderMap, &str) -> Spoken,
+    spoken: impl FnOnce(&Endpoint, &HeaderMap, &str) -> Spoken,
 ) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(headers)?;
-    endpoint.check_origin(headers)?;
-    let (subprotocol, wire) = spoken(headers, request.uri().query().unwrap_or_default())?;
+    let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
     let permit = endpoint.admit()?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -64,7 +67,7 @@ pub(super) fn upgrade(
         let Some((socket, leftover)) = http::socket(upgraded) else {
             return tracing::error!("the server gave an upgraded connection that is no tcp socket");
         };
-        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None };
+        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None, admission };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }
@@ -110,7 +113,7 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 
 /// What is spoken: the first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the
 /// address says.
-fn subprotocol(headers: &HeaderMap, query: &str) -> Spoken {
+fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) {
         let asks = |pair: &str| pair == "format=protobuf" || pair == "cf_protocol=protobuf";
