@@ -16,10 +16,10 @@ use std::{
 
 use axum::Extension;
 use dzvin_actors::{
-    channels::presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
     channels::{
         Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
         TopicsArgs, Users,
+        presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -157,8 +157,9 @@ impl App {
         let (letters, received) = mpsc::channel(LETTERS);
         let hub = hub(config, &bus, &readers, &verifier, letters)?;
         hub.metrics.register(registry);
-        start_presence(&root, &hub, registry).await?;
+        let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         start_channels(&root, &hub, told).await?;
+        start_presence(&root, &hub, &presence, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -174,6 +175,8 @@ impl App {
         let server_api = channels::api::ServerApi {
             bus: Arc::clone(&bus),
             namespaces: Arc::clone(&hub.namespaces),
+            presence: Arc::clone(&presence),
+            occupancy: hub.limits.occupancy,
             keys: keys.clone(),
             version: VERSION,
         };
@@ -326,30 +329,6 @@ fn hub(
     }))
 }
 
-/// Before the shards: they say who is there.
-async fn start_presence(root: &Supervisor, hub: &Arc<Node>, registry: &mut Registry) -> Result<(), AppError> {
-    let metrics = PresenceMetrics::default();
-    metrics.register(registry);
-    let store = Arc::new(AnyPresence::beside(&hub.bus, PresenceSettings::default()));
-    let node = Arc::clone(hub);
-    let child = ChildSpec::new("presence", move |spawner| {
-        let (shards, apps) = (node.shards.clone(), node.apps.clone());
-        let args = PresenceArgs {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&node.bus),
-            slot: node.presence.clone(),
-            announce: Arc::new(move || shards.present()),
-            counted: Arc::new(move |channel| apps.counts(channel)),
-            events: None,
-            limits: PresenceLimits::default(),
-            metrics: metrics.clone(),
-            progress: spawner.progress.clone(),
-        };
-        async move { Ok(Actor::spawn_linked(None, PresenceActor::default(), args, spawner.supervisor).await?.0.get_cell()) }
-    });
-    Ok(root.start(child.stuck_after(STUCK)).await?)
-}
-
 async fn start_channels(
     root: &Supervisor,
     hub: &Arc<Node>,
@@ -380,6 +359,33 @@ async fn start_channels(
         async move { Ok(Actor::spawn_linked(None, Reader, args, spawner.supervisor).await?.0.get_cell()) }
     });
     Ok(root.start(reader.stuck_after(STUCK)).await?)
+}
+
+async fn start_presence(
+    root: &Supervisor,
+    hub: &Arc<Node>,
+    store: &Arc<AnyPresence>,
+    registry: &mut Registry,
+) -> Result<(), AppError> {
+    let metrics = PresenceMetrics::default();
+    metrics.register(registry);
+    let (node, store) = (Arc::clone(hub), Arc::clone(store));
+    let presence = ChildSpec::new("presence", move |spawner| {
+        let (shards, apps) = (node.shards.clone(), node.apps.clone());
+        let args = PresenceArgs {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&node.bus),
+            slot: node.presence.clone(),
+            announce: Arc::new(move || shards.present()),
+            counted: Arc::new(move |channel| apps.counts(channel)),
+            events: None,
+            limits: PresenceLimits::default(),
+            metrics: metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
+        async move { Ok(Actor::spawn_linked(None, PresenceActor::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(presence.stuck_after(STUCK)).await?)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the root hands each room what it stands on")]

@@ -97,6 +97,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_age: Some(channels.max_connection_age).filter(|age| !age.is_zero()),
         commands_per_second: Some(channels.commands_per_second).filter(|pace| *pace > 0),
         too_many: channels.max_refusals,
+        occupancy: channels.occupancy,
         of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()

@@ -6,13 +6,13 @@
 //! come back to another.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -31,15 +31,15 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog, Member as Present},
+    platform::ports::{Bus, ChangeLog, Member},
     supervise::Progress,
 };
 
 /// A session as others carry it.
 #[derive(Debug, Clone)]
-pub struct Member(pub(super) Arc<Session>);
+pub struct Joining(pub(super) Arc<Session>);
 
-impl From<Arc<Session>> for Member {
+impl From<Arc<Session>> for Joining {
     fn from(session: Arc<Session>) -> Self {
         Self(session)
     }
@@ -55,7 +55,9 @@ pub enum ShardMessage {
         /// The channel.
         channel: Arc<str>,
         /// The session.
-        session: Member,
+        session: Joining,
+        /// What others may see of it, where they see who is there.
+        member: Option<Arc<Member>>,
         /// Answered once every later delivery will be offered.
         reply: RpcReplyPort<()>,
     },
@@ -69,10 +71,8 @@ pub enum ShardMessage {
     Tick,
     /// Topics have begun a new life: tell them the channels.
     Announce,
-    /// Presence has begun a new life: enter everybody again, and say how many subscribe.
+    /// Presence has begun a new life: tell it who is on which channel.
     Present,
-    /// Say how many subscribe where that has changed.
-    Tally,
     /// A session's task has ended.
     Ended(u64),
     /// Closes every session, spread over the time, with the code that lets clients come back.
@@ -141,8 +141,8 @@ pub struct ShardState<B, L> {
     sessions: Roster,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
-    /// Channels whose number of subscribers has changed since it was said.
-    changed: HashSet<Arc<str>>,
+    /// Channels of the application whose number of subscribers has changed since presence was told, where anybody wants to know.
+    recounted: HashMap<Arc<str>, u32>,
     /// The node stops: nobody is taken any more.
     closed: bool,
     /// Who waits for the last session's end, and how many there were.
@@ -160,8 +160,8 @@ struct Seated {
     session: Arc<Session>,
     /// Where in the session the subscription was found last.
     hint: u32,
-    /// What others see of it there.
-    member: Option<Arc<Present>>,
+    /// What presence has been told of it.
+    member: Option<Arc<Member>>,
 }
 
 impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
@@ -194,7 +194,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             sessions: Roster::new(wheel),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
-            changed: HashSet::new(),
+            recounted: HashMap::new(),
             closed: false,
             drained: None,
         })
@@ -211,8 +211,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let _busy = if own { state.progress.work() } else { state.progress.begin() };
         match message {
             ShardMessage::Accept(incoming) => state.accept(&myself, incoming),
-            ShardMessage::Join { channel, session: Member(session), reply } => {
-                state.join(&channel, session);
+            ShardMessage::Join { channel, session: Joining(session), member, reply } => {
+                state.join(&channel, session, member);
                 let _ = reply.send(());
             }
             ShardMessage::Leave(Left { session, seat }, reply) => {
@@ -239,7 +239,6 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 }
             }
             ShardMessage::Present => state.present(),
-            ShardMessage::Tally => state.tally(),
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
             ShardMessage::Survey { whose, limit, reply } => {
@@ -273,7 +272,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         });
     }
 
-    fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
+    fn join(&mut self, name: &Arc<str>, session: Arc<Session>, member: Option<Arc<Member>>) {
         // A session that ended meanwhile would never be forgotten.
         if self.sessions.get(session.id).is_none() {
             return;
@@ -291,15 +290,13 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(number as usize) else { return };
         let entry = channel.members.vacant_entry();
         if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
-            let member = session.shown_on(name);
             if let Some(member) = &member {
                 let (channel, member) = (Arc::clone(name), Arc::clone(member));
-                // Presence between two lives asks for all of them when it is back.
                 let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
             }
             entry.insert(Seated { session, hint: 0, member });
             self.hub.metrics.subscriptions.inc();
-            self.count(name);
+            self.recount(number);
         } else if channel.members.is_empty() {
             self.forget(number);
         }
@@ -309,16 +306,47 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(seat.channel as usize) else { return };
         let member = seat.member as usize;
         if channel.members.get(member).is_some_and(|seated| seated.session.id == session) {
-            let seated = channel.members.remove(member);
-            let (name, empty) = (Arc::clone(&channel.name), channel.members.is_empty());
+            let left = channel.members.remove(member);
             self.hub.metrics.subscriptions.dec();
-            self.exit(&name, seated);
-            if empty {
-                self.forget(seat.channel);
-            }
-        } else if channel.members.is_empty() {
+            self.hub.exit(self.index, &channel.name, &left);
+        }
+        let empty = channel.members.is_empty();
+        self.recount(seat.channel);
+        if empty {
             self.forget(seat.channel);
         }
+    }
+
+    /// How many subscribers a channel has now, for presence to know at the next tick.
+    fn recount(&mut self, number: u32) {
+        if !self.hub.limits.occupancy && self.hub.apps.are_none() {
+            return;
+        }
+        let Some(ChannelState { name, members }) = self.channels.get(number as usize) else { return };
+        if matches!(Channel::of_hub(name), Ok(Channel::Application(_))) {
+            self.recounted.insert(Arc::clone(name), narrow(members.len()));
+        }
+    }
+
+    fn tell_counts(&mut self) {
+        if !self.recounted.is_empty() {
+            let counts = self.recounted.drain().collect();
+            let _ = self.hub.presence.cast(PresenceMessage::Counts { shard: self.index, counts });
+        }
+    }
+
+    /// Everything that presence has to know of this shard.
+    fn present(&mut self) {
+        for (_, ChannelState { name, members }) in &self.channels {
+            for (_, seated) in members {
+                let Some(member) = seated.member.clone() else { continue };
+                let channel = Arc::clone(name);
+                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+            }
+        }
+        let all: Vec<u32> = self.channels.iter().map(|(number, _)| narrow(number)).collect();
+        all.into_iter().for_each(|number| self.recount(number));
+        self.tell_counts();
     }
 
     fn forget(&mut self, number: u32) {
@@ -375,12 +403,15 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             }
             breathe(n).await;
         }
-        let gone: Vec<Seated> = over.iter().map(|member| channel.members.remove(*member)).collect();
-        let empty = channel.members.is_empty();
+        for member in &over {
+            let left = channel.members.remove(*member);
+            self.hub.exit(self.index, &delivery.channel, &left);
+        }
         self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
         self.hub.metrics.insufficient.inc_by(told);
-        for seated in gone {
-            self.exit(&delivery.channel, seated);
+        let empty = channel.members.is_empty();
+        if !over.is_empty() {
+            self.recount(number);
         }
         if empty {
             self.forget(number);
@@ -388,56 +419,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         frames
     }
 
-    /// A subscriber is gone, whatever became of it: others hear of that.
-    fn exit(&mut self, channel: &Arc<str>, seated: Seated) {
-        if let Some(member) = seated.member {
-            let (channel, client) = (Arc::clone(channel), Arc::clone(&member.info.client));
-            let _ = self.hub.presence.cast(PresenceMessage::Exit { channel, shard: self.index, client });
-        }
-        self.count(channel);
-    }
-
-    /// The number of a channel's subscribers has changed. It is said once for all that has happened meanwhile, and only where
-    /// there are applications whom it concerns.
-    fn count(&mut self, channel: &Arc<str>) {
-        if self.hub.apps.are_none() {
-            return;
-        }
-        let first = self.changed.is_empty();
-        self.changed.insert(Arc::clone(channel));
-        if first && let Some(shard) = self.hub.shards.get(self.index) {
-            let _ = shard.slot.cast(ShardMessage::Tally);
-        }
-    }
-
-    fn tally(&mut self) {
-        let changed = std::mem::take(&mut self.changed);
-        let counts = changed.into_iter().map(|channel| (Arc::clone(&channel), self.subscribers(&channel))).collect();
-        let _ = self.hub.presence.cast(PresenceMessage::Counts { shard: self.index, counts });
-    }
-
-    fn subscribers(&self, channel: &str) -> u32 {
-        let state = self.names.get(channel).and_then(|number| self.channels.get(*number as usize));
-        state.map_or(0, |state| narrow(state.members.len()))
-    }
-
-    fn present(&mut self) {
-        for (_, channel) in &self.channels {
-            for member in channel.members.iter().filter_map(|(_, seated)| seated.member.clone()) {
-                let channel = Arc::clone(&channel.name);
-                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
-            }
-        }
-        if !self.hub.apps.are_none() {
-            self.changed.extend(self.names.keys().cloned());
-            self.tally();
-        }
-    }
-
     fn tick(&mut self) {
         for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
             self.leave(seat, id);
         }
+        self.tell_counts();
     }
 
     fn ended(&mut self, id: SessionId) {
@@ -489,6 +475,15 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let within = within.min(LONGEST_PAUSE.saturating_mul(count));
         tokio::spawn(spread(sessions, within, move |session| session.close(why)));
+    }
+}
+
+impl<B, L> Hub<B, L> {
+    /// Tells presence that a subscriber has left.
+    fn exit(&self, shard: usize, channel: &Arc<str>, left: &Seated) {
+        let Some(member) = &left.member else { return };
+        let (channel, client) = (Arc::clone(channel), Arc::clone(&member.info.client));
+        let _ = self.presence.cast(PresenceMessage::Exit { channel, shard, client });
     }
 }
 

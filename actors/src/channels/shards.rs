@@ -123,10 +123,10 @@ impl Shards {
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
     }
 
-    /// Has every shard tell presence what it knows: a life of it has begun, or it concerns somebody from now on.
+    /// Has every shard tell presence, which has begun a new life, who is on which channel.
     pub fn present(&self) {
         for shard in self.all.iter() {
-            // One between two lives has nobody to tell of.
+            // A shard between two lives has no sessions.
             let _ = shard.slot.cast(ShardMessage::Present);
         }
     }

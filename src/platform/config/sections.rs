@@ -352,6 +352,8 @@ pub struct Channels {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// Whether it is kept how many subscribers each channel of the application has.
+    pub occupancy: bool,
     /// Connections of one user to this node; 0: no limit.
     pub max_sessions_per_user: u32,
     /// Commands of one client in a second, on average; 0: no limit.
@@ -471,6 +473,7 @@ impl Default for Channels {
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,
+            occupancy: false,
             max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,

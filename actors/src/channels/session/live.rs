@@ -1,20 +1,15 @@
 //! The live rule of one subscription: what goes out, what waits, and when the subscriber has missed something.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use dzvin_protocols::channels::{
     Epoch, Publication,
     centrifuge::{TagFilter, Tags},
 };
 
-use crate::{
-    channels::{
-        Delivery, Item, What, Wire,
-        outbox::Outbox,
-        wire::{Alias, Data, Shape},
-    },
-    platform::ports::Member,
+use crate::channels::{
+    Delivery, Item, What, Wire,
+    outbox::Outbox,
+    wire::{Alias, Data, Shape},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +31,6 @@ pub(super) struct Terms {
     pub(super) of_server: bool,
     /// The channel's name on the Pusher wire.
     pub(super) alias: Alias,
-    /// What others on the channel see of this subscriber.
-    pub(super) member: Option<Arc<Member>>,
     /// Only publications with such tags.
     pub(super) filter: Option<Box<TagFilter>>,
     /// A token opened it: the permissions of the user do not end it.

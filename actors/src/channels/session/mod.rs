@@ -65,6 +65,8 @@ pub struct Hub<B, L> {
     pub auth: Arc<dyn Authenticator>,
     /// The node's topics.
     pub topics: Slot<TopicsMessage>,
+    /// The node's presence.
+    pub presence: Slot<PresenceMessage>,
     /// The node's shards.
     pub shards: Shards,
     /// What stands for names of channels.
@@ -79,8 +81,6 @@ pub struct Hub<B, L> {
     pub handlers: Handlers,
     /// Applications of the Pusher protocol.
     pub apps: Apps,
-    /// Who is on which channel.
-    pub presence: Slot<PresenceMessage>,
     /// Who hears what happens on their channels.
     pub observer: Arc<dyn AppObserver>,
     /// Commands for sessions on transports of one direction.

@@ -9,8 +9,6 @@ mod channels;
 mod members;
 mod relay;
 mod signin;
-#[cfg(test)]
-mod tests;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -30,7 +28,7 @@ use super::{
 };
 use crate::{
     channels::{App, metrics::CommandLabel},
-    platform::ports::{Bus, ChangeLog, Identity},
+    platform::ports::{Bus, ChangeLog, Identity, Member as Present},
 };
 
 /// What the upgrade of a connection came to. A client is told of a refusal after it, for none can read an answer of HTTP.
@@ -53,8 +51,16 @@ pub(super) struct Talk {
     events: Pace,
     /// Who it is on presence channels, by their names inside the hub.
     members: Vec<(Arc<str>, Member)>,
+    /// As whom it enters the channel to which it subscribes now.
+    entering: Option<Arc<Present>>,
     /// Refusals in a row of what was no event, or one too many.
     wrong: u32,
+}
+
+impl Talk {
+    pub(super) fn entering(&self) -> Option<Arc<Present>> {
+        self.entering.clone()
+    }
 }
 
 /// Why an event was not done.
@@ -111,6 +117,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             user: None,
             events: Pace::new(Some(app.rules.client_events_per_second)),
             members: Vec::new(),
+            entering: None,
             wrong: 0,
         }));
         tracing::debug!(client = %socket, app = %app.id, "session connected");

@@ -11,7 +11,7 @@ use super::{
     Inner, Seat, Session, Subscribed, Subscription,
     live::{Place, Stop, Terms},
 };
-use crate::{channels::Delivery, platform::ports::Member};
+use crate::channels::Delivery;
 
 /// A subscription that goes live.
 pub(super) struct Going {
@@ -145,12 +145,6 @@ impl Session {
     /// Whether there is one.
     pub(super) fn has(&self, channel: &str) -> bool {
         self.lock().find(channel).is_some()
-    }
-
-    /// What others see of the client there, if anything.
-    pub(in crate::channels) fn shown_on(&self, channel: &str) -> Option<Arc<Member>> {
-        let inner = self.lock();
-        inner.find(channel).and_then(|at| inner.subscriptions[at].terms.member.clone())
     }
 
     /// Whether a token opened it, or the server itself.

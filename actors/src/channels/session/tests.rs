@@ -1,6 +1,7 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
 mod model;
+mod pusher;
 mod races;
 mod terms;
 
@@ -318,9 +319,9 @@ impl Node {
             namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
             users: Users::default(),
+            presence: Slot::default(),
             handlers: Handlers::default(),
             apps: Apps::default(),
-            presence: Slot::default(),
             observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
             letters: tokio::sync::mpsc::channel(1).0,

@@ -102,12 +102,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             alias: alias(name),
             join_leave: name.is_presence(),
             granted: !name.is_reserved(),
-            member: member.as_ref().map(|member| self.shown(member)),
             ..Terms::default()
         };
         let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
         let grant = SubscriptionGrant::default();
-        let prepared = self.prepare(request, channel.clone(), terms, grant, None).await?;
+        let entering = member.as_ref().map(|member| self.shown(member));
+        self.enter_as(entering);
+        let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
+        self.enter_as(None);
+        let prepared = prepared?;
         match self.first_frames(app, name, &channel, member.as_ref(), &prepared).await {
             Ok(frames) => {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
@@ -192,7 +195,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         match name.grant() {
             Grant::Open => self.open(channel).map(|()| None),
             Grant::Signature => self.signed(app, name, ask.auth(), None).map(|()| None),
-            Grant::Membership => self.member(app, name, ask).map(Some),
+            Grant::Membership => self.member_of(app, name, ask).map(Some),
             Grant::SignIn if name.kind().guard == Guard::User => self.own(name).map(|()| None),
             Grant::SignIn => {
                 self.signed(app, name, ask.auth(), ask.channel_data.as_deref())?;

@@ -19,7 +19,7 @@ use crate::{
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// As whom the client may be there: as the application's server has signed, or as the user who has signed in.
-    pub(super) fn member(&self, app: &App, name: &Name, ask: &Subscribe) -> Result<Member, Trouble> {
+    pub(super) fn member_of(&self, app: &App, name: &Name, ask: &Subscribe) -> Result<Member, Trouble> {
         let refused = |error: &dyn std::fmt::Display| Trouble::Told(Refusal::Unauthorized, error.to_string().into());
         let data = ask.channel_data.as_deref().filter(|data| !data.is_empty());
         app.ring
@@ -42,6 +42,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             chan_info: member.info.as_ref().map(|info| Bytes::copy_from_slice(info.get().as_bytes())),
         };
         Arc::new(Present { info, told: true })
+    }
+
+    pub(super) fn enter_as(&mut self, member: Option<Arc<Present>>) {
+        if let Some(talk) = &mut self.talk {
+            talk.entering = member;
+        }
     }
 
     /// Whether one more may be there. Looked at before it is entered, so that those who are too many are told to nobody; who
