@@ -19,6 +19,7 @@ use dzvin_actors::{
     channels::{
         Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
         TopicsArgs, Users,
+        presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -37,7 +38,12 @@ use self::mirrors::Links;
 pub(crate) use self::settings::database_options;
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
-    channels::{self, bus::AnyBus},
+    channels::{
+        self,
+        bus::AnyBus,
+        presence::{AnyPresence, PresenceSettings},
+        pusher::{http::PusherApi, webhooks::{WebhookArgs, WebhookLimits}},
+    },
     console,
     entities::{self, ChangeListener, Entities, Retention},
     identity::{ApiKeys, Verifier},
@@ -56,6 +62,8 @@ use crate::{
 const BUS_EVENTS: usize = 1024;
 /// Questions and answers of other nodes that may wait: operators ask, a few at a time.
 const LETTERS: usize = 256;
+/// Events of presence that may wait to be handed on.
+const EDGES: usize = 1024;
 /// What clients and servers are told.
 const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
@@ -150,9 +158,19 @@ impl App {
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
         let (letters, received) = mpsc::channel(LETTERS);
-        let hub = hub(config, &bus, &readers, &verifier, letters)?;
+        let (notices, noticed) = Notices::new();
+        let hub = hub(config, &bus, &readers, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
+        let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
+        // Before those whose events it tells, so that it stops after them.
+        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
+        let webhooks = webhooks.map_err(AppError::internal)?;
+        webhooks.register(registry);
+        root.start(webhooks.child()).await?;
+        let (edges, edge) = mpsc::channel(EDGES);
+        tasks.spawn(notices.follow(edge));
         start_channels(&root, &hub, told).await?;
+        start_presence(&root, &hub, &presence, edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -168,8 +186,17 @@ impl App {
         let server_api = channels::api::ServerApi {
             bus: Arc::clone(&bus),
             namespaces: Arc::clone(&hub.namespaces),
+            presence: Arc::clone(&presence),
+            occupancy: hub.limits.occupancy,
             keys: keys.clone(),
             version: VERSION,
+        };
+        let pusher_api = PusherApi {
+            apps: hub.apps.clone(),
+            bus: Arc::clone(&bus),
+            presence,
+            namespaces: Arc::clone(&hub.namespaces),
+            limits: settings::publish_limits(config),
         };
         let connections = channels::Connections::new(Arc::clone(&bus), hub.shards.clone());
         let (corresponding, over) = (connections.clone().correspond(received), reached(phase.clone(), Phase::Ending));
@@ -187,7 +214,17 @@ impl App {
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
         let api = api.layer(Extension(verifier));
-        let public = api.merge(channels::router(endpoint)).merge(console::router());
+        let signing = channels::pusher::auth::Signing {
+            apps: hub.apps.clone(),
+            namespaces: Arc::clone(&hub.namespaces),
+            auth: Arc::clone(&hub.auth),
+        };
+        let public = api
+            .merge(channels::pusher::router(endpoint.clone(), hub.apps.clone()))
+            .merge(channels::pusher::auth::router(signing))
+            .merge(channels::pusher::http::router(pusher_api))
+            .merge(channels::router(endpoint))
+            .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
@@ -286,6 +323,7 @@ fn hub(
     entities: &Entities,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
+    notices: &Notices,
 ) -> Result<Arc<Node>, AppError> {
     let apps = Apps::default();
     settings::replace_apps(&apps, config)?;
@@ -302,7 +340,8 @@ fn hub(
         users: Users::default(),
         handlers: Handlers::default(),
         apps,
-        observer: Arc::new(()),
+        presence: Slot::default(),
+        observer: Arc::new(notices.clone()),
         mailboxes: Mailboxes::default(),
         letters,
         metrics: Metrics::default(),
@@ -340,6 +379,34 @@ async fn start_channels(
         async move { Ok(Actor::spawn_linked(None, Reader, args, spawner.supervisor).await?.0.get_cell()) }
     });
     Ok(root.start(reader.stuck_after(STUCK)).await?)
+}
+
+async fn start_presence(
+    root: &Supervisor,
+    hub: &Arc<Node>,
+    store: &Arc<AnyPresence>,
+    edges: mpsc::Sender<PresenceEvent>,
+    registry: &mut Registry,
+) -> Result<(), AppError> {
+    let metrics = PresenceMetrics::default();
+    metrics.register(registry);
+    let (node, store) = (Arc::clone(hub), Arc::clone(store));
+    let presence = ChildSpec::new("presence", move |spawner| {
+        let (shards, apps) = (node.shards.clone(), node.apps.clone());
+        let args = PresenceArgs {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&node.bus),
+            slot: node.presence.clone(),
+            announce: Arc::new(move || shards.present()),
+            counted: Arc::new(move |channel| apps.counts(channel)),
+            events: Some(edges.clone()),
+            limits: PresenceLimits::default(),
+            metrics: metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
+        async move { Ok(Actor::spawn_linked(None, PresenceActor::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(presence.stuck_after(STUCK)).await?)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the root hands each room what it stands on")]

@@ -68,7 +68,12 @@ impl Reloader {
         settings::replace_apps(&Apps::default(), config)?;
         self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;
         replace(&self.keys)?;
+        let first = self.apps.are_none();
         settings::replace_apps(&self.apps, config)?;
+        if first && !self.apps.are_none() {
+            // Until now the numbers of subscribers concerned nobody.
+            self.shards.present();
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, apps) = std::mem::replace(&mut *known, (config.identity.clone(), config.pusher.clone()));
         drop(known);

@@ -6,7 +6,7 @@ use dzvin_actors::{
     channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
-use dzvin_protocols::mirror::Dialect;
+use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
@@ -97,6 +97,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_age: Some(channels.max_connection_age).filter(|age| !age.is_zero()),
         commands_per_second: Some(channels.commands_per_second).filter(|pace| *pace > 0),
         too_many: channels.max_refusals,
+        occupancy: channels.occupancy,
         of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
@@ -107,6 +108,12 @@ pub(super) fn limits(config: &Config) -> Limits {
 pub(super) fn replace_apps(apps: &Apps, config: &Config) -> Result<(), AppError> {
     let all = pusher::apps(&config.pusher).map_err(|(key, error)| AppError::config(key, error))?;
     apps.replace(all).map_err(|error| AppError::config("pusher.apps", error))
+}
+
+/// What one request of the Pusher protocol's HTTP API may publish.
+pub(super) fn publish_limits(config: &Config) -> PublishLimits {
+    let pusher = &config.pusher;
+    PublishLimits { data: pusher.max_event, channels: pusher.max_event_channels, batch: pusher.max_batch }
 }
 
 /// What holds for channels of the application.

@@ -12,8 +12,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
-use tokio::sync::Semaphore;
+use dzvin_actors::channels::{Admission, Incoming, Shards, Wire, derive_accept_key};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::platform::http::{self, Problem};
 
@@ -37,14 +37,27 @@ pub fn router(endpoint: Endpoint) -> Router {
     Router::new().route("/connection/websocket", get(connect)).with_state(endpoint)
 }
 
-async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Result<Response, Problem> {
+async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
+    upgrade(endpoint, request, |endpoint, headers, query| {
+        endpoint.check_origin(headers)?;
+        subprotocol(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
+    })
+}
+
+/// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, its wire, and on that of
+/// Pusher whose client it is.
+pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Admission>), Problem>;
+
+/// Answers with the 101, and gives the socket to a shard afterwards.
+pub(super) fn upgrade(
+    endpoint: Endpoint,
+    mut request: Request,
+    spoken: impl FnOnce(&Endpoint, &HeaderMap, &str) -> Spoken,
+) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(headers)?;
-    endpoint.check_origin(headers)?;
-    let (subprotocol, wire) = subprotocol(headers, request.uri().query().unwrap_or_default())?;
-    let permit = Arc::clone(&endpoint.sessions).try_acquire_owned().map_err(|_| {
-        Problem::unavailable("too_many_sessions", "this node has all the connections that it may have; try again soon")
-    })?;
+    let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
+    let permit = endpoint.admit()?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -54,7 +67,7 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
         let Some((socket, leftover)) = http::socket(upgraded) else {
             return tracing::error!("the server gave an upgraded connection that is no tcp socket");
         };
-        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None };
+        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None, admission };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }
@@ -117,8 +130,16 @@ fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>
 }
 
 impl Endpoint {
+    /// A place for one more session.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.sessions).try_acquire_owned().map_err(|_| {
+            let detail = "this node has all the connections that it may have; try again soon";
+            Problem::unavailable("too_many_sessions", detail)
+        })
+    }
+
     /// A page of another site must not use the tokens that a browser holds. Clients that are no browsers send no origin.
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -256,6 +256,22 @@ impl Apps {
         Arc::clone(&*self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether the number of a channel's subscribers is told to them: where an application wants that, on channels whose
+    /// members are not told anyway.
+    #[must_use]
+    pub fn counts(&self, channel: &str) -> bool {
+        self.all().iter().filter(|app| app.subscription_counts).any(|app| {
+            let name = app.name_of(channel).and_then(|name| Name::parse(name).ok());
+            name.is_some_and(|name| !name.is_presence() && !name.is_reserved())
+        })
+    }
+
+    /// Whether there are none, so that nobody is concerned.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The one that has this key, whether it is enabled or not.
     #[must_use]
     pub fn by_key(&self, key: &str) -> Option<Arc<App>> {

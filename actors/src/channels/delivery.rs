@@ -163,6 +163,8 @@ impl Spoken {
     pub fn new(word: Word, size: usize) -> Self {
         let except = match &word {
             Word::Event { except, .. } => except.as_deref().and_then(socket),
+            // Nobody of that protocol is told of itself.
+            Word::Join { info, .. } | Word::Leave { info, .. } => socket(&info.client),
             _ => None,
         };
         Self { word, except, size: size + ENVELOPE_BYTES, frames: std::array::from_fn(|_| OnceLock::new()) }

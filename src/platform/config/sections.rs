@@ -352,6 +352,8 @@ pub struct Channels {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// Whether it is kept how many subscribers each channel of the application has.
+    pub occupancy: bool,
     /// Connections of one user to this node; 0: no limit.
     pub max_sessions_per_user: u32,
     /// Commands of one client in a second, on average; 0: no limit.
@@ -471,6 +473,7 @@ impl Default for Channels {
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,
+            occupancy: false,
             max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,
@@ -499,6 +502,13 @@ pub struct Pusher {
     /// How long a cache channel keeps its last event.
     #[serde(with = "duration")]
     pub cache_age: Duration,
+    /// Largest data of an event that servers publish.
+    #[serde(with = "size")]
+    pub max_event: usize,
+    /// Channels of one such event.
+    pub max_event_channels: usize,
+    /// Events of one batch.
+    pub max_batch: usize,
 }
 
 impl Default for Pusher {
@@ -511,6 +521,9 @@ impl Default for Pusher {
             max_client_event: 10 * 1024,
             max_user_info: 1024,
             cache_age: Duration::from_secs(1800),
+            max_event: 10 * 1024,
+            max_event_channels: 100,
+            max_batch: 10,
         }
     }
 }

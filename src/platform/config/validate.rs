@@ -25,6 +25,11 @@ const MAX_APP_KEYS: usize = 2;
 const MAX_USER_INFO: usize = 16 * 1024;
 /// Most members of a presence channel as Pusher clients have it: each is told of all.
 const MAX_MEMBERS: usize = 1_000;
+/// Largest data of one event: as of the server API, far below a session's queue.
+const MAX_EVENT_DATA: usize = 64 * 1024;
+/// Most channels of one event, and events of one batch: a request of a megabyte is not to become a hundred.
+const MAX_EVENT_CHANNELS: usize = 1_000;
+const MAX_BATCH: usize = 100;
 /// The hosted service's limit; clients are told seconds.
 const MAX_CACHE_AGE: u64 = 1800;
 /// Most declared fields of a kind: their earlier values are in every change.
@@ -158,7 +163,7 @@ fn cdb(config: &Config) -> Result<(), String> {
 }
 
 fn pusher(config: &Config) -> Result<(), String> {
-    let Pusher { apps, activity_timeout, client_events_per_second, max_client_event, max_user_info, cache_age } =
+    let Pusher { apps, activity_timeout, client_events_per_second, max_client_event, max_user_info, cache_age, .. } =
         &config.pusher;
     ensure(apps.len() <= MAX_APPS, || format!("pusher.apps: at most {MAX_APPS}"))?;
     let seconds = activity_timeout.as_secs();
@@ -169,6 +174,11 @@ fn pusher(config: &Config) -> Result<(), String> {
     ensure(*max_user_info <= MAX_USER_INFO, || "pusher.max_user_info: at most 16KiB".to_owned())?;
     let kept = (1..=MAX_CACHE_AGE).contains(&cache_age.as_secs());
     ensure(kept, || "pusher.cache_age: must be from 1s to 30m".to_owned())?;
+    let Pusher { max_event, max_event_channels, max_batch, .. } = &config.pusher;
+    ensure((1..=MAX_EVENT_DATA).contains(max_event), || "pusher.max_event: must be from 1 to 64KiB".to_owned())?;
+    let once = (1..=MAX_EVENT_CHANNELS).contains(max_event_channels);
+    ensure(once, || format!("pusher.max_event_channels: must be from 1 to {MAX_EVENT_CHANNELS}"))?;
+    ensure((1..=MAX_BATCH).contains(max_batch), || format!("pusher.max_batch: must be from 1 to {MAX_BATCH}"))?;
     for (i, app) in apps.iter().enumerate() {
         let at = |key: &str| format!("pusher.apps.{i}.{key}");
         ensure((1..=MAX_APP_KEYS).contains(&app.keys.len()), || format!("{}: one or two", at("keys")))?;
@@ -183,6 +193,8 @@ fn pusher(config: &Config) -> Result<(), String> {
         ensure(app.webhooks.len() <= MAX_WEBHOOKS, || format!("{}: at most {MAX_WEBHOOKS}", at("webhooks")))?;
         for (w, webhook) in app.webhooks.iter().enumerate() {
             scheme(&format!("{}.{w}.url", at("webhooks")), Some(&webhook.url), &["http", "https"])?;
+            let host = reqwest::Url::parse(webhook.url.expose()).is_ok_and(|url| url.has_host());
+            ensure(host, || format!("{}.{w}.url: not an address", at("webhooks")))?;
         }
     }
     // Ids and keys that two applications share, or that are spelled wrong.

@@ -250,7 +250,9 @@ impl Channel {
         let mut changes = Vec::new();
         while changes.len() < batch {
             let Some((place, name)) = self.queue.pop_front() else { break };
-            let Some(client) = self.clients.get_mut(&name).filter(|client| client.queued == Some(place)) else { continue };
+            let Some(client) = self.clients.get_mut(&name).filter(|client| client.queued == Some(place)) else {
+                continue;
+            };
             client.queued = None;
             let info = &client.member.info;
             if client.stored && (!client.here || client.again) {

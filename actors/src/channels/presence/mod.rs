@@ -25,7 +25,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::mpsc;
 
 use crate::{
-    platform::ports::{Bus, BusError, Buried, Counts, Life, Member, MemberPage, Presence},
+    platform::ports::{Buried, Bus, BusError, Counts, Life, Member, MemberPage, Presence},
     supervise::{Progress, Slot},
 };
 

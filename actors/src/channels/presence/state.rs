@@ -26,7 +26,7 @@ use super::{
     questions::{Asked, Question, ask},
 };
 use crate::{
-    platform::ports::{Bus, Buried, Life, Presence},
+    platform::ports::{Buried, Bus, Life, Presence},
     supervise::Progress,
 };
 

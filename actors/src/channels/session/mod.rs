@@ -11,6 +11,7 @@ mod live;
 mod orders;
 mod pace;
 mod presence;
+mod pusher;
 mod start;
 mod subscribe;
 mod subscriptions;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{
     Control,
     centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
-    pusher::SocketId,
+    pusher::{self as wire, SocketId},
 };
 use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
@@ -38,8 +39,8 @@ use tokio::{
 };
 
 use super::{
-    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users,
-    Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
+    Alias, AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users,
+    Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
@@ -47,6 +48,7 @@ use clock::Clock;
 pub(super) use clock::{millis, now};
 use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
 use orders::Order;
+pub use pusher::Admission;
 pub(super) use task::{Connection, run};
 use wake::Wake;
 
@@ -63,6 +65,8 @@ pub struct Hub<B, L> {
     pub auth: Arc<dyn Authenticator>,
     /// The node's topics.
     pub topics: Slot<TopicsMessage>,
+    /// The node's presence.
+    pub presence: Slot<PresenceMessage>,
     /// The node's shards.
     pub shards: Shards,
     /// What stands for names of channels.
@@ -110,6 +114,8 @@ pub struct Incoming {
     pub permit: OwnedSemaphorePermit,
     /// Where commands arrive that come by other requests; they are read from the socket all the same.
     pub mailbox: Option<Mailbox>,
+    /// Of a client of the Pusher protocol: whose it is.
+    pub admission: Option<Admission>,
 }
 
 /// Unique within the process.
@@ -441,16 +447,19 @@ impl Session {
             Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),
             Unsubscribe::StateInvalidated if !stays => self.close_locked(inner, Disconnect::StateInvalidated),
             Unsubscribe::Expired if !stays => self.close_locked(inner, Disconnect::SubscriptionExpired),
-            _ => self.tell_unsubscribed(inner, channel, UnsubscribePush::from(why)),
+            _ => self.tell_unsubscribed(inner, channel, ended.terms.alias, UnsubscribePush::from(why)),
         }
     }
 
-    /// On the Pusher wire there is no such word: who loses a channel there is closed instead, or told by an error.
-    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, push: UnsubscribePush<'_>) {
-        if self.wire == Wire::Pusher {
-            return;
-        }
-        let push = self.wire.push(About::Channel(channel), &push);
+    /// On the Pusher wire there is no such word: who loses a channel there is told by an error.
+    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, alias: Alias, push: UnsubscribePush<'_>) {
+        let push = if self.wire == Wire::Pusher {
+            let name = alias.name(channel);
+            let error = wire::encode_subscription_error(&name, wire::Refusal::Forbidden, push.reason);
+            self.wire.frame(error.as_bytes())
+        } else {
+            self.wire.push(About::Channel(channel), &push)
+        };
         if inner.outbox.push(push, self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow);
         }

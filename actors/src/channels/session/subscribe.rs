@@ -29,7 +29,7 @@ use crate::{
         topics::{AttachError, Attached, TopicsMessage},
     },
     entities::gap::{HistoryError, Recovered, entity_since, since},
-    platform::ports::{AuthError, Bus, ChangeLog, ServerSubscription, SubscriptionGrant},
+    platform::ports::{AuthError, Bus, ChangeLog, Member, ServerSubscription, SubscriptionGrant},
 };
 
 /// Between two looks whether a reply has left.
@@ -166,7 +166,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if !self.session.begin(&name, Terms { expires_at: ends, ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
-        let prepared = self.listen_and_recover(&request, &channel, &name, delta).await;
+        let member = self.member(&channel, &grant);
+        let prepared = self.listen_and_recover(&request, &channel, &name, delta, member).await;
         let (attached, mut start) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
@@ -196,8 +197,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         channel: &Channel,
         name: &Arc<str>,
         delta: bool,
+        member: Option<Arc<Member>>,
     ) -> Result<(Attached, Start), Refusal> {
-        let attached = self.listen(channel, name, delta).await?;
+        let attached = self.listen(channel, name, delta, member).await?;
         let mut start = self.start(request, channel, attached.position.clone()).await?;
         if start.recovered && !self.room_for(start.size()).await {
             // To close the client as slow would bring it back to the same recovery.
@@ -221,7 +223,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn settle(&self, going: Vec<Going>, reply: &[u8]) {
-        let over = self.session.settle(going, reply);
+        self.settle_all(going, &[reply]).await;
+    }
+
+    /// The same with several replies, of which each is a message.
+    pub(super) async fn settle_all(&self, going: Vec<Going>, replies: &[&[u8]]) {
+        let over = self.session.settle(going, replies);
         self.session.flush();
         for (name, seat) in over {
             if self.session.closing().is_none() {
@@ -243,12 +250,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session.
-    async fn listen(&self, channel: &Channel, name: &Arc<str>, delta: bool) -> Result<Attached, Refusal> {
+    async fn listen(
+        &self,
+        channel: &Channel,
+        name: &Arc<str>,
+        delta: bool,
+        member: Option<Arc<Member>>,
+    ) -> Result<Attached, Refusal> {
         let within = self.hub.limits.command;
         let retry = Refusal::Error(ErrorCode::Internal);
         let shard = self.hub.shards.get(self.shard).ok_or(retry)?;
-        let join =
-            |reply| ShardMessage::Join { channel: Arc::clone(name), session: Arc::clone(&self.session).into(), reply };
+        let join = |reply| ShardMessage::Join {
+            channel: Arc::clone(name),
+            session: Arc::clone(&self.session).into(),
+            member,
+            reply,
+        };
         shard.slot.call(join, within).await.map_err(|_| retry)?;
         let attach = |reply| TopicsMessage::Attach {
             channel: Arc::clone(name),

@@ -1,6 +1,7 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
 mod model;
+mod pusher;
 mod races;
 mod terms;
 
@@ -318,6 +319,7 @@ impl Node {
             namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
             users: Users::default(),
+            presence: Slot::default(),
             handlers: Handlers::default(),
             apps: Apps::default(),
             observer: Arc::new(()),
@@ -365,6 +367,7 @@ impl Node {
             wire: Wire::CentrifugeJson,
             permit,
             mailbox: None,
+            admission: None,
         }));
         client.expect("connect")
     }

@@ -280,9 +280,7 @@ async fn too_many_questions_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn what_a_burial_removed_is_told_here() {
     let mut scene = scene().await;
-    let dead = |client: &str, told| {
-        Arc::new(Member { info: member(client, client).info.clone(), told })
-    };
+    let dead = |client: &str, told| Arc::new(Member { info: member(client, client).info.clone(), told });
     let counts = Counts { clients: 1, users: 1, crowded: false };
     let left = vec![(dead("1", true), true), (dead("2", true), false), (dead("3", false), true)];
     let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);
