@@ -17,8 +17,8 @@ use std::{
 use axum::Extension;
 use dzvin_actors::{
     channels::{
-        Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
-        TopicsArgs, Users,
+        Apps, Handlers, Hub, Mailboxes, Metrics, Notices, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards,
+        Topics, TopicsArgs, Users,
         presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
@@ -42,7 +42,10 @@ use crate::{
         self,
         bus::AnyBus,
         presence::{AnyPresence, PresenceSettings},
-        pusher::{http::PusherApi, webhooks::{WebhookArgs, WebhookLimits}},
+        pusher::{
+            http::PusherApi,
+            webhooks::{WebhookArgs, WebhookLimits},
+        },
     },
     console,
     entities::{self, ChangeListener, Entities, Retention},

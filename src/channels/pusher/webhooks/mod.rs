@@ -33,7 +33,11 @@ use tokio::{
 
 pub use limits::WebhookLimits;
 
-use self::{metrics::{Lost, WebhookMetrics}, post::Poster, sort::{Lines, Sorter}};
+use self::{
+    metrics::{Lost, WebhookMetrics},
+    post::Poster,
+    sort::{Lines, Sorter},
+};
 
 /// Notices that are sorted at once.
 const AT_ONCE: usize = 256;

@@ -85,7 +85,8 @@ async fn hear(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes)
             StatusCode::OK.into_response()
         }
         Mood::Endless => {
-            let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 8192])));
+            let endless =
+                futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 8192])));
             axum::body::Body::from_stream(endless).into_response()
         }
     };
@@ -178,7 +179,8 @@ async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
 #[tokio::test]
 async fn events_are_told_together_and_signed() {
     let (receiver, url) = Receiver::start().await;
-    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { gather: Duration::from_millis(200), ..quick() }).await;
+    let it =
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { gather: Duration::from_millis(200), ..quick() }).await;
     it.notices.tell(WebhookEvent::client_event("presence-x", "client-a", None, "1.2", Some("10")));
     it.tell("presence-x");
     eventually(async || receiver.bodies() > 0).await;
@@ -189,7 +191,8 @@ async fn events_are_told_together_and_signed() {
     assert_eq!(headers["content-type"], "application/json");
     let body: Value = serde_json::from_slice(&body).expect("json");
     assert!(body["time_ms"].as_u64() > Some(1_700_000_000_000));
-    let client = json!({"name":"client_event","channel":"presence-x","event":"client-a","socket_id":"1.2","user_id":"10"});
+    let client =
+        json!({"name":"client_event","channel":"presence-x","event":"client-a","socket_id":"1.2","user_id":"10"});
     assert_eq!(body["events"], json!([client, {"name":"channel_occupied","channel":"presence-x"}]), "in one batch");
     eventually(async || it.metric("webhook_events_total", "app=\"a\"") == 2.0).await;
     assert_eq!((it.metric("webhook_waiting{", ""), it.metric("webhook_waiting_bytes", "")), (0.0, 0.0));
@@ -209,7 +212,11 @@ async fn a_batch_has_limits() {
     for n in 0..6 {
         it.tell(&format!("{n}{}", "y".repeat(190)));
         it.notices.tell(WebhookEvent::client_event(
-            "private-x", "client-a", Some(&serde_json::value::to_raw_value(&"z".repeat(900)).expect("json")), "1.2", None,
+            "private-x",
+            "client-a",
+            Some(&serde_json::value::to_raw_value(&"z".repeat(900)).expect("json")),
+            "1.2",
+            None,
         ));
     }
     // Larger than a batch may be alone: it is told all the same.
@@ -218,7 +225,9 @@ async fn a_batch_has_limits() {
     eventually(async || receiver.channels().len() == 48).await;
     let sizes: Vec<usize> = receiver.seen.lock().unwrap().iter().map(|(_, body)| body.len()).collect();
     assert_eq!(sizes.iter().filter(|size| **size > 2_000).count(), 1, "{sizes:?}");
-    assert!(receiver.taken.lock().unwrap().iter().all(|body| body["events"].as_array().is_some_and(|all| all.len() <= 10)));
+    assert!(
+        receiver.taken.lock().unwrap().iter().all(|body| body["events"].as_array().is_some_and(|all| all.len() <= 10))
+    );
 }
 
 #[tokio::test]
@@ -227,7 +236,8 @@ async fn what_is_not_taken_is_told_again_the_same_and_in_order() {
     use Mood::{Endless, Redirect, Slow, Status};
     let late = Slow(Duration::from_secs(30));
     receiver.feels([Status(500), Status(404), Redirect, late, Status(429), Status(200), Endless]);
-    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_millis(300), ..quick() }).await;
+    let it =
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_millis(300), ..quick() }).await;
     it.tell("first");
     eventually(async || receiver.attempts() > 0).await;
     it.tell("second");
@@ -271,7 +281,8 @@ async fn a_receiver_that_is_slow_or_away_delays_no_other_and_has_one_request_at_
 async fn a_batch_is_given_up_after_its_time_and_the_next_one_has_its_own() {
     let (receiver, url) = Receiver::start().await;
     receiver.feels([Mood::Status(503); 10_000]);
-    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_millis(400), ..quick() }).await;
+    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_millis(400), ..quick() })
+        .await;
     it.tell("lost");
     eventually(async || it.metric("webhook_events_lost", "gave_up") == 1.0).await;
     assert!(receiver.attempts() > 3, "{}", receiver.attempts());
