@@ -5,7 +5,7 @@ use dzvin_protocols::channels::{
     pusher::{
         Credentials, Event, Grant, Keyring, MAX_EVENT, MAX_NAME, MAX_USER_ID, MAX_WATCHLIST, Member, Name, SocketId,
         Target, User, decode, encode_client_event,
-        http_api::{MAX_BATCH, MAX_CHANNELS, Publish, Query, SignatureError, parse_batch, parse_events, sign_query},
+        http_api::{Publish, PublishLimits, Query, SignatureError, parse_batch, parse_events, sign_query},
     },
 };
 use serde_json::value::RawValue;
@@ -102,19 +102,19 @@ pub fn pusher_http(data: &[u8]) {
             assert_eq!(signed.verify("POST", &path, body, &keys, NOW), Ok(()), "what is signed is accepted");
         }
     }
-    let limit = 64;
-    if let Ok(publish) = parse_events(body, limit) {
-        within(&publish, limit);
+    let limits = PublishLimits { data: 64, ..PublishLimits::default() };
+    if let Ok(publish) = parse_events(body, &limits) {
+        within(&publish, &limits);
     }
-    if let Ok(batch) = parse_batch(body, limit) {
-        assert!((1..=MAX_BATCH).contains(&batch.len()));
-        batch.iter().for_each(|publish| within(publish, limit));
+    if let Ok(batch) = parse_batch(body, &limits) {
+        assert!((1..=limits.batch).contains(&batch.len()));
+        batch.iter().for_each(|publish| within(publish, &limits));
     }
 }
 
-fn within(publish: &Publish, limit: usize) {
-    assert!(publish.data.len() <= limit && (1..=MAX_EVENT).contains(&publish.name.len()));
-    assert!((1..=MAX_CHANNELS).contains(&publish.channels.len()));
+fn within(publish: &Publish, limits: &PublishLimits) {
+    assert!(publish.data.len() <= limits.data && (1..=MAX_EVENT).contains(&publish.name.len()));
+    assert!((1..=limits.channels).contains(&publish.channels.len()));
     assert!(publish.channels.iter().all(|channel| !channel.is_reserved()), "the hub alone publishes there");
     let id = publish.socket_id.as_ref();
     assert!(id.is_none_or(|id| SocketId::parse(id.as_str()).as_ref() == Some(id)));

@@ -17,9 +17,9 @@ use std::{
 use axum::Extension;
 use dzvin_actors::{
     channels::{
-        Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs,
-        Users,
-        presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
+        Apps, Handlers, Hub, Mailboxes, Metrics, Notices, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards,
+        Topics, TopicsArgs, Users,
+        presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -42,6 +42,10 @@ use crate::{
         self,
         bus::AnyBus,
         presence::{AnyPresence, PresenceSettings},
+        pusher::{
+            http::PusherApi,
+            webhooks::{WebhookArgs, WebhookLimits},
+        },
     },
     console,
     entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
@@ -67,6 +71,8 @@ use crate::{
 const BUS_EVENTS: usize = 1024;
 /// Questions and answers of other nodes that may wait: operators ask, a few at a time.
 const LETTERS: usize = 256;
+/// Events of presence that may wait to be handed on.
+const EDGES: usize = 1024;
 /// What clients and servers are told.
 const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
@@ -181,11 +187,19 @@ impl App {
         let queries = StoredQueries::new(readers.clone());
         queries.register(registry);
         let (letters, received) = mpsc::channel(LETTERS);
-        let hub = hub(config, &bus, &readers, &queries, &verifier, letters);
+        let (notices, noticed) = Notices::new();
+        let hub = hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
+        // Before those whose events it tells, so that it stops after them.
+        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
+        let webhooks = webhooks.map_err(AppError::internal)?;
+        webhooks.register(registry);
+        root.start(webhooks.child()).await?;
+        let (edges, edge) = mpsc::channel(EDGES);
+        tasks.spawn(notices.follow(edge));
         start_channels(&root, &hub, told).await?;
-        start_presence(&root, &hub, &presence, registry).await?;
+        start_presence(&root, &hub, &presence, edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -207,6 +221,13 @@ impl App {
             keys: keys.clone(),
             version: VERSION,
         };
+        let pusher_api = PusherApi {
+            apps: hub.apps.clone(),
+            bus: Arc::clone(&bus),
+            presence,
+            namespaces: Arc::clone(&hub.namespaces),
+            limits: settings::publish_limits(config),
+        };
         let connections = channels::Connections::new(Arc::clone(&bus), hub.shards.clone());
         let (corresponding, over) = (connections.clone().correspond(received), reached(phase.clone(), Phase::Ending));
         tasks.spawn(async move {
@@ -215,7 +236,7 @@ impl App {
                 () = over => {}
             }
         });
-        let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity)
+        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config)
             .with_edge(endpoint.admission.clone(), certificates.clone());
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
@@ -225,7 +246,17 @@ impl App {
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
         let api = api.merge(revocations::router(revocations)).layer(Extension(verifier));
-        let public = api.merge(channels::router(endpoint)).merge(console::router());
+        let signing = channels::pusher::auth::Signing {
+            apps: hub.apps.clone(),
+            namespaces: Arc::clone(&hub.namespaces),
+            auth: Arc::clone(&hub.auth),
+        };
+        let public = api
+            .merge(channels::pusher::router(endpoint.clone(), hub.apps.clone()))
+            .merge(channels::pusher::auth::router(signing))
+            .merge(channels::pusher::http::router(pusher_api))
+            .merge(channels::router(endpoint))
+            .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
@@ -325,9 +356,12 @@ fn hub(
     queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
-) -> Arc<Node> {
+    notices: &Notices,
+) -> Result<Arc<Node>, AppError> {
+    let apps = Apps::default();
+    settings::replace_apps(&apps, config)?;
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Arc::new(Hub {
+    Ok(Arc::new(Hub {
         bus: Arc::clone(bus),
         log: Arc::new(entities.clone()),
         auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
@@ -337,14 +371,16 @@ fn hub(
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
         users: Users::default(),
-        presence: Slot::default(),
         handlers: Handlers::default(),
+        apps,
+        presence: Slot::default(),
+        observer: Arc::new(notices.clone()),
         mailboxes: Mailboxes::default(),
         queries: Arc::new(queries.clone()),
         letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
-    })
+    }))
 }
 
 async fn start_channels(
@@ -383,20 +419,21 @@ async fn start_presence(
     root: &Supervisor,
     hub: &Arc<Node>,
     store: &Arc<AnyPresence>,
+    edges: mpsc::Sender<PresenceEvent>,
     registry: &mut Registry,
 ) -> Result<(), AppError> {
     let metrics = PresenceMetrics::default();
     metrics.register(registry);
     let (node, store) = (Arc::clone(hub), Arc::clone(store));
     let presence = ChildSpec::new("presence", move |spawner| {
-        let shards = node.shards.clone();
+        let (shards, apps) = (node.shards.clone(), node.apps.clone());
         let args = PresenceArgs {
             store: Arc::clone(&store),
             bus: Arc::clone(&node.bus),
             slot: node.presence.clone(),
             announce: Arc::new(move || shards.present()),
-            counted: Arc::new(|_| false),
-            events: None,
+            counted: Arc::new(move |channel| apps.counts(channel)),
+            events: Some(edges.clone()),
             limits: PresenceLimits::default(),
             metrics: metrics.clone(),
             progress: spawner.progress.clone(),

@@ -1,19 +1,19 @@
-//! What changes without a restart: keys of users and servers, roles, the tokens and message limits of the Mirrors, the
-//! certificate, and who is admitted.
+//! What changes without a restart: keys of users, servers and applications, roles, the tokens and message limits of the Mirrors,
+//! the certificate, and who is admitted.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use dzvin_actors::channels::Shards;
+use dzvin_actors::channels::{Apps, Shards};
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
     channels::Admission,
     identity::{ApiKeys, Setup, Verifier},
     platform::{
-        config::{Config, IdentityConfig},
+        config::{Config, IdentityConfig, Pusher},
         http::{Certificates, Pair},
     },
 };
@@ -26,10 +26,11 @@ const RECALL: Duration = Duration::from_secs(10);
 pub struct Reloader {
     verifier: Arc<Verifier>,
     keys: ApiKeys,
+    apps: Apps,
     links: Links,
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
-    identity: Arc<Mutex<IdentityConfig>>,
+    known: Arc<Mutex<(IdentityConfig, Pusher)>>,
     admission: Option<Admission>,
     certificates: Option<Certificates>,
 }
@@ -38,16 +39,18 @@ impl Reloader {
     pub(super) fn new(
         verifier: &Arc<Verifier>,
         keys: ApiKeys,
+        apps: &Apps,
         links: &Links,
         shards: &Shards,
-        identity: &IdentityConfig,
+        config: &Config,
     ) -> Self {
         Self {
             verifier: Arc::clone(verifier),
             keys,
+            apps: apps.clone(),
             links: links.clone(),
             shards: shards.clone(),
-            identity: Arc::new(Mutex::new(identity.clone())),
+            known: Arc::new(Mutex::new((config.identity.clone(), config.pusher.clone()))),
             admission: None,
             certificates: None,
         }
@@ -58,7 +61,7 @@ impl Reloader {
         Self { admission: Some(admission), certificates, ..self }
     }
 
-    /// Takes over keys, roles, and each known Mirror's token and message limit. The rest waits for a restart. All or nothing
+    /// Takes over keys, roles, applications, and each known Mirror's token and message limit. The rest waits for a restart. All or nothing
     /// of the values that can be wrong. Sessions that were granted something by other rules begin again.
     ///
     /// # Errors
@@ -75,6 +78,7 @@ impl Reloader {
         };
         // Tried on keys of nobody first: after the verifier has changed, nothing may fail.
         replace(&ApiKeys::default())?;
+        settings::replace_apps(&Apps::default(), config)?;
         self.verifier.replace_all(setup).map_err(|error| AppError::config("identity.keys", error))?;
         replace(&self.keys)?;
         if let Some((certificates, pair)) = tls {
@@ -83,10 +87,16 @@ impl Reloader {
         if let Some(admission) = &self.admission {
             admission.update(&config.channels);
         }
-        let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *known, config.identity.clone());
+        let first = self.apps.are_none();
+        settings::replace_apps(&self.apps, config)?;
+        if first && !self.apps.are_none() {
+            // Until now the numbers of subscribers concerned nobody.
+            self.shards.present();
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, apps) = std::mem::replace(&mut *known, (config.identity.clone(), config.pusher.clone()));
         drop(known);
-        if others_decide(&before, &config.identity) {
+        if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
             tracing::info!("rights may have changed: every session connects again");
             self.shards.recall(RECALL);
         }
@@ -95,6 +105,19 @@ impl Reloader {
         }
         Ok(())
     }
+}
+
+/// Whether a signature that was good may now be none, or open something else. A further application or key changes nothing
+/// for anybody.
+fn others_sign(before: &Pusher, now: &Pusher) -> bool {
+    before.apps.iter().any(|app| {
+        let Some(same) = now.apps.iter().find(|other| other.id == app.id) else { return true };
+        let keys = app
+            .keys
+            .iter()
+            .all(|key| same.keys.iter().any(|other| (&other.key, &other.secret) == (&key.key, &key.secret)));
+        !keys || (app.enabled && !same.enabled) || app.isolated != same.isolated
+    })
 }
 
 /// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::{Access, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
+    channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
-use dzvin_protocols::mirror::Dialect;
+use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
 use crate::{
-    channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+    channels::{
+        bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+        pusher,
+    },
     entities::{KindSpec, Source},
     platform::{
         config::{AccessConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
@@ -102,6 +105,18 @@ pub(super) fn limits(config: &Config) -> Limits {
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
     }
+}
+
+/// Puts the configuration's applications of the Pusher protocol into force.
+pub(super) fn replace_apps(apps: &Apps, config: &Config) -> Result<(), AppError> {
+    let all = pusher::apps(&config.pusher).map_err(|(key, error)| AppError::config(key, error))?;
+    apps.replace(all).map_err(|error| AppError::config("pusher.apps", error))
+}
+
+/// What one request of the Pusher protocol's HTTP API may publish.
+pub(super) fn publish_limits(config: &Config) -> PublishLimits {
+    let pusher = &config.pusher;
+    PublishLimits { data: pusher.max_event, channels: pusher.max_event_channels, batch: pusher.max_batch }
 }
 
 /// What holds for channels of the application.

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
+use dzvin_actors::channels::{Admission as Application, Incoming, Permit, Shards, Wire, derive_accept_key};
 
 use super::admission::Admission;
 use crate::platform::http::{self, ClientAddress, Origins, Problem};
@@ -35,12 +35,27 @@ pub fn router(endpoint: Endpoint) -> Router {
     Router::new().route("/connection/websocket", get(connect)).with_state(endpoint)
 }
 
-async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Result<Response, Problem> {
+async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
+    upgrade(endpoint, request, |endpoint, headers, query| {
+        endpoint.check_origin(headers)?;
+        subprotocol(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
+    })
+}
+
+/// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, its wire, and on that of
+/// Pusher whose client it is.
+pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Application>), Problem>;
+
+/// Answers with the 101, and gives the socket to a shard afterwards.
+pub(super) fn upgrade(
+    endpoint: Endpoint,
+    mut request: Request,
+    spoken: impl FnOnce(&Endpoint, &HeaderMap, &str) -> Spoken,
+) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(headers)?;
-    endpoint.allowed_origins.check(headers)?;
-    let (subprotocol, wire) = subprotocol(headers, request.uri().query().unwrap_or_default())?;
-    let permit = endpoint.admission.admit(request.extensions().get::<ClientAddress>().copied())?;
+    let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
+    let permit = endpoint.admit(&request)?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -51,7 +66,7 @@ async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Resu
             Ok(taken) => taken,
             Err(error) => return tracing::error!(%error, "an upgraded connection could not be taken"),
         };
-        let incoming = Incoming { socket, leftover, wire, permit, mailbox: None };
+        let incoming = Incoming { socket, leftover, wire, permit, mailbox: None, admission };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }
@@ -110,6 +125,18 @@ fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>
             let detail = "ask for the subprotocol centrifuge-json or centrifuge-protobuf, or for none";
             Err(Problem::bad_request("subprotocol_unknown", detail))
         }
+    }
+}
+
+impl Endpoint {
+    /// A place for one more session.
+    pub(super) fn admit(&self, request: &Request) -> Result<Permit, Problem> {
+        self.admission.admit(request.extensions().get::<ClientAddress>().copied())
+    }
+
+    /// A page of another site must not use the tokens that a browser holds.
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        self.allowed_origins.check(headers)
     }
 }
 

@@ -6,7 +6,8 @@ pub mod bus;
 mod connections;
 mod endpoint;
 pub mod presence;
+pub mod pusher;
 
-pub use connections::{Connections, router as connections_router};
 pub use admission::Admission;
+pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};

@@ -118,8 +118,8 @@ impl Item {
 
     fn build(&self, of: &Delivery, wire: Wire, shape: Shape) -> Bytes {
         if wire == Wire::Pusher {
-            let name = [shape.alias().prefix(), &of.channel].concat();
-            let application = matches!(Channel::parse(&of.channel), Ok(Channel::Application(_) | Channel::User(_)));
+            let name = shape.alias().name(&of.channel);
+            let application = matches!(Channel::of_hub(&of.channel), Ok(Channel::Application(_) | Channel::User(_)));
             let encode = if application { pusher::encode_publication } else { pusher::encode_change };
             return wire.frame(&encode(&name, &self.publication));
         }
@@ -170,6 +170,8 @@ impl Spoken {
     pub fn new(word: Word, size: usize) -> Self {
         let except = match &word {
             Word::Event { except, .. } => except.as_deref().and_then(socket),
+            // Nobody of that protocol is told of itself.
+            Word::Join { info, .. } | Word::Leave { info, .. } => socket(&info.client),
             _ => None,
         };
         Self { word, except, size: size + ENVELOPE_BYTES, frames: std::array::from_fn(|_| OnceLock::new()) }

@@ -4,12 +4,14 @@
 //! Invariants: on one session the offsets of a channel go out in order, each once, or the session is told that it must
 //! recover; a slow session is closed and slows nobody; nothing here writes to storage.
 
+mod apps;
 mod delivery;
 mod handlers;
 mod limits;
 mod mailbox;
 mod metrics;
 mod namespaces;
+mod notices;
 mod outbox;
 pub mod presence;
 mod reader;
@@ -23,14 +25,16 @@ mod users;
 mod wheel;
 mod wire;
 
+pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, Webhook, outside};
 pub use delivery::{Delivery, Item, Spoken, What};
 pub use handlers::{Handler, Handlers};
 pub use limits::Limits;
 pub use mailbox::{Mailbox, MailboxError, Mailboxes};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
+pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
-pub use session::{Hub, Incoming, Permit};
+pub use session::{Admission, Hub, Incoming, Permit};
 pub use shard::{Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;

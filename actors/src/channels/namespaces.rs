@@ -64,6 +64,13 @@ impl Namespaces {
         Self { rest, named }
     }
 
+    /// The rules of a channel whose namespace is named, and does not only fall under the rest.
+    #[must_use]
+    pub fn named(&self, channel: &str) -> Option<&ChannelRules> {
+        let first = channel.split_once('.').map_or(channel, |(first, _)| first);
+        self.named.get(first)
+    }
+
     /// The rules of a channel.
     #[must_use]
     pub fn of(&self, channel: &str) -> &ChannelRules {

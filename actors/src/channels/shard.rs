@@ -319,11 +319,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 
     /// How many subscribers a channel has now, for presence to know at the next tick.
     fn recount(&mut self, number: u32) {
-        if !self.hub.limits.occupancy {
+        if !self.hub.limits.occupancy && self.hub.apps.are_none() {
             return;
         }
         let Some(ChannelState { name, members }) = self.channels.get(number as usize) else { return };
-        if matches!(Channel::parse(name), Ok(Channel::Application(_))) {
+        if matches!(Channel::of_hub(name), Ok(Channel::Application(_))) {
             self.recounted.insert(Arc::clone(name), narrow(members.len()));
         }
     }

@@ -213,7 +213,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 }
             },
             TopicsMessage::Present { channel, shard } => {
-                if let Ok(parsed) = Channel::parse(&channel) {
+                if let Ok(parsed) = Channel::of_hub(&channel) {
                     match state.source(&parsed) {
                         Some((source, query)) => state.present(&myself, source, query, channel, shard).await,
                         // What it asks is known no more: who listens asks again.
@@ -311,7 +311,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 
     fn detach(&mut self, channel: &Arc<str>, shard: usize) {
-        let Ok(parsed) = Channel::parse(channel) else { return };
+        let Ok(parsed) = Channel::of_hub(channel) else { return };
         let source = self.source(&parsed);
         if let Some(stream) = source.and_then(|(source, _)| self.streams.get_mut(&source.name())) {
             stream.unwant(channel, shard, &self.args.numbers);

@@ -10,6 +10,8 @@ use dzvin_protocols::channels::{
     websocket::{binary_frame, close_frame, text_frame},
 };
 
+use super::apps::outside;
+
 /// A form in which messages leave; each is built once for all its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
@@ -67,6 +69,12 @@ impl Alias {
             Self::Private => "private-",
             Self::PrivateCache => "private-cache-",
         }
+    }
+
+    /// A channel of the hub as clients spell it.
+    #[must_use]
+    pub fn name(self, channel: &str) -> String {
+        [self.prefix(), outside(channel)].concat()
     }
 }
 
@@ -202,7 +210,7 @@ impl Wire {
     /// A word on a channel, for those clients whose protocol has it.
     pub(super) fn word(self, channel: &str, word: &Word) -> Option<Bytes> {
         if self == Self::Pusher {
-            return pusher::encode_word(channel, word).map(|frame| self.frame(&frame));
+            return pusher::encode_word(outside(channel), word).map(|frame| self.frame(&frame));
         }
         match word {
             Word::Join { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Join { info })),

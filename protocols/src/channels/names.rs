@@ -21,6 +21,9 @@ pub const USER_PREFIX: &str = "#server-to-user-";
 /// Words before the first dot that no application channel may begin with.
 pub const RESERVED: [&str; 5] = ["entities", "entity", "query", "calls", "inbox"];
 
+/// What channels of an isolated application begin with inside the hub: no name that anybody can give begins so.
+pub const ISOLATED: char = '/';
+
 /// Marks a key that is a hash; a plain id that looks like one is hashed itself, so two ids never share a key.
 const HASHED: &str = "h_";
 /// base64url of 32 bytes without padding.
@@ -175,6 +178,15 @@ impl Channel {
         ours.ok_or(ChannelError::Reserved)
     }
 
+    /// Reads a name as the hub itself keeps it: that of an isolated application's channel too, which nobody can give from
+    /// outside.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn of_hub(name: &str) -> Result<Self, ChannelError> {
+        if name.starts_with(ISOLATED) { Ok(Self::Application(name.into())) } else { Self::parse(name) }
+    }
+
     /// The channel of one entity.
     #[must_use]
     pub fn of_entity(kind: &Kind, id: &EntityId) -> Self {
@@ -218,6 +230,16 @@ mod tests {
         let fake = IdKey::of(&id("a.b"));
         let other = IdKey::of(&id(fake.as_str()));
         assert!(other.is_hashed() && other != fake);
+    }
+
+    #[test]
+    fn an_isolated_name_is_the_hubs_alone() {
+        let inside = "/shop/private-x";
+        assert_eq!(Channel::of_hub(inside), Ok(Channel::Application(inside.into())));
+        assert_eq!(Channel::parse(inside), Err(ChannelError::Malformed));
+        for name in ["entities.procedure", "chat", "#server-to-user-7", "entities.", "a/b"] {
+            assert_eq!(Channel::of_hub(name), Channel::parse(name), "{name}");
+        }
     }
 
     #[test]

@@ -139,6 +139,12 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
         let name = format!("identity.api_keys.{i}.secret");
         key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
     }
+    for (i, app) in config.pusher.apps.iter_mut().enumerate() {
+        for (k, key) in app.keys.iter_mut().enumerate() {
+            let name = format!("pusher.apps.{i}.keys.{k}.secret");
+            key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
+        }
+    }
     for (i, mirror) in config.mirrors.iter_mut().enumerate() {
         let name = format!("mirrors.{i}.token");
         mirror.token = secret(mirror.token.is_some(), &mirror.token_file, &name)?.or(mirror.token.take());

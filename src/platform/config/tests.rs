@@ -40,10 +40,11 @@ fn the_example_file_shows_every_key_with_its_default() {
         .map(|line| format!("{line}\n"))
         .collect();
     let all = from(&active, &[]).expect("every key of the example exists");
-    assert!(!all.mirrors.is_empty() && !all.kinds.is_empty() && all.redis.url.is_some());
-    for section in
-        ["http", "database", "redis", "identity", "cdb", "channels", "changes", "leases", "log", "shutdown", "dev"]
-    {
+    assert!(!all.mirrors.is_empty() && !all.kinds.is_empty() && all.redis.url.is_some() && !all.pusher.apps.is_empty());
+    for section in [
+        "http", "database", "redis", "identity", "cdb", "channels", "pusher", "changes", "leases", "log", "shutdown",
+        "dev",
+    ] {
         assert!(example.contains(&format!("[{section}]")), "{section}");
     }
     let shown: toml::Table = toml::from_str(&active).expect("toml");
@@ -140,6 +141,9 @@ fn errors_do_not_show_secrets() {
         ("[identity]\nkeys = 'hunter2'", vec![]),
         ("[database]\nurl = ['hunter2']", vec![]),
         ("[database]\nurl = 'mysql://u:hunter2@h/d'", vec![]),
+        ("[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k', secret = ['hunter2'] }]", vec![]),
+        ("[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k', secret = 'hunter2' }]", vec![]),
+        ("", vec![("DZVIN__PUSHER__APPS__0__KEYS", "hunter2")]),
         ("", vec![("DZVIN__IDENTITY__KEYS", "hunter2")]),
         ("", vec![("DZVIN__DATABASE__URL__X", "hunter2")]),
     ] {
@@ -153,6 +157,9 @@ fn errors_do_not_show_secrets() {
 
 #[test]
 fn contradictions_are_found() {
+    let app = |id: &str, key: &str| {
+        format!("[[pusher.apps]]\nid = '{id}'\nkeys = [{{ key = '{key}', secret = 'sixteen bytes of it' }}]\n")
+    };
     let two = format!("{MIRROR}{MIRROR}");
     let local = format!("{MIRROR}[kinds.procedure]\nsource = 'local'");
     for (toml, part) in [
@@ -222,6 +229,20 @@ fn contradictions_are_found() {
         ("[redis]\nprefix = '{x}'", "redis.prefix"),
         ("[redis]\nurl = 'redis-sharded://x:1'", "redis.url"),
         ("[http]\nanswer_bytes = '1MiB'", "http.answer_bytes"),
+        ("[pusher]\nactivity_timeout = '0s'", "pusher.activity_timeout: must be from 1s to 1h"),
+        ("[pusher]\nmax_client_event = '64KiB'", "pusher.max_client_event"),
+        ("[pusher]\ncache_age = '31m'", "pusher.cache_age"),
+        ("[[pusher.apps]]\nid = 'a'\nkeys = []", "pusher.apps.0.keys: one or two"),
+        ("[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k' }]", "pusher.apps.0.keys.0: secret or secret_file is missing"),
+        (
+            "[[pusher.apps]]\nid = 'a'\nkeys = [{ key = 'k', secret = 'short' }]",
+            "pusher.apps.0.keys.0.secret: shorter than 16",
+        ),
+        (&app("a/b", "k"), "pusher.apps.0: an application's id is"),
+        (&app("a", "k/"), "pusher.apps.0: an application key is"),
+        (&format!("{}{}", app("a", "k"), app("a", "l")), "pusher.apps.1: two applications have this id"),
+        (&format!("{}{}", app("a", "k"), app("b", "k")), "pusher.apps.1: this key is used twice"),
+        (&format!("{}webhooks = [{{ url = 'ftp://x' }}]", app("a", "k")), "pusher.apps.0.webhooks.0.url"),
         ("[kinds.lot]\nfields = ['status', 'limit']", "kinds.lot.fields: \"limit\" is the name of a parameter"),
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),
         ("[kinds.lot]\nfields = ['cursor']", "kinds.lot.fields: \"cursor\""),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dzvin_protocols::identity::Family;
 
-use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, SecretUrl};
+use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
 use crate::{
     identity::{self, MAX_KEYS, MIN_KEY},
     platform::http::is_origin,
@@ -24,6 +24,25 @@ const MAX_ISSUER_KEYS: usize = 16;
 const MAX_NAMESPACES: usize = 256;
 /// Most networks of proxies: each request is compared with all.
 const MAX_PROXIES: usize = 64;
+/// Most applications of the Pusher protocol: each connection's key is compared with all.
+const MAX_APPS: usize = 64;
+/// Most webhooks of one: each event goes to all.
+const MAX_WEBHOOKS: usize = 8;
+/// A secret of less can be guessed.
+const MIN_APP_SECRET: usize = 16;
+/// One that signs and one that is on its way out.
+const MAX_APP_KEYS: usize = 2;
+/// Most bytes of `user_info`: presence channels carry those of all members in one frame.
+const MAX_USER_INFO: usize = 16 * 1024;
+/// Most members of a presence channel as Pusher clients have it: each is told of all.
+const MAX_MEMBERS: usize = 1_000;
+/// Largest data of one event: as of the server API, far below a session's queue.
+const MAX_EVENT_DATA: usize = 64 * 1024;
+/// Most channels of one event, and events of one batch: a request of a megabyte is not to become a hundred.
+const MAX_EVENT_CHANNELS: usize = 1_000;
+const MAX_BATCH: usize = 100;
+/// The hosted service's limit; clients are told seconds.
+const MAX_CACHE_AGE: u64 = 1800;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
@@ -38,6 +57,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     kinds(config)?;
     mirrors(config)?;
     cdb(config)?;
+    pusher(config)?;
     channels(config)
 }
 
@@ -202,6 +222,45 @@ fn cdb(config: &Config) -> Result<(), String> {
         ensure(value > 0, || format!("cdb.{key}: must be above 0"))?;
     }
     Ok(())
+}
+
+fn pusher(config: &Config) -> Result<(), String> {
+    let Pusher { apps, activity_timeout, client_events_per_second, max_client_event, max_user_info, cache_age, .. } =
+        &config.pusher;
+    ensure(apps.len() <= MAX_APPS, || format!("pusher.apps: at most {MAX_APPS}"))?;
+    let seconds = activity_timeout.as_secs();
+    ensure((1..=3600).contains(&seconds), || "pusher.activity_timeout: must be from 1s to 1h".to_owned())?;
+    ensure(*client_events_per_second > 0, || "pusher.client_events_per_second: must be above 0".to_owned())?;
+    let below = (1..config.channels.max_message).contains(max_client_event);
+    ensure(below, || "pusher.max_client_event: must be above 0 and below channels.max_message".to_owned())?;
+    ensure(*max_user_info <= MAX_USER_INFO, || "pusher.max_user_info: at most 16KiB".to_owned())?;
+    let kept = (1..=MAX_CACHE_AGE).contains(&cache_age.as_secs());
+    ensure(kept, || "pusher.cache_age: must be from 1s to 30m".to_owned())?;
+    let Pusher { max_event, max_event_channels, max_batch, .. } = &config.pusher;
+    ensure((1..=MAX_EVENT_DATA).contains(max_event), || "pusher.max_event: must be from 1 to 64KiB".to_owned())?;
+    let once = (1..=MAX_EVENT_CHANNELS).contains(max_event_channels);
+    ensure(once, || format!("pusher.max_event_channels: must be from 1 to {MAX_EVENT_CHANNELS}"))?;
+    ensure((1..=MAX_BATCH).contains(max_batch), || format!("pusher.max_batch: must be from 1 to {MAX_BATCH}"))?;
+    for (i, app) in apps.iter().enumerate() {
+        let at = |key: &str| format!("pusher.apps.{i}.{key}");
+        ensure((1..=MAX_APP_KEYS).contains(&app.keys.len()), || format!("{}: one or two", at("keys")))?;
+        for (k, key) in app.keys.iter().enumerate() {
+            let length = key.secret.as_ref().map(|secret| secret.expose().len());
+            ensure(length.is_some(), || format!("{}.{k}: secret or secret_file is missing", at("keys")))?;
+            let long = length >= Some(MIN_APP_SECRET);
+            ensure(long, || format!("{}.{k}.secret: shorter than {MIN_APP_SECRET} bytes", at("keys")))?;
+        }
+        let members = (1..=MAX_MEMBERS).contains(&app.max_members);
+        ensure(members, || format!("{}: must be from 1 to {MAX_MEMBERS}", at("max_members")))?;
+        ensure(app.webhooks.len() <= MAX_WEBHOOKS, || format!("{}: at most {MAX_WEBHOOKS}", at("webhooks")))?;
+        for (w, webhook) in app.webhooks.iter().enumerate() {
+            scheme(&format!("{}.{w}.url", at("webhooks")), Some(&webhook.url), &["http", "https"])?;
+            let host = reqwest::Url::parse(webhook.url.expose()).is_ok_and(|url| url.has_host());
+            ensure(host, || format!("{}.{w}.url: not an address", at("webhooks")))?;
+        }
+    }
+    // Ids and keys that two applications share, or that are spelled wrong.
+    crate::channels::pusher::apps(&config.pusher).map(drop).map_err(|(key, error)| format!("{key}: {error}"))
 }
 
 fn channels(config: &Config) -> Result<(), String> {

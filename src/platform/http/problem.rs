@@ -65,6 +65,12 @@ impl Problem {
         problem.challenge(challenge)
     }
 
+    /// 401 `bad_signature`: a request that should be signed and is not, or otherwise; the detail says which rule it breaks.
+    #[must_use]
+    pub fn unsigned(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "bad_signature", detail).challenge(r#"Pusher realm="dzvin""#)
+    }
+
     fn challenge(mut self, challenge: &'static str) -> Self {
         self.extra.authenticate = Some(challenge);
         self

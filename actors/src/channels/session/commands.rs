@@ -20,9 +20,10 @@ use dzvin_protocols::{
 use time::OffsetDateTime;
 
 use super::{
-    Hub, Session,
+    Hub, Session, Wire,
     clock::{NEVER, millis, now},
     pace::Pace,
+    pusher::Talk,
 };
 use crate::{
     channels::{metrics::CommandLabel, shard::ShardMessage, users::Counted},
@@ -38,9 +39,11 @@ pub(super) struct Conversation<B, L> {
     /// The client left while a command waited: what it had asked besides is for nobody.
     pub(super) abandoned: bool,
     pub(super) identity: Option<Identity>,
-    pace: Pace,
+    pub(super) pace: Pace,
+    /// Of a client of the Pusher protocol.
+    pub(super) talk: Option<Box<Talk>>,
     /// The connection's place among those of its user.
-    counted: Option<Counted>,
+    pub(super) counted: Option<Counted>,
 }
 
 /// An answer: the whole reply as it is written, or the error's code.
@@ -60,11 +63,27 @@ pub(super) enum Refusal {
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize) -> Self {
         let pace = Pace::new(hub.limits.commands_per_second);
-        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None, pace, counted: None }
+        Self {
+            hub,
+            session,
+            shard,
+            closed_by_client: false,
+            abandoned: false,
+            identity: None,
+            pace,
+            talk: None,
+            counted: None,
+        }
     }
 
     /// Answers the commands of one frame in their order.
     pub(super) async fn frame(&mut self, form: Form, frame: &[u8]) {
+        if self.session.wire == Wire::Pusher {
+            let began = Instant::now();
+            self.event(form, frame).await;
+            self.abandoned = began.elapsed() >= self.hub.limits.command / 2 && self.session.left();
+            return;
+        }
         if form != self.session.wire.form() {
             return self.session.close(Disconnect::InappropriateProtocol);
         }
@@ -305,7 +324,7 @@ pub(super) fn seconds_left(until: Option<OffsetDateTime>) -> Option<u32> {
 }
 
 /// Now, in microseconds since 1970.
-fn now_micros() -> i64 {
+pub(super) fn now_micros() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or_default()
 }
 

@@ -11,6 +11,7 @@ mod live;
 mod orders;
 mod pace;
 mod presence;
+mod pusher;
 mod start;
 mod subscribe;
 mod subscriptions;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{
     Control,
     centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
-    pusher::SocketId,
+    pusher::{self as wire, SocketId},
 };
 use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
@@ -38,8 +39,8 @@ use tokio::{
 };
 
 use super::{
-    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users, Wire, outbox::Outbox,
-    presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
+    Alias, AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket,
+    Users, Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{
     platform::ports::{Authenticator, Queries},
@@ -50,6 +51,7 @@ use clock::Clock;
 pub(super) use clock::{millis, now};
 use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
 use orders::Order;
+pub use pusher::Admission;
 pub(super) use task::{Connection, run};
 use wake::Wake;
 
@@ -80,6 +82,10 @@ pub struct Hub<B, L> {
     pub namespaces: Arc<Namespaces>,
     /// Who answers calls of clients.
     pub handlers: Handlers,
+    /// Applications of the Pusher protocol.
+    pub apps: Apps,
+    /// Who hears what happens on their channels.
+    pub observer: Arc<dyn AppObserver>,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
     /// Which queries there are, and whose.
@@ -113,6 +119,8 @@ pub struct Incoming {
     pub permit: Permit,
     /// Where commands arrive that come by other requests; they are read from the socket all the same.
     pub mailbox: Option<Mailbox>,
+    /// Of a client of the Pusher protocol: whose it is.
+    pub admission: Option<Admission>,
 }
 
 /// A session's place within the limits of its node, and whatever else has to be given back when it ends.
@@ -475,16 +483,19 @@ impl Session {
             Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),
             Unsubscribe::StateInvalidated if !stays => self.close_locked(inner, Disconnect::StateInvalidated),
             Unsubscribe::Expired if !stays => self.close_locked(inner, Disconnect::SubscriptionExpired),
-            _ => self.tell_unsubscribed(inner, channel, UnsubscribePush::from(why)),
+            _ => self.tell_unsubscribed(inner, channel, ended.terms.alias, UnsubscribePush::from(why)),
         }
     }
 
-    /// On the Pusher wire there is no such word: who loses a channel there is closed instead, or told by an error.
-    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, push: UnsubscribePush<'_>) {
-        if self.wire == Wire::Pusher {
-            return;
-        }
-        let push = self.wire.push(About::Channel(channel), &push);
+    /// On the Pusher wire there is no such word: who loses a channel there is told by an error.
+    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, alias: Alias, push: UnsubscribePush<'_>) {
+        let push = if self.wire == Wire::Pusher {
+            let name = alias.name(channel);
+            let error = wire::encode_subscription_error(&name, wire::Refusal::Forbidden, push.reason);
+            self.wire.frame(error.as_bytes())
+        } else {
+            self.wire.push(About::Channel(channel), &push)
+        };
         if inner.outbox.push(push, self.queue_bytes).is_err() {
             self.close_locked(inner, Disconnect::Slow);
         }

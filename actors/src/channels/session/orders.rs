@@ -10,7 +10,7 @@ use dzvin_protocols::channels::{
 use time::OffsetDateTime;
 
 use super::{
-    Seat, Session,
+    Seat, Session, Wire,
     clock::{NEVER, millis, now},
     commands::Conversation,
     live::Terms,
@@ -34,6 +34,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
             Order::Recheck => self.keep_to_rights().await,
+            // That protocol has no word for it.
+            Order::Subscribe(_) if self.session.wire == Wire::Pusher => {}
             Order::Subscribe(channel) => self.subscribed_by_server(&channel).await,
         }
     }
@@ -91,11 +93,7 @@ impl Session {
 
     /// The client as its protocol spells it.
     pub(super) fn client_name(&self) -> String {
-        if self.wire == super::Wire::Pusher {
-            self.client.socket().as_str().to_owned()
-        } else {
-            self.client.to_string()
-        }
+        if self.wire == Wire::Pusher { self.client.socket().as_str().to_owned() } else { self.client.to_string() }
     }
 
     /// Does what it can at once, and leaves the rest to the task. Answers the seats that are free.
@@ -105,6 +103,11 @@ impl Session {
                 let known = Disconnect::ALL.iter().find(|why| why.code() == *code);
                 match known {
                     Some(why) => self.close(*why),
+                    // No code of the application's own makes this client come back, or stay away.
+                    None if self.wire == Wire::Pusher => self.close(match code {
+                        4500.. => Disconnect::ForceDisconnect,
+                        _ => Disconnect::ForceReconnect,
+                    }),
                     None => self.close_with(*code, reason),
                 }
                 Vec::new()
@@ -158,7 +161,7 @@ impl Session {
         let ends = now().saturating_add(millis(std::time::Duration::from_secs(left)));
         let mut inner = self.lock();
         inner.clock.expires_at = if at == 0 { NEVER } else { ends };
-        if self.wire == super::Wire::Pusher {
+        if self.wire == Wire::Pusher {
             return;
         }
         let push = self.wire.push(About::Connection, &RefreshPush { expires: at != 0, ttl });

@@ -20,6 +20,9 @@ const MAX_LISTED: usize = 1_000;
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// What others see of this client on a channel, where they see who is there.
     pub(super) fn member(&self, channel: &Channel, grant: &SubscriptionGrant) -> Option<Arc<Member>> {
+        if let Some(talk) = &self.talk {
+            return talk.entering();
+        }
         let Channel::Application(name) = channel else { return None };
         let rules = self.hub.namespaces.of(name);
         let shown = grant.overrides.presence.unwrap_or(rules.presence.is_some());

@@ -246,7 +246,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn settle(&self, going: Vec<Going>, reply: &[u8]) {
-        let over = self.session.settle(going, reply);
+        self.settle_all(going, &[reply]).await;
+    }
+
+    /// The same with several replies, of which each is a message.
+    pub(super) async fn settle_all(&self, going: Vec<Going>, replies: &[&[u8]]) {
+        let over = self.session.settle(going, replies);
         self.session.flush();
         for (name, seat) in over {
             if self.session.closing().is_none() {

@@ -52,7 +52,7 @@ impl Session {
     /// Queues the reply, then what came meanwhile and follows each one's `from`, and goes live. All under one lock, so that
     /// the shard cannot come between. Answers those that are over at once, with the seat that the shard must forget; of a
     /// session that closes, or when none is left, nothing is queued.
-    pub(super) fn settle(&self, going: Vec<Going>, reply: &[u8]) -> Vec<(Arc<str>, Option<Seat>)> {
+    pub(super) fn settle(&self, going: Vec<Going>, replies: &[&[u8]]) -> Vec<(Arc<str>, Option<Seat>)> {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let mut over = Vec::new();
@@ -74,7 +74,9 @@ impl Session {
         if alone && live.is_empty() {
             return over;
         }
-        self.wire.add(&mut inner.replies, reply);
+        for reply in replies {
+            self.wire.add(&mut inner.replies, reply);
+        }
         self.queue_replies(inner);
         for (channel, waited) in live {
             if let Err(seat) = self.catch_up(inner, &channel, &waited) {
@@ -112,7 +114,7 @@ impl Session {
     pub(super) fn revoke(&self, channel: &Arc<str>, why: UnsubscribePush<'_>) -> Option<Seat> {
         let mut inner = self.lock();
         let ended = inner.take(channel)?;
-        self.tell_unsubscribed(&mut inner, channel, why);
+        self.tell_unsubscribed(&mut inner, channel, ended.terms.alias, why);
         ended.seat
     }
 
@@ -138,6 +140,11 @@ impl Session {
     /// Ends a subscription. Answers its seat, if there was one.
     pub(super) fn end(&self, channel: &str) -> Option<Seat> {
         self.lock().take(channel)?.seat
+    }
+
+    /// Whether there is one.
+    pub(super) fn has(&self, channel: &str) -> bool {
+        self.lock().find(channel).is_some()
     }
 
     /// Whether a token opened it, or the server itself.

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    Hub, Incoming, Permit, Session, Wire,
+    Admission, Hub, Incoming, Permit, Session, Wire,
     clock::{NEVER, millis, now},
     commands::Conversation,
 };
@@ -58,15 +58,16 @@ pub(in crate::channels) struct Reading {
     socket: Reader,
     decoder: Decoder,
     leftover: Bytes,
+    admission: Option<Admission>,
 }
 
 impl Connection {
     /// One socket in two: the shard writes while the session's task reads.
     pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
-        let Incoming { socket, leftover, wire, permit, mailbox } = incoming;
+        let Incoming { socket, leftover, wire, permit, mailbox, admission } = incoming;
         let (reading, writing) = socket.split();
         // The limit is known when the task begins.
-        let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover };
+        let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover, admission };
         (Self { socket: writing, wire, permit, mailbox }, reading)
     }
 }
@@ -131,6 +132,9 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     reading.decoder = Decoder::new(hub.limits.message);
     reading.decoder.feed(&std::mem::take(&mut reading.leftover));
     let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard);
+    if session.wire == Wire::Pusher {
+        conversation.greet(reading.admission.take());
+    }
     let mut open = said(&mut conversation, &mut reading.decoder).await;
     while open && session.closing().is_none() {
         match reading.next(&session).await {
@@ -232,7 +236,12 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
         if conversation.session.closing().is_some() {
             return true;
         }
-        match decoder.next_message() {
+        let message = decoder.next_message();
+        if conversation.session.wire == Wire::Pusher && matches!(message, Ok(Some(_))) {
+            // Any frame will do.
+            conversation.session.heard();
+        }
+        match message {
             Ok(None) => return true,
             Ok(Some(Message::Text(text))) => conversation.frame(Form::Json, text.as_bytes()).await,
             Ok(Some(Message::Binary(bytes))) => conversation.frame(Form::Protobuf, &bytes).await,

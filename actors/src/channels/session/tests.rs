@@ -1,6 +1,7 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
 mod model;
+mod pusher;
 mod queries;
 mod races;
 mod terms;
@@ -37,8 +38,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{
-        Access, ChannelRules, Conflate, Handlers, HoldRules, Limits, Mailboxes, Metrics, Namespaces, Numbers, Shard,
-        ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Users, Wire,
+        Access, Apps, ChannelRules, Conflate, Handlers, HoldRules, Limits, Mailboxes, Metrics, Namespaces, Numbers,
+        Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Users, Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
@@ -322,6 +323,8 @@ impl Node {
             users: Users::default(),
             presence: Slot::default(),
             handlers: Handlers::default(),
+            apps: Apps::default(),
+            observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
             queries: Arc::new(queries::OneQuery),
             letters: tokio::sync::mpsc::channel(1).0,
@@ -367,6 +370,7 @@ impl Node {
             wire: Wire::CentrifugeJson,
             permit: permit.into(),
             mailbox: None,
+            admission: None,
         }));
         client.expect("connect")
     }

@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use super::{
     Member, UserId,
+    data::text_of_data,
     events::{
         encode_channel_event, encode_client_event, encode_member_added, encode_member_removed,
         encode_subscription_count,
     },
-    text_of,
 };
 use crate::channels::{Publication, Word, centrifuge::ClientInfo};
 
@@ -29,9 +29,7 @@ pub const MAX_DATA: usize = 10 * 1024;
 pub fn encode_publication(channel: &str, publication: &Publication) -> Vec<u8> {
     let extra = publication.extra.as_deref();
     let event = extra.and_then(|extra| extra.tags.get(EVENT_TAG)).unwrap_or(DEFAULT_EVENT);
-    let data = std::str::from_utf8(&publication.data).unwrap_or_default();
-    let text = serde_json::from_str::<&RawValue>(data).map_or(Cow::Borrowed(data), text_of);
-    encode_channel_event(event, channel, &text, None)
+    encode_channel_event(event, channel, &text_of_data(&publication.data), None)
 }
 
 /// A change of an entity as an event. What is larger than this wire takes goes as a reference: without its document.

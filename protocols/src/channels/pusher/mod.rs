@@ -7,6 +7,7 @@
 
 mod auth;
 mod codes;
+mod data;
 mod events;
 mod handshake;
 pub mod http_api;
@@ -17,6 +18,7 @@ mod webhooks;
 
 pub use auth::{AuthError, Credentials, CredentialsError, Keyring, SocketId, shared_secret};
 pub use codes::{ClientAction, Close, ErrorCode};
+pub use data::{data_of_text, text_of_data};
 pub use events::{
     DEFAULT_CLIENT_DATA, Event, EventError, MAX_EVENT, PING, PONG, Refusal, Subscribe, decode, encode_cache_miss,
     encode_channel_event, encode_client_event, encode_connection_established, encode_error, encode_member_added,

@@ -57,6 +57,41 @@ impl WebhookEvent {
             user_id: user_id.map(ToOwned::to_owned),
         }
     }
+
+    /// The channel that it is about.
+    #[must_use]
+    pub fn channel(&self) -> &str {
+        let (Self::ChannelOccupied { channel }
+        | Self::ChannelVacated { channel }
+        | Self::MemberAdded { channel, .. }
+        | Self::MemberRemoved { channel, .. }
+        | Self::ClientEvent { channel, .. }
+        | Self::CacheMiss { channel }
+        | Self::SubscriptionCount { channel, .. }) = self;
+        channel
+    }
+
+    /// The same about a channel of this name.
+    #[must_use]
+    pub fn on(mut self, name: &str) -> Self {
+        let (Self::ChannelOccupied { channel }
+        | Self::ChannelVacated { channel }
+        | Self::MemberAdded { channel, .. }
+        | Self::MemberRemoved { channel, .. }
+        | Self::ClientEvent { channel, .. }
+        | Self::CacheMiss { channel }
+        | Self::SubscriptionCount { channel, .. }) = &mut self;
+        if *channel != name {
+            name.clone_into(channel);
+        }
+        self
+    }
+
+    /// How many bytes it takes of a body.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        json(self).len()
+    }
 }
 
 /// A webhook ready to be sent: `POST`, `Content-Type: application/json`, the two headers.
@@ -116,6 +151,17 @@ mod tests {
         let hook = Webhook::new(1_700_000_000_000, &sample(), &credentials);
         got.push(format!("{{\"key\":\"{}\",\"signature\":\"{}\"}}", hook.key, hook.signature));
         assert_eq!(got.join("\n"), include_str!("../../../../tests/fixtures/pusher/webhooks.jsonl").trim_end());
+    }
+
+    #[test]
+    fn every_event_can_be_about_another_channel() {
+        for event in sample() {
+            let size = event.size();
+            let moved = event.clone().on("presence-xyz");
+            assert_eq!(moved.channel(), "presence-xyz");
+            assert_eq!(moved.size(), size + "presence-xyz".len() - event.channel().len());
+            assert_eq!(moved.on(event.channel()), event);
+        }
     }
 
     proptest! {

@@ -8,7 +8,7 @@ pub use channels::{
     Attribute, Cached, ChannelInfo, ChannelsQuery, Info, channel_info, encode_channel, encode_channels, encode_users,
     users_of,
 };
-pub use publish::{MAX_BATCH, MAX_CHANNELS, Publish, encode_batch, encode_published, parse_batch, parse_events};
+pub use publish::{Publish, PublishLimits, encode_batch, encode_published, parse_batch, parse_events};
 pub use signature::{MAX_QUERY, Query, SignatureError, TIMESTAMP_WINDOW, sign_query};
 
 use super::names::NameError;
@@ -19,12 +19,12 @@ pub enum ApiError {
     /// Not the JSON that is expected.
     #[error("the body is not valid: {0}")]
     Body(String),
-    /// No channel to publish to, more than [`MAX_CHANNELS`], or both `channel` and `channels`.
-    #[error("an event has one channel, or 1 to {MAX_CHANNELS} channels")]
-    Channels,
-    /// More than [`MAX_BATCH`] events.
-    #[error("a batch has 1 to {MAX_BATCH} events")]
-    Batch,
+    /// No channel to publish to, more than so many, or both `channel` and `channels`.
+    #[error("an event has one channel, or 1 to {0} channels (one in a batch)")]
+    Channels(usize),
+    /// None, or more than so many events.
+    #[error("a batch has 1 to {0} events")]
+    Batch(usize),
     /// A channel's name is refused.
     #[error("the channel {name:?}: {error}")]
     Name {

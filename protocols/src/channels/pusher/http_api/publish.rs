@@ -4,12 +4,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{ApiError, Attribute, ChannelInfo, Info, channels::ByName};
-use crate::channels::pusher::{Guard, MAX_EVENT, Name, SocketId, json, text_of};
+use crate::channels::pusher::{Guard, MAX_DATA, MAX_EVENT, Name, SocketId, json, text_of};
 
-/// Most channels of one event.
-pub const MAX_CHANNELS: usize = 100;
-/// Most events of one batch.
-pub const MAX_BATCH: usize = 10;
+/// How much may be published by one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishLimits {
+    /// Bytes of the data of one event.
+    pub data: usize,
+    /// Channels of one event.
+    pub channels: usize,
+    /// Events of one batch.
+    pub batch: usize,
+}
+
+impl Default for PublishLimits {
+    /// Those of the hosted service.
+    fn default() -> Self {
+        Self { data: MAX_DATA, channels: 100, batch: 10 }
+    }
+}
 
 /// One event to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,32 +55,31 @@ struct Wire<'a> {
     info: Option<String>,
 }
 
-/// Reads the body of `events`; `max_data` is the limit of the data in bytes.
+/// Reads the body of `events`.
 ///
 /// # Errors
 /// [`ApiError`] with the answer's status.
-pub fn parse_events(body: &[u8], max_data: usize) -> Result<Publish, ApiError> {
-    read::<Wire>(body)?.check(max_data)
+pub fn parse_events(body: &[u8], limits: &PublishLimits) -> Result<Publish, ApiError> {
+    read::<Wire>(body)?.check(limits)
 }
 
-/// Reads the body of `batch_events`; `max_data` is the limit of each event's data in bytes. One bad event refuses the
-/// batch, before anything is published.
+/// Reads the body of `batch_events`. One bad event refuses the batch, before anything is published.
 ///
 /// # Errors
 /// [`ApiError`] with the answer's status.
-pub fn parse_batch(body: &[u8], max_data: usize) -> Result<Vec<Publish>, ApiError> {
+pub fn parse_batch(body: &[u8], limits: &PublishLimits) -> Result<Vec<Publish>, ApiError> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         #[serde(borrow)]
         batch: Vec<&'a RawValue>,
     }
     let Batch { batch } = read(body)?;
-    if !(1..=MAX_BATCH).contains(&batch.len()) {
-        return Err(ApiError::Batch);
+    if !(1..=limits.batch).contains(&batch.len()) {
+        return Err(ApiError::Batch(limits.batch));
     }
     let one = |event: &RawValue| {
         let event: Wire = read(event.get().as_bytes())?;
-        if event.channels.is_some() { Err(ApiError::Channels) } else { event.check(max_data) }
+        if event.channels.is_some() { Err(ApiError::Channels(1)) } else { event.check(limits) }
     };
     batch.into_iter().map(one).collect()
 }
@@ -81,14 +93,14 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
 }
 
 impl Wire<'_> {
-    fn check(self, max_data: usize) -> Result<Publish, ApiError> {
+    fn check(self, limits: &PublishLimits) -> Result<Publish, ApiError> {
         let names = match (self.channel, self.channels) {
             (Some(one), None) => vec![one],
             (None, Some(many)) => many,
-            _ => return Err(ApiError::Channels),
+            _ => return Err(ApiError::Channels(limits.channels)),
         };
-        if !(1..=MAX_CHANNELS).contains(&names.len()) {
-            return Err(ApiError::Channels);
+        if !(1..=limits.channels).contains(&names.len()) {
+            return Err(ApiError::Channels(limits.channels));
         }
         let mut channels: Vec<Name> = Vec::with_capacity(names.len());
         for name in names {
@@ -109,8 +121,8 @@ impl Wire<'_> {
             return Err(ApiError::EventName);
         }
         let data = text_of(self.data);
-        if data.len() > max_data {
-            return Err(ApiError::LargeData(max_data));
+        if data.len() > limits.data {
+            return Err(ApiError::LargeData(limits.data));
         }
         let info = Info::parse(self.info.as_deref().unwrap_or_default())?;
         if info.has(Attribute::Cache) {
@@ -163,8 +175,12 @@ mod tests {
     use super::*;
     use crate::channels::pusher::NameError;
 
+    fn small() -> PublishLimits {
+        PublishLimits { data: 20, ..PublishLimits::default() }
+    }
+
     fn events(body: &str) -> Result<Publish, ApiError> {
-        parse_events(body.as_bytes(), 20)
+        parse_events(body.as_bytes(), &small())
     }
 
     fn names(publish: &Publish) -> Vec<&str> {
@@ -190,10 +206,10 @@ mod tests {
             |members: &str| events(&format!("{{\"name\":\"foo\",\"data\":\"x\",{members}}}")).expect_err(members);
         let many = |n: usize| format!("\"channels\":[{}]", vec!["\"a\""; n].join(","));
         assert!(events(&format!("{{\"name\":\"foo\",\"data\":\"x\",{}}}", many(100))).is_ok());
-        assert_eq!(with(&many(101)), ApiError::Channels);
-        assert_eq!(with(&many(0)), ApiError::Channels);
-        assert_eq!(with(r#""info":"""#), ApiError::Channels);
-        assert_eq!(with(r#""channel":"a","channels":["a"]"#), ApiError::Channels);
+        assert_eq!(with(&many(101)), ApiError::Channels(100));
+        assert_eq!(with(&many(0)), ApiError::Channels(100));
+        assert_eq!(with(r#""info":"""#), ApiError::Channels(100));
+        assert_eq!(with(r#""channel":"a","channels":["a"]"#), ApiError::Channels(100));
         assert_eq!(with(r#""channel":"a b""#), ApiError::Name { name: "a b".into(), error: NameError::Malformed });
         assert_eq!(
             with(r#""channel":"private-entities.procedure""#),
@@ -216,7 +232,7 @@ mod tests {
         for body in ["", "[]", "{}", "null", r#"{"name":"a","channel":"a"}"#, r#"{"name":1,"channel":"a","data":""}"#] {
             assert_eq!(events(body).map_err(|error| error.status()), Err(400), "{body}");
         }
-        assert!(parse_events(b"{\"name\":\"\xff\",\"channel\":\"a\",\"data\":\"\"}", 9).is_err());
+        assert!(parse_events(b"{\"name\":\"\xff\",\"channel\":\"a\",\"data\":\"\"}", &small()).is_err());
     }
 
     #[test]
@@ -225,13 +241,13 @@ mod tests {
         let batch = |n: usize, last: &str| {
             let mut all = vec![event; n];
             all.push(last);
-            parse_batch(format!("{{\"batch\":[{}]}}", all.join(",")).as_bytes(), 20)
+            parse_batch(format!("{{\"batch\":[{}]}}", all.join(",")).as_bytes(), &small())
         };
         assert_eq!(batch(9, event).map(|all| all.len()), Ok(10));
-        assert_eq!(batch(10, event), Err(ApiError::Batch));
-        assert_eq!(parse_batch(br#"{"batch":[]}"#, 20), Err(ApiError::Batch));
+        assert_eq!(batch(10, event), Err(ApiError::Batch(10)));
+        assert_eq!(parse_batch(br#"{"batch":[]}"#, &small()), Err(ApiError::Batch(10)));
         assert_eq!(batch(1, r#"{"name":"a","channel":"a b","data":"d"}"#).map_err(|e| e.status()), Err(400));
-        assert_eq!(batch(1, r#"{"name":"a","channels":["x"],"data":"d"}"#), Err(ApiError::Channels));
+        assert_eq!(batch(1, r#"{"name":"a","channels":["x"],"data":"d"}"#), Err(ApiError::Channels(1)));
         assert!(matches!(batch(1, "5"), Err(ApiError::Body(_))));
     }
 
@@ -248,13 +264,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_a_value(bytes: Vec<u8>, text in "[{}\\[\\]\":,a-e1 ]{0,60}") {
-            let _ = (parse_events(&bytes, 20), parse_batch(&bytes, 20), events(&text), parse_batch(text.as_bytes(), 20));
+            let _ = (parse_events(&bytes, &small()), parse_batch(&bytes, &small()), events(&text), parse_batch(text.as_bytes(), &small()));
         }
 
         #[test]
         fn data_stays_as_it_was(data: String) {
             let body = format!("{{\"name\":\"a\",\"channel\":\"a\",\"data\":{}}}", json(&data));
-            prop_assert_eq!(parse_events(body.as_bytes(), data.len()).unwrap().data, data);
+            let limits = PublishLimits { data: data.len(), ..small() };
+            prop_assert_eq!(parse_events(body.as_bytes(), &limits).unwrap().data, data);
         }
     }
 }

@@ -1,0 +1,273 @@
+//! Subscribing and unsubscribing: who may, what is answered, and where it goes live.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use dzvin_protocols::channels::{
+    Channel, Publication,
+    centrifuge::SubscribeRequest,
+    pusher::{
+        self, Grant, Guard, MAX_NAME, Member, Name, NameError, Refusal, Subscribe, WebhookEvent, encode_cache_miss,
+        encode_change, encode_error, encode_publication, encode_subscription_error, encode_subscription_succeeded,
+    },
+};
+use serde::Deserialize;
+
+use super::{Conversation, Trouble, frame};
+use crate::{
+    channels::{
+        Access, Alias, App,
+        session::{
+            Session,
+            commands::now_micros,
+            live::Terms,
+            start::{Prepared, Start},
+        },
+    },
+    platform::ports::{Bus, ChangeLog, SubscriptionGrant},
+};
+
+/// What our own endpoint writes into signed data beside what the protocol knows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OfHub<'a> {
+    /// The bearer token of the user for whom it was signed.
+    #[serde(borrow)]
+    pub(super) hub_token: Option<Cow<'a, str>>,
+}
+
+impl<'a> OfHub<'a> {
+    pub(super) fn read(data: &'a str) -> Option<Cow<'a, str>> {
+        serde_json::from_str::<Self>(data).ok().and_then(|it| it.hub_token)
+    }
+}
+
+/// Which name of a hub's channel was asked for.
+fn alias(name: &Name) -> Alias {
+    match (name.is_reserved(), name.kind().cache) {
+        (false, _) => Alias::None,
+        (true, false) => Alias::Private,
+        (true, true) => Alias::PrivateCache,
+    }
+}
+
+impl<B: Bus, L: ChangeLog> Conversation<B, L> {
+    pub(super) async fn subscribe_to(&mut self, app: &Arc<App>, ask: &Subscribe) {
+        let status = match self.subscribe_as(app, ask).await {
+            Ok(()) | Err(Trouble::Done) => 0,
+            Err(Trouble::Close(why)) => {
+                self.session.close(why);
+                why.code()
+            }
+            Err(Trouble::Told(why, text)) => {
+                // What cannot be a name is not repeated.
+                let named = ask.channel.len() <= MAX_NAME;
+                let error =
+                    if named { encode_subscription_error(&ask.channel, why, &text) } else { encode_error(None, &text) };
+                self.tell(error.as_bytes());
+                why.status()
+            }
+        };
+        self.count("pusher:subscribe", status);
+    }
+
+    async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
+        let name = Name::parse(&ask.channel).map_err(|error| match error {
+            NameError::Malformed => Trouble::told(Refusal::Invalid, "the channel's name is malformed"),
+            NameError::Reserved => Trouble::told(Refusal::Forbidden, "channel names of this prefix are reserved"),
+        })?;
+        let channel = app.channel(&name);
+        let channel = channel.ok_or(Trouble::told(Refusal::Forbidden, "this application has no such channels"))?;
+        let member = self.admit(app, &name, &channel, ask).await?;
+        let inside: Arc<str> = channel.to_string().into();
+        let alias = alias(&name);
+        match self.session.alias_of(&inside) {
+            None => self.begin_on(app, &name, channel, inside, member).await,
+            // It has had everything since; what it asks is whether it is subscribed.
+            Some(known) if known == alias => {
+                let again = self.succeeded(app, &name, &inside, member.as_ref()).await?;
+                self.tell(&again);
+                Ok(())
+            }
+            Some(_) => Err(Trouble::told(Refusal::Invalid, "subscribed already under another name")),
+        }
+    }
+
+    async fn begin_on(
+        &mut self,
+        app: &Arc<App>,
+        name: &Name,
+        channel: Channel,
+        inside: Arc<str>,
+        member: Option<Member>,
+    ) -> Result<(), Trouble> {
+        if let Some(member) = &member {
+            self.room_for_member(app, &inside, member).await?;
+        }
+        let terms = Terms {
+            alias: alias(name),
+            join_leave: name.is_presence(),
+            granted: !name.is_reserved(),
+            ..Terms::default()
+        };
+        let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
+        let grant = SubscriptionGrant::default();
+        let entering = member.as_ref().map(|member| self.shown(member));
+        self.enter_as(entering);
+        let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
+        self.enter_as(None);
+        let prepared = prepared?;
+        match self.first_frames(app, name, &channel, member.as_ref(), &prepared).await {
+            Ok(frames) => {
+                let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
+                self.settle_all(vec![prepared.going()], &frames).await;
+                if let (Some(member), Some(talk)) = (member, &mut self.talk) {
+                    talk.members.push((inside, member));
+                }
+                Ok(())
+            }
+            Err(trouble) => {
+                self.undo(&inside).await;
+                Err(trouble)
+            }
+        }
+    }
+
+    /// What a subscriber is told before anything live.
+    async fn first_frames(
+        &self,
+        app: &Arc<App>,
+        name: &Name,
+        channel: &Channel,
+        member: Option<&Member>,
+        prepared: &Prepared,
+    ) -> Result<Vec<Bytes>, Trouble> {
+        let mut frames = vec![self.succeeded(app, name, &prepared.name, member).await?];
+        if name.kind().cache {
+            frames.push(self.last(app, name, channel, &prepared.start).await?);
+        }
+        Ok(frames)
+    }
+
+    async fn succeeded(
+        &self,
+        app: &Arc<App>,
+        name: &Name,
+        inside: &Arc<str>,
+        member: Option<&Member>,
+    ) -> Result<Bytes, Trouble> {
+        if let Some(member) = member {
+            return self.roster(app, name, inside, member).await;
+        }
+        Ok(frame(encode_subscription_succeeded(name.as_str())))
+    }
+
+    /// The last event of a cache channel, or the word that there is none.
+    async fn last(&self, app: &Arc<App>, name: &Name, channel: &Channel, start: &Start) -> Result<Bytes, Trouble> {
+        let top = start.position.offset;
+        let of_application = matches!(channel, Channel::Application(_) | Channel::User(_));
+        let place = |it: &Publication| {
+            if matches!(channel, Channel::Entity(..)) { it.revision } else { it.offset }
+        };
+        let last = match top {
+            0 => None,
+            top => self.page(channel, top - 1, 1).await?.publications.into_iter().next(),
+        };
+        // What is later comes live.
+        let last = last.filter(|it| place(it) == top).filter(|it| {
+            let age = app.rules.cache_age.as_micros();
+            !of_application || u128::try_from(now_micros() - it.at).unwrap_or(0) <= age
+        });
+        Ok(match last {
+            Some(publication) if of_application => encode_publication(name.as_str(), &publication).into(),
+            Some(publication) => encode_change(name.as_str(), &publication).into(),
+            None => {
+                if of_application {
+                    self.hub.observer.observe(app, WebhookEvent::CacheMiss { channel: name.as_str().to_owned() });
+                }
+                frame(encode_cache_miss(name.as_str()))
+            }
+        })
+    }
+
+    /// Whether the client may have the channel; on a presence channel as whom.
+    async fn admit(
+        &mut self,
+        app: &Arc<App>,
+        name: &Name,
+        channel: &Channel,
+        ask: &Subscribe,
+    ) -> Result<Option<Member>, Trouble> {
+        match name.grant() {
+            Grant::Open => self.open(channel).map(|()| None),
+            Grant::Signature => self.signed(app, name, ask.auth(), None).map(|()| None),
+            Grant::Membership => self.member_of(app, name, ask).map(Some),
+            Grant::SignIn if name.kind().guard == Guard::User => self.own(name).map(|()| None),
+            Grant::SignIn => {
+                self.signed(app, name, ask.auth(), ask.channel_data.as_deref())?;
+                self.of_hub(channel, ask).await.map(|()| None)
+            }
+        }
+    }
+
+    /// A channel without a prefix is anybody's, unless the configuration names its namespace and lets in fewer.
+    fn open(&self, channel: &Channel) -> Result<(), Trouble> {
+        let Channel::Application(name) = channel else { return Ok(()) };
+        let fewer = self.hub.namespaces.named(name).is_some_and(|rules| rules.subscribe != Access::Anyone);
+        if fewer && !self.hub.namespaces.may_subscribe(name, &self.somebody()) {
+            return Err(Trouble::told(Refusal::Forbidden, "no right to this channel"));
+        }
+        Ok(())
+    }
+
+    fn signed(&self, app: &App, name: &Name, auth: &str, data: Option<&str>) -> Result<(), Trouble> {
+        app.ring
+            .verify_channel(auth, &self.socket(), name.as_str(), data)
+            .map_err(|error| Trouble::Told(Refusal::Unauthorized, error.to_string().into()))
+    }
+
+    /// What the application sends to one user is that user's.
+    fn own(&self, name: &Name) -> Result<(), Trouble> {
+        let pusher::Target::User(id) = name.target() else { return Err(Trouble::Done) };
+        match self.talk.as_ref().and_then(|talk| talk.user.as_ref()) {
+            None => Err(Trouble::told(Refusal::Unauthorized, "sign in first")),
+            Some(user) if user.member.id == *id => Ok(()),
+            Some(_) => Err(Trouble::told(Refusal::Forbidden, "this channel is another user's")),
+        }
+    }
+
+    /// A channel of the hub's own is opened by the permissions of a user whom the hub knows: by the sign-in, or by the token
+    /// that the hub's endpoint has put into what it signed.
+    async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<(), Trouble> {
+        if let Some(token) = ask.channel_data.as_deref().and_then(OfHub::read) {
+            let identity = self.bearer(&token).await?;
+            self.adopt(identity);
+        }
+        if self.identity.is_none() {
+            return Err(Trouble::told(Refusal::Unauthorized, "sign in with the hub's own endpoint first"));
+        }
+        self.permitted(&channel.to_string()).map(drop).map_err(Trouble::from)
+    }
+
+    pub(super) async fn unsubscribe_from(&mut self, app: &Arc<App>, channel: &str) {
+        self.count("pusher:unsubscribe", 0);
+        let Ok(name) = Name::parse(channel) else { return };
+        let Some(inside) = app.channel(&name) else { return };
+        let inside: Arc<str> = inside.to_string().into();
+        if self.session.alias_of(&inside) != Some(alias(&name)) {
+            return;
+        }
+        self.undo(&inside).await;
+        if let Some(talk) = &mut self.talk {
+            talk.members.retain(|(channel, _)| *channel != inside);
+        }
+    }
+}
+
+impl Session {
+    /// Under which name the client has the channel, if it does.
+    fn alias_of(&self, channel: &str) -> Option<Alias> {
+        let inner = self.lock();
+        inner.find(channel).map(|at| inner.subscriptions[at].terms.alias)
+    }
+}

@@ -1,0 +1,332 @@
+//! `POST /pusher/auth` and `POST /pusher/user-auth`: what a client of the Pusher protocol asks before it subscribes or signs
+//! in, answered for the bearer of a token of the hub.
+//!
+//! An application's server signs with its secret whatever it likes, and the hub cannot know who was behind that. So what is
+//! signed here carries the bearer's token as well, where the hub will want to know the user: on its own channels, and at the
+//! sign-in. It reads the token again when the client shows it, and lets the session go on for as long as the token does.
+//! The token goes nowhere else: it is not in what the client is answered, and in no log.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Query, State},
+    http::{HeaderMap, Uri, header},
+    routing::post,
+};
+use dzvin_actors::{
+    channels::{App, Apps, Namespaces},
+    platform::ports::{AuthError, Authenticator, Identity},
+};
+use dzvin_protocols::channels::{
+    Channel,
+    pusher::{Guard, Member, Name, SocketId, Target, UserId},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::platform::http::Problem;
+
+/// A socket's id, a channel's name, and what libraries add.
+const MAX_BODY: usize = 8 * 1024;
+
+/// What the endpoints need.
+#[derive(Clone)]
+pub struct Signing {
+    /// Whose keys sign.
+    pub apps: Apps,
+    /// What holds for channels of the application.
+    pub namespaces: Arc<Namespaces>,
+    /// Who somebody is.
+    pub auth: Arc<dyn Authenticator>,
+}
+
+/// The routes.
+pub fn router(signing: Signing) -> Router {
+    Router::new().route("/pusher/auth", post(channel)).route("/pusher/user-auth", post(user)).with_state(signing)
+}
+
+/// For which application; without it the first that shares the hub's channels.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct For {
+    app: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    socket_id: String,
+    #[serde(default)]
+    channel_name: Option<String>,
+}
+
+#[derive(Debug, Serialize, PartialEq, Eq)]
+struct Signed {
+    auth: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_data: Option<String>,
+}
+
+async fn channel(
+    State(signing): State<Signing>,
+    Query(whose): Query<For>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Signed>, Problem> {
+    let (identity, token) = signing.bearer(&headers).await?;
+    let (app, asked, socket) = signing.asked(&whose, &headers, &body)?;
+    signing.sign_channel(&app, &identity, token, &socket, asked.channel_name.as_deref().unwrap_or_default()).map(Json)
+}
+
+async fn user(
+    State(signing): State<Signing>,
+    Query(whose): Query<For>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Signed>, Problem> {
+    let (identity, token) = signing.bearer(&headers).await?;
+    let (app, _, socket) = signing.asked(&whose, &headers, &body)?;
+    sign_user(&app, &identity, token, &socket).map(Json)
+}
+
+impl Signing {
+    /// Who asks, and by which token.
+    async fn bearer<'a>(&self, headers: &'a HeaderMap) -> Result<(Identity, &'a str), Problem> {
+        let mut all = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(only), None) = (all.next(), all.next()) else { return Err(Problem::unauthorized()) };
+        let (scheme, token) = only.to_str().ok().and_then(|it| it.split_once(' ')).ok_or_else(Problem::unauthorized)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Problem::unauthorized());
+        }
+        let token = token.trim();
+        let identity = self.auth.authenticate(token).await.map_err(|error| match error {
+            AuthError::Expired => Problem::token_expired(),
+            AuthError::Invalid => Problem::unauthorized(),
+            AuthError::Unavailable => {
+                let detail = "the keys that tokens are checked with cannot be had now; try again soon";
+                Problem::unavailable("token_unchecked", detail)
+            }
+        })?;
+        Ok((identity, token))
+    }
+
+    fn asked(&self, whose: &For, headers: &HeaderMap, body: &Bytes) -> Result<(Arc<App>, Asked, SocketId), Problem> {
+        let app = match &whose.app {
+            Some(named) => self.apps.by_id(named).or_else(|| self.apps.by_key(named)),
+            None => self.apps.all().iter().find(|app| app.enabled && !app.isolated).cloned(),
+        };
+        let app = app.filter(|app| app.enabled && !app.isolated).ok_or_else(|| {
+            Problem::not_found("app_unknown", "no enabled application that shares the hub's channels is named so")
+        })?;
+        let bad = || Problem::bad_request("bad_request", "expected socket_id and channel_name as a form or as JSON");
+        if body.len() > MAX_BODY {
+            return Err(bad());
+        }
+        let is_json = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|it| it.to_str().ok())
+            .is_some_and(|it| it.to_ascii_lowercase().starts_with("application/json"));
+        let asked: Asked = if is_json {
+            serde_json::from_slice(body).map_err(|_| bad())?
+        } else {
+            // A form is spelled as the query of an address.
+            let form = std::str::from_utf8(body).ok().and_then(|form| format!("/?{form}").parse::<Uri>().ok());
+            Query::try_from_uri(&form.ok_or_else(bad)?).map_err(|_| bad())?.0
+        };
+        let socket = SocketId::parse(&asked.socket_id).ok_or_else(bad)?;
+        Ok((app, asked, socket))
+    }
+
+    fn sign_channel(
+        &self,
+        app: &App,
+        identity: &Identity,
+        token: &str,
+        socket: &SocketId,
+        name: &str,
+    ) -> Result<Signed, Problem> {
+        let malformed = |why: String| Problem::bad_request("channel_unknown", why);
+        let name = Name::parse(name).map_err(|error| malformed(error.to_string()))?;
+        let forbidden = |action: &str| Problem::forbidden(format_args!("{action}:{name}"));
+        let data = match (name.kind().guard, name.target()) {
+            (Guard::Public | Guard::User, _) => return Err(malformed("this channel needs no signature".to_owned())),
+            (Guard::Encrypted, _) => {
+                return Err(malformed("the application's server has the keys of encrypted channels".to_owned()));
+            }
+            (_, Target::Channel(Channel::Entities(kind) | Channel::Entity(kind, _))) => {
+                if !identity.permissions.may_read(kind) {
+                    return Err(Problem::forbidden(format_args!("entities:read:{kind}")));
+                }
+                let member = member(identity)?;
+                Some(with_token(&member.channel_data(), token))
+            }
+            (guard, _) => {
+                if !self.namespaces.may_subscribe(name.as_str(), identity) {
+                    return Err(forbidden("channels:subscribe"));
+                }
+                if guard == Guard::Presence { Some(member(identity)?.channel_data()) } else { None }
+            }
+        };
+        let auth = app.ring.signer().channel_token(socket, name.as_str(), data.as_deref());
+        Ok(Signed { auth, channel_data: data, user_data: None })
+    }
+}
+
+fn sign_user(app: &App, identity: &Identity, token: &str, socket: &SocketId) -> Result<Signed, Problem> {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        id: &'a UserId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user_info: Option<&'a RawValue>,
+    }
+    let member = member(identity)?;
+    let data = Data { id: &member.id, user_info: member.info.as_deref() };
+    let data = with_token(&serde_json::to_string(&data).map_err(Problem::internal)?, token);
+    let auth = app.ring.signer().user_token(socket, &data);
+    Ok(Signed { auth, channel_data: None, user_data: Some(data) })
+}
+
+/// The bearer as others see it.
+fn member(identity: &Identity) -> Result<Member, Problem> {
+    let id = UserId::new(&identity.user)
+        .map_err(|error| Problem::bad_request("user_unusable", format!("the token's user: {error}")))?;
+    let info = identity.info.as_deref().and_then(|info| std::str::from_utf8(info).ok());
+    let info = info.and_then(|info| RawValue::from_string(info.to_owned()).ok());
+    Ok(Member { id, info })
+}
+
+/// One member more in an object that has some.
+fn with_token(object: &str, token: &str) -> String {
+    // Tokens are letters, digits, hyphens, underscores and dots; should one be more, it is written as JSON has it.
+    let token = serde_json::to_string(token).unwrap_or_default();
+    format!("{},\"hub_token\":{token}}}", object.strip_suffix('}').unwrap_or(object))
+}
+
+#[cfg(test)]
+mod tests {
+    use dzvin_actors::channels::Access;
+    use dzvin_protocols::{channels::pusher::Credentials, identity::Permissions};
+
+    use super::*;
+
+    struct Olha;
+
+    impl Authenticator for Olha {
+        fn authenticate<'a>(&'a self, token: &'a str) -> dzvin_actors::platform::ports::Verified<'a, Identity> {
+            Box::pin(async move {
+                match token {
+                    "good" => Ok(who("olha")),
+                    "old" => Err(AuthError::Expired),
+                    _ => Err(AuthError::Invalid),
+                }
+            })
+        }
+
+        fn subscription<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a str,
+            _: &'a str,
+        ) -> dzvin_actors::platform::ports::Verified<'a, dzvin_actors::platform::ports::SubscriptionGrant> {
+            Box::pin(async { Err(AuthError::Invalid) })
+        }
+    }
+
+    fn who(user: &str) -> Identity {
+        let granted = ["entities:read:procedure", "channels:subscribe:private-chat.*", "channels:subscribe:presence-*"];
+        Identity::new(user, Arc::new(Permissions::parse(granted).expect("permissions")))
+    }
+
+    fn signing() -> Signing {
+        let app = |id: &str, key: &str| {
+            App::new(id, vec![Credentials::new(key, "a secret of sixteen").expect("key")]).expect("app")
+        };
+        let apps = Apps::default();
+        let isolated = App { isolated: true, ..app("own", "k0") };
+        apps.replace(vec![isolated, app("main", "k1"), App { enabled: false, ..app("off", "k2") }]).expect("apps");
+        assert_eq!(Access::default(), Access::Granted, "nobody else is let in");
+        Signing { apps, namespaces: Arc::default(), auth: Arc::new(Olha) }
+    }
+
+    fn headers(authorization: &[&str], kind: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in authorization {
+            headers.append(header::AUTHORIZATION, value.parse().expect("header"));
+        }
+        headers.insert(header::CONTENT_TYPE, kind.parse().expect("header"));
+        headers
+    }
+
+    const FORM: &str = "application/x-www-form-urlencoded; charset=UTF-8";
+
+    async fn ask(app: Option<&str>, authorization: &[&str], kind: &str, body: &str) -> Result<Signed, &'static str> {
+        let whose = For { app: app.map(ToOwned::to_owned) };
+        let answer =
+            channel(State(signing()), Query(whose), headers(authorization, kind), body.to_owned().into()).await;
+        answer.map(|Json(signed)| signed).map_err(|problem| problem.code())
+    }
+
+    #[tokio::test]
+    async fn only_the_bearer_of_a_token_is_signed_for() {
+        let body = "socket_id=1.2&channel_name=private-chat.1";
+        let expected = {
+            let signer = Credentials::new("k1", "a secret of sixteen").expect("key");
+            signer.channel_token(&SocketId::parse("1.2").expect("id"), "private-chat.1", None)
+        };
+        for (authorization, code) in [
+            (vec!["Bearer good"], Ok(expected.clone())),
+            (vec!["Bearer old"], Err("token_expired")),
+            (vec!["Bearer bad"], Err("unauthorized")),
+            (vec!["Basic good"], Err("unauthorized")),
+            (vec!["Bearer good", "Bearer good"], Err("unauthorized")),
+            (vec![], Err("unauthorized")),
+        ] {
+            assert_eq!(ask(None, &authorization, FORM, body).await.map(|it| it.auth), code, "{authorization:?}");
+        }
+        let json = r#"{"socket_id":"1.2","channel_name":"private-chat.1"}"#;
+        let good = ["Bearer good"];
+        assert_eq!(ask(Some("k1"), &good, "application/json", json).await.map(|it| it.auth), Ok(expected));
+        for app in ["own", "off", "k2", "none"] {
+            assert_eq!(ask(Some(app), &good, FORM, body).await, Err("app_unknown"), "{app}");
+        }
+        for bad in ["", "socket_id=1", "socket_id=x.y&channel_name=private-chat.1", "\u{7}", &"a".repeat(MAX_BODY + 1)]
+        {
+            assert_eq!(ask(None, &good, FORM, bad).await, Err("bad_request"), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn rights_decide_which_channels() {
+        let name = |name: &str| format!("socket_id=1.2&channel_name={name}");
+        for (channel, code) in [
+            ("private-chat.1", None),
+            ("presence-room", None),
+            ("private-other", Some("forbidden")),
+            ("private-entities.procedure", None),
+            ("private-cache-entity.procedure.x", None),
+            ("private-entities.contract", Some("forbidden")),
+            ("chat", Some("channel_unknown")),
+            ("%23server-to-user-olha", Some("channel_unknown")),
+            ("private-encrypted-x", Some("channel_unknown")),
+            ("entities.procedure", Some("channel_unknown")),
+            ("a%20b", Some("channel_unknown")),
+        ] {
+            assert_eq!(ask(None, &["Bearer good"], FORM, &name(channel)).await.err(), code, "{channel}");
+        }
+        let signed = ask(None, &["Bearer good"], FORM, &name("private-entities.procedure")).await.expect("signed");
+        assert_eq!(signed.channel_data.as_deref(), Some(r#"{"user_id":"olha","hub_token":"good"}"#));
+        let signed = ask(None, &["Bearer good"], FORM, &name("presence-room")).await.expect("signed");
+        assert_eq!(
+            signed.channel_data.as_deref(),
+            Some(r#"{"user_id":"olha"}"#),
+            "no server of an application sees it"
+        );
+        let app = signing().apps.by_id("main").expect("app");
+        let signed = sign_user(&app, &who("olha"), "good", &SocketId::parse("1.2").expect("id")).expect("signed");
+        assert_eq!(signed.user_data.as_deref(), Some(r#"{"id":"olha","hub_token":"good"}"#));
+        assert!(sign_user(&app, &who(""), "good", &SocketId::parse("1.2").expect("id")).is_err(), "nobody is no user");
+    }
+}

@@ -1,0 +1,80 @@
+//! `GET /app/{key}`: the upgrade of a client of the Pusher protocol.
+//!
+//! What is wrong with a connection is said after the 101, by an event and by the close code: that is all that such a client
+//! can read, and an answer of HTTP would make it try again for ever.
+
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    response::Response,
+    routing::get,
+};
+use dzvin_actors::channels::{Admission, Apps, Wire};
+use dzvin_protocols::channels::pusher::{Close, check_handshake};
+
+use crate::{
+    channels::endpoint::{Endpoint, upgrade},
+    platform::http::Problem,
+};
+
+/// What the endpoint needs.
+#[derive(Debug, Clone)]
+struct Pusher {
+    endpoint: Endpoint,
+    apps: Apps,
+}
+
+/// The route.
+pub fn router(endpoint: Endpoint, apps: Apps) -> Router {
+    Router::new().route("/app/{key}", get(connect)).with_state(Pusher { endpoint, apps })
+}
+
+async fn connect(State(pusher): State<Pusher>, Path(key): Path<String>, request: Request) -> Result<Response, Problem> {
+    let Pusher { endpoint, apps } = pusher;
+    upgrade(endpoint, request, |endpoint, headers, query| {
+        let admission = match admit(&apps, &key, query) {
+            // Who is no browser sends no origin.
+            Ok(_) if endpoint.check_origin(headers).is_err() => Admission::Refused(Close::Unauthorized),
+            Ok(id) => Admission::App(id),
+            Err(close) => Admission::Refused(close),
+        };
+        Ok((None, Wire::Pusher, Some(admission)))
+    })
+}
+
+/// The application whose client this is.
+fn admit(apps: &Apps, key: &str, query: &str) -> Result<std::sync::Arc<str>, Close> {
+    let app = apps.by_key(key).ok_or(Close::UnknownApp)?;
+    if !app.enabled {
+        return Err(Close::AppDisabled);
+    }
+    check_handshake(query)?;
+    Ok(std::sync::Arc::clone(&app.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use dzvin_actors::channels::App;
+    use dzvin_protocols::channels::pusher::Credentials;
+
+    use super::*;
+
+    #[test]
+    fn who_may_not_stay_is_told_why() {
+        let app = |id: &str, key: &str| {
+            App::new(id, vec![Credentials::new(key, "a secret of sixteen").expect("key")]).expect("app")
+        };
+        let apps = Apps::default();
+        apps.replace(vec![app("a", "k1"), App { enabled: false, ..app("b", "k2") }]).expect("apps");
+        for (key, query, expected) in [
+            ("k1", "protocol=7&client=js&version=8.6.0&flash=false", Ok("a".into())),
+            ("k3", "protocol=7", Err(Close::UnknownApp)),
+            ("k2", "protocol=7", Err(Close::AppDisabled)),
+            ("k1", "", Err(Close::NoProtocol)),
+            ("k1", "protocol=4", Err(Close::UnsupportedProtocol)),
+            ("k1", "protocol=7&version=\u{1}", Err(Close::BadVersion)),
+        ] {
+            assert_eq!(admit(&apps, key, query), expected, "{key} {query}");
+        }
+    }
+}
