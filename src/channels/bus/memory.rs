@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{BusMetrics, Unnamed, check_run, new_epoch, new_node};
+use super::{BusMetrics, Unnamed, check_run, check_word, new_epoch, new_node};
 
 /// Most streams that are remembered. Durable streams are as few as kinds; the rest is for the application, whose empty
 /// streams give way first.
@@ -287,6 +287,7 @@ impl Bus for MemoryBus {
     }
 
     async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
+        check_word("whisper", &word)?;
         let state = self.state();
         if state.subscribed.contains(stream) {
             self.events.offer(BusEvent::Word { stream: stream.clone(), word });
@@ -295,6 +296,7 @@ impl Bus for MemoryBus {
     }
 
     async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
+        check_word("tell", &word)?;
         let here = node.is_none_or(|node| *node == *self.node);
         if here {
             let _state = self.state();

@@ -19,6 +19,14 @@ pub use memory::MemoryBus;
 pub use metrics::BusMetrics;
 pub use redis::{RedisBus, RedisConfig, RedisConfigError};
 
+/// Longest word between nodes: a frame of a client and what names it. Above it the word is to say where to find the rest.
+pub const MAX_WORD: usize = 64 * 1024;
+
+/// A word longer than [`MAX_WORD`].
+#[derive(Debug, thiserror::Error)]
+#[error("a word of more than {MAX_WORD} bytes")]
+struct WordTooLong;
+
 /// A run that no bus may take.
 #[derive(Debug, thiserror::Error)]
 #[error("the run's offsets are not consecutive")]
@@ -45,4 +53,11 @@ fn check_run(run: &[Publication]) -> Result<(), BusError> {
         return Ok(());
     }
     Err(BusError { doing: "append", source: Box::new(BrokenRun) })
+}
+
+fn check_word(doing: &'static str, word: &[u8]) -> Result<(), BusError> {
+    if word.len() <= MAX_WORD {
+        return Ok(());
+    }
+    Err(BusError { doing, source: Box::new(WordTooLong) })
 }

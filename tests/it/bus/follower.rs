@@ -100,7 +100,7 @@ impl<B: Bus> Walk<B> {
                     Some(BusEvent::Publications { stream, epoch, publications }) if stream == self.stream => {
                         self.hear(epoch, publications).await;
                     }
-                    Some(BusEvent::Publications { .. }) => {}
+                    Some(BusEvent::Publications { .. } | BusEvent::Word { .. } | BusEvent::Told(_)) => {}
                     Some(BusEvent::Lost | BusEvent::Begun { .. }) => self.compare().await,
                     None => return,
                 },

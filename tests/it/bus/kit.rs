@@ -55,6 +55,7 @@ pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
     let mut config = RedisConfig::new(url, "dz").expect("a url");
     config.limits = limits;
     config.heartbeat = Duration::from_millis(50);
+    config.lease = Duration::from_secs(1);
     config.command_timeout = Duration::from_millis(300);
     config.connect_timeout = Duration::from_millis(500);
     config.max_backoff = Duration::from_millis(100);
@@ -103,7 +104,7 @@ pub async fn next_run(events: &mut mpsc::Receiver<BusEvent>) -> (StreamName, Epo
     loop {
         match timeout(patience(), events.recv()).await.expect("an event").expect("a living bus") {
             BusEvent::Publications { stream, epoch, publications } => return (stream, epoch, publications),
-            BusEvent::Lost | BusEvent::Begun { .. } => {}
+            BusEvent::Lost | BusEvent::Begun { .. } | BusEvent::Word { .. } | BusEvent::Told(_) => {}
         }
     }
 }

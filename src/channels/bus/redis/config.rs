@@ -33,6 +33,9 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// How often a connection without traffic is tried; it is given up when `command_timeout` passes without an answer.
     pub heartbeat: Duration,
+    /// How long a node counts as alive after it has last said so: it does three times in a lease and more, so that two may be
+    /// lost. Ten seconds: a restart of Redis or of a switch buries nobody.
+    pub lease: Duration,
     /// Longest pause between two attempts to connect. Two seconds leave room within the five in which a subscriber has
     /// to know what it lost.
     pub max_backoff: Duration,
@@ -70,13 +73,25 @@ impl RedisConfig {
             command_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),
             heartbeat: Duration::from_secs(1),
+            lease: Duration::from_secs(10),
             max_backoff: Duration::from_secs(2),
         })
     }
 
     /// The common part of a stream's keys, which is their hash tag.
-    pub(super) fn tag(&self, stream: &StreamName) -> String {
+    pub(in crate::channels) fn tag(&self, stream: &StreamName) -> String {
         format!("{{{}:{stream}}}", self.prefix)
+    }
+
+    /// The common part of the keys that are about nodes. They are named apart from those of a stream of that name.
+    pub(in crate::channels) fn nodes_tag(&self) -> String {
+        format!("{{{}:nodes}}", self.prefix)
+    }
+
+    /// Where words to one node are said, or to all.
+    pub(super) fn node_channel(&self, node: Option<&str>) -> String {
+        let tag = self.nodes_tag();
+        node.map_or_else(|| format!("{tag}:all"), |node| format!("{tag}:to:{node}"))
     }
 
     pub(super) fn channel(&self, stream: &StreamName) -> String {

@@ -6,12 +6,13 @@
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use bytes::Bytes;
 use dzvin_actors::platform::ports::BusEvent;
 use dzvin_protocols::channels::Epoch;
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface, LuaInterface, PubsubInterface},
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
     types::{ConnectHandle, InfoKind, Key, Message, Value},
 };
 use tokio::{
@@ -20,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{super::new_epoch, Shared, wire};
+use super::{super::new_epoch, Shared, nodes, script::Script, wire};
 
 /// The first pause after a lost connection; it doubles up to the configured greatest.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -29,26 +30,10 @@ const SUBSCRIBE_CHUNK: usize = 512;
 /// Digits of the replication id at the beginning of an epoch; the scripts compare as many.
 const PRIMARY_DIGITS: usize = 8;
 
-/// A script and the name under which this server has it.
-#[derive(Debug)]
-pub(super) struct Script {
-    lua: &'static str,
-    sha: String,
-}
-
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) append: Script,
-    pub(super) read: Script,
-    pub(super) reset: Script,
-    pub(super) open: Script,
-}
-
 /// A connection that was good when it was made.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) commands: Client,
-    pub(super) scripts: Scripts,
     /// Names the primary: the beginning of every epoch that this life of it began. After a failover it is another.
     pub(super) primary: String,
     subscriber: Client,
@@ -89,14 +74,8 @@ impl Link {
         let builder = shared.config.builder();
         let (commands, subscriber) = (builder.build()?, builder.build()?);
         let sockets = tokio::try_join!(Socket::connect(&commands), Socket::connect(&subscriber))?;
-        let scripts = Scripts {
-            append: Script::load(&commands, include_str!("../lua/append.lua")).await?,
-            read: Script::load(&commands, include_str!("../lua/read.lua")).await?,
-            reset: Script::load(&commands, include_str!("../lua/reset.lua")).await?,
-            open: Script::load(&commands, include_str!("../lua/open.lua")).await?,
-        };
         let primary = primary(&commands).await?;
-        Ok((Self { commands, scripts, primary, subscriber }, sockets.into()))
+        Ok((Self { commands, primary, subscriber }, sockets.into()))
     }
 
     /// A name for a new life of an application's stream on this primary.
@@ -104,13 +83,8 @@ impl Link {
         Epoch::new(&format!("{}{}", self.primary, new_epoch().as_str()))
     }
 
-    /// Runs a script, sending its text when the server has forgotten it.
     pub(super) async fn eval(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, Error> {
-        // Keys and values are reference-counted: the copy for the second try is cheap.
-        match self.commands.evalsha(script.sha.as_str(), keys.clone(), args.clone()).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => self.commands.eval(script.lua, keys, args).await,
-            answer => answer,
-        }
+        script.run(&self.commands, false, keys, args).await
     }
 
     /// Returns when the server has taken them: the library answers as soon as they are written, so a ping follows on
@@ -122,6 +96,10 @@ impl Link {
 
     pub(super) async fn unsubscribe(&self, channel: String) -> Result<(), Error> {
         self.subscriber.unsubscribe(channel).await
+    }
+
+    pub(super) async fn publish(&self, channel: String, message: Bytes) -> Result<(), Error> {
+        self.commands.publish(channel, Value::Bytes(message)).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -136,12 +114,6 @@ async fn primary(client: &Client) -> Result<String, Error> {
     match id.get(..PRIMARY_DIGITS) {
         Some(id) if id.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(id.to_owned()),
         _ => Err(Error::new(ErrorKind::Protocol, "the server names no replication id")),
-    }
-}
-
-impl Script {
-    async fn load(client: &Client, lua: &'static str) -> Result<Self, Error> {
-        Ok(Self { lua, sha: client.script_load(lua).await? })
     }
 }
 
@@ -174,6 +146,9 @@ pub(super) async fn keep(shared: Arc<Shared>, events: mpsc::Sender<BusEvent>) {
 /// From a good connection to why it ended.
 async fn live(shared: &Arc<Shared>, link: Arc<Link>, sockets: [Socket; 2], events: &mpsc::Sender<BusEvent>) -> Error {
     let messages = link.subscriber.message_rx();
+    if let Err(error) = nodes::renew(shared, &link).await {
+        return error;
+    }
     // First shown, then resubscribed: a stream that is wanted meanwhile is either in the set below or asks by itself.
     shared.set_link(Some(Arc::clone(&link)));
     shared.metrics.connections.inc();
@@ -184,8 +159,15 @@ async fn live(shared: &Arc<Shared>, link: Arc<Link>, sockets: [Socket; 2], event
     let _reader = AbortOnDrop(tokio::spawn(tell(Arc::clone(shared), messages, events.clone())));
     let [mut commands, mut subscriber] = sockets;
     let beat = async {
+        let mut renewed = Instant::now();
         loop {
             sleep(shared.config.heartbeat).await;
+            if renewed.elapsed() >= nodes::renewal(shared.config.lease) {
+                renewed = Instant::now();
+                if let Err(error) = nodes::renew(shared, &link).await {
+                    return error;
+                }
+            }
             if let Err(error) = link.ping().await {
                 return error;
             }
@@ -205,7 +187,8 @@ async fn live(shared: &Arc<Shared>, link: Arc<Link>, sockets: [Socket; 2], event
 }
 
 async fn resubscribe(shared: &Shared, link: &Link) -> Result<(), Error> {
-    let channels: Vec<_> = shared.subscribed().iter().map(|s| shared.config.channel(s)).collect();
+    let mut channels: Vec<_> = shared.subscribed().iter().map(|s| shared.config.channel(s)).collect();
+    channels.extend([shared.config.node_channel(Some(&shared.node)), shared.config.node_channel(None)]);
     for chunk in channels.chunks(SUBSCRIBE_CHUNK) {
         link.subscribe(chunk.to_vec()).await?;
     }
@@ -237,12 +220,14 @@ async fn tell(shared: Arc<Shared>, mut messages: broadcast::Receiver<Message>, e
 
 /// What a message says; `None` when it is not for this node any more.
 fn heard(shared: &Shared, message: Message) -> Option<BusEvent> {
-    let stream = shared.config.stream(&message.channel)?;
-    if !shared.subscribed().contains(&stream) {
-        return None;
-    }
     let body = message.value.into_bytes().unwrap_or_default();
-    Some(wire::event(stream, &body).unwrap_or_else(|error| {
+    let stream = shared.config.stream(&message.channel);
+    let event = match stream {
+        Some(stream) if shared.subscribed().contains(&stream) => wire::event(stream, &body),
+        Some(_) => return None,
+        None => wire::told(&body),
+    };
+    Some(event.unwrap_or_else(|error| {
         shared.metrics.malformed.inc();
         tracing::warn!(error = &error as &dyn std::error::Error, "a bus event is malformed");
         BusEvent::Lost

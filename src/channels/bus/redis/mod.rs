@@ -16,6 +16,8 @@
 
 mod config;
 mod link;
+mod nodes;
+mod script;
 mod wire;
 
 use std::{
@@ -39,9 +41,15 @@ use tokio::{
 };
 
 use self::link::Link;
-use super::{BusMetrics, Unnamed, check_run, new_node};
+use super::{BusMetrics, Unnamed, check_run, check_word, new_node};
 
 pub use self::config::{RedisConfig, RedisConfigError};
+pub(in crate::channels) use self::script::Script;
+
+static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
+static READ: Script = Script::new(include_str!("../lua/read.lua"));
+static RESET: Script = Script::new(include_str!("../lua/reset.lua"));
+static OPEN: Script = Script::new(include_str!("../lua/open.lua"));
 
 /// Most publications in one script call: far below the 8,000 values that Lua unpacks.
 const CHUNK_COUNT: usize = 128;
@@ -58,7 +66,6 @@ const MAX_OFFSET: u64 = 1 << 53;
 pub struct RedisBus {
     shared: Arc<Shared>,
     keeper: JoinHandle<()>,
-    node: Arc<str>,
 }
 
 /// What the bus shares with the task that keeps its connection.
@@ -70,6 +77,8 @@ struct Shared {
     link: watch::Sender<Option<Arc<Link>>>,
     /// What this node wants to be told of, whether or not there is a connection.
     subscribed: Mutex<HashSet<StreamName>>,
+    /// The name of this node.
+    node: Arc<str>,
 }
 
 /// There is no connection now; one is being made.
@@ -92,9 +101,10 @@ impl RedisBus {
             metrics: BusMetrics::default(),
             link: watch::Sender::new(None),
             subscribed: Mutex::default(),
+            node: new_node(),
         });
         let keeper = tokio::spawn(link::keep(Arc::clone(&shared), events));
-        Self { shared, keeper, node: new_node() }
+        Self { shared, keeper }
     }
 
     /// What it counts.
@@ -125,6 +135,24 @@ impl RedisBus {
         vec![format!("{tag}:position").into(), format!("{tag}:history").into()]
     }
 
+    /// Runs a script. All keys must begin with one tag, of [`RedisConfig::tag`] or [`RedisConfig::nodes_tag`]; a script that
+    /// publishes does so to a channel with that tag.
+    pub(in crate::channels) async fn eval(
+        &self,
+        doing: &'static str,
+        script: &Script,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, BusError> {
+        self.link(doing)?.eval(script, keys, args).await.map_err(failed(doing))
+    }
+
+    /// How it was configured; it names keys.
+    #[must_use]
+    pub fn config(&self) -> &RedisConfig {
+        &self.shared.config
+    }
+
     async fn append_chunk(
         &self,
         stream: &StreamName,
@@ -132,9 +160,8 @@ impl RedisBus {
         first: u64,
         chunk: &[Bytes],
     ) -> Result<Appended, BusError> {
-        let link = self.link("append")?;
         let args = self.run(stream, epoch, first, &self.shared.config.limits, chunk);
-        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("append"))?;
+        let answer = self.eval("append", &APPEND, self.keys(stream), args).await?;
         wire::appended(answer).map_err(failed("append"))
     }
 
@@ -204,8 +231,7 @@ impl Bus for RedisBus {
             wire::number(position.offset),
             wire::millis(config.keep_position),
         ];
-        let link = self.link("reset")?;
-        link.eval(&link.scripts.reset, self.keys(stream), args).await.map_err(failed("reset"))?;
+        self.eval("reset", &RESET, self.keys(stream), args).await?;
         Ok(())
     }
 
@@ -213,7 +239,7 @@ impl Bus for RedisBus {
         let id = EntityId::new(stream.as_str()).map_err(|_| failed("publish")(Unnamed))?;
         let link = self.link("publish")?;
         let args = self.run(stream, &link.new_epoch(), 0, keep, &[wire::headless(message, id)]);
-        let answer = link.eval(&link.scripts.append, self.keys(stream), args).await.map_err(failed("publish"))?;
+        let answer = link.eval(&APPEND, self.keys(stream), args).await.map_err(failed("publish"))?;
         let position = wire::published(answer).map_err(failed("publish"))?;
         self.shared.metrics.appended.inc();
         Ok(position)
@@ -224,7 +250,7 @@ impl Bus for RedisBus {
         let link = self.link("open")?;
         let epoch = link.new_epoch();
         let args = vec![config.channel(stream).into(), epoch.as_str().into(), wire::millis(config.keep_position)];
-        let answer = link.eval(&link.scripts.open, self.keys(stream), args).await.map_err(failed("open"))?;
+        let answer = link.eval(&OPEN, self.keys(stream), args).await.map_err(failed("open"))?;
         let position = wire::position(answer).map_err(failed("open"))?;
         position.ok_or_else(|| failed("open")(wire::Malformed("answer of open")))
     }
@@ -264,7 +290,7 @@ impl Bus for RedisBus {
             },
         ];
         let link = self.link("read")?;
-        let answer = link.eval(&link.scripts.read, self.keys(stream), args).await.map_err(failed("read"))?;
+        let answer = link.eval(&READ, self.keys(stream), args).await.map_err(failed("read"))?;
         let slice = wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))?;
         Ok(slice.filter(|slice| Self::stands(&link, stream, &slice.position.epoch)))
     }
@@ -283,20 +309,29 @@ impl Bus for RedisBus {
         self.link("unsubscribe")?.unsubscribe(channel).await.map_err(failed("unsubscribe"))
     }
 
-    async fn whisper(&self, _stream: &StreamName, _word: Bytes) -> Result<(), BusError> {
-        Err(BusError { doing: "whisper", source: Box::new(NotConnected) })
+    async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
+        check_word("whisper", &word)?;
+        let channel = self.shared.config.channel(stream);
+        self.link("whisper")?.publish(channel, wire::word(&word)).await.map_err(failed("whisper"))
     }
 
-    async fn tell(&self, _node: Option<&str>, _word: Bytes) -> Result<bool, BusError> {
-        Err(BusError { doing: "tell", source: Box::new(NotConnected) })
+    async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
+        check_word("tell", &word)?;
+        let channel = self.shared.config.node_channel(node);
+        let mut args = vec![channel.into(), Value::Bytes(wire::word(&word))];
+        args.extend(node.map(Value::from));
+        let heard = self.eval("tell", &nodes::TELL, vec![nodes::key(&self.shared.config)], args).await?;
+        Ok(heard.as_u64() == Some(1))
     }
 
     fn node(&self) -> &str {
-        &self.node
+        &self.shared.node
     }
 
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
-        Ok(vec![Arc::clone(&self.node)])
+        let args = vec![wire::number(nodes::MAX_NODES)];
+        let answer = self.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config)], args).await?;
+        wire::names(answer).map_err(failed("nodes"))
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the scripts take and answer, and the form of an event: `epoch \n` and then each publication behind its length
-//! in four bytes, big-endian. An event without publications asks to check the position.
+//! in four bytes, big-endian. An event without publications asks to check the position. What begins with the byte 1, as no
+//! epoch does, is a word beside the publications, and so is everything on the channels of nodes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dzvin_actors::platform::ports::{Appended, BusEvent, Slice};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -12,6 +13,9 @@ use dzvin_protocols::{
 use fred::types::Value;
 
 use super::super::BusMetrics;
+
+/// What a word begins with.
+const WORD: u8 = 1;
 
 /// An answer or event that is not in our form.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +126,31 @@ fn stored(entry: &Value) -> Option<Publication> {
     Publication::decode(&bytes.slice(end + 1..)).ok()
 }
 
+/// The message that carries a word.
+pub(super) fn word(word: &Bytes) -> Bytes {
+    let mut message = BytesMut::with_capacity(1 + word.len());
+    message.put_u8(WORD);
+    message.extend_from_slice(word);
+    message.freeze()
+}
+
+/// What came on a channel of nodes.
+pub(super) fn told(body: &Bytes) -> Result<BusEvent, Malformed> {
+    match body.first() {
+        Some(&WORD) => Ok(BusEvent::Told(body.slice(1..))),
+        _ => Err(Malformed("word to a node")),
+    }
+}
+
+pub(super) fn names(answer: Value) -> Result<Vec<Arc<str>>, Malformed> {
+    let name = |name: Value| name.as_string().map(Arc::from).ok_or(Malformed("name of a node"));
+    array(answer)?.into_iter().map(name).collect()
+}
+
 pub(super) fn event(stream: StreamName, body: &Bytes) -> Result<BusEvent, Malformed> {
+    if body.first() == Some(&WORD) {
+        return Ok(BusEvent::Word { stream, word: body.slice(1..) });
+    }
     let end = body.iter().position(|b| *b == b'\n').ok_or(Malformed("event without epoch"))?;
     let epoch = std::str::from_utf8(&body[..end]).map_err(|_| Malformed("epoch of an event"))?;
     let mut rest = body.slice(end + 1..);

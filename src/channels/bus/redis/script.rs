@@ -1,0 +1,63 @@
+//! Scripts that run on the server: each is one atomic step.
+//!
+//! A script is a `static`; a server gets its text when it does not know it yet, and from then on only its name. Every key of a
+//! call begins with one tag ([`super::RedisConfig::tag`]), so that a cluster keeps them on one server. A script that
+//! publishes says `redis.call('PUBLISH', ...)`: on a cluster that word becomes `SPUBLISH`, and the channel must have the
+//! tag of the keys.
+
+use std::{borrow::Cow, sync::OnceLock};
+
+use fred::{
+    clients::Client,
+    error::Error,
+    interfaces::LuaInterface,
+    types::{Key, Value},
+};
+
+/// A script, and the names that servers have given it: the same on every server, for it is a hash of the text.
+#[derive(Debug)]
+pub(in crate::channels) struct Script {
+    lua: &'static str,
+    /// As written, and with sharded publishing.
+    names: [OnceLock<String>; 2],
+}
+
+impl Script {
+    /// For a `static`; the text comes by `include_str!`.
+    pub(in crate::channels) const fn new(lua: &'static str) -> Self {
+        Self { lua, names: [OnceLock::new(), OnceLock::new()] }
+    }
+
+    fn text(&self, sharded: bool) -> Cow<'static, str> {
+        if sharded { self.lua.replace("'PUBLISH'", "'SPUBLISH'").into() } else { self.lua.into() }
+    }
+
+    pub(super) async fn name(&self, client: &Client, sharded: bool) -> Result<&str, Error> {
+        let known = &self.names[usize::from(sharded)];
+        if known.get().is_none() {
+            let name = client.script_load(&*self.text(sharded)).await?;
+            let _ = known.set(name);
+        }
+        Ok(known.get().map_or("", String::as_str))
+    }
+
+    /// Runs it; a server that has forgotten it gets the text.
+    pub(super) async fn run(
+        &self,
+        client: &Client,
+        sharded: bool,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, Error> {
+        let name = self.name(client, sharded).await?;
+        // Keys and values are reference-counted: the copy for the second try is cheap.
+        match client.evalsha(name, keys.clone(), args.clone()).await {
+            Err(error) if forgotten(&error) => client.eval(&*self.text(sharded), keys, args).await,
+            answer => answer,
+        }
+    }
+}
+
+pub(super) fn forgotten(error: &Error) -> bool {
+    error.details().starts_with("NOSCRIPT")
+}
