@@ -147,6 +147,11 @@ impl App {
         let readers = entities.for_readers();
         let hub = hub(config, &bus, &readers, &verifier);
         hub.metrics.register(registry);
+        registry.register(
+            "mailboxes",
+            "Sessions whose commands come by requests of their own",
+            hub.mailboxes.gauge().clone(),
+        );
         start_channels(&root, &hub, told).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
@@ -157,6 +162,12 @@ impl App {
             shards: hub.shards.clone(),
             sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
             allowed_origins: config.http.allowed_origins.as_slice().into(),
+        };
+        let transports = channels::Transports {
+            endpoint: endpoint.clone(),
+            bus: Arc::clone(&bus),
+            mailboxes: hub.mailboxes.clone(),
+            max_message: hub.limits.message,
         };
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
@@ -172,7 +183,7 @@ impl App {
         let api =
             entities::router(readers, room).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
         let api = api.layer(Extension(verifier));
-        let public = api.merge(channels::router(endpoint)).merge(console::router());
+        let public = api.merge(channels::router(endpoint)).merge(transports.router()).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);

@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 use dzvin_actors::channels::{Incoming, Shards, Wire, derive_accept_key};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::platform::http::{self, Problem};
 
@@ -37,14 +37,24 @@ pub fn router(endpoint: Endpoint) -> Router {
     Router::new().route("/connection/websocket", get(connect)).with_state(endpoint)
 }
 
-async fn connect(State(endpoint): State<Endpoint>, mut request: Request) -> Result<Response, Problem> {
+async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
+    upgrade(endpoint, request, subprotocol)
+}
+
+/// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, and its wire.
+pub(super) type Spoken = Result<(Option<&'static str>, Wire), Problem>;
+
+/// Answers with the 101, and gives the socket to a shard afterwards.
+pub(super) fn upgrade(
+    endpoint: Endpoint,
+    mut request: Request,
+    spoken: impl FnOnce(&HeaderMap, &str) -> Spoken,
+) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(headers)?;
     endpoint.check_origin(headers)?;
-    let (subprotocol, wire) = subprotocol(headers, request.uri().query().unwrap_or_default())?;
-    let permit = Arc::clone(&endpoint.sessions).try_acquire_owned().map_err(|_| {
-        Problem::unavailable("too_many_sessions", "this node has all the connections that it may have; try again soon")
-    })?;
+    let (subprotocol, wire) = spoken(headers, request.uri().query().unwrap_or_default())?;
+    let permit = endpoint.admit()?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -100,7 +110,7 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 
 /// What is spoken: the first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the
 /// address says.
-fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
+fn subprotocol(headers: &HeaderMap, query: &str) -> Spoken {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) {
         let asks = |pair: &str| pair == "format=protobuf" || pair == "cf_protocol=protobuf";
@@ -117,8 +127,16 @@ fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>
 }
 
 impl Endpoint {
+    /// A place for one more session.
+    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.sessions).try_acquire_owned().map_err(|_| {
+            let detail = "this node has all the connections that it may have; try again soon";
+            Problem::unavailable("too_many_sessions", detail)
+        })
+    }
+
     /// A page of another site must not use the tokens that a browser holds. Clients that are no browsers send no origin.
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let origin = origin.to_str().unwrap_or_default();
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

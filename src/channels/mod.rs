@@ -3,5 +3,7 @@
 pub mod api;
 pub mod bus;
 mod endpoint;
+mod transports;
 
 pub use endpoint::{Endpoint, router};
+pub use transports::Transports;
