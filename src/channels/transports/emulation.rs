@@ -39,7 +39,8 @@ pub(super) async fn emulate(
             Err(MailboxError::Unknown) => Err(unknown()),
             // The client library begins anew, where it would wait for an answer that never comes.
             Err(error @ MailboxError::Full) => {
-                Err(Problem::unavailable("session_busy", "the session has not dealt with earlier commands").caused_by(error))
+                Err(Problem::unavailable("session_busy", "the session has not dealt with earlier commands")
+                    .caused_by(error))
             }
         };
     }

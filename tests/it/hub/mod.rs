@@ -7,3 +7,4 @@ mod hostile;
 mod kills;
 mod logs;
 mod returns;
+mod transports;

@@ -41,7 +41,10 @@ pub struct EmulationError;
 
 impl fmt::Debug for EmulationRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmulationRequest").field("node", &self.node).field("bytes", &self.data.len()).finish_non_exhaustive()
+        f.debug_struct("EmulationRequest")
+            .field("node", &self.node)
+            .field("bytes", &self.data.len())
+            .finish_non_exhaustive()
     }
 }
 
