@@ -18,11 +18,13 @@ use axum::Extension;
 use dzvin_actors::{
     channels::{
         Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs,
+        Users,
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
 };
+use dzvin_protocols::channels::Control;
 use prometheus_client::registry::Registry;
 use ractor::Actor;
 use tokio::{
@@ -52,6 +54,8 @@ use crate::{
 
 /// Events that may wait between the bus and topics; what does not fit the bus replaces by one word, and topics read on.
 const BUS_EVENTS: usize = 1024;
+/// Questions and answers of other nodes that may wait: operators ask, a few at a time.
+const LETTERS: usize = 256;
 /// What clients and servers are told.
 const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
@@ -145,7 +149,8 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
-        let hub = hub(config, &bus, &readers, &verifier);
+        let (letters, received) = mpsc::channel(LETTERS);
+        let hub = hub(config, &bus, &readers, &verifier, letters);
         hub.metrics.register(registry);
         registry.register(
             "mailboxes",
@@ -177,11 +182,21 @@ impl App {
             keys: keys.clone(),
             version: VERSION,
         };
+        let connections = channels::Connections::new(Arc::clone(&bus), hub.shards.clone());
+        let (corresponding, over) = (connections.clone().correspond(received), reached(phase.clone(), Phase::Ending));
+        tasks.spawn(async move {
+            tokio::select! {
+                () = corresponding => {}
+                () = over => {}
+            }
+        });
         let reloader = Reloader::new(&verifier, keys, &links, &hub.shards, &config.identity);
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api =
-            entities::router(readers, room).merge(mirror::router(mirrors)).merge(channels::api::router(server_api));
+        let api = entities::router(readers, room)
+            .merge(mirror::router(mirrors))
+            .merge(channels::api::router(server_api))
+            .merge(channels::connections_router(connections));
         let api = api.layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(transports.router()).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
@@ -276,7 +291,13 @@ fn keep_alone(alone: Alone, tasks: &mut JoinSet<()>, phase: watch::Receiver<Phas
 
 type Node = Hub<AnyBus, Entities>;
 
-fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<Verifier>) -> Arc<Node> {
+fn hub(
+    config: &Config,
+    bus: &Arc<AnyBus>,
+    entities: &Entities,
+    verifier: &Arc<Verifier>,
+    letters: mpsc::Sender<Control>,
+) -> Arc<Node> {
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Arc::new(Hub {
         bus: Arc::clone(bus),
@@ -287,8 +308,10 @@ fn hub(config: &Config, bus: &Arc<AnyBus>, entities: &Entities, verifier: &Arc<V
         limits: settings::limits(config),
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
+        users: Users::default(),
         handlers: Handlers::default(),
         mailboxes: Mailboxes::default(),
+        letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
     })

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::{Access, ChannelRules, Limits, Namespaces},
+    channels::{Access, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
 use dzvin_protocols::mirror::Dialect;
@@ -14,7 +14,7 @@ use crate::{
     channels::bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
     entities::{KindSpec, Source},
     platform::{
-        config::{AccessConfig, Config, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
+        config::{AccessConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
         db::DbOptions,
     },
 };
@@ -94,6 +94,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_age: Some(channels.max_connection_age).filter(|age| !age.is_zero()),
         commands_per_second: Some(channels.commands_per_second).filter(|pace| *pace > 0),
         too_many: channels.max_refusals,
+        of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
     }
@@ -114,6 +115,14 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         join_leave: of.join_leave,
         deltas: of.deltas,
         latest_only: of.recovery == RecoveryConfig::Latest,
+        hold: (!of.hold.is_zero()).then(|| HoldRules {
+            every: of.hold,
+            conflate: match of.conflate {
+                ConflateConfig::Nothing => Conflate::Nothing,
+                ConflateConfig::Channel => Conflate::Channel,
+                ConflateConfig::Tag => Conflate::Tag(of.conflate_tag.as_str().into()),
+            },
+        }),
     };
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);

@@ -2,8 +2,11 @@
 
 pub mod api;
 pub mod bus;
+mod connections;
 mod endpoint;
+pub mod presence;
 mod transports;
 
+pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
 pub use transports::Transports;

@@ -15,6 +15,7 @@ mod hub;
 mod mirror;
 mod nginx;
 mod page;
+mod presence;
 mod reload;
 mod scripts;
 mod serve;

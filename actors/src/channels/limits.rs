@@ -24,6 +24,8 @@ pub struct Limits {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another: so that a load that has
     /// gathered on one node spreads again. `None` for ever.
     pub max_age: Option<Duration>,
+    /// Connections of one user to this node.
+    pub of_user: Option<u32>,
     /// Commands that a client may give in a second, on average; beyond it they are refused as too many.
     pub commands_per_second: Option<u32>,
     /// Refusals in a row of that kind after which the connection ends.
@@ -49,6 +51,7 @@ impl Default for Limits {
             connect: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
             max_age: None,
+            of_user: None,
             commands_per_second: None,
             too_many: 100,
             command: Duration::from_secs(5),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::HoldRules;
 use crate::platform::ports::{HistoryLimits, Identity};
 
 /// Who may do something on a channel beside those whom a permission grants it.
@@ -29,7 +30,7 @@ impl Access {
 }
 
 /// What holds for the channels of one namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChannelRules {
     /// What the bus keeps for those who come back.
     pub keep: HistoryLimits,
@@ -43,6 +44,8 @@ pub struct ChannelRules {
     pub join_leave: bool,
     /// Subscribers may have patches instead of whole publications.
     pub deltas: bool,
+    /// What is held back before it goes out.
+    pub hold: Option<HoldRules>,
     /// Whoever comes back gets the latest publication and nothing else of the past.
     pub latest_only: bool,
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::{Control, centrifuge::Disconnect};
+use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -76,6 +76,15 @@ pub enum ShardMessage {
         within: Duration,
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
+    },
+    /// Says which connections there are, at most so many; and whether there are more.
+    Survey {
+        /// Whose.
+        whose: Whose,
+        /// At most so many.
+        limit: usize,
+        /// The answer.
+        reply: RpcReplyPort<(Vec<ConnectionInfo>, bool)>,
     },
     /// An order that concerns some sessions, perhaps of this shard.
     Control(Arc<Control>),
@@ -220,6 +229,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             }
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
+            ShardMessage::Survey { whose, limit, reply } => {
+                let _ = reply.send(state.survey(&whose, limit));
+            }
             ShardMessage::Control(order) => state.control(&order),
             ShardMessage::Recall { within } => state.close_all(within, Disconnect::ForceReconnect),
         }
@@ -368,6 +380,12 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         {
             let _ = reply.send(count);
         }
+    }
+
+    fn survey(&self, whose: &Whose, limit: usize) -> (Vec<ConnectionInfo>, bool) {
+        let mut meant = self.sessions.iter().filter(|session| session.is_meant(whose));
+        let found = meant.by_ref().take(limit).map(|session| session.describe()).collect();
+        (found, meant.next().is_some())
     }
 
     /// Hands an order to the sessions that it is about: they know what to do with it.

@@ -5,6 +5,7 @@
 //! reading per stream at a time, so that one slow stream delays no other.
 
 mod fetch;
+mod hold;
 mod numbers;
 mod stream;
 
@@ -15,15 +16,17 @@ use dzvin_protocols::{
     channels::{Channel, Control, Epoch, Position, Publication, Word},
     platform::StreamName,
 };
+use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
-use super::{Delivery, Hub, Limits, Mailboxes, Metrics, ShardMessage, Shards, Spoken};
+use super::{Delivery, Hub, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken};
 use crate::{
     platform::ports::{Bus, BusEvent, ChangeLog, ReadLimit},
     supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
+pub use hold::{Conflate, HoldRules};
 pub use numbers::Numbers;
 use stream::{Source, Stream, Want};
 
@@ -89,6 +92,8 @@ pub enum TopicsMessage {
     Check,
     /// Streams of the application that do not stand where the bus does.
     Behind(Vec<StreamName>),
+    /// What was held back of a stream goes out.
+    Release(StreamName),
     /// A reading has ended.
     Fetched(StreamName, Fetched),
 }
@@ -112,10 +117,14 @@ pub struct TopicsArgs<B, L> {
     pub slot: Slot<TopicsMessage>,
     /// Who wants deliveries.
     pub shards: Shards,
+    /// What holds for channels of the application.
+    pub namespaces: Arc<Namespaces>,
     /// What stands for names of channels on this node: it outlives topics, for clients know it.
     pub numbers: Numbers,
     /// Who gets commands that came to another node.
     pub mailboxes: Mailboxes,
+    /// Who answers what other nodes ask.
+    pub letters: mpsc::Sender<Control>,
     /// How often to check, how much to read.
     pub limits: Limits,
     /// What is counted.
@@ -133,8 +142,10 @@ impl<B, L> TopicsArgs<B, L> {
             log: Arc::clone(&hub.log),
             slot: hub.topics.clone(),
             shards: hub.shards.clone(),
+            namespaces: Arc::clone(&hub.namespaces),
             numbers: hub.numbers.clone(),
             mailboxes: hub.mailboxes.clone(),
+            letters: hub.letters.clone(),
             limits: hub.limits.clone(),
             metrics: hub.metrics.clone(),
             progress,
@@ -185,7 +196,10 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         // Ticks and readings do not come through the slot.
-        let own = matches!(message, TopicsMessage::Check | TopicsMessage::Fetched(..) | TopicsMessage::Behind(_));
+        let own = matches!(
+            message,
+            TopicsMessage::Check | TopicsMessage::Fetched(..) | TopicsMessage::Behind(_) | TopicsMessage::Release(_)
+        );
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
             TopicsMessage::Attach { channel, parsed, shard, delta, reply } => {
@@ -212,6 +226,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 state.comparing = false;
                 streams.iter().for_each(|name| state.read(&myself, name));
             }
+            TopicsMessage::Release(name) => state.release(&myself, &name).await,
             TopicsMessage::Fetched(stream, fetched) => state.fetched(&myself, stream, fetched).await,
         }
         Ok(())
@@ -227,7 +242,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         reply: RpcReplyPort<Result<Attached, AttachError>>,
     ) {
         let name = source.name();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source, &self.args.namespaces));
         let number = stream.want(want, &self.args.numbers);
         if let Some(position) = &stream.position {
             let _ = reply.send(Ok(Attached { position: position.clone(), number }));
@@ -241,13 +256,20 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     /// Subscribers of a life of topics before this one: nobody knows what they missed.
     async fn present(&mut self, myself: &ActorRef<TopicsMessage>, source: Source, channel: Arc<str>, shard: usize) {
         let name = source.name();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source));
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source, &self.args.namespaces));
         stream.present(channel, shard, &self.args.numbers);
         let batch = stream.greet();
         if stream.position.is_none() {
             self.read(myself, &name);
         }
         self.count();
+        self.deliver(batch).await;
+    }
+
+    async fn release(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
+        let Some(stream) = self.streams.get_mut(name) else { return };
+        let batch = stream.release();
+        time(myself, name, stream);
         self.deliver(batch).await;
     }
 
@@ -291,6 +313,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             let Some(position) = &stream.position else { continue };
             if epoch == position.epoch && follow_one_another(position.offset, &publications) {
                 batch.extend(stream.advance(&publications));
+                time(myself, &name, stream);
             } else {
                 self.read(myself, &name);
             }
@@ -321,6 +344,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             Ok(Control::Emulate { session, data }) => {
                 // Who gave the order was told that the node is alive; the client finds out by itself.
                 let _ = self.args.mailboxes.deliver(&session, data);
+            }
+            Ok(letter @ (Control::Survey { .. } | Control::Answer { .. })) => {
+                // Whoever asks has patience of their own, and asks again.
+                let _ = self.args.letters.try_send(letter);
             }
             Ok(order) => {
                 let order = Arc::new(order);
@@ -374,7 +401,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 for (number, reply) in stream.waiting.drain(..) {
                     let _ = reply.send(Ok(Attached { position: position.clone(), number }));
                 }
-                stream.position = Some(position);
+                stream.stand(position);
                 // What was committed meanwhile.
                 again = true;
                 let batch = stream.greet();
@@ -382,6 +409,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
             Fetched::Run { publications, more } => {
                 let batch = stream.advance(&publications);
+                time(myself, &name, stream);
                 if !batch.is_empty() {
                     self.args.metrics.gaps_healed.inc();
                     tracing::debug!(stream = %name, publications = publications.len(), "publications missed on the bus were fetched");
@@ -455,12 +483,15 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         }
         let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
         tokio::spawn(async move {
-            let (names, known): (Vec<StreamName>, Vec<Position>) = followed.into_iter().unzip();
-            let tops = tokio::time::timeout(within, bus.positions(&names)).await;
-            // While the bus is away nothing can be compared.
-            let tops = tops.ok().and_then(Result::ok).unwrap_or_default();
-            let differ = names.into_iter().zip(known).zip(tops).filter(|((_, known), top)| top.as_ref() != Some(known));
-            let behind: Vec<StreamName> = differ.map(|((name, _), _)| name).collect();
+            let known: HashMap<StreamName, Position> = followed.into_iter().collect();
+            // What cannot be asked for now cannot be compared; the rest of it can.
+            let asked = bus.parts(known.keys().cloned().collect()).into_iter().map(|names| async {
+                let tops = tokio::time::timeout(within, bus.positions(&names)).await.ok()?.ok()?;
+                Some(names.into_iter().zip(tops).collect::<Vec<_>>())
+            });
+            let tops = join_all(asked).await.into_iter().flatten().flatten();
+            let differ = tops.filter(|(name, top)| top.as_ref() != known.get(name));
+            let behind: Vec<StreamName> = differ.map(|(name, _)| name).collect();
             let _ = myself.cast(TopicsMessage::Behind(behind));
         });
     }
@@ -498,6 +529,16 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
         }
     }
+}
+
+/// Sees to it that what is held back goes out.
+fn time(myself: &ActorRef<TopicsMessage>, name: &StreamName, stream: &mut Stream) {
+    let Some(wait) = stream.wait() else { return };
+    let (myself, name) = (myself.clone(), name.clone());
+    tokio::spawn(async move {
+        tokio::time::sleep(wait).await;
+        let _ = myself.cast(TopicsMessage::Release(name));
+    });
 }
 
 /// Whether a run goes on from a position without a hole; what lies at or below it is known already.

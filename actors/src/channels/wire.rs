@@ -111,6 +111,21 @@ impl Wire {
     /// How many there are.
     pub(super) const COUNT: usize = 8;
 
+    /// What operators know it by.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::CentrifugeJson => "centrifuge-json",
+            Self::CentrifugeProtobuf => "centrifuge-protobuf",
+            Self::Pusher => "pusher",
+            Self::StreamJson => "http-stream-json",
+            Self::StreamProtobuf => "http-stream-protobuf",
+            Self::EventSource => "sse",
+            Self::OneWayWebSocket => "uni-websocket",
+            Self::OneWayEventSource => "uni-sse",
+        }
+    }
+
     pub(super) const fn form(self) -> Form {
         match self {
             Self::CentrifugeProtobuf | Self::StreamProtobuf => Form::Protobuf,

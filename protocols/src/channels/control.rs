@@ -74,6 +74,45 @@ pub enum Control {
         /// The commands, as text.
         data: String,
     },
+    /// Say which connections there are.
+    Survey {
+        /// What the answers are to name.
+        id: Arc<str>,
+        /// The node that asks.
+        from: Arc<str>,
+        /// Whose.
+        whose: Whose,
+        /// At most so many.
+        limit: u32,
+    },
+    /// The answer to a survey, of one node.
+    Answer {
+        /// The survey.
+        id: Arc<str>,
+        /// Who answers.
+        node: Arc<str>,
+        /// Connections, as many as were asked for or as a word holds.
+        connections: Vec<ConnectionInfo>,
+        /// There are more.
+        more: bool,
+    },
+}
+
+/// A connection, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionInfo {
+    /// The session's id, as its client knows it.
+    pub client: Arc<str>,
+    /// The user; empty for nobody.
+    pub user: Arc<str>,
+    /// The wire that it speaks.
+    pub wire: Arc<str>,
+    /// For how many seconds it has been connected.
+    pub age_seconds: u64,
+    /// Bytes that wait for its socket.
+    pub queue_bytes: u64,
+    /// Its subscriptions.
+    pub channels: Vec<Arc<str>>,
 }
 
 /// Bytes that are no order, or one of a later version.
@@ -91,7 +130,7 @@ impl Control {
             | Self::Subscribe { whose, .. }
             | Self::Refresh { whose, .. }
             | Self::Recheck { whose } => Some(whose),
-            Self::Emulate { .. } => None,
+            Self::Emulate { .. } | Self::Survey { .. } | Self::Answer { .. } => None,
         }
     }
 
@@ -118,6 +157,14 @@ mod tests {
     /// Two versions of a node run side by side: the form stays as it is.
     #[test]
     fn the_form_is_that_of_every_version() {
+        let connection = || ConnectionInfo {
+            client: "c".into(),
+            user: "u".into(),
+            wire: "w".into(),
+            age_seconds: 1,
+            queue_bytes: 2,
+            channels: vec!["x".into()],
+        };
         let whose = || Whose { user: Some("u".into()), ..Whose::default() };
         let all = Whose { client: Some("c".into()), except: vec!["d".into()], ..whose() };
         for (order, form) in [
@@ -141,6 +188,14 @@ mod tests {
             (
                 Control::Emulate { session: "s".into(), data: "{}".to_owned() },
                 r#"{"emulate":{"session":"s","data":"{}"}}"#,
+            ),
+            (
+                Control::Survey { id: "i".into(), from: "n".into(), whose: whose(), limit: 5 },
+                r#"{"survey":{"id":"i","from":"n","whose":{"user":"u"},"limit":5}}"#,
+            ),
+            (
+                Control::Answer { id: "i".into(), node: "n".into(), connections: vec![connection()], more: true },
+                r#"{"answer":{"id":"i","node":"n","connections":[{"client":"c","user":"u","wire":"w","age_seconds":1,"queue_bytes":2,"channels":["x"]}],"more":true}}"#,
             ),
         ] {
             assert_eq!(order.encode(), form);

@@ -10,7 +10,7 @@ pub mod pusher;
 pub mod websocket;
 mod word;
 
-pub use control::{Control, ControlError, Whose};
+pub use control::{ConnectionInfo, Control, ControlError, Whose};
 pub use names::{Channel, ChannelError, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Extra, Message, Publication, PublicationError, in_one_line};

@@ -81,6 +81,10 @@ impl Call<'_> {
             "publish" => self.publish(body).await,
             "broadcast" => self.broadcast(body).await,
             "history" => self.history(body).await,
+            "disconnect" => self.disconnect(body).await,
+            "unsubscribe" => self.unsubscribe(body).await,
+            "subscribe" => self.subscribe(body).await,
+            "refresh" => self.refresh(body).await,
             "info" => Ok(format!("{{\"nodes\":[{{\"name\":\"dzvin\",\"version\":{}}}]}}", json(&self.api.version))),
             _ => Err(ErrorCode::MethodNotFound.into()),
         }
@@ -205,7 +209,7 @@ fn among_others(refused: Refusal) -> ErrorCode {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
+pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| {
         Refusal::Problem(Problem::bad_request("bad_request", format!("the body is no request of this method: {error}")))
     })
@@ -221,7 +225,7 @@ fn published(position: &Position) -> String {
     format!("{{\"offset\":{},\"epoch\":{}}}", position.offset, json(&position.epoch))
 }
 
-fn away(error: BusError) -> Refusal {
+pub(super) fn away(error: BusError) -> Refusal {
     let text = "the bus did not confirm the publication; try again soon";
     Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
 }

@@ -4,6 +4,7 @@
 //! with `result` or `error`, but for a caller without rights, a body that is no request, and a bus that is away.
 
 mod caller;
+mod control;
 mod methods;
 
 use std::sync::Arc;

@@ -350,6 +350,8 @@ pub struct Channels {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// Connections of one user to this node; 0: no limit.
+    pub max_sessions_per_user: u32,
     /// Commands of one client in a second, on average; 0: no limit.
     pub commands_per_second: u32,
     /// Refusals in a row for being too many, after which the connection ends.
@@ -384,6 +386,26 @@ pub struct NamespaceConfig {
     pub deltas: bool,
     /// What those who come back are given.
     pub recovery: RecoveryConfig,
+    /// Something goes out at most so often; 0: at once.
+    #[serde(with = "duration")]
+    pub hold: Duration,
+    /// What goes out then.
+    pub conflate: ConflateConfig,
+    /// The tag whose values are told apart when `conflate` is `tag`.
+    pub conflate_tag: String,
+}
+
+/// What goes out of what was held back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflateConfig {
+    /// All of it.
+    #[default]
+    Nothing,
+    /// The latest.
+    Channel,
+    /// The latest of each value of a tag.
+    Tag,
 }
 
 /// What of the past those who come back are given.
@@ -424,6 +446,9 @@ impl Default for NamespaceConfig {
             join_leave: false,
             deltas: true,
             recovery: RecoveryConfig::Stream,
+            hold: Duration::ZERO,
+            conflate: ConflateConfig::Nothing,
+            conflate_tag: "key".to_owned(),
         }
     }
 }
@@ -444,6 +469,7 @@ impl Default for Channels {
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,
+            max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,
             namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),

@@ -25,7 +25,7 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    channels::{metrics::CommandLabel, shard::ShardMessage},
+    channels::{metrics::CommandLabel, shard::ShardMessage, users::Counted},
     platform::ports::{AuthError, Bus, ChangeLog, Identity},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Conversation<B, L> {
     pub(super) abandoned: bool,
     pub(super) identity: Option<Identity>,
     pace: Pace,
+    /// The connection's place among those of its user.
+    counted: Option<Counted>,
 }
 
 /// An answer: the whole reply as it is written, or the error's code.
@@ -58,7 +60,7 @@ pub(super) enum Refusal {
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize) -> Self {
         let pace = Pace::new(hub.limits.commands_per_second);
-        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None, pace }
+        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None, pace, counted: None }
     }
 
     /// Answers the commands of one frame in their order.
@@ -169,6 +171,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
             Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
         };
+        let Some(counted) = self.hub.users.admit(&identity.user, self.hub.limits.of_user) else {
+            return Err(Refusal::Close(Disconnect::ConnectionLimit));
+        };
+        self.counted = counted;
         let ttl = self.keep_until(&identity);
         self.session.signed_in(&identity.user);
         let subscriptions = Arc::clone(&identity.subscriptions);

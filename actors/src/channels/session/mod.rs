@@ -26,6 +26,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
+    Control,
     centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
     pusher::SocketId,
 };
@@ -33,11 +34,11 @@ use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{Interest, Ready},
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, mpsc},
 };
 
 use super::{
-    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Wire, outbox::Outbox,
+    Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users, Wire, outbox::Outbox,
     shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
@@ -66,6 +67,8 @@ pub struct Hub<B, L> {
     pub shards: Shards,
     /// What stands for names of channels.
     pub numbers: Numbers,
+    /// How many connections each user has.
+    pub users: Users,
     /// What a client may cost.
     pub limits: Limits,
     /// What holds for channels of the application.
@@ -74,6 +77,8 @@ pub struct Hub<B, L> {
     pub handlers: Handlers,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
+    /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
+    pub letters: mpsc::Sender<Control>,
     /// What is counted.
     pub metrics: Metrics,
     /// Name and version told to clients.
@@ -113,6 +118,8 @@ pub(super) struct Session {
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
     pub(super) wire: Wire,
+    /// When it began, in milliseconds of the clock.
+    began: u64,
     socket: Writer,
     inner: Mutex<Inner>,
     /// Wakes the task: the socket was full, or the session is to be closed.
@@ -230,6 +237,7 @@ impl Session {
             client: ClientId(rand::random()),
             user: OnceLock::new(),
             wire: connection.wire,
+            began: clock::now(),
             socket: connection.socket,
             inner: Mutex::new(inner),
             wake: Wake::default(),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use dzvin_protocols::channels::{
-    Channel, Control, Whose,
+    Channel, ConnectionInfo, Control, Whose,
     centrifuge::{About, Disconnect, RefreshPush, SubscribePush, SubscribeRequest, UnsubscribePush},
 };
 use time::OffsetDateTime;
@@ -76,6 +76,19 @@ impl Session {
             && !whose.except.iter().any(|spared| **spared == *client)
     }
 
+    /// The session as operators see it.
+    pub(in crate::channels) fn describe(&self) -> ConnectionInfo {
+        let inner = self.lock();
+        ConnectionInfo {
+            client: self.client_name().into(),
+            user: self.user().unwrap_or_default().into(),
+            wire: self.wire.name().into(),
+            age_seconds: now().saturating_sub(self.began) / 1000,
+            queue_bytes: inner.outbox.bytes() as u64,
+            channels: inner.subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect(),
+        }
+    }
+
     /// The client as its protocol spells it.
     pub(super) fn client_name(&self) -> String {
         if self.wire == super::Wire::Pusher {
@@ -116,7 +129,7 @@ impl Session {
                 self.prolong_connection(*expire_at);
                 Vec::new()
             }
-            Control::Emulate { .. } => Vec::new(),
+            Control::Emulate { .. } | Control::Survey { .. } | Control::Answer { .. } => Vec::new(),
         }
     }
 

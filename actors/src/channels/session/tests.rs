@@ -36,8 +36,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{Hub, Incoming};
 use crate::{
     channels::{
-        Access, ChannelRules, Handlers, Limits, Mailboxes, Metrics, Namespaces, Numbers, Shard, ShardArgs, Shards,
-        Topics, TopicsArgs, TopicsMessage, Wire,
+        Access, ChannelRules, Conflate, Handlers, HoldRules, Limits, Mailboxes, Metrics, Namespaces, Numbers, Shard,
+        ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Users, Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
@@ -244,8 +244,11 @@ fn namespaces() -> Namespaces {
         join_leave: true,
         ..ChannelRules::default()
     };
-    let latest = ChannelRules { latest_only: true, ..open };
-    Namespaces::new(ChannelRules::default(), [("chat".to_owned(), open), ("latest".to_owned(), latest)].into())
+    let latest = ChannelRules { latest_only: true, ..open.clone() };
+    let hold = HoldRules { every: Duration::from_millis(40), conflate: Conflate::Channel };
+    let ticker = ChannelRules { hold: Some(hold), ..open.clone() };
+    let named = [("chat", open), ("latest", latest), ("ticker", ticker)];
+    Namespaces::new(ChannelRules::default(), named.map(|(name, rules)| (name.to_owned(), rules)).into())
 }
 
 impl Authenticator for Tokens {
@@ -314,8 +317,10 @@ impl Node {
             limits,
             namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
+            users: Users::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
+            letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
         });

@@ -1,6 +1,6 @@
 //! One stream as this node follows it: of a kind, or of the application.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::{
@@ -8,9 +8,10 @@ use dzvin_protocols::{
     platform::{Kind, StreamName},
 };
 use ractor::RpcReplyPort;
+use tokio::time::Instant;
 
-use super::{AttachError, Attached, numbers::Numbers};
-use crate::channels::{Delivery, Item, Spoken, What};
+use super::{AttachError, Attached, hold::Hold, numbers::Numbers};
+use crate::channels::{Delivery, Item, Namespaces, Spoken, What};
 
 /// A shard's wish.
 pub(super) struct Want {
@@ -79,14 +80,20 @@ pub(super) struct Stream {
     pub(super) again: bool,
     whole: Arc<str>,
     wanted: HashMap<Arc<str>, Wanted>,
+    /// Of an application's stream: what is held back.
+    hold: Option<Hold>,
     /// Channels, with their shard, whose subscribers come from a life of topics before this one.
     presented: Vec<(Arc<str>, usize)>,
     idle: u32,
 }
 
 impl Stream {
-    pub(super) fn new(source: Source) -> Self {
-        let whole = source.name().as_str().into();
+    pub(super) fn new(source: Source, namespaces: &Namespaces) -> Self {
+        let whole: Arc<str> = source.name().as_str().into();
+        let hold = match &source {
+            Source::Application(_) => namespaces.of(&whole).hold.clone().map(|rules| Hold::new(rules, 0)),
+            Source::Durable(_) => None,
+        };
         Self {
             source,
             position: None,
@@ -95,6 +102,7 @@ impl Stream {
             again: false,
             whole,
             wanted: HashMap::new(),
+            hold,
             presented: Vec::new(),
             idle: 0,
         }
@@ -136,9 +144,9 @@ impl Stream {
     /// Tells those that were presented where the stream stands, once that is known. Of single entities only the log
     /// knows: their subscribers recover from it.
     pub(super) fn greet(&mut self) -> Vec<(u64, Delivery)> {
-        let Some(Position { epoch, offset }) = &self.position else { return Vec::new() };
+        let (Some(Position { epoch, .. }), Some(offset)) = (&self.position, self.passed()) else { return Vec::new() };
         let greeting = |(channel, shard): (Arc<str>, usize)| {
-            let what = if channel == self.whole { What::Top(*offset) } else { What::Reset };
+            let what = if channel == self.whole { What::Top(offset) } else { What::Reset };
             (1 << shard, Delivery { channel, number: 0, epoch: epoch.clone(), what })
         };
         self.presented.drain(..).map(greeting).collect()
@@ -172,6 +180,10 @@ impl Stream {
         let fresh: Vec<&Publication> = publications.iter().skip_while(|p| p.offset <= position.offset).collect();
         let Some(last) = fresh.last() else { return Vec::new() };
         position.offset = last.offset;
+        if let Some(hold) = &mut self.hold {
+            hold.take(fresh.into_iter().cloned());
+            return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
+        }
         let epoch = position.epoch.clone();
         let mut batch = Vec::new();
         let mut tell = |channel: &Arc<str>, wanted: &Wanted, items: Arc<[Item]>| {
@@ -197,9 +209,44 @@ impl Stream {
         batch
     }
 
+    /// Begins to follow at this position.
+    pub(super) fn stand(&mut self, position: Position) {
+        if let Some(hold) = &mut self.hold {
+            hold.reset(position.offset);
+        }
+        self.position = Some(position);
+    }
+
+    /// What was held back, when the time is over.
+    pub(super) fn release(&mut self) -> Vec<(u64, Delivery)> {
+        let Some(hold) = &mut self.hold else { return Vec::new() };
+        hold.came();
+        self.release_now()
+    }
+
+    fn release_now(&mut self) -> Vec<(u64, Delivery)> {
+        let Some(hold) = &mut self.hold else { return Vec::new() };
+        let told = hold.release(Instant::now());
+        let Some(wanted) = self.wanted.get_mut(&self.whole).filter(|_| !told.is_empty()) else { return Vec::new() };
+        let items = told.into_iter().map(|(skips, it)| wanted.item(it.offset, it).skipping(skips)).collect();
+        let (whole, wanted) = (&self.whole, &self.wanted[&self.whole]);
+        self.news(whole, wanted, What::Items(items)).into_iter().collect()
+    }
+
+    /// When somebody has to release what is held back.
+    pub(super) fn wait(&mut self) -> Option<Duration> {
+        self.hold.as_mut()?.wait(Instant::now())
+    }
+
+    /// Up to where everything has gone out.
+    fn passed(&self) -> Option<u64> {
+        let offset = self.position.as_ref()?.offset;
+        Some(self.hold.as_ref().map_or(offset, Hold::passed))
+    }
+
     /// Stands at a new position whose past is unknown: every subscriber must recover.
     pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
-        self.position = Some(position);
+        self.stand(position);
         self.wanted.values_mut().for_each(|wanted| wanted.last = None);
         self.resets(u64::MAX)
     }
@@ -213,7 +260,7 @@ impl Stream {
 
     /// Where the kind's own channel stands, for its subscribers to compare.
     pub(super) fn top(&self) -> Option<(u64, Delivery)> {
-        self.news(&self.whole, self.wanted.get(&self.whole)?, What::Top(self.position.as_ref()?.offset))
+        self.news(&self.whole, self.wanted.get(&self.whole)?, What::Top(self.passed()?))
     }
 
     /// A word for the subscribers of the stream's own channel.

@@ -1,6 +1,6 @@
 //! Who is on a channel, over all nodes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use dzvin_protocols::{channels::centrifuge::ClientInfo, platform::StreamName};
 
@@ -11,6 +11,42 @@ use super::{Answer, BusError};
 pub struct Member {
     /// What others may see.
     pub info: ClientInfo,
+    /// Whether others are told when it comes and goes.
+    pub told: bool,
+}
+
+/// What is to become of one client on a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// It is on the channel. Said again it changes nothing but what others may see.
+    Enter(Arc<Member>),
+    /// It is no longer.
+    Exit {
+        /// The client.
+        client: Arc<str>,
+        /// Its user.
+        user: Arc<str>,
+    },
+}
+
+impl MemberChange {
+    /// Of whom.
+    #[must_use]
+    pub fn client(&self) -> &Arc<str> {
+        match self {
+            Self::Enter(member) => &member.info.client,
+            Self::Exit { client, .. } => client,
+        }
+    }
+}
+
+/// What one change came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of an entry.
+    Entered(Entered),
+    /// Of an exit.
+    Exited(Exited),
 }
 
 /// What an entry came to.
@@ -20,8 +56,6 @@ pub struct Entered {
     pub first_of_user: bool,
     /// The client was not there before.
     pub new: bool,
-    /// How many there are now.
-    pub counts: Counts,
 }
 
 /// What an exit came to.
@@ -31,7 +65,14 @@ pub struct Exited {
     pub gone: bool,
     /// No other client of this user is there.
     pub last_of_user: bool,
-    /// How many there are now.
+}
+
+/// What changes of one channel came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Of each change, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// How many there are after all of them.
     pub counts: Counts,
 }
 
@@ -42,15 +83,43 @@ pub struct Counts {
     pub clients: u64,
     /// Users.
     pub users: u64,
+    /// There have been too many to tell of each who comes and goes, and there still are.
+    pub crowded: bool,
+}
+
+/// When a channel is crowded. Two numbers, so that it does not go to and fro with every client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowd {
+    /// More clients than this are a crowd...
+    pub above: u64,
+    /// ...until there are fewer than this.
+    pub below: u64,
+}
+
+impl Default for Crowd {
+    /// A thousand clients that come one after the other cause half a million words.
+    fn default() -> Self {
+        Self { above: 1_000, below: 900 }
+    }
 }
 
 /// A part of a channel's members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberPage {
-    /// In no order.
-    pub members: Vec<Member>,
+    /// In no order. Whoever is there from the first part to the last is in one of them, rarely in two.
+    pub members: Vec<Arc<Member>>,
+    /// How many there were of all when this part was read.
+    pub counts: Counts,
     /// Where the next part begins; `None` when this was the last.
     pub next: Option<u64>,
+}
+
+impl MemberPage {
+    /// One client of each user: members in Pusher's sense.
+    pub fn by_user(&self) -> impl Iterator<Item = &Arc<Member>> {
+        let mut seen = HashSet::new();
+        self.members.iter().filter(move |member| seen.insert(&*member.info.user))
+    }
 }
 
 /// How many subscribers a channel has on all nodes, and what has just become of it.
@@ -62,30 +131,74 @@ pub struct Occupied {
     pub now: u64,
 }
 
+/// What is known of this node's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It goes on: what was entered is there.
+    Same,
+    /// Another has begun: everything is to be entered again.
+    Anew {
+        /// What was entered in the last one is told as gone by whoever buries it. Otherwise it is lost without a word.
+        told: bool,
+    },
+}
+
+/// What a dead node left on one channel and a burial removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Buried {
+    /// The channel.
+    pub channel: StreamName,
+    /// Who is gone by it, with whether it was the last client of its user.
+    pub left: Vec<(Arc<Member>, bool)>,
+    /// How many members are left.
+    pub counts: Counts,
+    /// What became of the subscribers.
+    pub occupied: Occupied,
+}
+
 /// Who is on which channel, over all nodes.
 ///
-/// Contract (one conformance suite holds every implementation to it): whatever a node entered is gone within that node's
-/// lease after its death, and is told as gone exactly once over all nodes.
+/// Contract (one conformance suite holds every implementation to it): whatever a node entered is gone within its lease
+/// after its death, and is told as gone exactly once over all nodes. A node has lives, one after the other; what was
+/// entered in one ends with it, unless it is entered again in the next.
+///
+/// Calls of one node for one channel must not race each other, and carry tickets that grow with each. One whose answer was lost is
+/// repeated with its ticket, and answers what it would have answered: whoever makes an edge hears of it.
 pub trait Presence: Send + Sync + 'static {
-    /// A client of this node is on the channel. Said again it changes nothing but what others may see.
-    fn enter(&self, channel: &StreamName, member: &Member) -> impl Answer<Result<Entered, BusError>>;
-    /// It is no longer.
-    fn exit(&self, channel: &StreamName, client: &str) -> impl Answer<Result<Exited, BusError>>;
-    /// How many are there.
-    fn counts(&self, channel: &StreamName) -> impl Answer<Result<Counts, BusError>>;
-    /// Who is there, at most about `limit` of them, from where the last part ended.
-    fn members(&self, channel: &StreamName, from: u64, limit: usize) -> impl Answer<Result<MemberPage, BusError>>;
+    /// Ends this life without a word: what it entered is buried when its lease has ended, or at once if the node is not to go
+    /// on (`resign`). The next [`Self::renew`] begins another.
+    fn begin(&self);
+    /// This node is alive. To be said several times within a lease; nothing can be entered before it is said first.
+    fn renew(&self) -> impl Answer<Result<Life, BusError>>;
+    /// This node goes: what it left is to be buried at once.
+    fn resign(&self) -> impl Answer<Result<(), BusError>>;
+    /// Clients of this node come and go, in this order; all of it or nothing.
+    fn change(
+        &self,
+        channel: &StreamName,
+        ticket: u64,
+        changes: &[MemberChange],
+    ) -> impl Answer<Result<Changed, BusError>>;
     /// This node has so many subscribers of the channel.
-    fn occupy(&self, channel: &StreamName, subscribers: u64) -> impl Answer<Result<Occupied, BusError>>;
-    /// Channels that have subscribers and begin so, with how many, in the order of their names, after one of them.
+    fn occupy(
+        &self,
+        channel: &StreamName,
+        ticket: u64,
+        subscribers: u64,
+    ) -> impl Answer<Result<Occupied, BusError>>;
+    /// How many members are there.
+    fn counts(&self, channel: &StreamName) -> impl Answer<Result<Counts, BusError>>;
+    /// Who is there, at most about `limit` of them, from where the last part ended (first: 0).
+    fn members(&self, channel: &StreamName, from: u64, limit: usize) -> impl Answer<Result<MemberPage, BusError>>;
+    /// The number of subscribers, for the one node whose turn it is to tell it: one in this time.
+    fn turn(&self, channel: &StreamName, every: Duration) -> impl Answer<Result<Option<u64>, BusError>>;
+    /// Channels that have subscribers and begin so, with how many, in the order of their names' bytes, after one of them.
     fn channels(
         &self,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
     ) -> impl Answer<Result<Vec<(Arc<str>, u64)>, BusError>>;
-    /// This node is alive. False when what it entered is not known any more and has to be entered again.
-    fn renew(&self) -> impl Answer<Result<bool, BusError>>;
-    /// What dead nodes left behind, removed by this call, and told to no other: at most about `limit` clients.
-    fn bury(&self, limit: usize) -> impl Answer<Result<Vec<(StreamName, Member, Exited)>, BusError>>;
+    /// What dead nodes left behind, removed by this call, and told to no other: at most about `limit` clients and channels.
+    fn bury(&self, limit: usize) -> impl Answer<Result<Vec<Buried>, BusError>>;
 }

@@ -285,3 +285,49 @@ async fn an_old_connection_begins_again() {
     };
     assert_eq!(closed, json!({"close": 3011}));
 }
+
+#[tokio::test]
+async fn what_changes_often_is_told_at_most_so_often_and_never_as_a_gap() {
+    let node = Node::start(Limits { check: Duration::from_millis(10), ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(ask("ticker.1", json!({"delta": "fossil"}))).await;
+    for n in 1..=5 {
+        node.say("ticker.1", &lot(n), &[]).await;
+    }
+    let mut base = None;
+    let first = client.receive().await["push"]["pub"].take();
+    assert_eq!((applied(&mut base, &first), &first["offset"]), (lot(1), &json!(1)), "at once");
+    let last = client.receive().await["push"]["pub"].take();
+    assert_eq!((applied(&mut base, &last), &last["offset"]), (lot(5), &json!(5)), "the latest of the others");
+    assert_eq!(last["delta"], true, "a patch of what was shown");
+    // Whoever comes while something is held back has it from the bus.
+    node.say("ticker.1", &lot(6), &[]).await;
+    node.say("ticker.1", &lot(7), &[]).await;
+    let mut late = node.client().await.connected("reader").await;
+    let reply = late.ask(ask("ticker.1", json!({"recover": true, "epoch": "e1", "offset": 5}))).await;
+    assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(2), "{reply}");
+    node.say("ticker.1", &lot(8), &[]).await;
+    assert_eq!(late.offsets(1).await, [8]);
+    loop {
+        let push = client.receive().await;
+        assert_eq!(push["push"]["channel"], "ticker.1");
+        if push["push"]["pub"]["offset"] == 8 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_has_so_many_connections_and_no_more() {
+    let node = Node::start(Limits { of_user: Some(2), ..Limits::default() }).await;
+    let _first = node.client().await.connected("reader").await;
+    let second = node.client().await.connected("reader").await;
+    let mut third = node.client().await;
+    assert_eq!(third.ask(json!({"id": 1, "connect": {"token": "reader"}})).await, json!({"close": 3504}));
+    drop(second);
+    let free = || async {
+        let mut client = node.client().await;
+        client.ask(json!({"id": 1, "connect": {"token": "reader"}})).await["connect"].is_object()
+    };
+    eventually("the place of the one that left is free", free).await;
+}

@@ -1,0 +1,84 @@
+//! One call to the store, beside the actor: first what is still to be said on the channel, then the call.
+
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use dzvin_protocols::platform::StreamName;
+use futures_util::FutureExt;
+use tokio::time::timeout;
+
+use super::channel::{Answer, Work};
+use crate::platform::ports::{Bus, Presence};
+
+/// What is to be done.
+pub(super) struct Job {
+    pub(super) channel: Arc<str>,
+    /// In which of the node's lives it began.
+    pub(super) life: u64,
+    pub(super) unsaid: VecDeque<Bytes>,
+    pub(super) work: Option<Work>,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Report {
+    pub(super) channel: Arc<str>,
+    pub(super) life: u64,
+    /// What could not be said; then nothing was called.
+    pub(super) unsaid: VecDeque<Bytes>,
+    pub(super) said: u64,
+    pub(super) work: Option<Work>,
+    pub(super) answer: Option<Answer>,
+    /// A word or the call failed.
+    pub(super) failed: bool,
+}
+
+/// Does it; whatever fails, the actor hears of it.
+pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, within: Duration) -> Report {
+    let Job { channel, life, unsaid, work } = job;
+    let mut report = Report { channel, life, unsaid, said: 0, work, answer: None, failed: true };
+    // A panic of the store's is a failed call. What it had written of the report is whole.
+    let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), within)).catch_unwind().await;
+    if done.is_err() {
+        tracing::error!(channel = &*report.channel, "a call to the store of presence panicked");
+    }
+    report
+}
+
+async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, within: Duration) {
+    let stream = StreamName::from_checked(&report.channel);
+    while let Some(word) = report.unsaid.front() {
+        if !matches!(timeout(within, bus.whisper(&stream, word.clone())).await, Ok(Ok(()))) {
+            return;
+        }
+        report.unsaid.pop_front();
+        report.said += 1;
+    }
+    if let Some(work) = &report.work {
+        let called = timeout(within, call(store, &stream, work)).await;
+        match called {
+            Ok(Ok(answer)) => report.answer = Some(answer),
+            Ok(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "presence was not stored");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(?within, "the store of presence did not answer in time");
+                return;
+            }
+        }
+    }
+    report.failed = false;
+}
+
+async fn call<P: Presence>(
+    store: &P,
+    stream: &StreamName,
+    work: &Work,
+) -> Result<Answer, crate::platform::ports::BusError> {
+    Ok(match work {
+        Work::Change { ticket, changes } => Answer::Changed(store.change(stream, *ticket, changes).await?),
+        Work::Occupy { ticket, subscribers } => Answer::Occupied(store.occupy(stream, *ticket, *subscribers).await?),
+        Work::Turn { every } => Answer::Turn(store.turn(stream, *every).await?),
+    })
+}

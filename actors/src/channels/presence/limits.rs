@@ -1,0 +1,58 @@
+//! How presence keeps time, and how much of it waits.
+
+use std::time::Duration;
+
+/// Times of the actor. Everything that is not bounded by what sessions have entered is bounded by the constants below.
+#[derive(Debug, Clone)]
+pub struct PresenceLimits {
+    /// How often the actor looks at what is due: fine beside the times below, and nothing beside what a look costs.
+    pub step: Duration,
+    /// How often the store is told that this node lives: several times within its lease.
+    pub renew: Duration,
+    /// How long a channel has to be empty on this node before that is said: a page that is loaded anew leaves and comes back.
+    pub hold: Duration,
+    /// How often the number of subscribers of a large channel is told, over all nodes.
+    pub count_every: Duration,
+    /// How long the store may take.
+    pub command: Duration,
+}
+
+impl Default for PresenceLimits {
+    fn default() -> Self {
+        Self {
+            step: Duration::from_millis(250),
+            renew: Duration::from_secs(3),
+            hold: Duration::from_secs(3),
+            count_every: Duration::from_secs(5),
+            command: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Calls to the store at the same time, one for each channel at most: what one connection takes without a queue of its own.
+pub(super) const WRITERS: usize = 64;
+/// Clients in one call: a script of a few hundred microseconds.
+pub(super) const BATCH: usize = 64;
+/// Questions that are with the store at the same time.
+pub(super) const READERS: usize = 64;
+/// Questions that wait; whoever asks above it is told to come again.
+pub(super) const MAX_QUESTIONS: usize = 4_096;
+/// Calls that fail one after the other before the store counts as away, and is only asked whether it is back.
+pub(super) const AWAY_AFTER: usize = 16;
+/// Channels of which it is not known what the last call came to. Above it everything is entered again in a new life, and what
+/// they may have left is buried with the last one.
+pub(super) const MAX_DOUBTS: usize = 10_000;
+/// Attempts at a word: nothing keeps words, and one that nobody can say must not hold up the channel.
+pub(super) const WORD_TRIES: u32 = 5;
+/// Clients that one burial removes...
+pub(super) const BURY: usize = 512;
+/// ...unless so many words still wait to be said.
+pub(super) const MAX_UNSAID: usize = 8_192;
+/// How long a burial may take: many calls of the store's own limit each. What it removed has to be told, so it is not hurried.
+pub(super) const BURIAL: Duration = Duration::from_secs(60);
+/// Up to so many subscribers each change of their number is told at once, as clients of the Pusher protocol know it.
+pub(super) const TOLD_AT_ONCE: u64 = 100;
+/// Members of a page that a roster is gathered from.
+pub(super) const PAGE: usize = 512;
+/// Pages that a roster is gathered from: many clients of few users must not make one question last.
+pub(super) const ROSTER_PAGES: usize = 64;

@@ -1,0 +1,131 @@
+//! Questions: each waits until what was entered before it is with the store, and is then asked beside the actor.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use dzvin_protocols::platform::StreamName;
+use ractor::RpcReplyPort;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{
+    in_time,
+    limits::{PAGE, ROSTER_PAGES},
+};
+use crate::platform::ports::{BusError, Counts, Member, MemberPage, Presence};
+
+/// A question without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PresenceError {
+    /// The store is away or slow; the same question may be answered later.
+    #[error("presence cannot be asked now")]
+    Unavailable,
+    /// Too many ask.
+    #[error("too many questions wait")]
+    Busy,
+}
+
+/// The users of a channel.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// One client of each.
+    pub members: Vec<Arc<Member>>,
+    /// How many there are of all.
+    pub counts: Counts,
+    /// Nobody is missing.
+    pub complete: bool,
+}
+
+/// What is asked.
+pub(super) enum Asked {
+    Members { from: u64, limit: usize, reply: RpcReplyPort<Result<MemberPage, PresenceError>> },
+    Roster { most: usize, reply: RpcReplyPort<Result<Roster, PresenceError>> },
+    Stats { reply: RpcReplyPort<Result<Counts, PresenceError>> },
+}
+
+impl Asked {
+    pub(super) fn refuse(self, error: PresenceError) {
+        // Who gave up waiting need not hear it.
+        match self {
+            Self::Members { reply, .. } => drop(reply.send(Err(error))),
+            Self::Roster { reply, .. } => drop(reply.send(Err(error))),
+            Self::Stats { reply } => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        match self {
+            Self::Members { reply, .. } => reply.is_closed(),
+            Self::Roster { reply, .. } => reply.is_closed(),
+            Self::Stats { reply } => reply.is_closed(),
+        }
+    }
+}
+
+/// A question that waits.
+pub(super) struct Question {
+    /// The change that it comes after.
+    pub(super) barrier: u64,
+    pub(super) asked: Asked,
+    /// Its place among the waiting.
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// Asks the store, when it is its turn.
+pub(super) async fn ask<P: Presence>(
+    question: Question,
+    channel: Arc<str>,
+    store: Arc<P>,
+    turns: Arc<Semaphore>,
+    within: Duration,
+) {
+    // The semaphore is never closed.
+    let _turn = turns.acquire_owned().await;
+    let _place = question.place;
+    if question.asked.is_given_up() {
+        return;
+    }
+    let stream = StreamName::from_checked(&channel);
+    match question.asked {
+        Asked::Members { from, limit, reply } => {
+            let page = in_time(timeout(within, store.members(&stream, from, limit)).await);
+            let _ = reply.send(page.ok_or(PresenceError::Unavailable));
+        }
+        Asked::Roster { most, reply } => {
+            let roster = in_time(timeout(within, gather(store.as_ref(), &stream, most)).await);
+            let _ = reply.send(roster.ok_or(PresenceError::Unavailable));
+        }
+        Asked::Stats { reply } => {
+            let counts = in_time(timeout(within, store.counts(&stream)).await);
+            let _ = reply.send(counts.ok_or(PresenceError::Unavailable));
+        }
+    }
+}
+
+/// Page by page, until there are enough or no more.
+async fn gather<P: Presence>(store: &P, stream: &StreamName, most: usize) -> Result<Roster, BusError> {
+    let (mut roster, mut seen, mut from) = (Roster::default(), HashSet::new(), 0);
+    for _ in 0..ROSTER_PAGES {
+        let page = store.members(stream, from, PAGE).await?;
+        roster.counts = page.counts;
+        for member in page.members {
+            if seen.contains(&member.info.user) {
+                continue;
+            }
+            if roster.members.len() >= most {
+                return Ok(roster);
+            }
+            seen.insert(Arc::clone(&member.info.user));
+            roster.members.push(member);
+        }
+        match page.next {
+            Some(next) => from = next,
+            None => {
+                roster.complete = true;
+                break;
+            }
+        }
+    }
+    Ok(roster)
+}

@@ -1,0 +1,423 @@
+//! What the actor knows, and when it calls the store.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use ractor::ActorRef;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    PresenceArgs, PresenceError, PresenceMessage,
+    channel::{Channel, Context, Tell},
+    in_time,
+    job::{Job, Report, run},
+    limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
+    questions::{Asked, Question, ask},
+};
+use crate::{
+    platform::ports::{Bus, Buried, Life, Presence},
+    supervise::Progress,
+};
+
+/// How often a store that is away is asked whether it is back, at the latest.
+const BACK: Duration = Duration::from_secs(1);
+
+pub(super) struct State<P, B> {
+    args: PresenceArgs<P, B>,
+    myself: ActorRef<PresenceMessage>,
+    channels: HashMap<Arc<str>, Channel>,
+    /// Questions that wait for what was entered before them.
+    questions: HashMap<Arc<str>, VecDeque<Question>>,
+    /// Channels that want a call, in the order in which they began to.
+    ready: VecDeque<Arc<str>>,
+    /// Those whose last call failed: they are ready again when the store has answered.
+    failed: Vec<Arc<str>>,
+    /// When channels are to be looked at again: one moment for each at most.
+    due: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
+    /// Which of this node's lives in the store this is, and whether the end of the last was told by others.
+    life: u64,
+    told: bool,
+    ticket: u64,
+    /// The store is only asked whether it is back.
+    away: bool,
+    failures_in_a_row: usize,
+    doubts: usize,
+    /// Words that wait, those that are with a call aside.
+    unsaid: usize,
+    clients: usize,
+    /// When the store was last asked to renew this node's life, and whether it has still to answer.
+    renewed: Option<Instant>,
+    renewing: bool,
+    burying: bool,
+    writers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    /// They end with the actor.
+    tasks: JoinSet<()>,
+}
+
+impl<P: Presence, B: Bus> State<P, B> {
+    pub(super) fn new(myself: ActorRef<PresenceMessage>, args: PresenceArgs<P, B>) -> Self {
+        Self {
+            args,
+            myself,
+            channels: HashMap::new(),
+            questions: HashMap::new(),
+            ready: VecDeque::new(),
+            failed: Vec::new(),
+            due: BinaryHeap::new(),
+            life: 0,
+            told: true,
+            ticket: 0,
+            // Until this node's life has begun there.
+            away: true,
+            failures_in_a_row: 0,
+            doubts: 0,
+            unsaid: 0,
+            clients: 0,
+            renewed: None,
+            renewing: false,
+            burying: false,
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            readers: Arc::new(Semaphore::new(READERS)),
+            places: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.args.progress
+    }
+
+    /// Changes what is known of a channel, and what follows from it.
+    pub(super) fn change(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Channel)) {
+        let channel = self.channels.entry(Arc::clone(name)).or_insert_with(Channel::new);
+        let (clients, doubts, unsaid) = (channel.clients(), channel.is_in_doubt(), channel.unsaid.len());
+        change(channel);
+        self.clients = self.clients + channel.clients() - clients;
+        self.doubts = self.doubts + usize::from(channel.is_in_doubt()) - usize::from(doubts);
+        self.unsaid = self.unsaid + channel.unsaid.len() - unsaid;
+        self.settle(name);
+    }
+
+    /// Puts a channel where it belongs.
+    fn settle(&mut self, name: &Arc<str>) {
+        let (now, limits) = (Instant::now(), &self.args.limits);
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        if let Some(due) = channel.due(now, limits)
+            && channel.alarm.is_none_or(|alarm| due < alarm)
+        {
+            channel.alarm = Some(due);
+            self.due.push(Reverse((due, Arc::clone(name))));
+        }
+        if !channel.busy && !channel.listed && channel.wants(now, limits) {
+            channel.listed = true;
+            if channel.failed {
+                self.failed.push(Arc::clone(name));
+            } else {
+                self.ready.push_back(Arc::clone(name));
+            }
+        }
+        if channel.is_over() {
+            self.channels.remove(name);
+        }
+        self.answer(name);
+    }
+
+    pub(super) fn began(&mut self, shard: usize) {
+        let names: Vec<_> = self.channels.keys().cloned().collect();
+        names.iter().for_each(|name| self.change(name, |channel| channel.forget(shard)));
+    }
+
+    /// Makes as many calls as may be made at the same time.
+    pub(super) fn pump(&mut self) {
+        while !self.away && !self.ready.is_empty() {
+            let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() else { return };
+            let Some(name) = self.ready.pop_front() else { return };
+            let job = self.job(name);
+            let Some(job) = job else { continue };
+            let (store, bus) = (Arc::clone(&self.args.store), Arc::clone(&self.args.bus));
+            let (myself, within) = (self.myself.clone(), self.args.limits.command);
+            self.tasks.spawn(async move {
+                let report = run(job, store, bus, within).await;
+                // Given back first: whoever hears of it may need it.
+                drop(permit);
+                let _ = myself.cast(PresenceMessage::Called(report));
+            });
+        }
+    }
+
+    /// What is next on a channel; `None` when that has come to nothing meanwhile.
+    fn job(&mut self, name: Arc<str>) -> Option<Job> {
+        let mut ticket = self.ticket;
+        let limits = self.args.limits.clone();
+        let mut next = None;
+        self.change(&name, |channel| {
+            channel.listed = false;
+            let work = channel.work(Instant::now(), &limits, &mut ticket);
+            let unsaid = std::mem::take(&mut channel.unsaid);
+            channel.busy = work.is_some() || !unsaid.is_empty();
+            next = channel.busy.then_some((work, unsaid));
+        });
+        self.ticket = ticket;
+        next.map(|(work, unsaid)| Job { channel: name, life: self.life, unsaid, work })
+    }
+
+    pub(super) fn called(&mut self, report: Report) {
+        let Report { channel: name, life, mut unsaid, said, work, answer, failed } = report;
+        self.args.metrics.words.inc_by(said);
+        let (context, current, told) = (self.context(&name), self.life, self.told);
+        let Some(channel) = self.channels.get_mut(&name) else { return };
+        channel.busy = false;
+        channel.failed = failed;
+        if said > 0 || unsaid.is_empty() {
+            channel.tries = 0;
+        }
+        if failed && !unsaid.is_empty() {
+            channel.tries += 1;
+            if channel.tries >= WORD_TRIES {
+                channel.tries = 0;
+                unsaid.pop_front();
+                self.args.metrics.words_lost.inc();
+            }
+        }
+        let mut tell = Vec::new();
+        self.change(&name, |channel| {
+            unsaid.append(&mut channel.unsaid);
+            channel.unsaid = unsaid;
+            match (work, answer) {
+                (Some(work), Some(answer)) => tell = channel.answered(&work, &answer, &context),
+                (Some(work), None) => channel.doubt(work, context.now),
+                (None, _) => {}
+            }
+            if life != current {
+                channel.lost(told);
+            }
+        });
+        self.tell(&name, &tell);
+        if failed {
+            self.has_failed();
+            self.refuse(&name);
+        } else {
+            self.failures_in_a_row = 0;
+        }
+    }
+
+    fn has_failed(&mut self) {
+        self.args.metrics.failures.inc();
+        self.failures_in_a_row += 1;
+        if self.away {
+            return;
+        }
+        if self.doubts > MAX_DOUBTS {
+            tracing::warn!(channels = self.doubts, "presence is entered again: too much of it is in doubt");
+            self.args.store.begin();
+            self.goes_away();
+        } else if self.failures_in_a_row >= AWAY_AFTER {
+            tracing::warn!("the store of presence is away");
+            self.goes_away();
+        }
+    }
+
+    fn goes_away(&mut self) {
+        self.away = true;
+        self.renewed = None;
+        let names: Vec<_> = self.questions.keys().cloned().collect();
+        names.iter().for_each(|name| self.refuse(name));
+    }
+
+    fn context(&self, name: &Arc<str>) -> Context {
+        Context {
+            channel: Arc::clone(name),
+            counted: (self.args.counted)(name),
+            now: Instant::now(),
+            count_every: self.args.limits.count_every,
+        }
+    }
+
+    /// Words go to the channel, events to whoever wants them.
+    fn tell(&mut self, name: &Arc<str>, tell: &[Tell]) {
+        if tell.is_empty() {
+            return;
+        }
+        self.change(name, |channel| channel.unsaid.extend(tell.iter().filter_map(Tell::word)));
+        let Some(events) = &self.args.events else { return };
+        for event in tell.iter().filter_map(|tell| tell.event(name)) {
+            if events.try_send(event).is_err() {
+                self.args.metrics.events_lost.inc();
+            }
+        }
+    }
+
+    /// A question about a channel.
+    pub(super) fn ask(&mut self, channel: Arc<str>, asked: Asked) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return asked.refuse(PresenceError::Busy) };
+        let known = self.channels.get(&channel);
+        if self.away || known.is_some_and(|known| known.failed) {
+            return asked.refuse(PresenceError::Unavailable);
+        }
+        let barrier = known.map_or(0, Channel::barrier);
+        self.questions.entry(Arc::clone(&channel)).or_default().push_back(Question { barrier, asked, place });
+        self.answer(&channel);
+    }
+
+    /// Asks what waits for nothing any more.
+    fn answer(&mut self, name: &Arc<str>) {
+        let Some(waiting) = self.questions.get_mut(name) else { return };
+        let known = self.channels.get(name);
+        while let Some(question) = waiting.front()
+            && known.is_none_or(|known| known.is_through(question.barrier))
+        {
+            let Some(question) = waiting.pop_front() else { break };
+            let (store, turns) = (Arc::clone(&self.args.store), Arc::clone(&self.readers));
+            self.tasks.spawn(ask(question, Arc::clone(name), store, turns, self.args.limits.command));
+        }
+        if waiting.is_empty() {
+            self.questions.remove(name);
+        }
+    }
+
+    fn refuse(&mut self, name: &Arc<str>) {
+        for question in self.questions.remove(name).into_iter().flatten() {
+            question.asked.refuse(PresenceError::Unavailable);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((due, _))) = self.due.peek()
+            && *due <= now
+        {
+            let Some(Reverse((_, name))) = self.due.pop() else { break };
+            if let Some(channel) = self.channels.get_mut(&name) {
+                channel.alarm = None;
+                self.settle(&name);
+            }
+        }
+        let every = if self.away { self.args.limits.renew.min(BACK) } else { self.args.limits.renew };
+        if !self.renewing && self.renewed.is_none_or(|renewed| renewed + every <= now) {
+            self.renew();
+        }
+        while self.tasks.try_join_next().is_some() {}
+        self.measure();
+    }
+
+    fn renew(&mut self) {
+        self.renewing = true;
+        self.renewed = Some(Instant::now());
+        let (store, myself, within) = (Arc::clone(&self.args.store), self.myself.clone(), self.args.limits.command);
+        self.tasks.spawn(async move {
+            let life = unpanicked(async { in_time(timeout(within, store.renew()).await) }).await;
+            let _ = myself.cast(PresenceMessage::Renewed(life.flatten()));
+        });
+    }
+
+    pub(super) fn renewed(&mut self, life: Option<Life>) {
+        self.renewing = false;
+        let Some(life) = life else {
+            self.args.metrics.failures.inc();
+            if !self.away {
+                tracing::warn!("the store of presence did not renew this node's life");
+                self.goes_away();
+                // It has just been asked.
+                self.renewed = Some(Instant::now());
+            }
+            return;
+        };
+        if std::mem::replace(&mut self.away, false) {
+            tracing::info!("the store of presence answers");
+        }
+        self.failures_in_a_row = 0;
+        if let Life::Anew { told } = life {
+            self.begin(told);
+        }
+        for name in std::mem::take(&mut self.failed) {
+            let Some(channel) = self.channels.get_mut(&name) else { continue };
+            (channel.failed, channel.listed) = (false, false);
+            self.settle(&name);
+        }
+        self.bury();
+    }
+
+    /// Everything is entered again.
+    fn begin(&mut self, told: bool) {
+        (self.life, self.told) = (self.life + 1, told);
+        self.args.metrics.lives.inc();
+        if self.life > 1 {
+            tracing::warn!(clients = self.clients, "the store knows nothing of this node: presence is entered again");
+        }
+        let names: Vec<_> = self.channels.keys().cloned().collect();
+        for name in names {
+            self.change(&name, |channel| {
+                // One that is with a call hears of it when that is over.
+                if !channel.busy {
+                    channel.lost(told);
+                }
+            });
+        }
+    }
+
+    fn bury(&mut self) {
+        if self.burying || self.unsaid > MAX_UNSAID {
+            return;
+        }
+        self.burying = true;
+        let (store, myself) = (Arc::clone(&self.args.store), self.myself.clone());
+        self.tasks.spawn(async move {
+            let buried = unpanicked(async { in_time(timeout(BURIAL, store.bury(BURY)).await) }).await;
+            let _ = myself.cast(PresenceMessage::Buried(buried.flatten().unwrap_or_default()));
+        });
+    }
+
+    pub(super) fn buried(&mut self, buried: Vec<Buried>) {
+        self.burying = false;
+        let mut work = 0;
+        for grave in buried {
+            let name: Arc<str> = grave.channel.as_str().into();
+            work += grave.left.len() + 1;
+            self.args.metrics.buried.inc_by(grave.left.len() as u64);
+            let (context, mut tell) = (self.context(&name), Vec::new());
+            self.change(&name, |channel| tell = channel.buried(grave, &context));
+            self.tell(&name, &tell);
+        }
+        // As much as one burial removes: there may be more.
+        if work >= BURY && !self.away {
+            self.bury();
+        }
+    }
+
+    pub(super) async fn resign(&mut self) {
+        self.tasks.abort_all();
+        let _ = in_time(timeout(self.args.limits.command.min(BACK), self.args.store.resign()).await);
+    }
+
+    fn measure(&self) {
+        let metrics = &self.args.metrics;
+        let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics.channels.set(gauge(self.channels.len()));
+        metrics.clients.set(gauge(self.clients));
+        metrics.waiting.set(gauge(self.ready.len() + self.failed.len()));
+        metrics.writing.set(gauge(WRITERS - self.writers.available_permits()));
+        metrics.doubts.set(gauge(self.doubts));
+        metrics.unsaid.set(gauge(self.unsaid));
+        metrics.questions.set(gauge(MAX_QUESTIONS - self.places.available_permits()));
+        metrics.due.set(gauge(self.due.len()));
+        metrics.away.set(i64::from(self.away));
+    }
+}
+
+/// A panic of the store's is an answer that did not come.
+async fn unpanicked<T>(asking: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(asking).catch_unwind().await.ok()
+}

@@ -1,0 +1,5 @@
+//! The actor with a store that fails, forgets and hangs.
+
+mod fakes;
+mod model;
+mod promises;

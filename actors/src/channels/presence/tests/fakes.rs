@@ -1,0 +1,422 @@
+//! A store and a bus in memory, whose behaviour is changed in the middle of a test.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dzvin_protocols::{
+    channels::{Epoch, Message, Position, Publication, Word, centrifuge::ClientInfo},
+    platform::StreamName,
+};
+use ractor::{Actor, ActorRef, concurrency::JoinHandle};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::super::{
+    PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMessage, PresenceMetrics,
+    questions::PresenceError,
+};
+use crate::{
+    platform::ports::{
+        Appended, Bus, BusError, Buried, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
+        MemberChange, MemberPage, Occupied, Outcome, Presence, ReadLimit, Slice,
+    },
+    supervise::{Progress, Slot},
+};
+
+/// How a store behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Mood {
+    #[default]
+    Well,
+    /// It does nothing and says so.
+    Refuses,
+    /// It does what it is asked, and the answer is lost.
+    Mute,
+    /// It does what it is asked, and never answers.
+    Hangs,
+    Panics,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("as the test wants")]
+struct Wanted;
+
+fn error() -> BusError {
+    BusError { doing: "test", source: Box::new(Wanted) }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub(super) mood: Mood,
+    pub(super) whispers: Mood,
+    pub(super) crowd: Crowd,
+    pub(super) members: BTreeMap<String, BTreeMap<String, Arc<Member>>>,
+    pub(super) crowded: BTreeMap<String, bool>,
+    pub(super) occupied: BTreeMap<String, u64>,
+    answers: HashMap<String, (u64, Option<Changed>, Option<Occupied>)>,
+    life: bool,
+    /// This node's life is lost, and whether others told of it.
+    lost: Option<bool>,
+    graves: Vec<Buried>,
+    pub(super) calls: usize,
+    pub(super) renewals: usize,
+    pub(super) turns: usize,
+    busy: Vec<String>,
+    /// What was said, in order: channel and word.
+    pub(super) words: Vec<(String, Word)>,
+}
+
+/// Store and bus at once; cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Fake(Arc<Mutex<Kept>>);
+
+impl Fake {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn mood(&self, mood: Mood) {
+        self.kept().mood = mood;
+    }
+
+    /// Everything is gone, and nobody tells.
+    pub(super) fn forget(&self) {
+        let mut kept = self.kept();
+        kept.members.clear();
+        kept.occupied.clear();
+        kept.crowded.clear();
+        kept.answers.clear();
+        kept.lost.get_or_insert(false);
+    }
+
+    /// Another node takes this one for dead, and says who is gone.
+    pub(super) fn bury_us(&self) {
+        let mut kept = self.kept();
+        let all = std::mem::take(&mut kept.members);
+        for (channel, members) in all {
+            for member in members.into_values() {
+                kept.words.push((channel.clone(), Word::Leave { info: member.info.clone(), last: false }));
+            }
+        }
+        kept.occupied.clear();
+        kept.answers.clear();
+        kept.lost = Some(true);
+    }
+
+    pub(super) fn grave(&self, buried: Buried) {
+        self.kept().graves.push(buried);
+    }
+
+    /// What was said on a channel: `+client` and `-client`, `#count`.
+    pub(super) fn said(&self, channel: &str) -> Vec<String> {
+        let kept = self.kept();
+        let words = kept.words.iter().filter(|(on, _)| on == channel);
+        words
+            .map(|(_, word)| match word {
+                Word::Join { info, first } => format!("+{}{}", info.client, if *first { "!" } else { "" }),
+                Word::Leave { info, last } => format!("-{}{}", info.client, if *last { "!" } else { "" }),
+                Word::Count { subscribers } => format!("#{subscribers}"),
+                Word::Event { .. } => "?".to_owned(),
+            })
+            .collect()
+    }
+
+    async fn behave<T>(&self, act: impl FnOnce(&mut Kept) -> Result<T, BusError>) -> Result<T, BusError> {
+        let mood = self.kept().mood;
+        // Others may come in between.
+        tokio::task::yield_now().await;
+        match mood {
+            Mood::Refuses => Err(error()),
+            Mood::Panics => panic!("as the test wants"),
+            Mood::Well => act(&mut self.kept()),
+            Mood::Mute => act(&mut self.kept()).and(Err(error())),
+            Mood::Hangs => {
+                let _ = act(&mut self.kept());
+                pending().await
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn counts(&mut self, channel: &str) -> Counts {
+        let members = self.members.get(channel);
+        let clients = members.map_or(0, BTreeMap::len) as u64;
+        let crowded = self.crowded.entry(channel.to_owned()).or_default();
+        *crowded = clients > self.crowd.above || *crowded && clients >= self.crowd.below;
+        let users: std::collections::BTreeSet<_> =
+            members.into_iter().flat_map(|all| all.values().map(|it| Arc::clone(&it.info.user))).collect();
+        Counts { clients, users: users.len() as u64, crowded: *crowded }
+    }
+
+    fn has_user(&self, channel: &str, user: &str) -> bool {
+        self.members.get(channel).is_some_and(|all| all.values().any(|it| &*it.info.user == user))
+    }
+
+    fn apply(&mut self, channel: &str, change: &MemberChange) -> Outcome {
+        match change {
+            MemberChange::Enter(member) => {
+                let first_of_user = !self.has_user(channel, &member.info.user);
+                let all = self.members.entry(channel.to_owned()).or_default();
+                let new = all.insert(member.info.client.to_string(), Arc::clone(member)).is_none();
+                Outcome::Entered(Entered { first_of_user, new })
+            }
+            MemberChange::Exit { client, user } => {
+                let gone = self.members.get_mut(channel).is_some_and(|all| all.remove(&**client).is_some());
+                Outcome::Exited(Exited { gone, last_of_user: !self.has_user(channel, user) })
+            }
+        }
+    }
+
+    /// The contract: one call for a channel at a time, tickets that grow, only while alive.
+    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<(Option<Changed>, Option<Occupied>)>, BusError> {
+        self.calls += 1;
+        if !self.life || self.lost == Some(true) {
+            return Err(error());
+        }
+        match self.answers.get(channel) {
+            Some((known, changed, occupied)) if *known == ticket => Ok(Some((changed.clone(), *occupied))),
+            Some((known, ..)) => {
+                assert!(*known < ticket, "tickets grow");
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+impl Presence for Fake {
+    fn begin(&self) {
+        let mut kept = self.kept();
+        kept.life = false;
+    }
+
+    async fn renew(&self) -> Result<Life, BusError> {
+        self.behave(|kept| {
+            kept.renewals += 1;
+            if !kept.life || kept.lost.is_some() {
+                kept.life = true;
+                kept.answers.clear();
+                return Ok(Life::Anew { told: kept.lost.take().unwrap_or(true) });
+            }
+            Ok(Life::Same)
+        })
+        .await
+    }
+
+    async fn resign(&self) -> Result<(), BusError> {
+        self.behave(|_| Ok(())).await
+    }
+
+    async fn change(
+        &self,
+        channel: &StreamName,
+        ticket: u64,
+        changes: &[MemberChange],
+    ) -> Result<Changed, BusError> {
+        let channel = channel.as_str();
+        let _alone = Alone::new(self, channel);
+        self.behave(|kept| {
+            if let Some((changed, _)) = kept.once(channel, ticket)? {
+                return changed.ok_or_else(error);
+            }
+            let outcomes = changes.iter().map(|change| kept.apply(channel, change)).collect();
+            let changed = Changed { outcomes, counts: kept.counts(channel) };
+            kept.answers.insert(channel.to_owned(), (ticket, Some(changed.clone()), None));
+            Ok(changed)
+        })
+        .await
+    }
+
+    async fn occupy(&self, channel: &StreamName, ticket: u64, subscribers: u64) -> Result<Occupied, BusError> {
+        let channel = channel.as_str();
+        let _alone = Alone::new(self, channel);
+        self.behave(|kept| {
+            if let Some((_, occupied)) = kept.once(channel, ticket)? {
+                return occupied.ok_or_else(error);
+            }
+            let before = kept.occupied.insert(channel.to_owned(), subscribers).unwrap_or(0);
+            let occupied = Occupied { before, now: subscribers };
+            kept.answers.insert(channel.to_owned(), (ticket, None, Some(occupied)));
+            Ok(occupied)
+        })
+        .await
+    }
+
+    async fn counts(&self, channel: &StreamName) -> Result<Counts, BusError> {
+        self.behave(|kept| Ok(kept.counts(channel.as_str()))).await
+    }
+
+    async fn members(&self, channel: &StreamName, from: u64, limit: usize) -> Result<MemberPage, BusError> {
+        self.behave(|kept| {
+            let counts = kept.counts(channel.as_str());
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let all = kept.members.get(channel.as_str()).into_iter().flat_map(BTreeMap::values);
+            let members: Vec<_> = all.skip(from).take(limit).cloned().collect();
+            let end = from + members.len();
+            Ok(MemberPage { members, counts, next: (end < usize::try_from(counts.clients).unwrap_or(0)).then_some(end as u64) })
+        })
+        .await
+    }
+
+    async fn turn(&self, channel: &StreamName, _: Duration) -> Result<Option<u64>, BusError> {
+        self.behave(|kept| {
+            kept.turns += 1;
+            Ok(Some(kept.occupied.get(channel.as_str()).copied().unwrap_or(0)))
+        })
+        .await
+    }
+
+    async fn channels(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<(Arc<str>, u64)>, BusError> {
+        Err(error())
+    }
+
+    async fn bury(&self, _: usize) -> Result<Vec<Buried>, BusError> {
+        self.behave(|kept| Ok(std::mem::take(&mut kept.graves))).await
+    }
+}
+
+/// Calls for one channel must not race each other.
+struct Alone(Fake, String);
+
+impl Alone {
+    fn new(fake: &Fake, channel: &str) -> Self {
+        let mut kept = fake.kept();
+        assert!(!kept.busy.iter().any(|busy| busy == channel), "two calls at once for {channel}");
+        kept.busy.push(channel.to_owned());
+        Self(fake.clone(), channel.to_owned())
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.kept().busy.retain(|busy| *busy != self.1);
+    }
+}
+
+impl Bus for Fake {
+    async fn append(&self, _: &StreamName, _: &Epoch, _: &[Publication]) -> Result<Appended, BusError> {
+        Err(error())
+    }
+    async fn reset(&self, _: &StreamName, _: &Position) -> Result<(), BusError> {
+        Err(error())
+    }
+    async fn publish(&self, _: &StreamName, _: Message, _: &HistoryLimits) -> Result<Position, BusError> {
+        Err(error())
+    }
+    async fn open(&self, _: &StreamName) -> Result<Position, BusError> {
+        Err(error())
+    }
+    async fn positions(&self, _: &[StreamName]) -> Result<Vec<Option<Position>>, BusError> {
+        Err(error())
+    }
+    async fn position(&self, _: &StreamName) -> Result<Option<Position>, BusError> {
+        Err(error())
+    }
+    async fn read(&self, _: &StreamName, _: u64, _: ReadLimit) -> Result<Option<Slice>, BusError> {
+        Err(error())
+    }
+    async fn subscribe(&self, _: &StreamName) -> Result<(), BusError> {
+        Err(error())
+    }
+    async fn unsubscribe(&self, _: &StreamName) -> Result<(), BusError> {
+        Err(error())
+    }
+    async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
+        let mood = self.kept().whispers;
+        tokio::task::yield_now().await;
+        match mood {
+            Mood::Well => {
+                let word = Word::decode(&word).expect("a word");
+                self.kept().words.push((stream.as_str().to_owned(), word));
+                Ok(())
+            }
+            Mood::Hangs => pending().await,
+            _ => Err(error()),
+        }
+    }
+    async fn tell(&self, _: Option<&str>, _: Bytes) -> Result<bool, BusError> {
+        Err(error())
+    }
+    fn node(&self) -> &str {
+        "node"
+    }
+    async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
+        Err(error())
+    }
+}
+
+pub(super) fn member(client: &str, user: &str) -> Arc<Member> {
+    let info = ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None };
+    Arc::new(Member { info, told: true })
+}
+
+/// An actor over a fake.
+pub(super) struct Scene {
+    pub(super) fake: Fake,
+    pub(super) actor: ActorRef<PresenceMessage>,
+    pub(super) slot: Slot<PresenceMessage>,
+    pub(super) events: mpsc::Receiver<PresenceEvent>,
+    pub(super) metrics: PresenceMetrics,
+    pub(super) task: JoinHandle<()>,
+}
+
+impl Scene {
+    pub(super) async fn start(fake: Fake) -> Self {
+        let (slot, metrics) = (Slot::default(), PresenceMetrics::default());
+        let (sender, events) = mpsc::channel(100_000);
+        let args = PresenceArgs {
+            store: Arc::new(fake.clone()),
+            bus: Arc::new(fake.clone()),
+            slot: slot.clone(),
+            announce: Arc::new(|| {}),
+            counted: Arc::new(|channel| channel.starts_with("counted")),
+            events: Some(sender),
+            limits: PresenceLimits::default(),
+            metrics: metrics.clone(),
+            progress: Progress::default(),
+        };
+        let (actor, task) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
+        Self { fake, actor, slot, events, metrics, task }
+    }
+
+    pub(super) fn tell(&self, message: PresenceMessage) {
+        self.slot.cast(message).expect("it lives");
+    }
+
+    pub(super) fn enter(&self, channel: &str, client: &str, user: &str) {
+        self.tell(PresenceMessage::Enter { channel: channel.into(), shard: 0, member: member(client, user) });
+    }
+
+    pub(super) fn exit(&self, channel: &str, client: &str) {
+        self.tell(PresenceMessage::Exit { channel: channel.into(), shard: 0, client: client.into() });
+    }
+
+    pub(super) fn count(&self, channel: &str, subscribers: u32) {
+        self.tell(PresenceMessage::Counts { shard: 0, counts: vec![(channel.into(), subscribers)] });
+    }
+
+    pub(super) async fn members(&self, channel: &str) -> Result<MemberPage, PresenceError> {
+        let ask = |reply| PresenceMessage::Members { channel: channel.into(), from: 0, limit: 10_000, reply };
+        timeout(Duration::from_secs(60), self.slot.call(ask, Duration::from_secs(50))).await.expect("asked").expect("it lives")
+    }
+
+    /// The clock is the test's: all that is due by then has happened.
+    pub(super) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    pub(super) fn events(&mut self) -> Vec<PresenceEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.actor.stop(None);
+    }
+}

@@ -1,0 +1,341 @@
+//! What the actor promises, one by one. The clock is paused: what takes seconds takes none.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::concurrency::sleep;
+
+use super::{
+    super::{
+        PresenceEvent, PresenceMessage,
+        limits::{AWAY_AFTER, MAX_QUESTIONS, WRITERS},
+        questions::PresenceError,
+    },
+    fakes::{Fake, Mood, Scene, member},
+};
+use crate::platform::ports::{Buried, Counts, Crowd, Member, Occupied};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn scene() -> Scene {
+    let scene = Scene::start(Fake::default()).await;
+    scene.pass(SECOND).await;
+    scene
+}
+
+fn occupied(channel: &str) -> PresenceEvent {
+    PresenceEvent::Occupied { channel: channel.into() }
+}
+
+fn vacated(channel: &str) -> PresenceEvent {
+    PresenceEvent::Vacated { channel: channel.into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_and_goes_is_told_with_its_user() {
+    let mut scene = scene().await;
+    scene.enter("chat", "1", "olha");
+    scene.enter("chat", "2", "olha");
+    scene.exit("chat", "1");
+    scene.pass(SECOND).await;
+    scene.exit("chat", "2");
+    scene.pass(SECOND).await;
+    // One call took all three: what came and went before it was made was never there.
+    assert_eq!(scene.fake.said("chat"), ["+2!", "-2!"]);
+    scene.enter("chat", "3", "ivan");
+    scene.pass(SECOND).await;
+    scene.enter("chat", "4", "ivan");
+    scene.pass(SECOND).await;
+    scene.exit("chat", "3");
+    scene.pass(SECOND).await;
+    scene.exit("chat", "4");
+    scene.pass(SECOND).await;
+    assert_eq!(scene.fake.said("chat")[2..], ["+3!", "+4", "-3", "-4!"]);
+    let (chat, user): (Arc<str>, fn(&str) -> Arc<str>) = ("chat".into(), |user| user.into());
+    let added = |name| PresenceEvent::MemberAdded { channel: Arc::clone(&chat), user: user(name) };
+    let removed = |name| PresenceEvent::MemberRemoved { channel: Arc::clone(&chat), user: user(name) };
+    assert_eq!(scene.events(), [added("olha"), removed("olha"), added("ivan"), removed("ivan")]);
+    scene.pass(SECOND).await;
+    assert_eq!(scene.metrics.channels.get() + scene.metrics.clients.get(), 0, "nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_not_to_be_told_is_known_all_the_same() {
+    let scene = scene().await;
+    let quiet = Member { info: member("1", "olha").info.clone(), told: false };
+    scene.tell(PresenceMessage::Enter { channel: "chat".into(), shard: 0, member: Arc::new(quiet) });
+    assert_eq!(scene.members("chat").await.expect("asked").members.len(), 1);
+    scene.exit("chat", "1");
+    assert_eq!(scene.members("chat").await.expect("asked").members.len(), 0);
+    assert_eq!(scene.fake.said("chat"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_comes_after_all_that_was_entered_before() {
+    let scene = scene().await;
+    for n in 0..1_000 {
+        scene.enter("chat", &n.to_string(), "olha");
+    }
+    let page = scene.members("chat").await.expect("asked");
+    assert_eq!(page.members.len(), 1_000);
+    let ask = |reply| PresenceMessage::Stats { channel: "chat".into(), reply };
+    scene.exit("chat", "7");
+    let counts = scene.slot.call(ask, SECOND).await.expect("asked").expect("answered");
+    assert_eq!((counts.clients, counts.users), (999, 1));
+    let ask = |reply| PresenceMessage::Roster { channel: "chat".into(), most: 10, reply };
+    scene.enter("chat", "x", "ivan");
+    let roster = scene.slot.call(ask, SECOND).await.expect("asked").expect("answered");
+    assert!(roster.complete && roster.members.len() == 2, "two users: {roster:?}");
+    let ask = |reply| PresenceMessage::Roster { channel: "chat".into(), most: 1, reply };
+    let roster = scene.slot.call(ask, SECOND).await.expect("asked").expect("answered");
+    assert!(!roster.complete && roster.members.len() == 1 && roster.counts.users == 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_is_told_as_a_number_now_and_then() {
+    let fake = Fake::default();
+    fake.kept().crowd = Crowd { above: 10, below: 8 };
+    let mut scene = Scene::start(fake).await;
+    scene.pass(SECOND).await;
+    for n in 0..10 {
+        scene.enter("chat", &n.to_string(), &n.to_string());
+        scene.pass(SECOND / 10).await;
+    }
+    assert_eq!(scene.fake.said("chat").len(), 10);
+    scene.count("chat", 12);
+    scene.enter("chat", "10", "10");
+    scene.enter("chat", "11", "11");
+    scene.pass(SECOND).await;
+    assert_eq!(scene.fake.said("chat")[10..], ["#12"]);
+    scene.exit("chat", "11");
+    scene.count("chat", 11);
+    scene.pass(SECOND * 20).await;
+    assert_eq!(scene.fake.said("chat").len(), 12, "the number alone");
+    for n in 0..4 {
+        scene.exit("chat", &n.to_string());
+        scene.pass(SECOND).await;
+    }
+    // At eight it is a crowd still; the fourth makes it seven, and is told.
+    let said = scene.fake.said("chat");
+    assert!(said[12..said.len() - 1].iter().all(|word| word.starts_with('#')), "{said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("-3!"));
+    let events = scene.events();
+    let of = |wanted: fn(&PresenceEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 10, "not of a crowd");
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberRemoved { .. })), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_channel_is_held_for_a_while() {
+    let mut scene = scene().await;
+    scene.count("chat", 3);
+    scene.pass(SECOND).await;
+    assert_eq!(scene.events(), [occupied("chat")]);
+    scene.count("chat", 0);
+    scene.pass(SECOND * 2).await;
+    scene.count("chat", 1);
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.events(), [], "somebody came back");
+    assert_eq!(scene.fake.kept().occupied["chat"], 1);
+    scene.count("chat", 0);
+    scene.pass(SECOND * 2).await;
+    assert_eq!(scene.events(), []);
+    scene.pass(SECOND * 2).await;
+    assert_eq!(scene.events(), [vacated("chat")]);
+    scene.count("brief", 1);
+    scene.count("brief", 0);
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.events(), [], "one that nobody saw");
+    assert_eq!(scene.metrics.channels.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_are_added_up_and_one_that_begins_has_nothing() {
+    let mut scene = scene().await;
+    for (shard, client) in [(0, "a"), (1, "b"), (2, "c")] {
+        scene.tell(PresenceMessage::Counts { shard, counts: vec![("counted".into(), 2), ("other".into(), 1)] });
+        let member = member(client, client);
+        scene.tell(PresenceMessage::Enter { channel: "counted".into(), shard, member });
+    }
+    scene.pass(SECOND).await;
+    assert_eq!(scene.fake.kept().occupied["counted"], 6);
+    scene.tell(PresenceMessage::Began { shard: 1 });
+    // Not its own: another shard's goodbye is nothing.
+    scene.tell(PresenceMessage::Exit { channel: "counted".into(), shard: 0, client: "c".into() });
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.kept().occupied["counted"], 4);
+    assert_eq!(scene.fake.kept().occupied["other"], 2);
+    let members: Vec<_> = scene.fake.kept().members["counted"].keys().cloned().collect();
+    assert_eq!(members, ["a", "c"]);
+    assert!(scene.fake.said("counted").contains(&"#4".to_owned()), "its number is told");
+    assert!(!scene.fake.said("other").iter().any(|word| word.starts_with('#')));
+    let count = PresenceEvent::Count { channel: "counted".into(), subscribers: 4 };
+    assert!(scene.events().contains(&count));
+}
+
+/// While the store is away clients come and go, on channels that never were before: nothing of it stays.
+#[tokio::test(start_paused = true)]
+async fn an_outage_leaves_nothing_behind_and_wedges_nothing() {
+    for mood in [Mood::Refuses, Mood::Hangs, Mood::Panics, Mood::Mute] {
+        let scene = scene().await;
+        scene.enter("chat", "stays", "olha");
+        scene.enter("chat", "leaves", "ivan");
+        scene.count("chat", 2);
+        scene.pass(SECOND).await;
+        scene.fake.mood(mood);
+        scene.exit("chat", "leaves");
+        scene.count("chat", 1);
+        for n in 0..20_000 {
+            let (channel, client) = (format!("brief-{}", n % 7_000), format!("client-{n}"));
+            scene.enter(&channel, &client, "petro");
+            scene.count(&channel, 1);
+            scene.exit(&channel, &client);
+            scene.count(&channel, 0);
+            if n % 100 == 0 {
+                scene.pass(SECOND / 10).await;
+            }
+        }
+        scene.enter("chat", "comes", "olha");
+        scene.pass(SECOND * 10).await;
+        let most = i64::try_from(AWAY_AFTER + 2 * WRITERS).expect("small");
+        assert_eq!(scene.metrics.away.get(), 1, "{mood:?}");
+        assert!(scene.metrics.channels.get() <= most, "{mood:?}: {}", scene.metrics.channels.get());
+        assert!(scene.metrics.waiting.get() <= most, "{mood:?}: {}", scene.metrics.waiting.get());
+        assert_eq!(scene.members("chat").await, Err(PresenceError::Unavailable), "{mood:?}");
+        scene.fake.mood(Mood::Well);
+        scene.pass(SECOND * 15).await;
+        assert_eq!(scene.metrics.away.get(), 0, "{mood:?}");
+        let page = scene.members("chat").await.expect("answered");
+        let mut here: Vec<_> = page.members.iter().map(|it| it.info.client.to_string()).collect();
+        here.sort();
+        assert_eq!(here, ["comes", "stays"], "{mood:?}");
+        assert_eq!(scene.fake.said("chat"), ["+stays!", "+leaves!", "-leaves!", "+comes"], "{mood:?}");
+        assert_eq!(scene.fake.kept().occupied["chat"], 1, "{mood:?}");
+        scene.pass(SECOND * 10).await;
+        assert_eq!(scene.metrics.channels.get(), 1, "{mood:?}");
+        let kept = scene.fake.kept();
+        assert!(kept.members.iter().all(|(channel, all)| channel == "chat" || all.is_empty()), "{mood:?}: no ghosts");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_nobody_can_say_does_not_hold_up_the_channel() {
+    let scene = scene().await;
+    scene.fake.kept().whispers = Mood::Refuses;
+    scene.enter("chat", "1", "olha");
+    scene.pass(SECOND * 60).await;
+    scene.fake.kept().whispers = Mood::Well;
+    scene.enter("chat", "2", "ivan");
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("chat"), ["+2!"]);
+    assert_eq!(scene.metrics.words_lost.get(), 1);
+    scene.fake.kept().whispers = Mood::Refuses;
+    scene.exit("chat", "1");
+    scene.pass(SECOND).await;
+    scene.fake.kept().whispers = Mood::Well;
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("chat"), ["+2!", "-1!"], "one that failed is said again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_channels_go_on_while_one_fails() {
+    let scene = scene().await;
+    // The first to be called never returns.
+    scene.fake.mood(Mood::Hangs);
+    scene.enter("slow", "1", "olha");
+    tokio::task::yield_now().await;
+    sleep(Duration::from_millis(1)).await;
+    scene.fake.mood(Mood::Well);
+    for n in 0..500 {
+        scene.enter(&format!("chat-{n}"), "1", "olha");
+    }
+    scene.pass(SECOND / 2).await;
+    assert_eq!(scene.fake.kept().members.values().filter(|all| !all.is_empty()).count(), 501);
+    assert_eq!(scene.fake.said("chat-499"), ["+1!"]);
+    assert_eq!(scene.fake.said("slow"), [""; 0], "its answer is waited for");
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("slow"), ["+1!"], "and asked for again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_questions_are_refused() {
+    let scene = scene().await;
+    scene.fake.mood(Mood::Hangs);
+    let (mut asked, mut busy) = (Vec::new(), 0);
+    for _ in 0..MAX_QUESTIONS + 10 {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        scene.tell(PresenceMessage::Stats { channel: "chat".into(), reply: reply.into() });
+        asked.push(answer);
+    }
+    scene.pass(SECOND).await;
+    for answer in &mut asked {
+        busy += usize::from(matches!(answer.try_recv(), Ok(Err(PresenceError::Busy))));
+    }
+    assert_eq!(busy, 10);
+    drop(asked);
+    scene.fake.mood(Mood::Well);
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.metrics.questions.get(), 0, "who gave up takes no place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_burial_removed_is_told_here() {
+    let mut scene = scene().await;
+    let dead = |client: &str, told| {
+        Arc::new(Member { info: member(client, client).info.clone(), told })
+    };
+    let counts = Counts { clients: 1, users: 1, crowded: false };
+    let left = vec![(dead("1", true), true), (dead("2", true), false), (dead("3", false), true)];
+    let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);
+    let occupied = Occupied { before: 3, now: 0 };
+    scene.fake.grave(Buried { channel: stream("chat"), left: left.clone(), counts, occupied });
+    let crowded = Counts { crowded: true, ..counts };
+    let occupied = Occupied { before: 9, now: 4 };
+    scene.fake.grave(Buried { channel: stream("crowd"), left, counts: crowded, occupied });
+    scene.pass(SECOND * 20).await;
+    assert_eq!(scene.fake.said("chat"), ["-1!", "-2"]);
+    assert_eq!(scene.fake.said("crowd"), ["#1"], "how many there are");
+    assert_eq!(scene.metrics.buried.get(), 6);
+    let events = scene.events();
+    assert!(events.contains(&vacated("chat")) && !events.contains(&vacated("crowd")), "{events:?}");
+    let removed = |user: &str| PresenceEvent::MemberRemoved { channel: "chat".into(), user: user.into() };
+    assert_eq!(events.iter().filter(|event| **event == removed("1") || **event == removed("3")).count(), 2);
+    assert_eq!(scene.metrics.channels.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_forgotten_enters_again_in_silence() {
+    let scene = scene().await;
+    scene.enter("chat", "1", "olha");
+    scene.enter("chat", "2", "ivan");
+    scene.count("chat", 2);
+    scene.pass(SECOND).await;
+    scene.fake.forget();
+    scene.exit("chat", "2");
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("chat"), ["+1!", "+2!", "-2!"]);
+    assert_eq!(scene.members("chat").await.expect("asked").members.len(), 1);
+    assert_eq!(scene.fake.kept().occupied["chat"], 2);
+    // One whom others told as gone comes anew.
+    scene.fake.bury_us();
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("chat")[3..], ["-1", "+1!"]);
+    assert_eq!(scene.metrics.lives.get(), 3);
+}
+
+/// The actor ends and begins again: what was entered stays, for whoever is here says so again.
+#[tokio::test(start_paused = true)]
+async fn a_next_life_of_the_actor_says_nothing_of_who_stays() {
+    let first = scene().await;
+    first.enter("chat", "1", "olha");
+    first.pass(SECOND).await;
+    first.actor.kill();
+    let fake = first.fake.clone();
+    drop(first);
+    let second = Scene::start(fake).await;
+    second.enter("chat", "1", "olha");
+    second.pass(SECOND * 5).await;
+    assert_eq!(second.fake.said("chat"), ["+1!"]);
+    second.exit("chat", "1");
+    second.pass(SECOND).await;
+    assert_eq!(second.fake.said("chat"), ["+1!", "-1!"]);
+}

@@ -1,0 +1,221 @@
+//! `/api/v1/connections`: who is connected, on all nodes, and the operator's word that a connection ends.
+//!
+//! Each node asks all others over the bus and waits a moment for those that are alive. What does not answer in time is named
+//! as missing: an answer is never made up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State},
+    http::StatusCode,
+    routing::{delete, get},
+};
+use dzvin_actors::{
+    channels::{ShardMessage, Shards},
+    platform::ports::Bus,
+};
+use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::bus::AnyBus;
+use crate::{identity::Caller, platform::http::Problem};
+
+/// How long other nodes may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Surveys of this node that are under way: each is a question to every node.
+const MAX_SURVEYS: usize = 16;
+/// Connections of one answer of a node, so that it fits a word between nodes.
+const MAX_ANSWER: usize = 100;
+/// Bytes of channels' names and the like in one answer: a word holds 64 KiB.
+const MAX_ANSWER_BYTES: usize = 48 * 1024;
+/// Connections shown when nobody says how many.
+const DEFAULT_LIMIT: u32 = 50;
+
+/// Asks all nodes, and answers when another asks.
+#[derive(Clone)]
+pub struct Connections {
+    bus: Arc<AnyBus>,
+    shards: Shards,
+    waiting: Arc<Mutex<HashMap<Arc<str>, mpsc::Sender<Part>>>>,
+}
+
+/// What one node answered.
+struct Part {
+    node: Arc<str>,
+    connections: Vec<ConnectionInfo>,
+    more: bool,
+}
+
+impl Connections {
+    /// Connections of this node's shards and of all others on the bus.
+    #[must_use]
+    pub fn new(bus: Arc<AnyBus>, shards: Shards) -> Self {
+        Self { bus, shards, waiting: Arc::default() }
+    }
+
+    /// Deals with what other nodes ask and answer, until the hub is gone.
+    pub async fn correspond(self, mut letters: mpsc::Receiver<Control>) {
+        while let Some(letter) = letters.recv().await {
+            match letter {
+                Control::Survey { id, from, whose, limit } => self.answer(id, &from, whose, limit).await,
+                Control::Answer { id, node, connections, more } => {
+                    let asker = self.waiting().get(&id).cloned();
+                    if let Some(asker) = asker {
+                        let _ = asker.try_send(Part { node, connections, more });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Arc<str>, mpsc::Sender<Part>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(&self, id: Arc<str>, to: &str, whose: Whose, limit: u32) {
+        let limit = usize::try_from(limit).unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
+        let (mut connections, mut more) = (Vec::new(), false);
+        for shard in (0..self.shards.count()).filter_map(|index| self.shards.get(index)) {
+            let whose = whose.clone();
+            let ask = move |reply| ShardMessage::Survey { whose, limit, reply };
+            // A shard between two lives has no connections.
+            let Ok((found, further)) = shard.slot.call(ask, PATIENCE).await else { continue };
+            connections.extend(found);
+            more |= further;
+        }
+        let fits = fitting(&connections, limit);
+        more |= fits < connections.len();
+        connections.truncate(fits);
+        let letter = Control::Answer { id, node: self.bus.node().into(), connections, more };
+        if let Err(error) = self.bus.tell(Some(to), letter.encode()).await {
+            tracing::debug!(%error, "a question of another node was not answered");
+        }
+    }
+
+    async fn ask(&self, whose: Whose, limit: u32) -> Result<Survey, Problem> {
+        let away =
+            |error| Problem::unavailable("bus_unavailable", "the bus does not answer; try again soon").caused_by(error);
+        let mut missing = self.bus.nodes().await.map_err(away)?;
+        let id: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
+        let (sender, mut parts) = mpsc::channel(missing.len().max(1));
+        {
+            let mut waiting = self.waiting();
+            if waiting.len() >= MAX_SURVEYS {
+                return Err(Problem::unavailable(
+                    "too_many_surveys",
+                    "this node asks for others already; try again soon",
+                ));
+            }
+            waiting.insert(Arc::clone(&id), sender);
+        }
+        let _asked = Forget(self, Arc::clone(&id));
+        let letter = Control::Survey { id, from: self.bus.node().into(), whose, limit };
+        self.bus.tell(None, letter.encode()).await.map_err(away)?;
+        let by = Instant::now() + PATIENCE;
+        let mut survey = Survey::default();
+        while !missing.is_empty()
+            && let Ok(Some(part)) = timeout_at(by, parts.recv()).await
+        {
+            missing.retain(|node| *node != part.node);
+            survey.more |= part.more;
+            let of_node = part.connections.into_iter();
+            survey.items.extend(of_node.map(|connection| Shown { node: Arc::clone(&part.node), connection }));
+        }
+        let limit = usize::try_from(limit).unwrap_or(MAX_ANSWER);
+        survey.more |= survey.items.len() > limit;
+        survey.items.truncate(limit);
+        survey.missing = missing;
+        Ok(survey)
+    }
+}
+
+/// How many of them fit an answer.
+fn fitting(connections: &[ConnectionInfo], limit: usize) -> usize {
+    let mut room = MAX_ANSWER_BYTES;
+    let fits = |it: &&ConnectionInfo| {
+        let size = 160 + it.user.len() + it.channels.iter().map(|name| name.len() + 3).sum::<usize>();
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    connections.iter().take(limit).take_while(fits).count()
+}
+
+/// A survey is over, however it ended.
+struct Forget<'a>(&'a Connections, Arc<str>);
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.0.waiting().remove(&self.1);
+    }
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Survey {
+    items: Vec<Shown>,
+    /// There are more than are shown.
+    more: bool,
+    /// Nodes that did not answer in time.
+    missing: Vec<Arc<str>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    node: Arc<str>,
+    #[serde(flatten)]
+    connection: ConnectionInfo,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    user: Option<String>,
+    client: Option<String>,
+    limit: Option<u32>,
+}
+
+/// The resource.
+pub fn router(connections: Connections) -> Router {
+    Router::new()
+        .route("/api/v1/connections", get(list))
+        .route("/api/v1/connections/{client}", delete(end))
+        .with_state(connections)
+}
+
+async fn list(
+    State(connections): State<Connections>,
+    caller: Caller,
+    Query(asked): Query<Asked>,
+) -> Result<Json<Survey>, Problem> {
+    caller.require("connections", "read", "*")?;
+    let whose = Whose { user: asked.user.map(Into::into), client: asked.client.map(Into::into), except: Vec::new() };
+    let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ANSWER as u32);
+    connections.ask(whose, limit).await.map(Json)
+}
+
+/// The client is told not to come back; whether it was there is not known, for it may be on any node.
+async fn end(
+    State(connections): State<Connections>,
+    caller: Caller,
+    Path(client): Path<String>,
+) -> Result<StatusCode, Problem> {
+    caller.require("connections", "end", "*")?;
+    let why = Disconnect::ForceDisconnect;
+    let whose = Whose { client: Some(client.into()), ..Whose::default() };
+    let order = Control::Disconnect { whose, code: why.code(), reason: why.reason().into() };
+    let told = connections.bus.tell(None, order.encode()).await;
+    told.map_err(|error| {
+        Problem::unavailable("bus_unavailable", "the bus does not answer; try again soon").caused_by(error)
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}

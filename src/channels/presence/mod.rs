@@ -1,0 +1,45 @@
+//! Who is on which channel: in memory for one node, Redis for many.
+//!
+//! Invariants of both, held by one conformance suite (`tests/it/presence`): of two clients of a user the first and the last are
+//! known as such; whatever a life of a node left behind is removed once, by one burial; an answer that was lost is given
+//! again; edges of occupancy are seen by one node each.
+//!
+//! Not here: what is told to whom, and when it is tried again. The actor `presence` decides that.
+
+mod either;
+mod memory;
+mod redis;
+
+pub use either::AnyPresence;
+pub use memory::MemoryPresence;
+pub use redis::RedisPresence;
+
+use std::time::Duration;
+
+use dzvin_actors::platform::ports::Crowd;
+
+/// How a store judges.
+#[derive(Debug, Clone, Copy)]
+pub struct PresenceSettings {
+    /// How long a life goes on after it was last renewed. The default is five renewals of the actor: two may be lost and a
+    /// restart of Redis outlived.
+    pub lease: Duration,
+    /// When there are too many to tell of each.
+    pub crowd: Crowd,
+}
+
+impl Default for PresenceSettings {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(15), crowd: Crowd::default() }
+    }
+}
+
+/// Written in a life that has ended, or has not begun.
+#[derive(Debug, thiserror::Error)]
+#[error("this node's life has not been renewed in time")]
+struct Lapsed;
+
+/// A ticket below that of a later call.
+#[derive(Debug, thiserror::Error)]
+#[error("a later call was made meanwhile")]
+struct Overtaken;

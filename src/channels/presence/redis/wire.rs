@@ -1,0 +1,159 @@
+//! What the scripts of presence take and answer.
+
+use std::{sync::Arc, time::Duration};
+
+use dzvin_actors::platform::ports::{
+    BusError, Buried, Changed, Counts, Entered, Exited, Member, MemberChange, MemberPage, Occupied, Outcome,
+};
+use dzvin_protocols::platform::StreamName;
+use fred::types::Value;
+
+/// An answer that is not in our form.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unexpected {0}")]
+struct Malformed(&'static str);
+
+pub(super) fn failed(source: impl std::error::Error + Send + Sync + 'static) -> BusError {
+    BusError { doing: "presence", source: Box::new(source) }
+}
+
+fn malformed(what: &'static str) -> BusError {
+    failed(Malformed(what))
+}
+
+pub(super) fn number(n: u64) -> Value {
+    // Tickets and counts stay below 2^53.
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+pub(super) fn millis(d: Duration) -> Value {
+    // At least one: Redis refuses an expiry of zero.
+    number(u64::try_from(d.as_millis()).unwrap_or(u64::MAX >> 1).max(1))
+}
+
+/// The four words of a change.
+pub(super) fn change(change: &MemberChange) -> [Value; 4] {
+    match change {
+        MemberChange::Enter(member) => {
+            let (client, user) = (member.info.client.as_ref(), member.info.user.as_ref());
+            ["+".into(), client.into(), user.into(), encode(member).into()]
+        }
+        MemberChange::Exit { client, user } => ["-".into(), client.as_ref().into(), user.as_ref().into(), "".into()],
+    }
+}
+
+/// What changes came to, and whether nothing of this life is left; `None` when a later ticket was used.
+pub(super) fn changed(changes: &[MemberChange], answer: Value) -> Result<Option<(Changed, bool)>, BusError> {
+    let parts = array(answer)?;
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let [digits, clients, users, crowded, left] = parts.as_slice() else { return Err(malformed("answer of change")) };
+    let digits = digits.as_string().filter(|digits| digits.len() == changes.len());
+    let digits = digits.ok_or_else(|| malformed("outcomes"))?;
+    let outcomes = changes.iter().zip(digits.bytes()).map(|(change, digit)| {
+        let (made, edge) = (digit & 1 != 0, digit & 2 != 0);
+        match change {
+            MemberChange::Enter(_) => Outcome::Entered(Entered { new: made, first_of_user: edge }),
+            MemberChange::Exit { .. } => Outcome::Exited(Exited { gone: made, last_of_user: edge }),
+        }
+    });
+    let changed = Changed { outcomes: outcomes.collect(), counts: counts(clients, users, crowded)? };
+    Ok(Some((changed, count(left)? == 1)))
+}
+
+/// What became of the subscribers, and whether nothing of this life is left; `None` when a later ticket was used.
+pub(super) fn occupied(answer: Value) -> Result<Option<(Occupied, bool)>, BusError> {
+    match array(answer)?.as_slice() {
+        [] => Ok(None),
+        [before, now, left] => {
+            Ok(Some((Occupied { before: count(before)?, now: count(now)? }, count(left)? == 1)))
+        }
+        _ => Err(malformed("answer of occupy")),
+    }
+}
+
+/// A member that cannot be read is passed over: it was written by another version.
+pub(super) fn page(answer: Value) -> Result<MemberPage, BusError> {
+    let parts = array(answer)?;
+    let [clients, users, crowded, next, infos @ ..] = parts.as_slice() else {
+        return Err(malformed("answer of members"));
+    };
+    let next: u64 = next.as_string().and_then(|next| next.parse().ok()).ok_or_else(|| malformed("cursor"))?;
+    Ok(MemberPage {
+        members: infos.iter().filter_map(member).collect(),
+        counts: counts(clients, users, crowded)?,
+        next: (next != 0).then_some(next),
+    })
+}
+
+/// What was removed, and whether that was all.
+pub(super) fn buried(channel: StreamName, answer: Value) -> Result<(Buried, bool), BusError> {
+    let parts = array(answer)?;
+    let [clients, users, crowded, before, now, rest, left @ ..] = parts.as_slice() else {
+        return Err(malformed("answer of bury"));
+    };
+    let left = left.chunks_exact(2).filter_map(|pair| Some((member(&pair[1])?, pair[0].as_u64() == Some(1))));
+    let occupied = Occupied { before: count(before)?, now: count(now)? };
+    let buried = Buried { channel, left: left.collect(), counts: counts(clients, users, crowded)?, occupied };
+    Ok((buried, count(rest)? == 0))
+}
+
+pub(super) fn names(answer: Value) -> Result<Vec<String>, BusError> {
+    array(answer)?.into_iter().map(|name| name.as_string().ok_or_else(|| malformed("name"))).collect()
+}
+
+pub(super) fn count(value: &Value) -> Result<u64, BusError> {
+    value.as_u64().ok_or_else(|| malformed("number"))
+}
+
+fn counts(clients: &Value, users: &Value, crowded: &Value) -> Result<Counts, BusError> {
+    Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: count(crowded)? == 1 })
+}
+
+/// `1` or `0`, whether others are told of it, and then what they may see.
+fn encode(member: &Member) -> String {
+    // Text and raw JSON of ours: this cannot fail.
+    let info = serde_json::to_string(&member.info).unwrap_or_default();
+    format!("{}{info}", u8::from(member.told))
+}
+
+fn member(kept: &Value) -> Option<Arc<Member>> {
+    let kept = kept.as_string()?;
+    let (told, info) = kept.split_at_checked(1)?;
+    Some(Arc::new(Member { info: serde_json::from_str(info).ok()?, told: told == "1" }))
+}
+
+fn array(value: Value) -> Result<Vec<Value>, BusError> {
+    match value {
+        Value::Array(values) => Ok(values),
+        _ => Err(malformed("answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dzvin_protocols::channels::centrifuge::ClientInfo;
+
+    use super::*;
+
+    /// Two versions of a node run side by side: the form stays as it is.
+    #[test]
+    fn a_member_is_kept_in_the_form_of_every_version() {
+        let info = ClientInfo {
+            user: "\u{457}\t".into(),
+            client: "c".into(),
+            conn_info: Some("{\"n\": 1.0}".into()),
+            chan_info: None,
+        };
+        let known = Member { info, told: true };
+        let form = "1{\"user\":\"\u{457}\\t\",\"client\":\"c\",\"conn_info\":{\"n\": 1.0}}";
+        assert_eq!(encode(&known), form);
+        assert_eq!(member(&form.into()).as_deref(), Some(&known));
+        for unknown in ["", "1", "{}", "\u{457}", "1{}"] {
+            assert_eq!(member(&unknown.into()), None, "{unknown}");
+        }
+        let later = "0{\"user\":\"u\",\"client\":\"c\",\"later\":[]}";
+        assert!(!member(&later.into()).expect("known").told, "what a later version adds is passed over");
+    }
+}

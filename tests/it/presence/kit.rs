@@ -1,0 +1,160 @@
+//! A store to test, whichever it is, with as many nodes as a test wants, and words to speak of it.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dzvin::channels::{
+    bus::{RedisBus, RedisConfig},
+    presence::{MemoryPresence, PresenceSettings, RedisPresence},
+};
+use dzvin_actors::platform::ports::{
+    BusEvent, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, Outcome, Presence,
+};
+use dzvin_protocols::{channels::centrifuge::ClientInfo, platform::StreamName};
+
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::support::{eventually::patience, redis::Redis};
+
+/// A lease that no test outlives by accident.
+pub const LONG: Duration = Duration::from_secs(3600);
+/// One that tests wait for.
+pub const SHORT: Duration = Duration::from_millis(300);
+
+pub fn settings(lease: Duration) -> PresenceSettings {
+    PresenceSettings { lease, crowd: Crowd::default() }
+}
+
+/// Nodes of one cluster.
+pub trait Kit: Sized {
+    type Store: Presence;
+    fn start() -> impl Future<Output = Self>;
+    /// One more node; its life has not begun.
+    fn node(&self, settings: PresenceSettings) -> impl Future<Output = Self::Store>;
+    /// One more whose life has.
+    fn alive(&self, settings: PresenceSettings) -> impl Future<Output = Self::Store> {
+        async move {
+            let node = self.node(settings).await;
+            assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: true });
+            node
+        }
+    }
+}
+
+pub struct InMemory(Mutex<Option<MemoryPresence>>);
+
+impl Kit for InMemory {
+    type Store = MemoryPresence;
+    async fn start() -> Self {
+        Self(Mutex::default())
+    }
+    async fn node(&self, settings: PresenceSettings) -> MemoryPresence {
+        let mut first = self.0.lock().unwrap();
+        first.get_or_insert_with(|| MemoryPresence::new(settings)).beside(settings)
+    }
+}
+
+pub struct InRedis {
+    pub server: Redis,
+    buses: Mutex<Vec<RedisBus>>,
+}
+
+impl Kit for InRedis {
+    type Store = RedisPresence;
+    async fn start() -> Self {
+        Self { server: Redis::start().await, buses: Mutex::default() }
+    }
+    async fn node(&self, settings: PresenceSettings) -> RedisPresence {
+        let bus = bus(&self.server.url()).await.0;
+        let node = RedisPresence::new(&bus, settings);
+        self.buses.lock().unwrap().push(bus);
+        node
+    }
+}
+
+/// The bus of one more node, connected; impatient, so that tests of outages do not take long.
+pub async fn bus(url: &str) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+    let mut config = RedisConfig::new(url, "dz").expect("a url");
+    config.heartbeat = Duration::from_millis(50);
+    config.command_timeout = Duration::from_millis(300);
+    config.connect_timeout = Duration::from_millis(500);
+    config.max_backoff = Duration::from_millis(100);
+    let (sender, events) = mpsc::channel(1024);
+    let bus = RedisBus::new(config, sender);
+    timeout(patience(), bus.connected()).await.expect("connected");
+    (bus, events)
+}
+
+static TICKETS: AtomicU64 = AtomicU64::new(0);
+
+pub fn ticket() -> u64 {
+    TICKETS.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+pub fn channel(name: &str) -> StreamName {
+    StreamName::from_checked(name)
+}
+
+pub fn member(client: &str, user: &str) -> Arc<Member> {
+    let info = ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None };
+    Arc::new(Member { info, told: true })
+}
+
+pub fn entering(client: &str, user: &str) -> MemberChange {
+    MemberChange::Enter(member(client, user))
+}
+
+pub fn leaving(client: &str, user: &str) -> MemberChange {
+    MemberChange::Exit { client: client.into(), user: user.into() }
+}
+
+pub async fn change<P: Presence>(store: &P, on: &str, changes: &[MemberChange]) -> Changed {
+    store.change(&channel(on), ticket(), changes).await.expect("changed")
+}
+
+/// New, and first of its user.
+pub async fn enter<P: Presence>(store: &P, on: &str, client: &str, user: &str) -> (bool, bool) {
+    match change(store, on, &[entering(client, user)]).await.outcomes[..] {
+        [Outcome::Entered(Entered { first_of_user, new })] => (new, first_of_user),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// Gone, and last of its user.
+pub async fn exit<P: Presence>(store: &P, on: &str, client: &str, user: &str) -> (bool, bool) {
+    match change(store, on, &[leaving(client, user)]).await.outcomes[..] {
+        [Outcome::Exited(Exited { gone, last_of_user })] => (gone, last_of_user),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// Before, and now.
+pub async fn occupy<P: Presence>(store: &P, on: &str, subscribers: u64) -> (u64, u64) {
+    let occupied = store.occupy(&channel(on), ticket(), subscribers).await.expect("occupied");
+    (occupied.before, occupied.now)
+}
+
+pub async fn counts<P: Presence>(store: &P, on: &str) -> (u64, u64) {
+    let Counts { clients, users, .. } = store.counts(&channel(on)).await.expect("counted");
+    (clients, users)
+}
+
+/// The clients of a channel, page by page.
+pub async fn clients<P: Presence>(store: &P, on: &str, limit: usize) -> BTreeSet<String> {
+    let (mut all, mut from) = (BTreeSet::new(), 0);
+    loop {
+        let page = store.members(&channel(on), from, limit).await.expect("members");
+        all.extend(page.members.iter().map(|member| member.info.client.to_string()));
+        match page.next {
+            Some(next) => from = next,
+            None => return all,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A real Redis that forgets, restarts and goes away under the store.
+
+use std::collections::BTreeSet;
+
+use dzvin::channels::presence::RedisPresence;
+use dzvin_actors::platform::ports::{BusError, Life, Presence};
+
+use super::kit::{
+    InRedis, Kit, LONG, SHORT, bus, change, channel, clients, counts, enter, entering, exit, occupy, settings, ticket,
+};
+use crate::support::eventually::eventually;
+
+/// Every key that is there.
+async fn keys(kit: &InRedis) -> String {
+    kit.server.command(&["KEYS", "*"]).await.expect("answered")
+}
+
+async fn answered<T>(what: &str, asking: impl AsyncFn() -> Result<T, BusError>) -> T {
+    eventually(what, async || { asking().await.ok() }).await
+}
+
+#[tokio::test]
+async fn what_was_forgotten_is_entered_again_without_a_word() {
+    let kit = InRedis::start().await;
+    let node = kit.alive(settings(LONG)).await;
+    enter(&node, "chat", "1", "olha").await;
+    occupy(&node, "chat", 1).await;
+    kit.server.flush().await;
+    // Said before it is known that all is lost.
+    enter(&node, "chat", "2", "olha").await;
+    assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: false });
+    assert_eq!(enter(&node, "chat", "1", "olha").await, (true, false));
+    assert_eq!(enter(&node, "chat", "2", "olha").await, (false, false));
+    assert_eq!(occupy(&node, "chat", 2).await, (0, 2));
+    assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+    assert_eq!(clients(&node, "chat", 10).await, BTreeSet::from(["1".to_owned(), "2".to_owned()]));
+    assert_eq!(node.channels("", None, 10).await.expect("listed"), [("chat".into(), 2)]);
+    for client in ["1", "2"] {
+        exit(&node, "chat", client, "olha").await;
+    }
+    occupy(&node, "chat", 0).await;
+    let left = keys(&kit).await;
+    assert!(!left.contains("of:") && !left.contains("members") && !left.contains("channels"), "{left}");
+}
+
+#[tokio::test]
+async fn a_restarted_server_is_another() {
+    let mut kit = InRedis::start().await;
+    let node = kit.alive(settings(SHORT * 10)).await;
+    change(&node, "chat", &[entering("old", "olha"), entering("stays", "ivan")]).await;
+    kit.server.save().await;
+    enter(&node, "chat", "new", "petro").await;
+    kit.server.restart().await;
+    // It has the node's life as it was saved, and lacks what came after.
+    let life = answered("it is renewed", async || node.renew().await).await;
+    assert_eq!(life, Life::Anew { told: false });
+    assert_eq!(enter(&node, "chat", "stays", "ivan").await, (false, false));
+    assert_eq!(enter(&node, "chat", "new", "petro").await, (true, true));
+    let mut gone = Vec::new();
+    eventually("what the last life left is buried", async || {
+        assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+        gone.extend(node.bury(10).await.expect("buried"));
+        !gone.is_empty()
+    })
+    .await;
+    assert_eq!(gone[0].left.iter().map(|(it, _)| &*it.info.client).collect::<Vec<_>>(), ["old"]);
+    assert_eq!(counts(&node, "chat").await, (2, 2));
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_is_said_again() {
+    let kit = InRedis::start().await;
+    let (proxy, url) = kit.server.proxy().await;
+    let bus = bus(&url).await.0;
+    let node = RedisPresence::new(&bus, settings(LONG));
+    assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: true });
+    enter(&node, "chat", "1", "olha").await;
+    kit.server.flush().await;
+    for _ in 0..20 {
+        // Heard, and cut before the answer, more often than not.
+        let (renewed, ()) = futures_util::future::join(node.renew(), async {
+            tokio::task::yield_now().await;
+            proxy.cut();
+        })
+        .await;
+        match renewed {
+            Ok(Life::Anew { told }) => {
+                assert!(!told);
+                return;
+            }
+            Ok(Life::Same) => panic!("what was lost is not known as such"),
+            Err(_) => eventually("it is connected", async || { bus.is_connected() }).await,
+        }
+    }
+    let life = answered("it is renewed", async || node.renew().await).await;
+    assert_eq!(life, Life::Anew { told: false });
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_calls_fail_at_once() {
+    let mut kit = InRedis::start().await;
+    let node = kit.alive(settings(LONG)).await;
+    enter(&node, "chat", "1", "olha").await;
+    kit.server.kill();
+    eventually("it is known to be away", async || { node.counts(&channel("chat")).await.is_err() }).await;
+    let asked = std::time::Instant::now();
+    for _ in 0..100 {
+        node.change(&channel("chat"), ticket(), &[entering("2", "ivan")]).await.expect_err("away");
+        node.renew().await.expect_err("away");
+        node.bury(10).await.expect_err("away");
+    }
+    assert!(asked.elapsed() < std::time::Duration::from_secs(1), "{:?}", asked.elapsed());
+    kit.server.restart_empty().await;
+    let life = answered("it is renewed", async || node.renew().await).await;
+    assert_eq!(life, Life::Anew { told: false });
+    assert_eq!(enter(&node, "chat", "1", "olha").await, (true, true));
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_who_came_and_went() {
+    let kit = InRedis::start().await;
+    let (dead, node) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);
+    for name in ["a", "b}c", "ї"] {
+        enter(&node, name, "1", "olha").await;
+        occupy(&node, name, 1).await;
+        enter(&dead, name, "2", "ivan").await;
+        occupy(&dead, name, 1).await;
+        exit(&node, name, "1", "olha").await;
+        occupy(&node, name, 0).await;
+    }
+    let mut gone = 0;
+    eventually("the dead is buried", async || {
+        gone += node.bury(100).await.expect("buried").len();
+        gone == 3 && node.bury(100).await.expect("buried").is_empty()
+    })
+    .await;
+    let left = keys(&kit).await;
+    for kept in ["members", "users", "of:", "occupancy", "channels", "crowd", ":dying"] {
+        assert!(!left.contains(kept), "{kept}: {left}");
+    }
+    // Answers go by themselves.
+    let time = kit.server.command(&["PTTL", "{dz:a}:answers"]).await.expect("answered");
+    let time: i64 = time[1..].trim().parse().expect("a number");
+    assert!((1..=600_000).contains(&time), "{time}");
+}
