@@ -180,9 +180,7 @@ impl RedisBus {
         keys: Vec<Key>,
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
-        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
-        let answer = self.shared.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
-        Ok(answer.value)
+        self.shared.eval(doing, script, keys, args).await
     }
 
     /// Runs a script on a stream, with what is made for the connection that it goes to.
@@ -442,6 +440,18 @@ impl Bus for RedisBus {
 }
 
 impl Shared {
+    async fn eval(
+        &self,
+        doing: &'static str,
+        script: &Script,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, BusError> {
+        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
+        let answer = self.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
+        Ok(answer.value)
+    }
+
     fn is_cluster(&self) -> bool {
         matches!(self.config.deployment, Deployment::Cluster(_))
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use dzvin_actors::platform::ports::BusError;
 use fred::types::{Key, Value};
 
-use super::{NotConnected, RedisBus, RedisConfig, Script, Shared, failed, link::Link};
+use super::{NotConnected, RedisBus, RedisConfig, Script, Shared, failed};
 
-/// A way to the server that outlives no connection: each call takes the one that there is.
+/// A way to the server that outlives no connection: each call takes those that there are.
 #[derive(Debug, Clone)]
 pub(in crate::channels) struct Server(Arc<Shared>);
 
@@ -19,11 +19,6 @@ impl RedisBus {
 }
 
 impl Server {
-    fn link(&self, doing: &'static str) -> Result<Arc<Link>, BusError> {
-        let link = self.0.link.borrow().clone();
-        link.ok_or_else(|| failed(doing)(NotConnected))
-    }
-
     /// As [`RedisBus::eval`].
     pub(in crate::channels) async fn eval(
         &self,
@@ -32,7 +27,7 @@ impl Server {
         keys: Vec<Key>,
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
-        self.link(doing)?.eval(script, keys, args).await.map_err(failed(doing))
+        self.0.eval(doing, script, keys, args).await
     }
 
     pub(in crate::channels) fn config(&self) -> &RedisConfig {
@@ -43,8 +38,12 @@ impl Server {
         &self.0.node
     }
 
-    /// Names the primary: after a failover or restart it is another, and what was written last may be lost.
+    /// Names the primaries: after a failover or restart of one of them it is another name, and what was written there last may
+    /// be lost. Nothing while none has been seen.
     pub(in crate::channels) fn primary(&self, doing: &'static str) -> Result<Arc<str>, BusError> {
-        Ok(self.link(doing)?.primary.as_str().into())
+        let mut all: Vec<Arc<str>> = self.0.routes().shards.iter().map(|shard| shard.primary()).collect();
+        all.retain(|primary| !primary.is_empty());
+        all.sort_unstable();
+        if all.is_empty() { Err(failed(doing)(NotConnected)) } else { Ok(all.join(".").into()) }
     }
 }

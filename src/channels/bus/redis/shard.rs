@@ -86,7 +86,7 @@ impl Shard {
         self.names.iter().any(|known| known == name)
     }
 
-    fn primary(&self) -> Arc<str> {
+    pub(super) fn primary(&self) -> Arc<str> {
         Arc::clone(&self.primary.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
