@@ -501,7 +501,7 @@ fn chat() -> StreamName {
 fn message(n: u64) -> Message {
     let tags = BTreeMap::from([("n".to_owned(), n.to_string())]).try_into().expect("tags");
     let data = format!("{{\"n\":{n},\"ї\":\"\\n\"}}").into_bytes().into();
-    Message { data, at: 5, trace: None, extra: Some(Arc::new(Extra { tags, info: None })) }
+    Message { data, at: 5, trace: None, extra: Some(Arc::new(Extra { tags, ..Extra::default() })) }
 }
 
 async fn an_application_stream_counts_by_itself<K: Kit>() {
