@@ -19,6 +19,7 @@ use dzvin_actors::{
     channels::{
         Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics, TopicsArgs,
         Users,
+        presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -37,7 +38,11 @@ use self::mirrors::Links;
 pub(crate) use self::settings::database_options;
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
-    channels::{self, bus::AnyBus},
+    channels::{
+        self,
+        bus::AnyBus,
+        presence::{AnyPresence, PresenceSettings},
+    },
     console,
     entities::{self, ChangeListener, Entities, Retention},
     identity::{ApiKeys, Verifier},
@@ -157,7 +162,9 @@ impl App {
             "Sessions whose commands come by requests of their own",
             hub.mailboxes.gauge().clone(),
         );
+        let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         start_channels(&root, &hub, told).await?;
+        start_presence(&root, &hub, &presence, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -179,6 +186,8 @@ impl App {
         let server_api = channels::api::ServerApi {
             bus: Arc::clone(&bus),
             namespaces: Arc::clone(&hub.namespaces),
+            presence: Arc::clone(&presence),
+            occupancy: hub.limits.occupancy,
             keys: keys.clone(),
             version: VERSION,
         };
@@ -309,6 +318,7 @@ fn hub(
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
         users: Users::default(),
+        presence: Slot::default(),
         handlers: Handlers::default(),
         mailboxes: Mailboxes::default(),
         letters,
@@ -347,6 +357,33 @@ async fn start_channels(
         async move { Ok(Actor::spawn_linked(None, Reader, args, spawner.supervisor).await?.0.get_cell()) }
     });
     Ok(root.start(reader.stuck_after(STUCK)).await?)
+}
+
+async fn start_presence(
+    root: &Supervisor,
+    hub: &Arc<Node>,
+    store: &Arc<AnyPresence>,
+    registry: &mut Registry,
+) -> Result<(), AppError> {
+    let metrics = PresenceMetrics::default();
+    metrics.register(registry);
+    let (node, store) = (Arc::clone(hub), Arc::clone(store));
+    let presence = ChildSpec::new("presence", move |spawner| {
+        let shards = node.shards.clone();
+        let args = PresenceArgs {
+            store: Arc::clone(&store),
+            bus: Arc::clone(&node.bus),
+            slot: node.presence.clone(),
+            announce: Arc::new(move || shards.present()),
+            counted: Arc::new(|_| false),
+            events: None,
+            limits: PresenceLimits::default(),
+            metrics: metrics.clone(),
+            progress: spawner.progress.clone(),
+        };
+        async move { Ok(Actor::spawn_linked(None, PresenceActor::default(), args, spawner.supervisor).await?.0.get_cell()) }
+    });
+    Ok(root.start(presence.stuck_after(STUCK)).await?)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the root hands each room what it stands on")]

@@ -78,7 +78,10 @@ pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Resu
     redis.limits = limits;
     redis.command_timeout = config.redis.command_timeout;
     let bus = RedisBus::new(redis, events);
-    timeout(REDIS_AT_START, bus.connected()).await.map_err(|_| AppError::Redis)?;
+    // Of a cluster every primary; when one is away for good, the others have to do.
+    if timeout(REDIS_AT_START, bus.connected()).await.is_err() && !bus.is_connected() {
+        return Err(AppError::Redis);
+    }
     Ok(AnyBus::Redis(bus))
 }
 
@@ -94,6 +97,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         max_age: Some(channels.max_connection_age).filter(|age| !age.is_zero()),
         commands_per_second: Some(channels.commands_per_second).filter(|pace| *pace > 0),
         too_many: channels.max_refusals,
+        occupancy: channels.occupancy,
         of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()

@@ -24,6 +24,9 @@ pub struct Limits {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another: so that a load that has
     /// gathered on one node spreads again. `None` for ever.
     pub max_age: Option<Duration>,
+    /// Whether it is kept how many subscribers each channel of the application has on all nodes: a call to the store for each that
+    /// begins or ends, which is only worth it where somebody asks.
+    pub occupancy: bool,
     /// Connections of one user to this node.
     pub of_user: Option<u32>,
     /// Commands that a client may give in a second, on average; beyond it they are refused as too many.
@@ -51,6 +54,7 @@ impl Default for Limits {
             connect: Duration::from_secs(10),
             expiry_grace: Duration::from_secs(25),
             max_age: None,
+            occupancy: false,
             of_user: None,
             commands_per_second: None,
             too_many: 100,

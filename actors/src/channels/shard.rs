@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     Delivery, What,
+    presence::PresenceMessage,
     roster::Roster,
     session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
@@ -30,15 +31,15 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog},
+    platform::ports::{Bus, ChangeLog, Member},
     supervise::Progress,
 };
 
 /// A session as others carry it.
 #[derive(Debug, Clone)]
-pub struct Member(pub(super) Arc<Session>);
+pub struct Joining(pub(super) Arc<Session>);
 
-impl From<Arc<Session>> for Member {
+impl From<Arc<Session>> for Joining {
     fn from(session: Arc<Session>) -> Self {
         Self(session)
     }
@@ -54,7 +55,9 @@ pub enum ShardMessage {
         /// The channel.
         channel: Arc<str>,
         /// The session.
-        session: Member,
+        session: Joining,
+        /// What others may see of it, where they see who is there.
+        member: Option<Arc<Member>>,
         /// Answered once every later delivery will be offered.
         reply: RpcReplyPort<()>,
     },
@@ -68,6 +71,8 @@ pub enum ShardMessage {
     Tick,
     /// Topics have begun a new life: tell them the channels.
     Announce,
+    /// Presence has begun a new life: tell it who is on which channel.
+    Present,
     /// A session's task has ended.
     Ended(u64),
     /// Closes every session, spread over the time, with the code that lets clients come back.
@@ -136,6 +141,8 @@ pub struct ShardState<B, L> {
     sessions: Roster,
     tasks: JoinSet<()>,
     dirty: Vec<Arc<Session>>,
+    /// Channels of the application whose number of subscribers has changed since presence was told, where anybody wants to know.
+    recounted: HashMap<Arc<str>, u32>,
     /// The node stops: nobody is taken any more.
     closed: bool,
     /// Who waits for the last session's end, and how many there were.
@@ -153,6 +160,8 @@ struct Seated {
     session: Arc<Session>,
     /// Where in the session the subscription was found last.
     hint: u32,
+    /// What presence has been told of it.
+    member: Option<Arc<Member>>,
 }
 
 impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
@@ -168,6 +177,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let ShardArgs { index, hub, progress } = args;
         // What a life before this one wanted is wanted by nobody.
         let _ = hub.topics.cast(TopicsMessage::Began { shard: index });
+        let _ = hub.presence.cast(PresenceMessage::Began { shard: index });
         let handle = hub.shards.get(index).ok_or("no such shard")?;
         handle.slot.fill(myself.clone(), progress.clone());
         let queue = handle.queue.clone();
@@ -184,6 +194,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             sessions: Roster::new(wheel),
             tasks: JoinSet::new(),
             dirty: Vec::new(),
+            recounted: HashMap::new(),
             closed: false,
             drained: None,
         })
@@ -200,8 +211,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let _busy = if own { state.progress.work() } else { state.progress.begin() };
         match message {
             ShardMessage::Accept(incoming) => state.accept(&myself, incoming),
-            ShardMessage::Join { channel, session: Member(session), reply } => {
-                state.join(&channel, session);
+            ShardMessage::Join { channel, session: Joining(session), member, reply } => {
+                state.join(&channel, session, member);
                 let _ = reply.send(());
             }
             ShardMessage::Leave(Left { session, seat }, reply) => {
@@ -227,6 +238,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                         .cast(TopicsMessage::Present { channel: Arc::clone(channel), shard: state.index });
                 }
             }
+            ShardMessage::Present => state.present(),
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
             ShardMessage::Survey { whose, limit, reply } => {
@@ -260,7 +272,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         });
     }
 
-    fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
+    fn join(&mut self, name: &Arc<str>, session: Arc<Session>, member: Option<Arc<Member>>) {
         // A session that ended meanwhile would never be forgotten.
         if self.sessions.get(session.id).is_none() {
             return;
@@ -278,8 +290,13 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(number as usize) else { return };
         let entry = channel.members.vacant_entry();
         if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
-            entry.insert(Seated { session, hint: 0 });
+            if let Some(member) = &member {
+                let (channel, member) = (Arc::clone(name), Arc::clone(member));
+                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+            }
+            entry.insert(Seated { session, hint: 0, member });
             self.hub.metrics.subscriptions.inc();
+            self.recount(number);
         } else if channel.members.is_empty() {
             self.forget(number);
         }
@@ -289,12 +306,47 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(seat.channel as usize) else { return };
         let member = seat.member as usize;
         if channel.members.get(member).is_some_and(|seated| seated.session.id == session) {
-            channel.members.remove(member);
+            let left = channel.members.remove(member);
             self.hub.metrics.subscriptions.dec();
+            self.hub.exit(self.index, &channel.name, &left);
         }
-        if channel.members.is_empty() {
+        let empty = channel.members.is_empty();
+        self.recount(seat.channel);
+        if empty {
             self.forget(seat.channel);
         }
+    }
+
+    /// How many subscribers a channel has now, for presence to know at the next tick.
+    fn recount(&mut self, number: u32) {
+        if !self.hub.limits.occupancy {
+            return;
+        }
+        let Some(ChannelState { name, members }) = self.channels.get(number as usize) else { return };
+        if matches!(Channel::parse(name), Ok(Channel::Application(_))) {
+            self.recounted.insert(Arc::clone(name), narrow(members.len()));
+        }
+    }
+
+    fn tell_counts(&mut self) {
+        if !self.recounted.is_empty() {
+            let counts = self.recounted.drain().collect();
+            let _ = self.hub.presence.cast(PresenceMessage::Counts { shard: self.index, counts });
+        }
+    }
+
+    /// Everything that presence has to know of this shard.
+    fn present(&mut self) {
+        for (_, ChannelState { name, members }) in &self.channels {
+            for (_, seated) in members {
+                let Some(member) = seated.member.clone() else { continue };
+                let channel = Arc::clone(name);
+                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+            }
+        }
+        let all: Vec<u32> = self.channels.iter().map(|(number, _)| narrow(number)).collect();
+        all.into_iter().for_each(|number| self.recount(number));
+        self.tell_counts();
     }
 
     fn forget(&mut self, number: u32) {
@@ -352,11 +404,16 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             breathe(n).await;
         }
         for member in &over {
-            channel.members.remove(*member);
+            let left = channel.members.remove(*member);
+            self.hub.exit(self.index, &delivery.channel, &left);
         }
         self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
         self.hub.metrics.insufficient.inc_by(told);
-        if channel.members.is_empty() {
+        let empty = channel.members.is_empty();
+        if !over.is_empty() {
+            self.recount(number);
+        }
+        if empty {
             self.forget(number);
         }
         frames
@@ -366,6 +423,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
             self.leave(seat, id);
         }
+        self.tell_counts();
     }
 
     fn ended(&mut self, id: SessionId) {
@@ -417,6 +475,15 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let within = within.min(LONGEST_PAUSE.saturating_mul(count));
         tokio::spawn(spread(sessions, within, move |session| session.close(why)));
+    }
+}
+
+impl<B, L> Hub<B, L> {
+    /// Tells presence that a subscriber has left.
+    fn exit(&self, shard: usize, channel: &Arc<str>, left: &Seated) {
+        let Some(member) = &left.member else { return };
+        let (channel, client) = (Arc::clone(channel), Arc::clone(&member.info.client));
+        let _ = self.presence.cast(PresenceMessage::Exit { channel, shard, client });
     }
 }
 

@@ -123,6 +123,14 @@ impl Shards {
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
     }
 
+    /// Has every shard tell presence, which has begun a new life, who is on which channel.
+    pub fn present(&self) {
+        for shard in self.all.iter() {
+            // A shard between two lives has no sessions.
+            let _ = shard.slot.cast(ShardMessage::Present);
+        }
+    }
+
     /// Has every session of now begin again, spread over the time: what it was granted may no longer hold. The shards take
     /// this in order with connections, so nobody who signed in earlier is left out.
     pub fn recall(&self, within: Duration) {

@@ -81,6 +81,9 @@ impl Call<'_> {
             "publish" => self.publish(body).await,
             "broadcast" => self.broadcast(body).await,
             "history" => self.history(body).await,
+            "presence" => self.presence(body).await,
+            "presence_stats" => self.presence_stats(body).await,
+            "channels" => self.channels(body).await,
             "disconnect" => self.disconnect(body).await,
             "unsubscribe" => self.unsubscribe(body).await,
             "subscribe" => self.subscribe(body).await,
@@ -189,7 +192,7 @@ impl Call<'_> {
     }
 
     /// The stream of a channel of the application on which the caller may do this.
-    fn stream(&self, action: &str, channel: &str) -> Result<StreamName, Refusal> {
+    pub(super) fn stream(&self, action: &str, channel: &str) -> Result<StreamName, Refusal> {
         match Channel::parse(channel) {
             Ok(Channel::Application(name)) if self.caller.permissions.allow("channels", action, &name) => {
                 Ok(StreamName::from_checked(&name))

@@ -6,6 +6,7 @@
 mod caller;
 mod control;
 mod methods;
+mod present;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use dzvin_protocols::channels::centrifuge::ErrorCode;
 use serde::Serialize;
 
 use self::caller::ApiCaller;
-use super::bus::AnyBus;
+use super::{bus::AnyBus, presence::AnyPresence};
 use crate::{
     identity::ApiKeys,
     platform::http::{Problem, TraceContext},
@@ -35,6 +36,10 @@ pub struct ServerApi {
     pub bus: Arc<AnyBus>,
     /// What holds for their channels.
     pub namespaces: Arc<Namespaces>,
+    /// Who is on which channel.
+    pub presence: Arc<AnyPresence>,
+    /// Whether it is kept how many subscribers channels have.
+    pub occupancy: bool,
     /// Keys of servers.
     pub keys: ApiKeys,
     /// Name and version, for `info`.

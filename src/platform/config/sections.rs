@@ -151,7 +151,8 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://`, `rediss://` or `redis+unix:///run/redis.sock`. Absent: the bus is in memory.
+    /// `redis://`, `redis+unix:///run/redis.sock`, `redis-sentinel://`, `redis-cluster://`, and with TLS `rediss...`. Absent: the bus
+    /// is in memory.
     pub url: Option<SecretUrl>,
     /// A file that holds `url`.
     pub url_file: Option<PathBuf>,
@@ -220,7 +221,7 @@ pub struct ApiKeyConfig {
 
 impl ApiKeyConfig {
     fn default_permissions() -> Vec<String> {
-        vec!["channels:*:*".to_owned()]
+        vec!["channels:*:*".to_owned(), "connections:*:*".to_owned()]
     }
 }
 
@@ -350,6 +351,8 @@ pub struct Channels {
     /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
     #[serde(with = "duration")]
     pub max_connection_age: Duration,
+    /// Whether it is kept how many subscribers each channel of the application has.
+    pub occupancy: bool,
     /// Connections of one user to this node; 0: no limit.
     pub max_sessions_per_user: u32,
     /// Commands of one client in a second, on average; 0: no limit.
@@ -469,6 +472,7 @@ impl Default for Channels {
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,
+            occupancy: false,
             max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,

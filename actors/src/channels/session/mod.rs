@@ -39,7 +39,7 @@ use tokio::{
 
 use super::{
     Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users, Wire, outbox::Outbox,
-    shards::Shards, socket::Writer, topics::TopicsMessage,
+    presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 
@@ -63,6 +63,8 @@ pub struct Hub<B, L> {
     pub auth: Arc<dyn Authenticator>,
     /// The node's topics.
     pub topics: Slot<TopicsMessage>,
+    /// The node's presence.
+    pub presence: Slot<PresenceMessage>,
     /// The node's shards.
     pub shards: Shards,
     /// What stands for names of channels.

@@ -7,7 +7,7 @@ use dzvin_protocols::{
     channels::{
         Channel, Epoch, Position, Publication,
         centrifuge::{
-            Disconnect, ErrorCode, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
+            Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
             UnsubscribePush, UnsubscribeResult,
         },
     },
@@ -29,7 +29,7 @@ use crate::{
         topics::{AttachError, Attached, TopicsMessage},
     },
     entities::gap::{HistoryError, Recovered, entity_since, since},
-    platform::ports::{AuthError, Bus, ChangeLog, ServerSubscription, SubscriptionGrant},
+    platform::ports::{AuthError, Bus, ChangeLog, Member, ServerSubscription, SubscriptionGrant},
 };
 
 /// Between two looks whether a reply has left.
@@ -93,7 +93,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         Ok(Terms {
             delta: asks && deltas,
-            numbered: request.takes_numbers(),
+            // In Protobuf `centrifuge-js` asks for numbers as well, but reads each into an object of its own and compares the
+            // objects: it would take no publication.
+            numbered: request.takes_numbers() && self.session.wire.form() == Form::Json,
             join_leave: request.join_leave && join_leave,
             filter,
             ..Terms::default()
@@ -166,7 +168,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if !self.session.begin(&name, Terms { expires_at: ends, ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
-        let prepared = self.listen_and_recover(&request, &channel, &name, delta).await;
+        let member = self.member(&channel, &grant);
+        let prepared = self.listen_and_recover(&request, &channel, &name, delta, member).await;
         let (attached, mut start) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
@@ -196,8 +199,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         channel: &Channel,
         name: &Arc<str>,
         delta: bool,
+        member: Option<Arc<Member>>,
     ) -> Result<(Attached, Start), Refusal> {
-        let attached = self.listen(channel, name, delta).await?;
+        let attached = self.listen(channel, name, delta, member).await?;
         let mut start = self.start(request, channel, attached.position.clone()).await?;
         if start.recovered && !self.room_for(start.size()).await {
             // To close the client as slow would bring it back to the same recovery.
@@ -243,12 +247,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session.
-    async fn listen(&self, channel: &Channel, name: &Arc<str>, delta: bool) -> Result<Attached, Refusal> {
+    async fn listen(
+        &self,
+        channel: &Channel,
+        name: &Arc<str>,
+        delta: bool,
+        member: Option<Arc<Member>>,
+    ) -> Result<Attached, Refusal> {
         let within = self.hub.limits.command;
         let retry = Refusal::Error(ErrorCode::Internal);
         let shard = self.hub.shards.get(self.shard).ok_or(retry)?;
-        let join =
-            |reply| ShardMessage::Join { channel: Arc::clone(name), session: Arc::clone(&self.session).into(), reply };
+        let join = |reply| ShardMessage::Join {
+            channel: Arc::clone(name),
+            session: Arc::clone(&self.session).into(),
+            member,
+            reply,
+        };
         shard.slot.call(join, within).await.map_err(|_| retry)?;
         let attach = |reply| TopicsMessage::Attach {
             channel: Arc::clone(name),

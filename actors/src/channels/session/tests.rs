@@ -318,6 +318,7 @@ impl Node {
             namespaces: Arc::new(namespaces()),
             numbers: Numbers::default(),
             users: Users::default(),
+            presence: Slot::default(),
             handlers: Handlers::default(),
             mailboxes: Mailboxes::default(),
             letters: tokio::sync::mpsc::channel(1).0,

@@ -12,7 +12,7 @@ use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication, Word, centrifuge::ClientInfo},
     platform::StreamName,
 };
-use ractor::{Actor, ActorRef, concurrency::JoinHandle};
+use ractor::{Actor, ActorRef};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::super::{
@@ -21,7 +21,7 @@ use super::super::{
 };
 use crate::{
     platform::ports::{
-        Appended, Bus, BusError, Buried, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
+        Appended, Buried, Bus, BusError, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
         MemberChange, MemberPage, Occupied, Outcome, Presence, ReadLimit, Slice,
     },
     supervise::{Progress, Slot},
@@ -96,6 +96,10 @@ impl Fake {
     /// Another node takes this one for dead, and says who is gone.
     pub(super) fn bury_us(&self) {
         let mut kept = self.kept();
+        if kept.lost.is_some() {
+            // A life that was forgotten nobody can bury.
+            return;
+        }
         let all = std::mem::take(&mut kept.members);
         for (channel, members) in all {
             for member in members.into_values() {
@@ -160,9 +164,9 @@ impl Kept {
     fn apply(&mut self, channel: &str, change: &MemberChange) -> Outcome {
         match change {
             MemberChange::Enter(member) => {
-                let first_of_user = !self.has_user(channel, &member.info.user);
                 let all = self.members.entry(channel.to_owned()).or_default();
                 let new = all.insert(member.info.client.to_string(), Arc::clone(member)).is_none();
+                let first_of_user = all.values().filter(|it| it.info.user == member.info.user).count() == 1;
                 Outcome::Entered(Entered { first_of_user, new })
             }
             MemberChange::Exit { client, user } => {
@@ -195,9 +199,13 @@ impl Presence for Fake {
         kept.life = false;
     }
 
+    /// Said again after its answer was lost, it answers the same.
     async fn renew(&self) -> Result<Life, BusError> {
         self.behave(|kept| {
             kept.renewals += 1;
+            if kept.mood != Mood::Well {
+                return Err(error());
+            }
             if !kept.life || kept.lost.is_some() {
                 kept.life = true;
                 kept.answers.clear();
@@ -212,12 +220,7 @@ impl Presence for Fake {
         self.behave(|_| Ok(())).await
     }
 
-    async fn change(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        changes: &[MemberChange],
-    ) -> Result<Changed, BusError> {
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         let channel = channel.as_str();
         let _alone = Alone::new(self, channel);
         self.behave(|kept| {
@@ -258,7 +261,11 @@ impl Presence for Fake {
             let all = kept.members.get(channel.as_str()).into_iter().flat_map(BTreeMap::values);
             let members: Vec<_> = all.skip(from).take(limit).cloned().collect();
             let end = from + members.len();
-            Ok(MemberPage { members, counts, next: (end < usize::try_from(counts.clients).unwrap_or(0)).then_some(end as u64) })
+            Ok(MemberPage {
+                members,
+                counts,
+                next: (end < usize::try_from(counts.clients).unwrap_or(0)).then_some(end as u64),
+            })
         })
         .await
     }
@@ -362,7 +369,6 @@ pub(super) struct Scene {
     pub(super) slot: Slot<PresenceMessage>,
     pub(super) events: mpsc::Receiver<PresenceEvent>,
     pub(super) metrics: PresenceMetrics,
-    pub(super) task: JoinHandle<()>,
 }
 
 impl Scene {
@@ -380,8 +386,8 @@ impl Scene {
             metrics: metrics.clone(),
             progress: Progress::default(),
         };
-        let (actor, task) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
-        Self { fake, actor, slot, events, metrics, task }
+        let (actor, _) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
+        Self { fake, actor, slot, events, metrics }
     }
 
     pub(super) fn tell(&self, message: PresenceMessage) {
@@ -402,7 +408,10 @@ impl Scene {
 
     pub(super) async fn members(&self, channel: &str) -> Result<MemberPage, PresenceError> {
         let ask = |reply| PresenceMessage::Members { channel: channel.into(), from: 0, limit: 10_000, reply };
-        timeout(Duration::from_secs(60), self.slot.call(ask, Duration::from_secs(50))).await.expect("asked").expect("it lives")
+        timeout(Duration::from_secs(60), self.slot.call(ask, Duration::from_secs(50)))
+            .await
+            .expect("asked")
+            .expect("it lives")
     }
 
     /// The clock is the test's: all that is due by then has happened.
