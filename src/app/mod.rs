@@ -190,6 +190,11 @@ impl App {
         let (notices, noticed) = Notices::new();
         let hub = hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
+        registry.register(
+            "mailboxes",
+            "Sessions whose commands come by requests of their own",
+            hub.mailboxes.gauge().clone(),
+        );
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         // Before those whose events it tells, so that it stops after them.
         let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
@@ -211,6 +216,12 @@ impl App {
             allowed_origins: Origins::new(&config.http.allowed_origins),
         };
         endpoint.admission.register(registry);
+        let transports = channels::Transports {
+            endpoint: endpoint.clone(),
+            bus: Arc::clone(&bus),
+            mailboxes: hub.mailboxes.clone(),
+            max_message: hub.limits.message,
+        };
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         let server_api = channels::api::ServerApi {
@@ -256,6 +267,7 @@ impl App {
             .merge(channels::pusher::auth::router(signing))
             .merge(channels::pusher::http::router(pusher_api))
             .merge(channels::router(endpoint))
+            .merge(transports.router())
             .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
