@@ -196,6 +196,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.counted = counted;
         let ttl = self.keep_until(&identity);
         self.session.signed_in(&identity.user);
+        if self.hub.auth.revoked(&identity) {
+            // Between the look at the token and the moment from which this session is told.
+            return Err(Refusal::Close(Disconnect::InvalidToken));
+        }
         let subscriptions = Arc::clone(&identity.subscriptions);
         self.identity = Some(identity);
         let prepared = match self.prepare_all(&subscriptions, &request.subs).await {
