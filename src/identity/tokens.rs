@@ -271,12 +271,7 @@ impl Authenticator for Verifier {
         })
     }
 
-    fn subscription<'a>(
-        &'a self,
-        _token: &'a str,
-        _user: &'a str,
-        _channel: &'a str,
-    ) -> Verified<'a, SubscriptionGrant> {
+    fn subscription<'a>(&'a self, _token: &'a str, _user: &'a str, _channel: &'a str) -> Verified<'a, SubscriptionGrant> {
         Box::pin(async { Err(AuthError::Invalid) })
     }
 }

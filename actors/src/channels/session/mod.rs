@@ -33,8 +33,7 @@ use tokio::{
 };
 
 use super::{
-    Delivery, Limits, Metrics, Namespaces, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer,
-    topics::TopicsMessage,
+    Delivery, Limits, Metrics, Namespaces, Socket, Wire, outbox::Outbox, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{platform::ports::Authenticator, supervise::Slot};
 

@@ -28,10 +28,7 @@ use super::{
     commands::Conversation,
 };
 use crate::{
-    channels::{
-        metrics::CloseLabel,
-        socket::{Reader, Writer},
-    },
+    channels::{metrics::CloseLabel, socket::{Reader, Writer}},
     platform::ports::{Bus, ChangeLog},
 };
 
