@@ -14,3 +14,4 @@ mod scene;
 mod sentinel;
 mod servers;
 mod since;
+mod tls;
