@@ -13,6 +13,7 @@ use dzvin_protocols::{
     channels::{Channel, Epoch, Position, Publication},
     platform::StreamName,
 };
+use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::Semaphore;
 
@@ -382,12 +383,15 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         }
         let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
         tokio::spawn(async move {
-            let (names, known): (Vec<StreamName>, Vec<Position>) = followed.into_iter().unzip();
-            let tops = tokio::time::timeout(within, bus.positions(&names)).await;
-            // While the bus is away nothing can be compared.
-            let tops = tops.ok().and_then(Result::ok).unwrap_or_default();
-            let differ = names.into_iter().zip(known).zip(tops).filter(|((_, known), top)| top.as_ref() != Some(known));
-            let behind: Vec<StreamName> = differ.map(|((name, _), _)| name).collect();
+            let known: HashMap<StreamName, Position> = followed.into_iter().collect();
+            // What cannot be asked for now cannot be compared; the rest of it can.
+            let asked = bus.parts(known.keys().cloned().collect()).into_iter().map(|names| async {
+                let tops = tokio::time::timeout(within, bus.positions(&names)).await.ok()?.ok()?;
+                Some(names.into_iter().zip(tops).collect::<Vec<_>>())
+            });
+            let tops = join_all(asked).await.into_iter().flatten().flatten();
+            let differ = tops.filter(|(name, top)| top.as_ref() != known.get(name));
+            let behind: Vec<StreamName> = differ.map(|(name, _)| name).collect();
             let _ = myself.cast(TopicsMessage::Behind(behind));
         });
     }

@@ -196,6 +196,11 @@ pub trait Bus: Send + Sync + 'static {
     fn open(&self, stream: &StreamName) -> impl Answer<Result<Position, BusError>>;
     /// The top of each stream, `None` for what the bus knows nothing of; as few round trips as it takes.
     fn positions(&self, streams: &[StreamName]) -> impl Answer<Result<Vec<Option<Position>>, BusError>>;
+    /// The same streams in parts of those that can be asked for their positions together: one, unless the bus is spread over
+    /// servers of which some may be away.
+    fn parts(&self, streams: Vec<StreamName>) -> Vec<Vec<StreamName>> {
+        vec![streams]
+    }
     /// The top of the stream; `None` when the bus knows nothing of it.
     fn position(&self, stream: &StreamName) -> impl Answer<Result<Option<Position>, BusError>>;
     /// What follows offset `after`; `None` when the bus knows nothing of the stream.

@@ -72,6 +72,10 @@ impl Bus for AnyBus {
         either!(self, bus => bus.position(stream).await)
     }
 
+    fn parts(&self, streams: Vec<StreamName>) -> Vec<Vec<StreamName>> {
+        either!(self, bus => bus.parts(streams))
+    }
+
     async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
         either!(self, bus => bus.read(stream, after, limit).await)
     }

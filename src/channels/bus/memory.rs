@@ -79,6 +79,7 @@ impl MemoryBus {
     pub fn new(limits: HistoryLimits, events: mpsc::Sender<BusEvent>) -> Self {
         let metrics = BusMetrics::default();
         metrics.connected.set(1);
+        metrics.servers.set(1);
         Self {
             limits,
             state: Mutex::default(),

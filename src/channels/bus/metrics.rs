@@ -8,8 +8,10 @@ use prometheus_client::{
 /// Counters and gauges of one bus; cloning shares them.
 #[derive(Debug, Clone, Default)]
 pub struct BusMetrics {
-    /// 1 while commands can be sent.
+    /// Servers that commands can be sent to: 1 unless Redis is a cluster.
     pub connected: Gauge,
+    /// Servers that hold the streams: the primaries of a cluster, else 1.
+    pub servers: Gauge,
     /// Connections made, the first included.
     pub connections: Counter,
     /// Connections that failed or were given up.
@@ -32,7 +34,8 @@ impl BusMetrics {
     /// Shows them under `bus_`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("bus");
-        registry.register("connected", "1 while commands can be sent", self.connected.clone());
+        registry.register("connected", "Servers that commands can be sent to", self.connected.clone());
+        registry.register("servers", "Servers that hold the streams", self.servers.clone());
         registry.register("connections", "Connections made, the first included", self.connections.clone());
         registry.register("connection_failures", "Connections that failed or were given up", self.failures.clone());
         registry.register("publications_appended", "Publications appended by this node", self.appended.clone());

@@ -14,17 +14,20 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::kit::{ALL, EVENTS, InMemory, InRedis, Kit, World, at, epoch, hub, next_run, publication, run, stream};
+use super::kit::{
+    ALL, EVENTS, InCluster, InMemory, InRedis, Kit, World, at, epoch, hub, next_run, publication, run, stream,
+};
 use crate::support::eventually::{eventually, patience};
 
-macro_rules! both {
+macro_rules! all {
     ($($promise:ident),* $(,)?) => {
         mod memory { $(#[tokio::test] async fn $promise() { super::$promise::<super::InMemory>().await; })* }
         mod redis { $(#[tokio::test] async fn $promise() { super::$promise::<super::InRedis>().await; })* }
+        mod cluster { $(#[tokio::test] async fn $promise() { super::$promise::<super::InCluster>().await; })* }
     };
 }
 
-both!(
+all!(
     an_unknown_stream_is_a_gap,
     only_the_next_run_is_taken,
     a_broken_run_is_refused_whole,
@@ -48,7 +51,7 @@ both!(
     a_word_has_a_limit,
 );
 
-async fn started<K: Kit>() -> World<K::Bus> {
+async fn started<K: Kit>() -> World<K::Bus, K::Server> {
     let world = K::start(HistoryLimits::default()).await;
     world.bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
     world

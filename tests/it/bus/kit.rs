@@ -1,6 +1,14 @@
 //! A bus to test, whichever it is, and words to speak of it.
 
-use std::{future::Future, ops::RangeInclusive, time::Duration};
+use std::{
+    future::Future,
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use dzvin::channels::bus::{HistoryLimits, MemoryBus, RedisBus, RedisConfig};
 use dzvin_actors::platform::ports::{Bus, BusEvent, ReadLimit};
@@ -10,6 +18,7 @@ use dzvin_protocols::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
+use super::servers::Cluster;
 use crate::support::{eventually::patience, redis::Redis};
 
 /// Room for events of a test that does not read them at once.
@@ -18,23 +27,26 @@ pub const EVENTS: usize = 64;
 pub const ALL: ReadLimit = ReadLimit { count: 1_000_000, bytes: usize::MAX >> 1 };
 
 /// A bus, its events, and what it stands on.
-pub struct World<B> {
+pub struct World<B, S = Option<Redis>> {
     pub bus: B,
     pub events: mpsc::Receiver<BusEvent>,
-    pub server: Option<Redis>,
+    pub server: S,
 }
 
 /// How to get one.
 pub trait Kit {
     type Bus: Bus;
-    fn start(limits: HistoryLimits) -> impl Future<Output = World<Self::Bus>>;
+    type Server;
+    fn start(limits: HistoryLimits) -> impl Future<Output = World<Self::Bus, Self::Server>>;
 }
 
 pub struct InMemory;
 pub struct InRedis;
+pub struct InCluster;
 
 impl Kit for InMemory {
     type Bus = MemoryBus;
+    type Server = Option<Redis>;
     async fn start(limits: HistoryLimits) -> World<MemoryBus> {
         let (sender, events) = mpsc::channel(EVENTS);
         World { bus: MemoryBus::new(limits, sender), events, server: None }
@@ -43,10 +55,27 @@ impl Kit for InMemory {
 
 impl Kit for InRedis {
     type Bus = RedisBus;
+    type Server = Option<Redis>;
     async fn start(limits: HistoryLimits) -> World<RedisBus> {
         let server = Redis::start().await;
         let (bus, events) = hub(&server.url(), limits).await;
         World { bus, events, server: Some(server) }
+    }
+}
+
+/// Worlds of one cluster differ by their prefix.
+impl Kit for InCluster {
+    type Bus = RedisBus;
+    type Server = Arc<Cluster>;
+    async fn start(limits: HistoryLimits) -> World<RedisBus, Arc<Cluster>> {
+        static WORLDS: AtomicU64 = AtomicU64::new(0);
+        let server = Cluster::shared().await;
+        let mut config = config(&server.url(), limits);
+        config.prefix = format!("dz{}", WORLDS.fetch_add(1, Ordering::Relaxed));
+        // Three servers for each of many tests at once.
+        config.command_timeout = Duration::from_secs(2);
+        let (bus, events) = hub_of(config).await;
+        World { bus, events, server }
     }
 }
 
@@ -64,8 +93,17 @@ pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
 
 /// One more node on the same Redis, connected.
 pub async fn hub(url: &str, limits: HistoryLimits) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+    hub_of(config(url, limits)).await
+}
+
+/// One that may never be connected.
+pub fn bare(url: &str) -> RedisBus {
+    RedisBus::new(config(url, HistoryLimits::default()), mpsc::channel(EVENTS).0)
+}
+
+pub async fn hub_of(config: RedisConfig) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     let (sender, events) = mpsc::channel(EVENTS);
-    let bus = RedisBus::new(config(url, limits), sender);
+    let bus = RedisBus::new(config, sender);
     timeout(patience(), bus.connected()).await.expect("connected");
     (bus, events)
 }

@@ -2,6 +2,7 @@
 //! plain code under random orders, `faults` breaks a real Redis under a relay and a follower, `relay` breaks everything
 //! else, `since` is the table of recovery.
 
+mod cluster;
 mod contract;
 mod fakes;
 mod faults;
@@ -9,4 +10,7 @@ mod follower;
 mod kit;
 mod model;
 mod relay;
+mod scene;
+mod sentinel;
+mod servers;
 mod since;

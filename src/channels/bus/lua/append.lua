@@ -1,21 +1,26 @@
 -- Appends a run that starts at top + 1 of the known epoch, trims the history and tells the subscribers: one atomic step.
 -- KEYS: position hash, history list.
 -- ARGV: channel, epoch, first offset, most entries, most bytes, greatest age (ms), how long the position is kept (ms),
---       then the publications in their bus form.
+--       the living primaries of the cluster (first eight characters of each), then the publications in their bus form.
 -- First offset 0: publishes on an application's stream at whatever comes next; publications are without the two numbers
--- at their front. The epoch is then the one to begin with, where there is none or one of another primary (first eight characters).
+-- at their front. The epoch is then the one to begin with, where there is none or one of a primary (first eight characters)
+-- that is neither this one nor alive: what a living one kept has been moved here, and is this one's from now on.
 -- Answers {accepted | duplicate | gap, top, epoch}; {gap} alone when nothing is known.
 local ACCEPTED, DUPLICATE, GAP = 1, 2, 3
 local position, history = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', position, 'epoch', 'top', 'bytes')
+local known = redis.call('HMGET', position, 'epoch', 'top', 'bytes', 'keeper')
 local epoch, top = known[1], tonumber(known[2])
 local first = tonumber(ARGV[3])
 local publishes = first == 0
 if publishes then
-  if not epoch or not top or string.sub(epoch, 1, 8) ~= string.sub(ARGV[2], 1, 8) then
+  local own = string.sub(ARGV[2], 1, 8)
+  local keeper = known[4] or (epoch and string.sub(epoch, 1, 8))
+  if not epoch or not top or (keeper ~= own and not (#keeper == 8 and string.find(ARGV[8], keeper, 1, true))) then
     epoch, top = ARGV[2], 0
-    redis.call('DEL', history)
+    redis.call('DEL', position, history)
     redis.call('HSET', position, 'epoch', epoch, 'top', 0, 'bytes', 0)
+  elseif keeper ~= own then
+    redis.call('HSET', position, 'keeper', own)
   end
   first = top + 1
 end
@@ -31,10 +36,10 @@ local length = redis.call('LLEN', history)
 local bytes = length > 0 and tonumber(known[3]) or 0
 
 local entries, message = {}, {epoch, '\n'}
-for i = 8, #ARGV do
+for i = 9, #ARGV do
   local publication = ARGV[i]
   if publishes then
-    local offset = string.format('%.0f', top + i - 7)
+    local offset = string.format('%.0f', top + i - 8)
     publication = offset .. '\t' .. offset .. publication
   end
   entries[#entries + 1] = stamp .. publication

@@ -1,11 +1,12 @@
 -- The position and what follows an offset, in one snapshot. Writes nothing.
 -- KEYS: position hash, history list.
--- ARGV: after, most entries, most bytes, greatest age (ms).
+-- ARGV: after, most entries, most bytes, greatest age (ms), the primaries whose streams count (first eight characters of each, none: all).
 -- Answers {epoch, top, complete (1 or 0), entries...}, each entry `milliseconds \n publication`; nil when nothing is known.
 local position, history = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', position, 'epoch', 'top')
+local known = redis.call('HMGET', position, 'epoch', 'top', 'keeper')
 local epoch, top = known[1], tonumber(known[2])
 if not epoch or not top then return false end
+if ARGV[5] ~= '' and not string.find(ARGV[5], known[3] or string.sub(epoch, 1, 8), 1, true) then return false end
 
 -- A page is read before its bytes are known: small enough that a page of 32 KiB documents is nothing.
 local PAGE = 32

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use dzvin_protocols::platform::StreamName;
 use fred::types::{
     Builder, RespVersion,
-    config::{Config, ServerConfig, TcpConfig},
+    config::{Config, Server, ServerConfig, TcpConfig},
 };
 
 use super::super::HistoryLimits;
@@ -16,10 +16,38 @@ const EVENT_BUFFER: usize = 256;
 /// Commands that may wait for the socket; above it they fail at once.
 const COMMAND_BUFFER: usize = 4096;
 
+/// What Redis is.
+#[derive(Debug, Clone)]
+pub(super) enum Deployment {
+    /// One server.
+    One(ServerConfig),
+    /// One server, and those who say which.
+    Watched(Sentinels),
+    /// Many, of which these are asked for the others.
+    Cluster(Vec<(String, u16)>),
+}
+
+/// Who says where the primary is.
+#[derive(Clone)]
+pub(super) struct Sentinels {
+    pub(super) hosts: Vec<(String, u16)>,
+    /// The name by which they know it.
+    pub(super) service: String,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sentinels").field("hosts", &self.hosts).field("service", &self.service).finish_non_exhaustive()
+    }
+}
+
 /// How to reach Redis and what to keep there.
 #[derive(Clone)]
 pub struct RedisConfig {
     redis: Config,
+    pub(super) deployment: Deployment,
     /// Before every key and channel: several hubs may share one Redis.
     pub prefix: String,
     /// What is kept of each stream.
@@ -47,26 +75,41 @@ pub enum RedisConfigError {
     /// Not an address; the text may hold a password and is not repeated.
     #[error("the redis url is not valid")]
     Url(#[source] fred::error::Error),
-    /// Sentinel and Cluster are not served yet.
-    #[error("the redis url must name one server: redis://, rediss:// or redis+unix://")]
-    NotStandalone,
+    /// It would be ignored, and two hubs would meet where they were meant to be apart.
+    #[error("a redis cluster has no databases to choose from: leave the number out, and use redis.prefix")]
+    Database,
 }
 
 impl RedisConfig {
-    /// Defaults for one server: `redis://user:password@host:6379/0`, `rediss://...` with TLS, `redis+unix:///path`.
+    /// One server: `redis://user:password@host:6379/0`, `rediss://...` with TLS, `redis+unix:///path`. Behind Sentinel:
+    /// `redis-sentinel://user:password@host:26379/0?sentinelServiceName=name&node=host:26379&sentinelUsername=...&sentinelPassword=...`,
+    /// where user and password are for Redis. A cluster: `redis-cluster://user:password@host:6379?node=host:6379`. Both with
+    /// TLS as `rediss-...`.
     ///
     /// # Errors
     /// [`RedisConfigError`] when the address is not one of these.
     pub fn new(url: &str, prefix: &str) -> Result<Self, RedisConfigError> {
         let mut redis = Config::from_url(url).map_err(RedisConfigError::Url)?;
-        if !matches!(redis.server, ServerConfig::Centralized { .. } | ServerConfig::Unix { .. }) {
-            return Err(RedisConfigError::NotStandalone);
-        }
+        let addresses = |hosts: Vec<Server>| hosts.into_iter().map(|s| (s.host.to_string(), s.port)).collect();
+        let deployment = match redis.server.clone() {
+            ServerConfig::Clustered { hosts, .. } => {
+                let read_as_one = Config::from_url_centralized(url).map_err(RedisConfigError::Url)?;
+                if read_as_one.database.is_some_and(|number| number != 0) {
+                    return Err(RedisConfigError::Database);
+                }
+                Deployment::Cluster(addresses(hosts))
+            }
+            ServerConfig::Sentinel { hosts, service_name, username, password } => {
+                Deployment::Watched(Sentinels { hosts: addresses(hosts), service: service_name, username, password })
+            }
+            one => Deployment::One(one),
+        };
         // Other commands are allowed on a subscribed connection only in RESP3: the heartbeat needs that.
         redis.version = RespVersion::RESP3;
         redis.fail_fast = true;
         Ok(Self {
             redis,
+            deployment,
             prefix: prefix.to_owned(),
             limits: HistoryLimits::default(),
             keep_position: Duration::from_secs(30 * 24 * 3600),
@@ -104,9 +147,26 @@ impl RedisConfig {
         rest.strip_prefix(':')?.strip_suffix("}:events").map(StreamName::from_checked)
     }
 
-    /// A client that never reconnects by itself: the link does that, with our rules.
-    pub(super) fn builder(&self) -> Builder {
-        let mut builder = Builder::from_config(self.redis.clone());
+    pub(super) fn uses_tls(&self) -> bool {
+        self.redis.tls.is_some()
+    }
+
+    /// A client of one server that never reconnects by itself: the link does that, with our rules.
+    pub(super) fn builder(&self, server: ServerConfig) -> Builder {
+        self.build(Config { server, ..self.redis.clone() })
+    }
+
+    /// A client of a sentinel.
+    pub(super) fn sentinel_builder(&self, sentinels: &Sentinels, host: &str, port: u16) -> Builder {
+        let Sentinels { username, password, .. } = sentinels.clone();
+        let server = ServerConfig::new_centralized(host, port);
+        // Without a database, and in the protocol that sentinels of every age speak.
+        let version = RespVersion::RESP2;
+        self.build(Config { server, username, password, database: None, version, ..self.redis.clone() })
+    }
+
+    fn build(&self, redis: Config) -> Builder {
+        let mut builder = Builder::from_config(redis);
         builder
             .with_connection_config(|c| {
                 c.connection_timeout = self.connect_timeout;
@@ -127,7 +187,7 @@ impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The client's own form holds the password.
         f.debug_struct("RedisConfig")
-            .field("server", &self.redis.server)
+            .field("deployment", &self.deployment)
             .field("prefix", &self.prefix)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -150,11 +210,28 @@ mod tests {
     }
 
     #[test]
-    fn only_one_server_is_served() {
-        assert!(RedisConfig::new("redis+unix:///run/redis.sock", "dz").is_ok());
-        for bad in ["redis-cluster://h:1?node=i:2", "redis-sentinel://h:1?sentinelServiceName=m"] {
-            assert!(matches!(RedisConfig::new(bad, "dz"), Err(RedisConfigError::NotStandalone)), "{bad}");
+    fn what_redis_is_stands_in_its_address() {
+        let of = |url| RedisConfig::new(url, "dz").map(|config| (config.deployment.clone(), format!("{config:?}")));
+        for one in ["redis+unix:///run/redis.sock", "redis://h", "rediss://u:secret@h:1/2"] {
+            assert!(matches!(of(one), Ok((Deployment::One(_), _))), "{one}");
         }
-        assert!(matches!(RedisConfig::new("not an address", "dz"), Err(RedisConfigError::Url(_))));
+        let url = "rediss-sentinel://u:secret@a:1/2?sentinelServiceName=m&node=b:2&sentinelPassword=secret";
+        let (deployment, printed) = of(url).expect("sentinels");
+        let Deployment::Watched(sentinels) = deployment else { panic!("{printed}") };
+        let mut hosts = sentinels.hosts.clone();
+        hosts.sort_unstable();
+        assert_eq!(hosts, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(
+            (sentinels.service.as_str(), sentinels.username, sentinels.password.as_deref()),
+            ("m", None, Some("secret"))
+        );
+        assert!(!printed.contains("secret"), "{printed}");
+        let (deployment, printed) = of("redis-cluster://u:secret@a:1?node=b:2&node=c:3").expect("a cluster");
+        assert!(matches!(deployment, Deployment::Cluster(hosts) if hosts.len() == 3) && !printed.contains("secret"));
+        assert!(of("redis-cluster://a:1/0").is_ok());
+        assert!(matches!(of("redis-cluster://a:1/3"), Err(RedisConfigError::Database)));
+        for bad in ["not an address", "redis-sentinel://a:1", "redis-cluster://a:1?node=b"] {
+            assert!(matches!(of(bad), Err(RedisConfigError::Url(_))), "{bad}");
+        }
     }
 }

@@ -10,19 +10,28 @@
 //! while there is); every interruption after which events may be missing ends with `Lost`.
 //!
 //! Epochs of application streams begin with eight digits of the primary's replication id: a replica that took over may lack
-//! what was published last, so it begins every such stream anew.
+//! what was published last, so it begins every such stream anew. A stream that was moved to another primary of a cluster
+//! goes on: its origin is still among the primaries, and vouches for it.
 //!
-//! Not here: Sentinel, Cluster.
+//! Not here: a client of a cluster. Each server has a link of its own, with a life of its own (`keeper`); `cluster` says which
+//! there are, `route` finds the one to ask. With one server, or one behind Sentinel, there is one.
 
+mod cluster;
 mod config;
+mod keeper;
 mod link;
 mod nodes;
+mod route;
 mod script;
+mod sentinel;
 mod server;
+mod shard;
+mod topology;
 mod wire;
 
 use std::{
     collections::HashSet,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -36,12 +45,16 @@ use fred::{
     interfaces::HashesInterface,
     types::{Key, Value},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use futures_util::future::try_join_all;
+use tokio::sync::{Notify, mpsc, watch};
 
-use self::link::Link;
+use self::{
+    config::Deployment,
+    keeper::AbortOnDrop,
+    link::Link,
+    route::{Command, NotConnected},
+    shard::{Routes, Shard, Site, slot},
+};
 use super::{BusMetrics, Unnamed, check_run, check_word, new_node};
 
 pub use self::config::{RedisConfig, RedisConfigError};
@@ -62,30 +75,37 @@ const POSITIONS: usize = 512;
 /// Lua counts in doubles: offsets above this would lose their last digit.
 const MAX_OFFSET: u64 = 1 << 53;
 
+/// Streams in one call for positions that are taken over from another primary: what is left has time until the next.
+const ADOPTIONS: usize = 256;
+
 /// A bus shared by every node that is given the same Redis and prefix.
 #[derive(Debug)]
 pub struct RedisBus {
     shared: Arc<Shared>,
-    keeper: JoinHandle<()>,
+    /// Keeps the connection, or all of them.
+    _keeper: AbortOnDrop,
 }
 
-/// What the bus shares with the task that keeps its connection.
+/// What the bus shares with the tasks that keep its connections.
 #[derive(Debug)]
 struct Shared {
     config: RedisConfig,
     metrics: BusMetrics,
-    /// The connection while there is one.
-    link: watch::Sender<Option<Arc<Link>>>,
+    /// Who has what.
+    routes: Mutex<Arc<Routes>>,
+    /// Grows with every connection made or lost and every new shape.
+    changes: watch::Sender<u64>,
+    /// Asks for another look at the shape of the cluster.
+    refresh: Notify,
+    /// Looks so far.
+    looks: watch::Sender<u64>,
     /// What this node wants to be told of, whether or not there is a connection.
     subscribed: Mutex<HashSet<StreamName>>,
+    /// Channels whose subscription has to follow their slot.
+    unheard: Mutex<HashSet<String>>,
     /// The name of this node.
     node: Arc<str>,
 }
-
-/// There is no connection now; one is being made.
-#[derive(Debug, thiserror::Error)]
-#[error("not connected to redis")]
-struct NotConnected;
 
 /// An offset that Lua cannot count.
 #[derive(Debug, thiserror::Error)]
@@ -97,15 +117,30 @@ impl RedisBus {
     /// slow: what it misses is replaced by `Lost`.
     #[must_use]
     pub fn new(config: RedisConfig, events: mpsc::Sender<BusEvent>) -> Self {
+        let site = match &config.deployment {
+            Deployment::One(server) => Some(Site::At(server.clone())),
+            Deployment::Watched(_) => Some(Site::Watched),
+            Deployment::Cluster(_) => None,
+        };
         let shared = Arc::new(Shared {
             config,
             metrics: BusMetrics::default(),
-            link: watch::Sender::new(None),
+            routes: Mutex::default(),
+            changes: watch::Sender::new(0),
+            refresh: Notify::new(),
+            looks: watch::Sender::new(0),
             subscribed: Mutex::default(),
+            unheard: Mutex::default(),
             node: new_node(),
         });
-        let keeper = tokio::spawn(link::keep(Arc::clone(&shared), events));
-        Self { shared, keeper }
+        let keeper = match site.map(|site| Shard::new(site, Vec::new())) {
+            Some(shard) => {
+                shared.set_routes(Routes::one(Arc::clone(&shard)));
+                tokio::spawn(keeper::keep(Arc::clone(&shared), shard, events))
+            }
+            None => tokio::spawn(cluster::follow(Arc::clone(&shared), events)),
+        };
+        Self { shared, _keeper: AbortOnDrop(keeper) }
     }
 
     /// What it counts.
@@ -114,26 +149,26 @@ impl RedisBus {
         &self.shared.metrics
     }
 
-    /// True while commands can be sent.
+    /// True while commands can be sent, to one server of a cluster at least.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.shared.link.borrow().is_some()
+        self.shared.routes().shards.iter().any(|shard| shard.is_linked())
     }
 
-    /// Returns once there is a connection; the caller sets the time limit.
+    /// Returns once everything can be asked for: a cluster when every slot has a primary and every primary a connection. The
+    /// caller sets the time limit.
     pub async fn connected(&self) {
-        // The sender lives as long as we do: the wait cannot fail.
-        let _ = self.shared.link.subscribe().wait_for(Option::is_some).await;
+        let mut changes = self.shared.changes.subscribe();
+        while !self.shared.routes().whole() {
+            // The sender lives as long as we do: the wait cannot fail.
+            let _ = changes.changed().await;
+        }
     }
 
-    fn link(&self, doing: &'static str) -> Result<Arc<Link>, BusError> {
-        let link = self.shared.link.borrow().clone();
-        link.ok_or_else(|| BusError { doing, source: Box::new(NotConnected) })
-    }
-
-    fn keys(&self, stream: &StreamName) -> Vec<Key> {
-        let tag = self.shared.config.tag(stream);
-        vec![format!("{tag}:position").into(), format!("{tag}:history").into()]
+    /// How it was configured; it names keys.
+    #[must_use]
+    pub fn config(&self) -> &RedisConfig {
+        &self.shared.config
     }
 
     /// Runs a script. All keys must begin with one tag, of [`RedisConfig::tag`] or [`RedisConfig::nodes_tag`]; a script that
@@ -145,25 +180,32 @@ impl RedisBus {
         keys: Vec<Key>,
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
-        self.link(doing)?.eval(script, keys, args).await.map_err(failed(doing))
+        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
+        let answer = self.shared.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
+        Ok(answer.value)
     }
 
-    /// How it was configured; it names keys.
-    #[must_use]
-    pub fn config(&self) -> &RedisConfig {
-        &self.shared.config
-    }
-
-    async fn append_chunk(
+    /// Runs a script on a stream, with what is made for the connection that it goes to.
+    async fn on<'a>(
         &self,
+        doing: &'static str,
+        script: &'a Script,
         stream: &StreamName,
-        epoch: &Epoch,
-        first: u64,
-        chunk: &[Bytes],
-    ) -> Result<Appended, BusError> {
-        let args = self.run(stream, epoch, first, &self.shared.config.limits, chunk);
-        let answer = self.eval("append", &APPEND, self.keys(stream), args).await?;
-        wire::appended(answer).map_err(failed("append"))
+        args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
+    ) -> Result<Value, BusError> {
+        let tag = self.shared.config.tag(stream);
+        let (position, history) = (format!("{tag}:position"), format!("{tag}:history"));
+        let command = |link: &Link| {
+            let keys = vec![position.as_str().into(), history.as_str().into()];
+            Command::Script(script, keys, args(link))
+        };
+        let answer = self.shared.run(doing, &position, command).await?;
+        if answer.ahead {
+            // The event was told where the slot is going to be; who listens does so where it still is.
+            let channel = self.shared.config.channel(stream);
+            let _ = self.shared.run(doing, &channel, |_| Command::Publish(channel.clone(), wire::check())).await;
+        }
+        Ok(answer.value)
     }
 
     /// The arguments of the script that appends.
@@ -184,14 +226,61 @@ impl RedisBus {
             wire::number(keep.bytes as u64),
             wire::millis(keep.age),
             wire::millis(config.keep_position),
+            if first == 0 { self.shared.routes().vouched().into() } else { "".into() },
         ];
         head.into_iter().chain(publications.iter().cloned().map(Value::Bytes)).collect()
     }
 
-    /// Whether what the server holds of the stream is of its own: an application's stream of another primary counts as unknown.
-    fn stands(link: &Link, stream: &StreamName, epoch: &Epoch) -> bool {
-        stream.kind().is_some() || epoch.as_str().starts_with(&link.primary)
+    /// The positions of streams that one server has, in their order.
+    async fn positions_at(&self, link: &Link, streams: &[&StreamName]) -> Result<Vec<Option<Position>>, BusError> {
+        let vouched = self.shared.routes().vouched();
+        let mut all = Vec::with_capacity(streams.len());
+        let mut adoptions = ADOPTIONS;
+        for chunk in streams.chunks(POSITIONS) {
+            let pipeline = link.commands.pipeline();
+            for stream in chunk {
+                let key = format!("{}:position", self.shared.config.tag(stream));
+                pipeline.hmget::<(), _, _>(key, vec!["epoch", "top", "keeper"]).await.map_err(failed("positions"))?;
+            }
+            let answers = pipeline.try_all::<Value>().await;
+            if answers.len() != chunk.len() {
+                let error = answers.into_iter().find_map(Result::err);
+                return Err(
+                    error.map_or_else(|| failed("positions")(wire::Malformed("positions")), failed("positions"))
+                );
+            }
+            for (stream, answer) in chunk.iter().zip(answers) {
+                all.push(match answer {
+                    Ok(answer) => match wire::held(answer).map_err(failed("positions"))? {
+                        Some(held) if stream.kind().is_some() || held.keeper().starts_with(&link.primary) => {
+                            Some(held.position)
+                        }
+                        // It was moved here: this primary's from now on, whatever becomes of the one before.
+                        Some(held) if is_vouched(&vouched, held.keeper()) && adoptions > 0 => {
+                            adoptions -= 1;
+                            Some(self.open(stream).await?)
+                        }
+                        Some(held) => is_vouched(&vouched, held.keeper()).then_some(held.position),
+                        None => None,
+                    },
+                    Err(error) if self.shared.is_cluster() && error.is_cluster() => self.position_moved(stream).await?,
+                    Err(error) => return Err(failed("positions")(error)),
+                });
+            }
+        }
+        Ok(all)
     }
+
+    /// The position of a stream that is not where it was.
+    async fn position_moved(&self, stream: &StreamName) -> Result<Option<Position>, BusError> {
+        let slice = self.read(stream, MAX_OFFSET, ReadLimit { count: 1, bytes: 0 }).await?;
+        Ok(slice.map(|slice| slice.position))
+    }
+}
+
+/// Whether it begins with one of these ids.
+fn is_vouched(vouched: &str, keeper: &str) -> bool {
+    vouched.split(' ').any(|id| !id.is_empty() && keeper.starts_with(id))
 }
 
 impl Bus for RedisBus {
@@ -211,7 +300,10 @@ impl Bus for RedisBus {
         let mut rest = run;
         while let [head, ..] = rest {
             let (chunk, count) = wire::chunk(rest, CHUNK_COUNT, CHUNK_BYTES);
-            answer = self.append_chunk(stream, epoch, head.offset, &chunk).await?;
+            let limits = &self.shared.config.limits;
+            let args = |_: &Link| self.run(stream, epoch, head.offset, limits, &chunk);
+            let appended = self.on("append", &APPEND, stream, args).await?;
+            answer = wire::appended(appended).map_err(failed("append"))?;
             if !matches!(answer, Appended::Accepted { .. }) {
                 break;
             }
@@ -226,21 +318,22 @@ impl Bus for RedisBus {
             return Err(failed("reset")(OffsetTooLarge));
         }
         let config = &self.shared.config;
-        let args = vec![
-            config.channel(stream).into(),
-            position.epoch.as_str().into(),
-            wire::number(position.offset),
-            wire::millis(config.keep_position),
-        ];
-        self.eval("reset", &RESET, self.keys(stream), args).await?;
-        Ok(())
+        let args = |_: &Link| {
+            vec![
+                config.channel(stream).into(),
+                position.epoch.as_str().into(),
+                wire::number(position.offset),
+                wire::millis(config.keep_position),
+            ]
+        };
+        self.on("reset", &RESET, stream, args).await.map(drop)
     }
 
     async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
         let id = EntityId::new(stream.as_str()).map_err(|_| failed("publish")(Unnamed))?;
-        let link = self.link("publish")?;
-        let args = self.run(stream, &link.new_epoch(), 0, keep, &[wire::headless(message, id)]);
-        let answer = link.eval(&APPEND, self.keys(stream), args).await.map_err(failed("publish"))?;
+        let message = [wire::headless(message, id)];
+        let args = |link: &Link| self.run(stream, &link.new_epoch(), 0, keep, &message);
+        let answer = self.on("publish", &APPEND, stream, args).await?;
         let position = wire::published(answer).map_err(failed("publish"))?;
         self.shared.metrics.appended.inc();
         Ok(position)
@@ -248,27 +341,31 @@ impl Bus for RedisBus {
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
         let config = &self.shared.config;
-        let link = self.link("open")?;
-        let epoch = link.new_epoch();
-        let args = vec![config.channel(stream).into(), epoch.as_str().into(), wire::millis(config.keep_position)];
-        let answer = link.eval(&OPEN, self.keys(stream), args).await.map_err(failed("open"))?;
+        let args = |link: &Link| {
+            vec![
+                config.channel(stream).into(),
+                link.new_epoch().as_str().into(),
+                wire::millis(config.keep_position),
+                self.shared.routes().vouched().into(),
+            ]
+        };
+        let answer = self.on("open", &OPEN, stream, args).await?;
         let position = wire::position(answer).map_err(failed("open"))?;
         position.ok_or_else(|| failed("open")(wire::Malformed("answer of open")))
     }
 
+    /// Fails as soon as one of the servers that have them cannot be asked; [`Bus::parts`] are those that fail together.
     async fn positions(&self, streams: &[StreamName]) -> Result<Vec<Option<Position>>, BusError> {
-        let link = self.link("positions")?;
-        let mut all = Vec::with_capacity(streams.len());
-        for chunk in streams.chunks(POSITIONS) {
-            let pipeline = link.commands.pipeline();
-            for stream in chunk {
-                let key = format!("{}:position", self.shared.config.tag(stream));
-                pipeline.hmget::<(), _, _>(key, vec!["epoch", "top"]).await.map_err(failed("positions"))?;
-            }
-            let answers: Vec<Value> = pipeline.all().await.map_err(failed("positions"))?;
-            for (stream, answer) in chunk.iter().zip(answers) {
-                let position = wire::position(answer).map_err(failed("positions"))?;
-                all.push(position.filter(|at| Self::stands(&link, stream, &at.epoch)));
+        let indices = streams.iter().enumerate().map(|(index, stream)| (slot(&self.shared.config.tag(stream)), index));
+        let asked = self.shared.routes().by_owner(indices).into_iter().map(|(owner, indices)| async move {
+            let link = owner.and_then(|owner| owner.link()).ok_or_else(|| failed("positions")(NotConnected))?;
+            let names: Vec<&StreamName> = indices.iter().map(|index| &streams[*index]).collect();
+            Ok::<_, BusError>((self.positions_at(&link, &names).await?, indices))
+        });
+        let mut all = vec![None; streams.len()];
+        for (positions, indices) in try_join_all(asked).await? {
+            for (index, position) in indices.into_iter().zip(positions) {
+                all[index] = position;
             }
         }
         Ok(all)
@@ -279,41 +376,49 @@ impl Bus for RedisBus {
     }
 
     async fn read(&self, stream: &StreamName, after: u64, limit: ReadLimit) -> Result<Option<Slice>, BusError> {
-        let args = vec![
-            wire::number(after.min(MAX_OFFSET)),
-            wire::number(limit.count.max(1) as u64),
-            wire::number(limit.bytes as u64),
-            // What an application's stream keeps, its own rules have trimmed.
-            if stream.kind().is_some() {
-                wire::millis(self.shared.config.limits.age)
-            } else {
-                wire::number(MAX_OFFSET)
-            },
-        ];
-        let link = self.link("read")?;
-        let answer = link.eval(&READ, self.keys(stream), args).await.map_err(failed("read"))?;
-        let slice = wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))?;
-        Ok(slice.filter(|slice| Self::stands(&link, stream, &slice.position.epoch)))
+        // What an application's stream keeps, its own rules have trimmed.
+        let durable = stream.kind().is_some();
+        let age = if durable { wire::millis(self.shared.config.limits.age) } else { wire::number(MAX_OFFSET) };
+        let args = |link: &Link| {
+            let vouched =
+                if durable { String::new() } else { format!("{} {}", link.primary, self.shared.routes().vouched()) };
+            vec![
+                wire::number(after.min(MAX_OFFSET)),
+                wire::number(limit.count.max(1) as u64),
+                wire::number(limit.bytes as u64),
+                age.clone(),
+                vouched.into(),
+            ]
+        };
+        let answer = self.on("read", &READ, stream, args).await?;
+        wire::slice(answer, after, &self.shared.metrics).map_err(failed("read"))
+    }
+
+    fn parts(&self, streams: Vec<StreamName>) -> Vec<Vec<StreamName>> {
+        let streams = streams.into_iter().map(|stream| (slot(&self.shared.config.tag(&stream)), stream));
+        self.shared.routes().by_owner(streams).into_iter().map(|(_, streams)| streams).collect()
     }
 
     /// After an error the wish stands: the next connection subscribes, and `Lost` tells when. Calls for one stream must
     /// not race each other.
     async fn subscribe(&self, stream: &StreamName) -> Result<(), BusError> {
         self.shared.change_subscribed(|all| all.insert(stream.clone()));
-        let channels = vec![self.shared.config.channel(stream)];
-        self.link("subscribe")?.subscribe(channels).await.map_err(failed("subscribe"))
+        self.shared.listen("subscribe", &self.shared.config.channel(stream)).await
     }
 
     async fn unsubscribe(&self, stream: &StreamName) -> Result<(), BusError> {
         self.shared.change_subscribed(|all| all.remove(stream));
         let channel = self.shared.config.channel(stream);
-        self.link("unsubscribe")?.unsubscribe(channel).await.map_err(failed("unsubscribe"))
+        let link = self.shared.routes().of(slot(&channel)).and_then(|owner| owner.link());
+        let link = link.ok_or_else(|| failed("unsubscribe")(NotConnected))?;
+        link.unsubscribe(channel).await.map_err(failed("unsubscribe"))
     }
 
     async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
         check_word("whisper", &word)?;
-        let channel = self.shared.config.channel(stream);
-        self.link("whisper")?.publish(channel, wire::word(&word)).await.map_err(failed("whisper"))
+        let (channel, message) = (self.shared.config.channel(stream), wire::word(&word));
+        let said = |_: &Link| Command::Publish(channel.clone(), message.clone());
+        self.shared.run("whisper", &channel, said).await.map(drop)
     }
 
     async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
@@ -321,7 +426,7 @@ impl Bus for RedisBus {
         let channel = self.shared.config.node_channel(node);
         let mut args = vec![channel.into(), Value::Bytes(wire::word(&word))];
         args.extend(node.map(Value::from));
-        let heard = self.eval("tell", &nodes::TELL, vec![nodes::key(&self.shared.config)], args).await?;
+        let heard = self.eval("tell", &nodes::TELL, vec![nodes::key(&self.shared.config).into()], args).await?;
         Ok(heard.as_u64() == Some(1))
     }
 
@@ -331,21 +436,73 @@ impl Bus for RedisBus {
 
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         let args = vec![wire::number(nodes::MAX_NODES)];
-        let answer = self.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config)], args).await?;
+        let answer = self.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
         wire::names(answer).map_err(failed("nodes"))
     }
 }
 
-impl Drop for RedisBus {
-    fn drop(&mut self) {
-        self.keeper.abort();
-    }
-}
-
 impl Shared {
+    fn is_cluster(&self) -> bool {
+        matches!(self.config.deployment, Deployment::Cluster(_))
+    }
+
+    fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&held(&self.routes))
+    }
+
+    /// Answers what was before.
+    fn set_routes(&self, routes: Routes) -> Arc<Routes> {
+        let before = mem::replace(&mut *held(&self.routes), Arc::new(routes));
+        self.changed();
+        before
+    }
+
+    fn set_link(&self, shard: &Shard, link: Option<Arc<Link>>) {
+        shard.set_link(link);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        let routes = self.routes();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.servers.set(count(routes.shards.len()));
+        self.metrics.connected.set(count(routes.shards.iter().filter(|shard| shard.is_linked()).count()));
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Whether it has what is about nodes.
+    fn is_home(&self, shard: &Arc<Shard>) -> bool {
+        self.routes().has(shard, &self.config.nodes_tag())
+    }
+
+    /// Every channel that this node listens to on this server.
+    fn wanted_of(&self, shard: &Arc<Shard>) -> Vec<String> {
+        let (routes, mut channels) = (self.routes(), self.wanted());
+        channels.retain(|channel| routes.has(shard, channel));
+        channels
+    }
+
+    /// Every channel that this node listens to.
+    fn wanted(&self) -> Vec<String> {
+        let mut channels: Vec<_> = self.subscribed().iter().map(|stream| self.config.channel(stream)).collect();
+        channels.extend([self.config.node_channel(Some(&self.node)), self.config.node_channel(None)]);
+        channels
+    }
+
+    /// Channels that are to be subscribed where they are now.
+    fn unheard(&self, channels: Vec<String>) {
+        held(&self.unheard).extend(channels);
+    }
+
+    /// Those of them that are still wanted.
+    fn take_unheard(&self) -> Vec<String> {
+        let mut unheard = mem::take(&mut *held(&self.unheard));
+        unheard.retain(|channel| self.config.stream(channel).is_none_or(|stream| self.subscribed().contains(&stream)));
+        unheard.into_iter().collect()
+    }
+
     fn subscribed(&self) -> MutexGuard<'_, HashSet<StreamName>> {
-        // Nothing panics while it is held.
-        self.subscribed.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.subscribed)
     }
 
     fn change_subscribed(&self, change: impl FnOnce(&mut HashSet<StreamName>) -> bool) {
@@ -353,6 +510,11 @@ impl Shared {
         change(&mut all);
         self.metrics.subscriptions.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
     }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> BusError {

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use fred::{error::Error, types::Key};
+use dzvin_actors::platform::ports::BusError;
+use fred::{error::Error, types::Value};
 
-use super::{RedisConfig, Shared, link::Link, script::Script, wire};
+use super::{RedisConfig, Shared, link::Link, route::Command, script::Script, wire};
 
 /// Most nodes that are told of: more than one Redis could serve.
 pub(super) const MAX_NODES: u64 = 1_000;
@@ -20,8 +21,8 @@ pub(super) static ALIVE: Script = Script::new(include_str!("../lua/nodes.lua"));
 pub(super) static TELL: Script = Script::new(include_str!("../lua/tell.lua"));
 
 /// The set of nodes: member is a node's name, score the moment until which it is alive, in milliseconds.
-pub(in crate::channels) fn key(config: &RedisConfig) -> Key {
-    format!("{}:alive", config.nodes_tag()).into()
+pub(in crate::channels) fn key(config: &RedisConfig) -> String {
+    format!("{}:alive", config.nodes_tag())
 }
 
 /// How often a lease is prolonged: 3 seconds of 10.
@@ -29,7 +30,17 @@ pub(super) fn renewal(lease: Duration) -> Duration {
     lease * 3 / 10
 }
 
-pub(super) async fn renew(shared: &Shared, link: &Link) -> Result<(), Error> {
-    let args = vec![shared.node.as_ref().into(), wire::millis(shared.config.lease), wire::millis(REMEMBERED)];
-    link.eval(&RENEW, vec![key(&shared.config)], args).await.map(drop)
+/// Over a connection that nobody else sees yet.
+pub(super) async fn renew_at(shared: &Shared, link: &Link) -> Result<(), Error> {
+    link.eval(&RENEW, vec![key(&shared.config).into()], args(shared)).await.map(drop)
+}
+
+/// Wherever the set is.
+pub(super) async fn renew(shared: &Shared) -> Result<(), BusError> {
+    let key = key(&shared.config);
+    shared.run("renew", &key, |_| Command::Script(&RENEW, vec![key.as_str().into()], args(shared))).await.map(drop)
+}
+
+fn args(shared: &Shared) -> Vec<Value> {
+    vec![shared.node.as_ref().into(), wire::millis(shared.config.lease), wire::millis(REMEMBERED)]
 }

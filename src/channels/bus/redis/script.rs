@@ -10,9 +10,17 @@ use std::{borrow::Cow, sync::OnceLock};
 use fred::{
     clients::Client,
     error::Error,
-    interfaces::LuaInterface,
-    types::{Key, Value},
+    interfaces::{ClientLike, LuaInterface},
+    types::{ClusterHash, CustomCommand, Key, Value},
 };
+
+const ASKING: CustomCommand = command("ASKING");
+const EVAL: CustomCommand = command("EVAL");
+
+/// A command that the client library has no words for.
+pub(super) const fn command(name: &'static str) -> CustomCommand {
+    CustomCommand { cmd: fred::util::static_str(name), cluster_hash: ClusterHash::FirstKey, blocking: false }
+}
 
 /// A script, and the names that servers have given it: the same on every server, for it is a hash of the text.
 #[derive(Debug)]
@@ -32,7 +40,7 @@ impl Script {
         if sharded { self.lua.replace("'PUBLISH'", "'SPUBLISH'").into() } else { self.lua.into() }
     }
 
-    pub(super) async fn name(&self, client: &Client, sharded: bool) -> Result<&str, Error> {
+    async fn name(&self, client: &Client, sharded: bool) -> Result<&str, Error> {
         let known = &self.names[usize::from(sharded)];
         if known.get().is_none() {
             let name = client.script_load(&*self.text(sharded)).await?;
@@ -56,8 +64,27 @@ impl Script {
             answer => answer,
         }
     }
+
+    /// Runs it on a server that has the keys but not yet their slot. Seldom, so always by its text.
+    pub(super) async fn run_asking(
+        &self,
+        client: &Client,
+        sharded: bool,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+    ) -> Result<Value, Error> {
+        let count = i64::try_from(keys.len()).unwrap_or_default();
+        let mut words: Vec<Value> = vec![self.text(sharded).into_owned().into(), count.into()];
+        words.extend(keys.into_iter().map(|key| Value::Bytes(key.into_bytes())));
+        words.extend(args);
+        // One after the other on one socket: the first is for the second alone.
+        let pipeline = client.pipeline();
+        pipeline.custom::<(), Value>(ASKING, Vec::new()).await?;
+        pipeline.custom::<(), Value>(EVAL, words).await?;
+        pipeline.last().await
+    }
 }
 
-pub(super) fn forgotten(error: &Error) -> bool {
+fn forgotten(error: &Error) -> bool {
     error.details().starts_with("NOSCRIPT")
 }

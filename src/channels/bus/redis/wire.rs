@@ -78,16 +78,43 @@ pub(super) fn published(answer: Value) -> Result<Position, Malformed> {
 }
 
 pub(super) fn position(answer: Value) -> Result<Option<Position>, Malformed> {
+    held(answer).map(|held| held.map(|held| held.position))
+}
+
+/// What a server holds of a stream.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) position: Position,
+    /// The primary that it was taken over from last, if from any.
+    keeper: Option<String>,
+}
+
+impl Held {
+    /// The beginning of the replication id of the primary whose stream it is.
+    pub(super) fn keeper(&self) -> &str {
+        self.keeper.as_deref().unwrap_or_else(|| self.position.epoch.as_str())
+    }
+}
+
+/// `{epoch, top}`, and the keeper where it was asked for.
+pub(super) fn held(answer: Value) -> Result<Option<Held>, Malformed> {
     let mut parts = array(answer)?.into_iter();
     match (parts.next(), parts.next()) {
         (Some(Value::Null), _) | (_, Some(Value::Null)) => Ok(None),
         (Some(epoch), Some(top)) => {
             let epoch = epoch.as_string().ok_or(Malformed("epoch"))?;
             let offset = top.as_u64().ok_or(Malformed("top"))?;
-            Ok(Some(Position { epoch: Epoch::new(&epoch), offset }))
+            let keeper =
+                parts.next().filter(|keeper| !matches!(keeper, Value::Null)).and_then(|keeper| keeper.as_string());
+            Ok(Some(Held { position: Position { epoch: Epoch::new(&epoch), offset }, keeper }))
         }
         _ => Err(Malformed("answer of position")),
     }
+}
+
+/// Asks whoever listens to check the position.
+pub(super) fn check() -> Bytes {
+    Bytes::from_static(b"\n")
 }
 
 /// A publication that cannot be read cuts the past: what is before it counts as gone.
