@@ -151,7 +151,8 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://`, `rediss://` or `redis+unix:///run/redis.sock`. Absent: the bus is in memory.
+    /// `redis://`, `redis+unix:///run/redis.sock`, `redis-sentinel://`, `redis-cluster://`, and with TLS `rediss...`. Absent: the bus
+    /// is in memory.
     pub url: Option<SecretUrl>,
     /// A file that holds `url`.
     pub url_file: Option<PathBuf>,

@@ -166,6 +166,7 @@ fn contradictions_are_found() {
         (&two, "mirrors.1.name: p is used twice"),
         (&local, "procedure is local"),
         ("[redis]\nprefix = '{x}'", "redis.prefix"),
+        ("[redis]\nurl = 'redis-sharded://x:1'", "redis.url"),
         ("[http]\nanswer_bytes = '1MiB'", "http.answer_bytes"),
         ("[kinds.lot]\nfields = ['status', 'limit']", "kinds.lot.fields: \"limit\" is the name of a parameter"),
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),

@@ -66,7 +66,9 @@ fn database(config: &Config) -> Result<(), String> {
     let schemes = ["postgres", "postgresql"];
     scheme("database.url", config.database.url.as_ref(), &schemes)?;
     scheme("database.direct_url", config.database.direct_url.as_ref(), &schemes)?;
-    scheme("redis.url", config.redis.url.as_ref(), &["redis", "rediss", "redis+unix"])?;
+    let redis =
+        ["redis", "rediss", "redis+unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+    scheme("redis.url", config.redis.url.as_ref(), &redis)?;
     // One each for LISTEN, the relay and a Mirror, and one to serve with.
     ensure(config.database.max_connections >= 4, || "database.max_connections: must be at least 4".to_owned())?;
     for (key, value) in [

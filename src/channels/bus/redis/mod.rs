@@ -186,10 +186,10 @@ impl RedisBus {
     }
 
     /// Runs a script on a stream, with what is made for the connection that it goes to.
-    async fn on<'a>(
+    async fn on(
         &self,
         doing: &'static str,
-        script: &'a Script,
+        script: &Script,
         stream: &StreamName,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
