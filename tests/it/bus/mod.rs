@@ -12,5 +12,5 @@ mod model;
 mod relay;
 mod scene;
 mod sentinel;
-mod servers;
+pub mod servers;
 mod since;

@@ -12,19 +12,20 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::kit::{
-    InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving, member,
+    InCluster, InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving, member,
     occupy, settings, ticket,
 };
 use crate::support::eventually::eventually;
 
-macro_rules! both {
+macro_rules! each {
     ($($promise:ident),* $(,)?) => {
         mod memory { $(#[tokio::test] async fn $promise() { super::$promise::<super::InMemory>().await; })* }
         mod redis { $(#[tokio::test] async fn $promise() { super::$promise::<super::InRedis>().await; })* }
+        mod cluster { $(#[tokio::test] async fn $promise() { super::$promise::<super::InCluster>().await; })* }
     };
 }
 
-both!(
+each!(
     the_first_and_the_last_of_a_user_are_known,
     said_again_it_changes_nothing,
     what_others_see_may_change,
@@ -411,6 +412,7 @@ async fn names_are_any_text<K: Kit>() {
         assert_eq!(enter(&dead, "chat", &format!("{n}\t\n"), user).await, (true, true), "{user:?}");
         assert_eq!(enter(&dead, "chat", &format!("{n}"), user).await, (true, false), "{user:?}");
         assert_eq!(exit(&dead, "chat", &format!("{n}"), user).await, (true, false), "{user:?}");
+        dead.renew().await.expect("renewed");
     }
     let page = node.members(&channel("chat"), 0, 100).await.expect("members");
     let known: BTreeSet<&str> = page.members.iter().map(|member| &*member.info.user).collect();
