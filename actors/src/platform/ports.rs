@@ -21,7 +21,8 @@ use time::OffsetDateTime;
 
 pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
 pub use presence::{
-    Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome, Presence,
+    Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
+    Presence,
 };
 
 /// The answer of a port.

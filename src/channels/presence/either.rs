@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::{
-    BusError, Buried, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
+    Buried, BusError, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
 };
 use dzvin_protocols::platform::StreamName;
 
@@ -51,12 +51,7 @@ impl Presence for AnyPresence {
         either!(self, presence => presence.resign().await)
     }
 
-    async fn change(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        changes: &[MemberChange],
-    ) -> Result<Changed, BusError> {
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         either!(self, presence => presence.change(channel, ticket, changes).await)
     }
 

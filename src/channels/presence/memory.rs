@@ -13,7 +13,7 @@ use std::{
 };
 
 use dzvin_actors::platform::ports::{
-    BusError, Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied,
+    Buried, BusError, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied,
     Outcome, Presence,
 };
 use dzvin_protocols::platform::StreamName;
@@ -138,12 +138,7 @@ impl Presence for MemoryPresence {
         Ok(())
     }
 
-    async fn change(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        changes: &[MemberChange],
-    ) -> Result<Changed, BusError> {
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         let (life, crowd) = (self.life(), self.settings.crowd);
         let answer = self.world().once(life, channel, ticket, |seats| {
             let outcomes = changes.iter().map(|change| seats.change(life, change)).collect();

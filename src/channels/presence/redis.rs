@@ -18,7 +18,7 @@ use std::{
 };
 
 use dzvin_actors::platform::ports::{
-    BusError, Buried, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
+    Buried, BusError, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
 };
 use dzvin_protocols::platform::StreamName;
 use fred::types::{Key, Value};
@@ -228,12 +228,7 @@ impl Presence for RedisPresence {
         self.run(&RESIGN, vec![self.nodes("presence")], vec![life.as_ref().into()]).await.map(drop)
     }
 
-    async fn change(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        changes: &[MemberChange],
-    ) -> Result<Changed, BusError> {
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         let writer = self.writer(channel)?;
         self.note(&writer, channel).await?;
         let (mine, before) = (format!("of:{}", writer.life), format!("of:{}", writer.before));

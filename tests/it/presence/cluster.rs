@@ -154,9 +154,8 @@ async fn a_node_that_dies_without_goodbye_is_told_as_gone_once() {
     assert_eq!(a.metrics.buried.get() + b.metrics.buried.get(), 10);
     assert_eq!(b.members("chat").await.expect("asked").counts.clients, 1);
     let events: Vec<_> = std::iter::from_fn(|| a.events.try_recv().or_else(|_| b.events.try_recv()).ok()).collect();
-    let vacated = |name: &str| {
-        events.iter().filter(|event| **event == PresenceEvent::Vacated { channel: name.into() }).count()
-    };
+    let vacated =
+        |name: &str| events.iter().filter(|event| **event == PresenceEvent::Vacated { channel: name.into() }).count();
     assert_eq!((vacated("alone"), vacated("chat")), (1, 0));
     let removed = events.iter().filter(|event| matches!(event, PresenceEvent::MemberRemoved { .. })).count();
     assert_eq!(removed, 9);
@@ -172,10 +171,8 @@ async fn what_redis_forgot_is_there_again_and_nobody_hears_of_it() {
     b.count("chat", 1);
     a.hear(|heard| heard.len() == 2).await;
     redis.flush().await;
-    eventually("all are there again", async || {
-        a.members("chat").await.is_some_and(|page| page.members.len() == 2)
-    })
-    .await;
+    eventually("all are there again", async || a.members("chat").await.is_some_and(|page| page.members.len() == 2))
+        .await;
     // Gone, and back with nothing, while clients come and go.
     redis.kill();
     eventually("it is known to be away", async || a.metrics.away.get() + b.metrics.away.get() == 2).await;

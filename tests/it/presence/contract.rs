@@ -12,8 +12,8 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::kit::{
-    InCluster, InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving, member,
-    occupy, settings, ticket,
+    InCluster, InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving,
+    member, occupy, settings, ticket,
 };
 use crate::support::eventually::eventually;
 
@@ -219,10 +219,8 @@ async fn one_node_has_the_turn<K: Kit>() {
         told.sort_unstable();
         assert!(told == [None, Some(7)] || told == [None, None], "{told:?}");
     }
-    eventually("another turn comes", async || {
-        a.turn(&chat, Duration::from_millis(60)).await.expect("asked").is_some()
-    })
-    .await;
+    eventually("another turn comes", async || a.turn(&chat, Duration::from_millis(60)).await.expect("asked").is_some())
+        .await;
 }
 
 async fn channels_are_listed_in_order<K: Kit>() {
@@ -316,7 +314,7 @@ async fn the_dead_are_buried_once<K: Kit>() {
     occupy(&dead, "quiet", 1).await;
     occupy(&b, "chat", 1).await;
     assert_eq!(bury_all(&[&b, &c], 100).await, [], "its lease has not ended");
-    eventually("the lease ends", async || { !b.bury(1).await.expect("buried").is_empty() }).await;
+    eventually("the lease ends", async || !b.bury(1).await.expect("buried").is_empty()).await;
     let graves = bury_all(&[&b, &c, &b], 7).await;
     let gone = left(&graves);
     // One was removed, or one channel, when the waiting ended.

@@ -16,7 +16,7 @@ async fn keys(kit: &InRedis) -> String {
 }
 
 async fn answered<T>(what: &str, asking: impl AsyncFn() -> Result<T, BusError>) -> T {
-    eventually(what, async || { asking().await.ok() }).await
+    eventually(what, async || asking().await.ok()).await
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_renewal_whose_answer_was_lost_is_said_again() {
                 return;
             }
             Ok(Life::Same) => panic!("what was lost is not known as such"),
-            Err(_) => eventually("it is connected", async || { bus.is_connected() }).await,
+            Err(_) => eventually("it is connected", async || bus.is_connected()).await,
         }
     }
     let life = answered("it is renewed", async || node.renew().await).await;
@@ -102,7 +102,7 @@ async fn while_the_server_is_away_calls_fail_at_once() {
     let node = kit.alive(settings(LONG)).await;
     enter(&node, "chat", "1", "olha").await;
     kit.server.kill();
-    eventually("it is known to be away", async || { node.counts(&channel("chat")).await.is_err() }).await;
+    eventually("it is known to be away", async || node.counts(&channel("chat")).await.is_err()).await;
     let asked = std::time::Instant::now();
     for _ in 0..100 {
         node.change(&channel("chat"), ticket(), &[entering("2", "ivan")]).await.expect_err("away");

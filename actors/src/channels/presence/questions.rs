@@ -101,10 +101,7 @@ pub(super) async fn ask<P: Presence>(
     }
 }
 
-async fn answered<T>(
-    asking: impl Future<Output = Result<T, BusError>>,
-    within: Duration,
-) -> Result<T, PresenceError> {
+async fn answered<T>(asking: impl Future<Output = Result<T, BusError>>, within: Duration) -> Result<T, PresenceError> {
     unpanicked(async { in_time(timeout(within, asking).await) }).await.flatten().ok_or(PresenceError::Unavailable)
 }
 

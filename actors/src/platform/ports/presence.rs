@@ -186,12 +186,7 @@ pub trait Presence: Send + Sync + 'static {
         changes: &[MemberChange],
     ) -> impl Answer<Result<Changed, BusError>>;
     /// This node has so many subscribers of the channel.
-    fn occupy(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        subscribers: u64,
-    ) -> impl Answer<Result<Occupied, BusError>>;
+    fn occupy(&self, channel: &StreamName, ticket: u64, subscribers: u64) -> impl Answer<Result<Occupied, BusError>>;
     /// How many members are there.
     fn counts(&self, channel: &StreamName) -> impl Answer<Result<Counts, BusError>>;
     /// Who is there, at most about `limit` of them, from where the last part ended (first: 0).

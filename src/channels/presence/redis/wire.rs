@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::{
-    BusError, Buried, Changed, Counts, Entered, Exited, Member, MemberChange, MemberPage, Occupied, Outcome,
+    Buried, BusError, Changed, Counts, Entered, Exited, Member, MemberChange, MemberPage, Occupied, Outcome,
 };
 use dzvin_protocols::platform::StreamName;
 use fred::types::Value;
@@ -66,9 +66,7 @@ pub(super) fn changed(changes: &[MemberChange], answer: Value) -> Result<Option<
 pub(super) fn occupied(answer: Value) -> Result<Option<(Occupied, bool)>, BusError> {
     match array(answer)?.as_slice() {
         [] => Ok(None),
-        [before, now, left] => {
-            Ok(Some((Occupied { before: count(before)?, now: count(now)? }, count(left)? == 1)))
-        }
+        [before, now, left] => Ok(Some((Occupied { before: count(before)?, now: count(now)? }, count(left)? == 1))),
         _ => Err(malformed("answer of occupy")),
     }
 }

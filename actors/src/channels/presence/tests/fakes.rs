@@ -21,7 +21,7 @@ use super::super::{
 };
 use crate::{
     platform::ports::{
-        Appended, Bus, BusError, Buried, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
+        Appended, Buried, Bus, BusError, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
         MemberChange, MemberPage, Occupied, Outcome, Presence, ReadLimit, Slice,
     },
     supervise::{Progress, Slot},
@@ -69,6 +69,9 @@ pub(super) struct Kept {
     /// What was said, in order: channel and word.
     pub(super) words: Vec<(String, Word)>,
 }
+
+/// What was answered before.
+type Known = (Option<Changed>, Option<Occupied>);
 
 /// Store and bus at once; cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -177,7 +180,7 @@ impl Kept {
     }
 
     /// The contract: one call for a channel at a time, tickets that grow, only while alive.
-    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<(Option<Changed>, Option<Occupied>)>, BusError> {
+    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<Known>, BusError> {
         self.calls += 1;
         if !self.life || self.lost == Some(true) {
             return Err(error());
@@ -220,12 +223,7 @@ impl Presence for Fake {
         self.behave(|_| Ok(())).await
     }
 
-    async fn change(
-        &self,
-        channel: &StreamName,
-        ticket: u64,
-        changes: &[MemberChange],
-    ) -> Result<Changed, BusError> {
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         let channel = channel.as_str();
         let _alone = Alone::new(self, channel);
         self.behave(|kept| {
@@ -266,7 +264,11 @@ impl Presence for Fake {
             let all = kept.members.get(channel.as_str()).into_iter().flat_map(BTreeMap::values);
             let members: Vec<_> = all.skip(from).take(limit).cloned().collect();
             let end = from + members.len();
-            Ok(MemberPage { members, counts, next: (end < usize::try_from(counts.clients).unwrap_or(0)).then_some(end as u64) })
+            Ok(MemberPage {
+                members,
+                counts,
+                next: (end < usize::try_from(counts.clients).unwrap_or(0)).then_some(end as u64),
+            })
         })
         .await
     }
@@ -409,7 +411,10 @@ impl Scene {
 
     pub(super) async fn members(&self, channel: &str) -> Result<MemberPage, PresenceError> {
         let ask = |reply| PresenceMessage::Members { channel: channel.into(), from: 0, limit: 10_000, reply };
-        timeout(Duration::from_secs(60), self.slot.call(ask, Duration::from_secs(50))).await.expect("asked").expect("it lives")
+        timeout(Duration::from_secs(60), self.slot.call(ask, Duration::from_secs(50)))
+            .await
+            .expect("asked")
+            .expect("it lives")
     }
 
     /// The clock is the test's: all that is due by then has happened.

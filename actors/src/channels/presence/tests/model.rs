@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::gauge::Gauge;
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
@@ -132,13 +133,15 @@ async fn play(steps: &[Step], deaths: bool) {
                 _ => {}
             }
         }
-        let expected: BTreeSet<_> = counted.iter().filter(|(_, n)| **n > 0).map(|(name, _)| name.as_str().into()).collect();
+        let expected: BTreeSet<_> =
+            counted.iter().filter(|(_, n)| **n > 0).map(|(name, _)| name.as_str().into()).collect();
         assert_eq!(full, expected);
     }
     let (metrics, clients) = (&scene.metrics, here.values().map(BTreeSet::len).sum::<usize>());
     assert_eq!(metrics.clients.get(), i64::try_from(clients).expect("few"));
-    let waits = [&metrics.waiting, &metrics.writing, &metrics.doubts, &metrics.unsaid, &metrics.questions, &metrics.due];
-    assert_eq!(waits.map(|gauge| gauge.get()), [0; 6]);
+    let waits =
+        [&metrics.waiting, &metrics.writing, &metrics.doubts, &metrics.unsaid, &metrics.questions, &metrics.due];
+    assert_eq!(waits.map(Gauge::get), [0; 6]);
     assert_eq!(metrics.words_lost.get() + metrics.events_lost.get(), 0);
 }
 
