@@ -40,6 +40,7 @@ each!(
     the_dead_are_buried_once,
     who_is_buried_begins_anew,
     a_next_life_takes_over_without_a_word,
+    who_was_entered_two_lives_ago_is_not_buried,
     who_resigns_is_buried_at_once,
     the_living_are_not_buried,
     names_are_any_text,
@@ -376,6 +377,27 @@ async fn a_next_life_takes_over_without_a_word<K: Kit>() {
     assert_eq!(left(&graves), [("chat".to_owned(), "left".to_owned(), true)]);
     assert_eq!(clients(&other, "chat", 10).await, BTreeSet::from(["stays".to_owned()]));
     assert_eq!(other.channels("", None, 10).await.expect("listed"), [("chat".into(), 1)]);
+}
+
+async fn who_was_entered_two_lives_ago_is_not_buried<K: Kit>() {
+    let kit = K::start().await;
+    let (node, other) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);
+    change(&node, "chat", &[entering("stays", "olha"), entering("left", "ivan")]).await;
+    for _ in 0..2 {
+        node.begin();
+        assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: true });
+    }
+    assert_eq!(enter(&node, "chat", "stays", "olha").await, (false, true));
+    let mut graves = Vec::new();
+    eventually("what the first life left is buried", async || {
+        assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+        graves.extend(other.bury(10).await.expect("buried"));
+        !graves.is_empty()
+    })
+    .await;
+    graves.extend(bury_all(&[&other], 10).await);
+    assert_eq!(left(&graves), [("chat".to_owned(), "left".to_owned(), true)]);
+    assert_eq!(counts(&other, "chat").await, (1, 1));
 }
 
 async fn who_resigns_is_buried_at_once<K: Kit>() {
