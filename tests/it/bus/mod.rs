@@ -14,3 +14,4 @@ mod scene;
 mod sentinel;
 pub mod servers;
 mod since;
+mod tls;
