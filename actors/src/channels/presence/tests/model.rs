@@ -151,7 +151,7 @@ fn run(steps: &[Step], deaths: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn listeners_and_store_come_to_know_who_is_here(steps in prop::collection::vec(step(false), 1..60)) {
