@@ -45,7 +45,10 @@ use crate::{
     },
     console,
     entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
-    identity::{ApiKeys, Verifier},
+    identity::{
+        ApiKeys, Verifier,
+        revocations::{self, RevocationStore},
+    },
     mirror::{self, Mirrors},
     platform::{
         alone::{Alone, AloneError},
@@ -143,6 +146,13 @@ impl App {
         tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
+        verifier.register(registry);
+        let (known, counted) = (verifier.revocations().clone(), verifier.metrics().clone());
+        let revocations = RevocationStore::new(database.clone(), known, counted);
+        revocations.load().await.map_err(AppError::database)?;
+        tasks.spawn(revocations.clone().keep(reached(phase.clone(), Phase::Ending)));
+        tasks.spawn(Arc::clone(&verifier).keep(reached(phase.clone(), Phase::Ending)));
+
         let (events, told) = mpsc::channel(BUS_EVENTS);
         let bus = Arc::new(settings::bus(config, events).await?);
         bus.metrics().register(registry);
@@ -198,7 +208,7 @@ impl App {
             .merge(mirror::router(mirrors))
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
-        let api = api.layer(Extension(verifier));
+        let api = api.merge(revocations::router(revocations)).layer(Extension(verifier));
         let public = api.merge(channels::router(endpoint)).merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.

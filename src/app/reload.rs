@@ -9,7 +9,7 @@ use dzvin_actors::channels::Shards;
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
-    identity::{self, ApiKeys, Verifier},
+    identity::{ApiKeys, Setup, Verifier},
     platform::config::{Config, IdentityConfig},
 };
 
@@ -52,17 +52,13 @@ impl Reloader {
     pub fn reload(&self, config: &Config) -> Result<(), AppError> {
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
-        if config.identity.keys.is_empty() {
-            return Err(AppError::config("identity.keys", "at least one key is needed"));
-        }
-        let (keys, rules) =
-            identity::keys(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        let setup = Setup::of(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
         let replace = |all: &ApiKeys| {
             all.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
         };
         // Tried on keys of nobody first: after the verifier has changed, nothing may fail.
         replace(&ApiKeys::default())?;
-        self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;
+        self.verifier.replace_all(setup).map_err(|error| AppError::config("identity.keys", error))?;
         replace(&self.keys)?;
         let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *known, config.identity.clone());
@@ -78,9 +74,15 @@ impl Reloader {
     }
 }
 
-/// Whether a token that was good may now be none, or grant something else. A further key changes nothing for anybody.
+/// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.
 fn others_decide(before: &IdentityConfig, now: &IdentityConfig) -> bool {
-    let rules = |config: &IdentityConfig| (config.issuer.clone(), config.audience.clone(), config.roles.clone());
-    let stays = |key| now.keys.iter().any(|other| (&other.id, &other.secret) == key);
-    rules(before) != rules(now) || !before.keys.iter().map(|key| (&key.id, &key.secret)).all(stays)
+    let rules = |config: &IdentityConfig| {
+        let IdentityConfig { issuer, audience, roles, anonymous, anonymous_role, subscription_keys, .. } =
+            config.clone();
+        (issuer, audience, roles, anonymous, anonymous_role, subscription_keys)
+    };
+    let stays = |key| now.keys.iter().any(|other| (&other.id, &other.secret, other.algorithm) == key);
+    rules(before) != rules(now)
+        || !before.keys.iter().map(|key| (&key.id, &key.secret, key.algorithm)).all(stays)
+        || !before.issuers.iter().all(|issuer| now.issuers.contains(issuer))
 }

@@ -12,6 +12,7 @@ mod dev;
 mod dev_postgres;
 mod entity;
 mod hub;
+mod identity;
 mod mirror;
 mod nginx;
 mod page;

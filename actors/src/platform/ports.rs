@@ -20,7 +20,7 @@ use dzvin_protocols::{
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
+pub use identity::{AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, Verified};
 pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,

@@ -64,6 +64,15 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
     for (name, verdict) in all {
         tell(name, verdict);
     }
+    if let Ok(verifier) = identity::verifier(&config.identity) {
+        for (issuer, tried) in verifier.try_issuers().await {
+            let verdict = match tried {
+                Ok(count) => Verdict::Ok(format!("{count} keys")),
+                Err(why) => Verdict::Wrong(Exit::Unavailable, why),
+            };
+            tell(&format!("issuer {issuer}"), verdict);
+        }
+    }
     for mirror in &config.mirrors {
         let name = format!("mirror {}", mirror.name);
         tell(&name, dialect(mirror));
@@ -85,8 +94,8 @@ fn log(config: &Config) -> Verdict {
 
 fn keys(config: &Config) -> Verdict {
     match identity::verifier(&config.identity) {
-        Ok(_) => Verdict::Ok(format!("{} keys", config.identity.keys.len())),
-        Err(_) if config.identity.keys.is_empty() => {
+        Ok(_) => Verdict::Ok(format!("{} keys of ours", config.identity.keys.len())),
+        Err(_) if config.identity.keys.is_empty() && config.identity.issuers.is_empty() => {
             Verdict::Note("no keys: serve needs one, dev makes its own".to_owned())
         }
         Err(error) => Verdict::Wrong(Exit::Config, http::chain(&error)),

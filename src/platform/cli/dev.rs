@@ -80,7 +80,7 @@ fn greet(
 ) -> Result<(), Failure> {
     let mut tokens = Vec::new();
     for role in config.identity.roles.keys() {
-        tokens.push((role, token::sign(verifier, role, std::slice::from_ref(role), &[], TOKEN_TTL)?));
+        tokens.push((role, token::sign(verifier, role, std::slice::from_ref(role), TOKEN_TTL)?));
     }
     let page = format!("http://{}/console/", app.address);
     match tokens.iter().find(|(role, _)| *role == OPENED_AS).or(tokens.first()) {

@@ -22,8 +22,11 @@ use crate::{
 pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Failure> {
     let stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::internal)?;
-    if config.identity.keys.is_empty() {
-        return Err(Failure::new(Exit::Config, "identity.keys: at least one key is needed"));
+    if config.identity.keys.is_empty() && config.identity.issuers.is_empty() {
+        return Err(Failure::new(
+            Exit::Config,
+            "identity.keys: at least one key is needed, or one of identity.issuers",
+        ));
     }
     let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
     database(config)?;

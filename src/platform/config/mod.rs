@@ -13,7 +13,7 @@ mod values;
 pub use load::{ConfigError, load, load_from};
 pub use sections::{
     AccessConfig, ApiKeyConfig, Cdb, Changes, Channels, Config, ConflateConfig, Database, Dev, Http, IdentityConfig,
-    KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat, MirrorConfig, NamespaceConfig, Reconcile,
-    RecoveryConfig, Redis, Shutdown, Tap,
+    IssuerConfig, KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat, MirrorConfig, NamespaceConfig,
+    PublicKeyConfig, Reconcile, RecoveryConfig, Redis, Shutdown, Tap,
 };
 pub use values::{Secret, SecretUrl, parse_duration};

@@ -136,6 +136,7 @@ fn errors_name_the_key_and_the_source() {
 fn errors_do_not_show_secrets() {
     for (toml, vars) in [
         ("[[identity.keys]]\nid = 'a'\nsecret = ['hunter2']", vec![]),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_url='http://u:hunter2@keys.example/'}]", vec![]),
         ("[identity]\nkeys = 'hunter2'", vec![]),
         ("[database]\nurl = ['hunter2']", vec![]),
         ("[database]\nurl = 'mysql://u:hunter2@h/d'", vec![]),
@@ -163,9 +164,55 @@ fn contradictions_are_found() {
         ("[channels]\nmax_sessions = 60000", "above http.max_connections"),
         ("[identity]\nkeys = [{id='a', secret='short'}]", "identity.keys.0.secret: shorter than 32 bytes"),
         ("[identity]\nkeys = [{id='a'}]", "secret or secret_file is missing"),
+        (
+            "[identity]\nkeys = [{id='a', algorithm='HS512', secret='0123456789012345678901234567890123456789'}]",
+            "shorter than 64 bytes",
+        ),
+        (
+            "[identity]\nkeys = [{id='a', algorithm='RS256', secret='01234567890123456789012345678901'}]",
+            "a secret is for HS256",
+        ),
+        ("[identity]\nanonymous_role = 'nobody'", "there is no role \"nobody\""),
+        ("[identity]\nissuers = [{issuer='i', audience='d'}]", "exactly one of jwks_url"),
+        ("[identity]\nissuers = [{issuer='i', audience='', discovery=true}]", "must not be empty"),
+        (
+            "[identity]\nissuers = [{issuer='https://i', audience='d', discovery=true, jwks_file='/x'}]",
+            "exactly one of jwks_url",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_url='http://keys.example/'}]",
+            "issuers.0.jwks_url: expected https://",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='http://i.example', audience='d', discovery=true}]",
+            "issuers.0.issuer: expected https://",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_url='file:///etc/passwd', insecure_http=true}]",
+            "expected https://",
+        ),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', algorithms=['HS256']}]", "no secrets"),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', algorithms=[]}]", "expected some"),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', connections=false}]",
+            "neither connections",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', keys=[{algorithm='ES256'}]}]",
+            "pem or pem_file is missing",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', algorithms=['RS256'], keys=[{algorithm='ES256', pem='x'}]}]",
+            "ES256 is not in algorithms",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x'}, {issuer='i', audience='e', jwks_file='/y'}]",
+            "issuers.1.issuer: i is used twice",
+        ),
         (&two, "mirrors.1.name: p is used twice"),
         (&local, "procedure is local"),
         ("[redis]\nprefix = '{x}'", "redis.prefix"),
+        ("[redis]\nurl = 'redis-sharded://x:1'", "redis.url"),
         ("[http]\nanswer_bytes = '1MiB'", "http.answer_bytes"),
         ("[kinds.lot]\nfields = ['status', 'limit']", "kinds.lot.fields: \"limit\" is the name of a parameter"),
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),

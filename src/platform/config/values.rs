@@ -105,7 +105,8 @@ impl SecretUrl {
 
 /// Keeps the parameters that help to understand an address; any other value is masked.
 fn mask_parameter(pair: &str) -> String {
-    const HARMLESS: [&str; 6] = ["host", "port", "sslmode", "dbname", "user", "application_name"];
+    const HARMLESS: [&str; 8] =
+        ["host", "port", "sslmode", "dbname", "user", "application_name", "node", "sentinelServiceName"];
     match pair.split_once('=') {
         Some((name, _)) if !HARMLESS.contains(&name) => format!("{name}={MASK}"),
         _ => pair.to_owned(),
@@ -215,6 +216,10 @@ mod tests {
             ("postgres://dzvin:hun@ter2@db/dzvin", "postgres://dzvin:***@db/dzvin"),
             ("postgres:///dzvin?host=/run/pg&password=hunter2", "postgres:///dzvin?host=/run/pg&password=***"),
             ("redis://:hunter2@cache", "redis://:***@cache"),
+            (
+                "redis-sentinel://u:hunter2@a:1/0?sentinelServiceName=main&node=b:2&sentinelPassword=hunter2",
+                "redis-sentinel://u:***@a:1/0?sentinelServiceName=main&node=b:2&sentinelPassword=***",
+            ),
             ("wss://mirror/ws?token=hunter2", "wss://mirror/ws?token=***"),
             ("postgres://dzvin@db/dzvin", "postgres://dzvin@db/dzvin"),
             ("/run/redis.sock", "/run/redis.sock"),

@@ -3,6 +3,7 @@
 mod alone;
 mod answers;
 mod channels;
+mod cluster;
 mod hostile;
 mod kills;
 mod logs;

@@ -182,7 +182,10 @@ async fn recovery_brings_what_was_told_within_its_limits() {
     node.tell_run(13, 15).await;
     let mut client = node.client().await.connected("reader").await;
     let reply = client.ask(since(12)).await["subscribe"].take();
-    assert_eq!((&reply["recovered"], &reply["offset"], &reply["publications"]), (&json!(true), &json!(15), &Value::Null));
+    assert_eq!(
+        (&reply["recovered"], &reply["offset"], &reply["publications"]),
+        (&json!(true), &json!(15), &Value::Null)
+    );
     // More was said than is looked through, whatever it was.
     let mut client = node.client().await.connected("reader").await;
     let reply = client.ask(since(2)).await;
