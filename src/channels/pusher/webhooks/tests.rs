@@ -237,7 +237,7 @@ async fn what_is_not_taken_is_told_again_the_same_and_in_order() {
     let late = Slow(Duration::from_secs(30));
     receiver.feels([Status(500), Status(404), Redirect, late, Status(429), Status(200), Endless]);
     let it =
-        Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_millis(300), ..quick() }).await;
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_secs(2), ..quick() }).await;
     it.tell("first");
     eventually(async || receiver.attempts() > 0).await;
     it.tell("second");
@@ -281,8 +281,8 @@ async fn a_receiver_that_is_slow_or_away_delays_no_other_and_has_one_request_at_
 async fn a_batch_is_given_up_after_its_time_and_the_next_one_has_its_own() {
     let (receiver, url) = Receiver::start().await;
     receiver.feels([Mood::Status(503); 10_000]);
-    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_millis(400), ..quick() })
-        .await;
+    let it =
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_secs(1), ..quick() }).await;
     it.tell("lost");
     eventually(async || it.metric("webhook_events_lost", "gave_up") == 1.0).await;
     assert!(receiver.attempts() > 3, "{}", receiver.attempts());
