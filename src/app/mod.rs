@@ -210,7 +210,13 @@ impl App {
         webhooks.register(registry);
         root.start(webhooks.child()).await?;
         let (edges, edge) = mpsc::channel(EDGES);
-        tasks.spawn(notices.follow(edge));
+        let over = reached(phase.clone(), Phase::Ending);
+        tasks.spawn(async move {
+            tokio::select! {
+                () = notices.follow(edge) => {}
+                () = over => {}
+            }
+        });
         start_channels(&root, &hub, told).await?;
         start_presence(&root, &hub, &presence, edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)

@@ -116,6 +116,7 @@ async fn an_overflow_while_recovering_is_told() {
         wire: Wire::CentrifugeJson,
         permit: permit.into(),
         mailbox: None,
+        admission: None,
     };
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
