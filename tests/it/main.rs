@@ -16,6 +16,7 @@ mod mirror;
 mod nginx;
 mod page;
 mod presence;
+mod pusher;
 mod reload;
 mod scripts;
 mod serve;

@@ -1,0 +1,30 @@
+//! The Pusher protocol over a real node: unmodified clients, and sockets that do what they should not.
+
+mod clients;
+mod sockets;
+
+use crate::support::hub::{Hub, World};
+
+const KEY: &str = "app-key";
+const SECRET: &str = "an app secret of many bytes";
+const API_KEY: &str = "an api key of thirty-two bytes and more";
+
+/// Two applications, one of which is switched off, and a namespace that is not open.
+fn rules() -> String {
+    format!(
+        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         [channels.namespaces.staff]\nsubscribe = \"granted\"\n\
+         [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n\
+         client_events = true\nsubscription_counts = true\n\
+         [[pusher.apps]]\nid = \"off\"\nkeys = [{{ key = \"switched-off\", secret = \"{SECRET}\" }}]\nenabled = false\n"
+    )
+}
+
+/// No secret of an application is in a log.
+fn assert_discreet(hub: &Hub) {
+    assert!(!hub.log().contains(SECRET));
+}
+
+async fn hub(world: &World) -> Hub {
+    world.hub_with("a", &rules()).await
+}
