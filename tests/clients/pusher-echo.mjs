@@ -95,7 +95,7 @@ const sections = {
     const { authorizer, ...rest } = options();
     const echo = new Echo({ ...rest, authEndpoint: `${args.url}/pusher/auth`, auth: { headers } });
     await ready(echo.private('entities.procedure'));
-    const refused = await ready(echo.private('entities.contract')).then(() => null, (error) => error.status);
+    const refused = await ready(echo.private('others')).then(() => null, (error) => error.status);
     echo.disconnect();
     return { refused };
   },

@@ -9,14 +9,16 @@ const KEY: &str = "app-key";
 const SECRET: &str = "an app secret of many bytes";
 const API_KEY: &str = "an api key of thirty-two bytes and more";
 
-/// Two applications, one of which is switched off, and a namespace that is not open.
+/// Three applications, of which one is switched off and one alone, and a namespace that is not open.
 fn rules() -> String {
     format!(
         "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
          [channels.namespaces.staff]\nsubscribe = \"granted\"\n\
          [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n\
          client_events = true\nsubscription_counts = true\n\
-         [[pusher.apps]]\nid = \"off\"\nkeys = [{{ key = \"switched-off\", secret = \"{SECRET}\" }}]\nenabled = false\n"
+         [[pusher.apps]]\nid = \"off\"\nkeys = [{{ key = \"switched-off\", secret = \"{SECRET}\" }}]\nenabled = false\n\
+         [[pusher.apps]]\nid = \"own\"\nkeys = [{{ key = \"own-key\", secret = \"{SECRET}\" }}]\n\
+         isolated = true\nclient_events = true\n"
     )
 }
 

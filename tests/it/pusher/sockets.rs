@@ -1,5 +1,6 @@
 //! Sockets of our own: who may not stay, what is counted, and how the node says goodbye.
 
+use dzvin_protocols::channels::pusher::{Credentials, SocketId};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
@@ -8,7 +9,7 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest},
 };
 
-use super::{KEY, SECRET, assert_discreet, hub};
+use super::{KEY, SECRET, assert_discreet, hub, rules};
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World},
@@ -26,9 +27,28 @@ impl Socket {
     }
 
     async fn connected(hub: &Hub) -> Self {
-        let mut it = Self::open(hub, &format!("/app/{KEY}?protocol=7&client=js&version=8.6.0&flash=false"), None).await;
-        assert_eq!(it.hear().await["event"], "pusher:connection_established");
-        it
+        Self::of(hub, KEY).await.0
+    }
+
+    /// A client of the application with this key, and its socket's id.
+    async fn of(hub: &Hub, key: &str) -> (Self, SocketId) {
+        let path = format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false");
+        let mut it = Self::open(hub, &path, None).await;
+        let hello = it.hear().await;
+        assert_eq!(hello["event"], "pusher:connection_established");
+        let data: Value = serde_json::from_str(hello["data"].as_str().expect("text")).expect("json");
+        (it, SocketId::parse(data["socket_id"].as_str().expect("text")).expect("an id"))
+    }
+
+    /// One that has a channel by a signature.
+    async fn on(hub: &Hub, key: &str, channel: &str, data: Option<&str>) -> (Self, Value) {
+        let (mut it, socket) = Self::of(hub, key).await;
+        let auth = Credentials::new(key, SECRET).expect("key").channel_token(&socket, channel, data);
+        let ask = json!({"channel": channel, "auth": auth, "channel_data": data});
+        it.say(&json!({"event": "pusher:subscribe", "data": ask})).await;
+        let answer = it.hear().await;
+        assert_eq!(answer["event"], "pusher_internal:subscription_succeeded", "{answer}");
+        (it, answer)
     }
 
     async fn say(&mut self, event: &Value) {
@@ -117,6 +137,50 @@ async fn a_node_that_stops_tells_its_clients_to_come_back() {
         tokio::join!(async { assert_eq!(socket.hear().await, json!({"close": 4200})) }, async { hub.stop().await });
     assert_eq!(code, Some(0));
     assert_discreet(&hub);
+}
+
+/// Words between nodes: what clients say to each other, and who comes and goes; each within its application's channels.
+#[tokio::test]
+async fn clients_of_two_nodes_hear_each_other_and_nobody_else() {
+    let world = World::new(1, true).await;
+    let (a, b) = tokio::join!(world.hub_with("a", &rules()), world.hub_with("b", &rules()));
+    let channel = "private-room";
+    let (mut one, _) = Socket::on(&a, KEY, channel, None).await;
+    let (mut two, _) = Socket::on(&b, KEY, channel, None).await;
+    let (mut own, _) = Socket::on(&a, "own-key", channel, None).await;
+    let (mut other, _) = Socket::on(&b, "own-key", channel, None).await;
+    let said = |from: &str| json!({"event": "client-x", "channel": channel, "data": {"from": from, "n": 1.50}});
+    one.say(&said("one")).await;
+    own.say(&said("own")).await;
+    // Of the shared channels the number of subscribers is told as well.
+    let mut heard = two.hear().await;
+    while heard["event"] == "pusher_internal:subscription_count" {
+        heard = two.hear().await;
+    }
+    assert_eq!((heard, other.hear().await), (said("one"), said("own")));
+    two.say(&said("two")).await;
+    other.say(&said("other")).await;
+    let mut heard = one.hear().await;
+    while heard["event"] == "pusher_internal:subscription_count" {
+        heard = one.hear().await;
+    }
+    assert_eq!(
+        (heard, own.hear().await),
+        (said("two"), said("other")),
+        "nobody hears itself, nor the other application"
+    );
+
+    let (room, member) = ("presence-room", |id: &str| format!("{{\"user_id\":\"{id}\",\"user_info\":{{\"n\":1.50}}}}"));
+    let (mut first, answer) = Socket::on(&a, KEY, room, Some(&member("1"))).await;
+    assert_eq!(answer["data"], r#"{"presence":{"ids":["1"],"hash":{"1":{"n":1.50}},"count":1}}"#);
+    let (second, answer) = Socket::on(&b, KEY, room, Some(&member("2"))).await;
+    let there: Value = serde_json::from_str(answer["data"].as_str().expect("text")).expect("json");
+    assert_eq!(there["presence"]["hash"], json!({"1": {"n": 1.5}, "2": {"n": 1.5}}));
+    let told = |event: &str, data: &str| json!({"event": event, "channel": room, "data": data});
+    assert_eq!(first.hear().await, told("pusher_internal:member_added", &member("2")));
+    // However it leaves.
+    drop(second);
+    assert_eq!(first.hear().await, told("pusher_internal:member_removed", r#"{"user_id":"2"}"#));
 }
 
 /// A changed secret holds at once, and clients of an application that is gone do not stay.
