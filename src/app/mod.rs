@@ -17,9 +17,9 @@ use std::{
 use axum::Extension;
 use dzvin_actors::{
     channels::{
-        Apps, Handlers, Hub, Mailboxes, Metrics, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards, Topics,
-        TopicsArgs, Users,
-        presence::{PresenceActor, PresenceArgs, PresenceLimits, PresenceMetrics},
+        Apps, Handlers, Hub, Mailboxes, Metrics, Notices, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards,
+        Topics, TopicsArgs, Users,
+        presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
     platform::ports::Authenticator,
@@ -30,7 +30,7 @@ use prometheus_client::registry::Registry;
 use ractor::Actor;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
@@ -42,16 +42,26 @@ use crate::{
         self,
         bus::AnyBus,
         presence::{AnyPresence, PresenceSettings},
+        pusher::{
+            http::PusherApi,
+            webhooks::{WebhookArgs, WebhookLimits},
+        },
     },
     console,
-    entities::{self, ChangeListener, Entities, Retention},
-    identity::{ApiKeys, Verifier},
+    entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
+    identity::{
+        ApiKeys, Verifier,
+        revocations::{self, RevocationStore},
+    },
     mirror::{self, Mirrors},
     platform::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{
+            AnswerRoom, Certificates, Check, HttpMetrics, Origins, Pair, Plumbing, Readiness, Serving, internal_router,
+            listen, plumb, serve,
+        },
         lease::PgLeases,
         telemetry,
     },
@@ -61,6 +71,8 @@ use crate::{
 const BUS_EVENTS: usize = 1024;
 /// Questions and answers of other nodes that may wait: operators ask, a few at a time.
 const LETTERS: usize = 256;
+/// Events of presence that may wait to be handed on.
+const EDGES: usize = 1024;
 /// What clients and servers are told.
 const VERSION: &str = concat!("dzvin ", env!("CARGO_PKG_VERSION"));
 /// Shards or topics that are busy for so long without a step are stuck.
@@ -108,6 +120,7 @@ impl App {
         // Ports first: a second node on the same address must not touch anything.
         let listener = listen("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
+        let pair = config.http.tls.as_ref().map(Pair::read).transpose().map_err(AppError::tls)?;
         let mut rooms = Registry::with_prefix("dzvin");
         let registry = &mut rooms;
         let (stop, phase) = watch::channel(Phase::Running);
@@ -122,6 +135,16 @@ impl App {
         let ops = plumb(ops, Plumbing::new(&config.http, http_metrics.clone()));
         let addresses = (address(&listener)?, address(&internal)?);
         tasks.spawn(serve(internal, ops, serving.clone(), reached(phase.clone(), Phase::Ending)));
+        let certificates = pair.map(|pair| Certificates::new(pair, http_metrics.clone()));
+        if let Some(certificates) = certificates.clone() {
+            let ending = reached(phase.clone(), Phase::Ending);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = certificates.keep_fresh() => {}
+                    () = ending => {}
+                }
+            });
+        }
 
         let db = settings::database_options(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
@@ -143,6 +166,13 @@ impl App {
         tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
+        verifier.register(registry);
+        let (known, counted) = (verifier.revocations().clone(), verifier.metrics().clone());
+        let revocations = RevocationStore::new(database.clone(), known, counted);
+        revocations.load().await.map_err(AppError::database)?;
+        tasks.spawn(revocations.clone().keep(reached(phase.clone(), Phase::Ending)));
+        tasks.spawn(Arc::clone(&verifier).keep(reached(phase.clone(), Phase::Ending)));
+
         let (events, told) = mpsc::channel(BUS_EVENTS);
         let bus = Arc::new(settings::bus(config, events).await?);
         bus.metrics().register(registry);
@@ -154,12 +184,22 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
+        let queries = StoredQueries::new(readers.clone());
+        queries.register(registry);
         let (letters, received) = mpsc::channel(LETTERS);
-        let hub = hub(config, &bus, &readers, &verifier, letters)?;
+        let (notices, noticed) = Notices::new();
+        let hub = hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
+        // Before those whose events it tells, so that it stops after them.
+        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
+        let webhooks = webhooks.map_err(AppError::internal)?;
+        webhooks.register(registry);
+        root.start(webhooks.child()).await?;
+        let (edges, edge) = mpsc::channel(EDGES);
+        tasks.spawn(notices.follow(edge));
         start_channels(&root, &hub, told).await?;
-        start_presence(&root, &hub, &presence, registry).await?;
+        start_presence(&root, &hub, &presence, edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -167,9 +207,10 @@ impl App {
         look_at(&readiness, &bus, &database, config.leases.ttl.max(SILENCE), &links);
         let endpoint = channels::Endpoint {
             shards: hub.shards.clone(),
-            sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
-            allowed_origins: config.http.allowed_origins.as_slice().into(),
+            admission: channels::Admission::new(&config.channels),
+            allowed_origins: Origins::new(&config.http.allowed_origins),
         };
+        endpoint.admission.register(registry);
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         let server_api = channels::api::ServerApi {
@@ -180,6 +221,13 @@ impl App {
             keys: keys.clone(),
             version: VERSION,
         };
+        let pusher_api = PusherApi {
+            apps: hub.apps.clone(),
+            bus: Arc::clone(&bus),
+            presence,
+            namespaces: Arc::clone(&hub.namespaces),
+            limits: settings::publish_limits(config),
+        };
         let connections = channels::Connections::new(Arc::clone(&bus), hub.shards.clone());
         let (corresponding, over) = (connections.clone().correspond(received), reached(phase.clone(), Phase::Ending));
         tasks.spawn(async move {
@@ -188,14 +236,16 @@ impl App {
                 () = over => {}
             }
         });
-        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config);
+        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config)
+            .with_edge(endpoint.admission.clone(), certificates.clone());
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers, room)
+        let api = entities::router(readers, room.clone())
+            .merge(entities::queries::router(queries, room))
             .merge(mirror::router(mirrors))
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
-        let api = api.layer(Extension(verifier));
+        let api = api.merge(revocations::router(revocations)).layer(Extension(verifier));
         let signing = channels::pusher::auth::Signing {
             apps: hub.apps.clone(),
             namespaces: Arc::clone(&hub.namespaces),
@@ -204,12 +254,13 @@ impl App {
         let public = api
             .merge(channels::pusher::router(endpoint.clone(), hub.apps.clone()))
             .merge(channels::pusher::auth::router(signing))
+            .merge(channels::pusher::http::router(pusher_api))
             .merge(channels::router(endpoint))
             .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
-        tasks.spawn(serve(listener, public, serving, reached(phase, Phase::Closing)));
+        tasks.spawn(serve(listener, public, serving.behind(certificates), reached(phase, Phase::Closing)));
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
@@ -302,8 +353,10 @@ fn hub(
     config: &Config,
     bus: &Arc<AnyBus>,
     entities: &Entities,
+    queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
+    notices: &Notices,
 ) -> Result<Arc<Node>, AppError> {
     let apps = Apps::default();
     settings::replace_apps(&apps, config)?;
@@ -321,8 +374,9 @@ fn hub(
         handlers: Handlers::default(),
         apps,
         presence: Slot::default(),
-        observer: Arc::new(()),
+        observer: Arc::new(notices.clone()),
         mailboxes: Mailboxes::default(),
+        queries: Arc::new(queries.clone()),
         letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),
@@ -365,6 +419,7 @@ async fn start_presence(
     root: &Supervisor,
     hub: &Arc<Node>,
     store: &Arc<AnyPresence>,
+    edges: mpsc::Sender<PresenceEvent>,
     registry: &mut Registry,
 ) -> Result<(), AppError> {
     let metrics = PresenceMetrics::default();
@@ -378,7 +433,7 @@ async fn start_presence(
             slot: node.presence.clone(),
             announce: Arc::new(move || shards.present()),
             counted: Arc::new(move |channel| apps.counts(channel)),
-            events: None,
+            events: Some(edges.clone()),
             limits: PresenceLimits::default(),
             metrics: metrics.clone(),
             progress: spawner.progress.clone(),

@@ -6,7 +6,7 @@ use dzvin_actors::{
     channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
     platform::ports::{BusEvent, ReadLimit},
 };
-use dzvin_protocols::mirror::Dialect;
+use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
@@ -81,7 +81,10 @@ pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Resu
     redis.limits = limits;
     redis.command_timeout = config.redis.command_timeout;
     let bus = RedisBus::new(redis, events);
-    timeout(REDIS_AT_START, bus.connected()).await.map_err(|_| AppError::Redis)?;
+    // Of a cluster every primary; when one is away for good, the others have to do.
+    if timeout(REDIS_AT_START, bus.connected()).await.is_err() && !bus.is_connected() {
+        return Err(AppError::Redis);
+    }
     Ok(AnyBus::Redis(bus))
 }
 
@@ -108,6 +111,12 @@ pub(super) fn limits(config: &Config) -> Limits {
 pub(super) fn replace_apps(apps: &Apps, config: &Config) -> Result<(), AppError> {
     let all = pusher::apps(&config.pusher).map_err(|(key, error)| AppError::config(key, error))?;
     apps.replace(all).map_err(|error| AppError::config("pusher.apps", error))
+}
+
+/// What one request of the Pusher protocol's HTTP API may publish.
+pub(super) fn publish_limits(config: &Config) -> PublishLimits {
+    let pusher = &config.pusher;
+    PublishLimits { data: pusher.max_event, channels: pusher.max_event_channels, batch: pusher.max_batch }
 }
 
 /// What holds for channels of the application.

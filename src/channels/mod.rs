@@ -1,5 +1,6 @@
 //! The endpoints of channels, the API by which servers publish, and the bus between nodes.
 
+mod admission;
 pub mod api;
 pub mod bus;
 mod connections;
@@ -7,5 +8,6 @@ mod endpoint;
 pub mod presence;
 pub mod pusher;
 
+pub use admission::Admission;
 pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};

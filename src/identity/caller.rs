@@ -65,7 +65,8 @@ fn bearer(parts: &Parts) -> Option<&str> {
     let mut all = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (only, None) = (all.next()?, all.next()) else { return None };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    // The empty token is that of a client without one, and is none here.
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use dzvin_protocols::channels::pusher::WebhookEvent;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::mpsc;
 
-use super::{App, AppObserver};
+use super::{App, AppObserver, presence::PresenceEvent};
 
 /// Notices that may wait for the receiver, which only sorts them: more than a second of a node's busiest channels.
 const BACKLOG: usize = 8 * 1024;
@@ -52,6 +52,15 @@ impl Notices {
         }
     }
 
+    /// Hands in what presence tells, for as long as it does.
+    pub async fn follow(self, mut presence: mpsc::Receiver<PresenceEvent>) {
+        while let Some(event) = presence.recv().await {
+            if self.are_heard() {
+                self.tell(event.into());
+            }
+        }
+    }
+
     /// How many were lost because the receiver did not keep up.
     #[must_use]
     pub fn lost(&self) -> &Counter {
@@ -62,6 +71,25 @@ impl Notices {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.sender.as_ref().map_or(0, |sender| sender.max_capacity() - sender.capacity())
+    }
+}
+
+impl From<PresenceEvent> for WebhookEvent {
+    fn from(event: PresenceEvent) -> Self {
+        let text = |text: Arc<str>| text.as_ref().to_owned();
+        match event {
+            PresenceEvent::Occupied { channel } => Self::ChannelOccupied { channel: text(channel) },
+            PresenceEvent::Vacated { channel } => Self::ChannelVacated { channel: text(channel) },
+            PresenceEvent::Count { channel, subscribers } => {
+                Self::SubscriptionCount { channel: text(channel), subscription_count: subscribers }
+            }
+            PresenceEvent::MemberAdded { channel, user } => {
+                Self::MemberAdded { channel: text(channel), user_id: text(user) }
+            }
+            PresenceEvent::MemberRemoved { channel, user } => {
+                Self::MemberRemoved { channel: text(channel), user_id: text(user) }
+            }
+        }
     }
 }
 

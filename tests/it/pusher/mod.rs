@@ -1,7 +1,9 @@
 //! The Pusher protocol over a real node: unmodified clients, and sockets that do what they should not.
 
 mod clients;
+mod http;
 mod sockets;
+mod webhooks;
 
 use crate::support::hub::{Hub, World};
 

@@ -19,8 +19,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::mpsc;
 
@@ -268,4 +269,10 @@ fn in_time<T>(answer: Result<Result<T, BusError>, tokio::time::error::Elapsed>) 
             None
         }
     }
+}
+
+/// A panic of the store's is an answer that did not come.
+async fn unpanicked<T>(asking: impl Future<Output = T>) -> Option<T> {
+    let asked = AssertUnwindSafe(asking).catch_unwind().await;
+    asked.inspect_err(|_| tracing::error!("the store of presence panicked")).ok()
 }

@@ -63,7 +63,17 @@ pub(super) enum Refusal {
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn new(hub: Arc<Hub<B, L>>, session: Arc<Session>, shard: usize) -> Self {
         let pace = Pace::new(hub.limits.commands_per_second);
-        Self { hub, session, shard, closed_by_client: false, abandoned: false, identity: None, pace, talk: None, counted: None }
+        Self {
+            hub,
+            session,
+            shard,
+            closed_by_client: false,
+            abandoned: false,
+            identity: None,
+            pace,
+            talk: None,
+            counted: None,
+        }
     }
 
     /// Answers the commands of one frame in their order.
@@ -265,6 +275,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let channel = Channel::parse(name).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
         let allowed = self.identity.as_ref().is_some_and(|identity| match &channel {
             Channel::Entities(kind) | Channel::Entity(kind, _) => identity.permissions.may_read(kind),
+            // Whose it is was looked up when it was asked for.
+            Channel::Query(id) => self.hub.queries.known(id).is_some_and(|it| identity.permissions.may_read(&it.kind)),
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
             Channel::User(_) => false,
         });

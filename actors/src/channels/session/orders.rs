@@ -93,11 +93,7 @@ impl Session {
 
     /// The client as its protocol spells it.
     pub(super) fn client_name(&self) -> String {
-        if self.wire == Wire::Pusher {
-            self.client.socket().as_str().to_owned()
-        } else {
-            self.client.to_string()
-        }
+        if self.wire == Wire::Pusher { self.client.socket().as_str().to_owned() } else { self.client.to_string() }
     }
 
     /// Does what it can at once, and leaves the rest to the task. Answers the seats that are free.

@@ -210,7 +210,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let identity = self.hub.auth.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Trouble::told(pusher::Refusal::Unauthorized, "the bearer token has expired"),
             AuthError::Invalid => Trouble::told(pusher::Refusal::Unauthorized, "the bearer token is refused"),
-            AuthError::Unavailable => Trouble::told(pusher::Refusal::Unavailable, "the bearer token cannot be checked now"),
+            AuthError::Unavailable => {
+                Trouble::told(pusher::Refusal::Unavailable, "the bearer token cannot be checked now")
+            }
         })?;
         let same = |known: &str| *known == *identity.user;
         let signed = self.talk.as_ref().and_then(|talk| talk.user.as_ref());

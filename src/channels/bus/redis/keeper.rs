@@ -141,6 +141,16 @@ async fn beat(shared: &Shared, shard: &Arc<Shard>, link: &Link) -> Error {
         if let Err(error) = link.check_primary().await {
             return error;
         }
+        let routes = shared.routes();
+        match link.is_heard(|channel| routes.has(shard, channel)).await {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::info!(server = shard.name(), "redis has ended subscriptions; they are made again");
+                shared.unheard(shared.wanted_of(shard));
+                shared.refresh.notify_one();
+            }
+            Err(error) => return error,
+        }
         if !shared.is_home(shard) {
             renewed = None;
         } else if renewed.is_none_or(|at| at.elapsed() >= nodes::renewal(shared.config.lease)) {
@@ -167,13 +177,7 @@ async fn replaced(shared: &Shared, found: Option<Address>) -> Error {
 }
 
 async fn resubscribe(shared: &Shared, shard: &Arc<Shard>, link: &Link) -> Result<(), Error> {
-    let routes = shared.routes();
-    let channels: Vec<String> = shared
-        .wanted()
-        .into_iter()
-        .filter(|channel| routes.of(super::shard::slot(channel)).is_some_and(|owner| Arc::ptr_eq(owner, shard)))
-        .collect();
-    shared.unheard(link.subscribe_own(&channels).await?);
+    shared.unheard(link.subscribe_own(&shared.wanted_of(shard)).await?);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use fred::{
     clients::Client,
     error::{Error, ErrorKind},
     interfaces::ClientLike,
-    types::{ClusterHash, CustomCommand},
+    types::CustomCommand,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout_at};
@@ -17,10 +17,10 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     config::{RedisConfig, Sentinels},
     link::Socket,
+    script::command,
 };
 
-const SENTINEL: CustomCommand =
-    CustomCommand { cmd: fred::util::static_str("SENTINEL"), cluster_hash: ClusterHash::FirstKey, blocking: false };
+const SENTINEL: CustomCommand = command("SENTINEL");
 
 /// Where a primary is.
 pub(super) type Address = (String, u16);

@@ -72,7 +72,9 @@ async fn occupied<P: Presence>(
         for (channel, subscribers) in page {
             let own = signed.app.name_of(&channel).and_then(|name| Name::parse(name).ok());
             // The hub's own channels and those of single users are not the application's to list.
-            let Some(name) = own.filter(|name| !name.is_reserved() && name.kind().guard != Guard::User) else { continue };
+            let Some(name) = own.filter(|name| !name.is_reserved() && name.kind().guard != Guard::User) else {
+                continue;
+            };
             if found.len() == MAX_LISTED {
                 return Err(refusal::too_many(format!("more than {MAX_LISTED} channels; use filter_by_prefix")));
             }

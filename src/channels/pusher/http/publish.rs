@@ -46,10 +46,7 @@ struct Put {
 }
 
 /// `POST /apps/{id}/events`.
-pub(super) async fn events<B: Bus, P: Presence>(
-    State(api): Api<B, P>,
-    signed: Signed,
-) -> Result<Response, Problem> {
+pub(super) async fn events<B: Bus, P: Presence>(State(api): Api<B, P>, signed: Signed) -> Result<Response, Problem> {
     let event = parse_events(&signed.body, &api.limits).map_err(refusal::refused)?;
     one(&api, &signed, &event).await
 }
@@ -60,7 +57,8 @@ pub(super) async fn legacy<B: Bus, P: Presence>(
     Path((_, channel)): Path<(String, String)>,
     signed: Signed,
 ) -> Result<Response, Problem> {
-    let data = std::str::from_utf8(&signed.body).map_err(|_| refusal::refused(ApiError::Body("not text".to_owned())))?;
+    let data =
+        std::str::from_utf8(&signed.body).map_err(|_| refusal::refused(ApiError::Body("not text".to_owned())))?;
     let get = |key| signed.query.get(key);
     let body = serde_json::json!({
         "name": get("name").unwrap_or_default(), "channel": channel, "data": data,
@@ -70,7 +68,11 @@ pub(super) async fn legacy<B: Bus, P: Presence>(
     one(&api, &signed, &event).await
 }
 
-async fn one<B: Bus, P: Presence>(api: &PusherApi<B, P>, signed: &Signed, event: &Publish) -> Result<Response, Problem> {
+async fn one<B: Bus, P: Presence>(
+    api: &PusherApi<B, P>,
+    signed: &Signed,
+    event: &Publish,
+) -> Result<Response, Problem> {
     publish(api, signed, std::slice::from_ref(event)).await?;
     if event.info.is_empty() {
         return Ok(json(encode_published(&[])));
@@ -81,10 +83,7 @@ async fn one<B: Bus, P: Presence>(api: &PusherApi<B, P>, signed: &Signed, event:
 }
 
 /// `POST /apps/{id}/batch_events`. One bad event refuses all, before anything is published.
-pub(super) async fn batch<B: Bus, P: Presence>(
-    State(api): Api<B, P>,
-    signed: Signed,
-) -> Result<Response, Problem> {
+pub(super) async fn batch<B: Bus, P: Presence>(State(api): Api<B, P>, signed: Signed) -> Result<Response, Problem> {
     let events = parse_batch(&signed.body, &api.limits).map_err(refusal::refused)?;
     publish(&api, &signed, &events).await?;
     if events.iter().all(|event| event.info.is_empty()) {
@@ -111,7 +110,11 @@ async fn publish<B: Bus, P: Presence>(
         }
     }
     let puts = puts.into_iter().map(|put| async move { api.bus.publish(&put.stream, put.message, &put.keep).await });
-    stream::iter(puts).buffered(CONCURRENCY).try_for_each(|_| std::future::ready(Ok(()))).await.map_err(refusal::unpublished)
+    stream::iter(puts)
+        .buffered(CONCURRENCY)
+        .try_for_each(|_| std::future::ready(Ok(())))
+        .await
+        .map_err(refusal::unpublished)
 }
 
 fn message(event: &Publish, trace: Option<Arc<str>>) -> Result<Message, ApiError> {
@@ -120,6 +123,7 @@ fn message(event: &Publish, trace: Option<Arc<str>>) -> Result<Message, ApiError
         tags: tags.map_err(|_| ApiError::EventName)?,
         info: None,
         except: event.socket_id.as_ref().map(|id| id.as_str().into()),
+        ..Extra::default()
     };
     let data = Bytes::copy_from_slice(data_of_text(&event.data).as_bytes());
     Ok(Message { data, at: now_micros(), trace, extra: Some(Arc::new(extra)) })
@@ -138,7 +142,10 @@ async fn infos<'a, B: Bus, P: Presence>(
         match ask::info(&*api.presence, &channel, presence, info).await {
             Ok((_, info)) => info,
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "an event was published, its channel is not described");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "an event was published, its channel is not described"
+                );
                 ChannelInfo::default()
             }
         }

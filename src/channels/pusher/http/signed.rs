@@ -6,14 +6,17 @@ use std::{
 };
 
 use axum::{
+    RequestExt,
     body::Bytes,
     extract::{FromRequest, RawPathParams, Request},
     http::header::HeaderName,
     response::{IntoResponse, Response},
-    RequestExt,
 };
 use dzvin_actors::channels::App;
-use dzvin_protocols::channels::pusher::{Name, http_api::{ApiError, Query, SignatureError}};
+use dzvin_protocols::channels::pusher::{
+    Name,
+    http_api::{ApiError, Query, SignatureError},
+};
 
 use super::{PusherApi, refusal};
 use crate::platform::http::TraceContext;
@@ -46,7 +49,11 @@ impl<B: Send + Sync, P: Send + Sync> FromRequest<Arc<PusherApi<B, P>>> for Signe
         // A stranger's body is not even read.
         let known = query.get("auth_key").is_some_and(|key| app.ring.has(key));
         if !known {
-            let error = if query.get("auth_key").is_none() { SignatureError::Missing("auth_key") } else { SignatureError::UnknownKey };
+            let error = if query.get("auth_key").is_none() {
+                SignatureError::Missing("auth_key")
+            } else {
+                SignatureError::UnknownKey
+            };
             return Err(unsigned(error));
         }
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -1,15 +1,23 @@
 //! The whole router behind its plumbing, on a real bus in memory and a double of presence.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use bytes::Bytes;
 use dzvin_actors::{
     channels::{App, AppRules},
-    platform::ports::{BusError, BusEvent, Counts, HistoryLimits, Member, MemberPage, Occupied, ReadLimit},
+    platform::ports::{
+        Buried, BusError, BusEvent, Changed, Counts, HistoryLimits, Life, Member, MemberChange, MemberPage, Occupied,
+        ReadLimit,
+    },
 };
 use dzvin_protocols::{
     channels::{
@@ -25,31 +33,84 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::{
-    channels::bus::MemoryBus,
+    channels::{
+        bus::MemoryBus,
+        presence::{MemoryPresence, PresenceSettings},
+    },
     platform::{
         config::Http,
         http::{HttpMetrics, Plumbing, plumb},
     },
 };
 
-/// Who is where, as a test says.
-#[derive(Debug, Default)]
+/// Presence that can be away.
+#[derive(Debug)]
 struct Census {
-    channels: Mutex<BTreeMap<String, (u64, Vec<String>)>>,
-    away: Mutex<bool>,
+    store: MemoryPresence,
+    tickets: AtomicU64,
+    away: AtomicBool,
 }
 
 impl Census {
-    fn set(&self, channel: &str, subscribers: u64, users: &[&str]) {
-        let users = users.iter().map(ToString::to_string).collect();
-        self.channels.lock().unwrap().insert(channel.to_owned(), (subscribers, users));
+    fn new() -> Self {
+        let store = MemoryPresence::new(PresenceSettings::default());
+        Self { store, tickets: AtomicU64::new(0), away: AtomicBool::new(false) }
     }
 
-    fn of(&self, channel: &StreamName) -> Result<(u64, Vec<String>), BusError> {
-        if *self.away.lock().unwrap() {
-            return Err(BusError { doing: "asking", source: "away".into() });
-        }
-        Ok(self.channels.lock().unwrap().get(channel.as_str()).cloned().unwrap_or_default())
+    /// So many subscribers, and a client for each of these users.
+    async fn set(&self, channel: &str, subscribers: u64, users: &[&str]) {
+        self.store.renew().await.expect("alive");
+        let (stream, ticket) = (StreamName::from_checked(channel), || self.tickets.fetch_add(1, Relaxed) + 1);
+        self.store.occupy(&stream, ticket(), subscribers).await.expect("told");
+        let member = |(n, user): (usize, &&str)| {
+            let info =
+                ClientInfo { user: (*user).into(), client: format!("c{n}").into(), conn_info: None, chan_info: None };
+            MemberChange::Enter(Arc::new(Member { info, told: true }))
+        };
+        let changes: Vec<_> = users.iter().enumerate().map(member).collect();
+        self.store.change(&stream, ticket(), &changes).await.expect("told");
+    }
+
+    fn here(&self) -> Result<&MemoryPresence, BusError> {
+        if self.away.load(Relaxed) { Err(BusError { doing: "asking", source: "away".into() }) } else { Ok(&self.store) }
+    }
+}
+
+impl Presence for Census {
+    fn begin(&self) {
+        self.store.begin();
+    }
+    async fn renew(&self) -> Result<Life, BusError> {
+        self.here()?.renew().await
+    }
+    async fn resign(&self) -> Result<(), BusError> {
+        self.here()?.resign().await
+    }
+    async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
+        self.here()?.change(channel, ticket, changes).await
+    }
+    async fn occupy(&self, channel: &StreamName, ticket: u64, subscribers: u64) -> Result<Occupied, BusError> {
+        self.here()?.occupy(channel, ticket, subscribers).await
+    }
+    async fn counts(&self, channel: &StreamName) -> Result<Counts, BusError> {
+        self.here()?.counts(channel).await
+    }
+    async fn members(&self, channel: &StreamName, from: u64, limit: usize) -> Result<MemberPage, BusError> {
+        self.here()?.members(channel, from, limit).await
+    }
+    async fn turn(&self, channel: &StreamName, every: Duration) -> Result<Option<u64>, BusError> {
+        self.here()?.turn(channel, every).await
+    }
+    async fn channels(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<(Arc<str>, u64)>, BusError> {
+        self.here()?.channels(prefix, after, limit).await
+    }
+    async fn bury(&self, limit: usize) -> Result<Vec<Buried>, BusError> {
+        self.here()?.bury(limit).await
     }
 }
 
@@ -69,13 +130,14 @@ fn credentials(app: &str) -> Credentials {
 
 impl Kit {
     fn new() -> Self {
-        let (open, mut own) = (App::new("1", vec![credentials("1")]).expect("app"), App::new("2", vec![credentials("2")]).expect("app"));
+        let (open, mut own) =
+            (App::new("1", vec![credentials("1")]).expect("app"), App::new("2", vec![credentials("2")]).expect("app"));
         own.isolated = true;
         let apps = Apps::default();
         apps.replace(vec![open, own]).expect("apps");
         let (events, told) = mpsc::channel(1024);
         let bus = Arc::new(MemoryBus::new(HistoryLimits::default(), events));
-        let census = Arc::new(Census::default());
+        let census = Arc::new(Census::new());
         let api = PusherApi {
             apps: apps.clone(),
             bus: Arc::clone(&bus),
@@ -88,7 +150,8 @@ impl Kit {
     }
 
     async fn send(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
-        let request = Request::builder().method(method).uri(target).body(Body::from(body.to_owned())).expect("a request");
+        let request =
+            Request::builder().method(method).uri(target).body(Body::from(body.to_owned())).expect("a request");
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
@@ -98,7 +161,14 @@ impl Kit {
         (status.as_u16(), serde_json::from_slice(&body).expect("json"))
     }
 
-    async fn signed(&self, app: &str, method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> (u16, Value) {
+    async fn signed(
+        &self,
+        app: &str,
+        method: &str,
+        path: &str,
+        parameters: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, Value) {
         let path = format!("/apps/{app}{path}");
         let query = sign_query(method, &path, parameters, body.as_bytes(), &credentials(app), NOW());
         self.send(method, &format!("{path}?{query}"), body).await
@@ -125,7 +195,8 @@ impl Kit {
 async fn an_event_reaches_each_of_its_channels_as_the_text_that_was_given() {
     let kit = Kit::new();
     for data in [r#"{"a": 1.50}"#, "plain ї text", r#""a string""#, "", "7", "{\n \"pretty\": true\n}", " 1"] {
-        let (status, answer) = kit.post("/events", value!({"name":"hello","data":data,"channels":["x","private-y","x"]})).await;
+        let (status, answer) =
+            kit.post("/events", value!({"name":"hello","data":data,"channels":["x","private-y","x"]})).await;
         assert_eq!((status, answer), (200, value!({})));
         for stream in ["x", "private-y"] {
             let heard = kit.heard(stream).await;
@@ -133,14 +204,22 @@ async fn an_event_reaches_each_of_its_channels_as_the_text_that_was_given() {
         }
     }
     assert_eq!(kit.heard("x").await.len(), 7, "each channel once");
-    let (status, _) = kit.post("/events", value!({"name":"a","data":"d","channel":"#server-to-user-7","socket_id":"1.2"})).await;
+    let (status, _) =
+        kit.post("/events", value!({"name":"a","data":"d","channel":"#server-to-user-7","socket_id":"1.2"})).await;
     assert_eq!((status, kit.heard("#server-to-user-7").await.len()), (200, 1));
     let limit = ReadLimit { count: 1, bytes: 1 };
-    let slice = kit.bus.read(&StreamName::from_checked("#server-to-user-7"), 0, limit).await.expect("the bus").expect("a stream");
+    let slice = kit
+        .bus
+        .read(&StreamName::from_checked("#server-to-user-7"), 0, limit)
+        .await
+        .expect("the bus")
+        .expect("a stream");
     let except = slice.publications[0].extra.as_ref().and_then(|extra| extra.except.clone());
     assert_eq!(except.as_deref(), SocketId::parse("1.2").as_ref().map(SocketId::as_str));
     // The older form.
-    let legacy = |parameters: &'static [(&str, &str)], body: &'static str| kit.signed("1", "POST", "/channels/old/events", parameters, body);
+    let legacy = |parameters: &'static [(&str, &str)], body: &'static str| {
+        kit.signed("1", "POST", "/channels/old/events", parameters, body)
+    };
     assert_eq!(legacy(&[("name", "hi"), ("socket_id", "1.2")], r#"{"n":1}"#).await, (200, value!({})));
     assert_eq!(kit.heard("old").await, [value!({"event":"hi","channel":"c","data":"{\"n\":1}"})]);
     assert_eq!(legacy(&[], "{}").await.0, 400, "an event has a name");
@@ -152,7 +231,8 @@ async fn a_batch_keeps_its_order_and_is_all_or_nothing() {
     let event = |n: usize, channel: &str| value!({"name":format!("e{n}"),"data":n.to_string(),"channel":channel});
     let all: Vec<Value> = (0..10).map(|n| event(n, "x")).collect();
     assert_eq!(kit.post("/batch_events", value!({"batch":all})).await, (200, value!({})));
-    let names: Vec<_> = kit.heard("x").await.iter().map(|it| it["event"].as_str().expect("a name").to_owned()).collect();
+    let names: Vec<_> =
+        kit.heard("x").await.iter().map(|it| it["event"].as_str().expect("a name").to_owned()).collect();
     assert_eq!(names, (0..10).map(|n| format!("e{n}")).collect::<Vec<_>>());
     for bad in [event(1, "a b"), event(1, "private-entities.procedure"), event(1, "entity.procedure.x")] {
         assert_eq!(kit.post("/batch_events", value!({"batch":[event(0, "y"), bad]})).await.0, 400);
@@ -185,12 +265,15 @@ async fn what_is_too_much_is_refused_by_its_status() {
 async fn whoever_does_not_sign_is_refused() {
     let kit = Kit::new();
     let (body, path) = (r#"{"name":"a","data":"b","channel":"x"}"#, "/apps/1/events");
-    let sign = |method: &str, path: &str, body: &str, now: i64| sign_query(method, path, &[], body.as_bytes(), &credentials("1"), now);
+    let sign = |method: &str, path: &str, body: &str, now: i64| {
+        sign_query(method, path, &[], body.as_bytes(), &credentials("1"), now)
+    };
     let good = sign("POST", path, body, NOW());
     assert_eq!(kit.send("POST", &format!("{path}?{good}"), body).await.0, 200);
     let without = |key: &str| good.split('&').filter(|pair| !pair.starts_with(key)).collect::<Vec<_>>().join("&");
     let stranger = sign_query("POST", path, &[], body.as_bytes(), &credentials("9"), NOW());
-    let forged = sign_query("POST", path, &[], body.as_bytes(), &Credentials::new("key-1", "a guess").expect("key"), NOW());
+    let forged =
+        sign_query("POST", path, &[], body.as_bytes(), &Credentials::new("key-1", "a guess").expect("key"), NOW());
     let others = sign_query("POST", path, &[], body.as_bytes(), &credentials("2"), NOW());
     for (query, body, what) in [
         (String::new(), body, "nothing"),
@@ -228,8 +311,17 @@ async fn whoever_does_not_sign_is_refused() {
         assert_eq!(kit.send("POST", &format!("{path}?{query}"), body).await.0, 400, "{what}");
     }
     let at = |target: &str| sign("POST", target, body, NOW());
-    assert_eq!(kit.send("POST", &format!("/apps/9/events?{}", at("/apps/9/events")), body).await.0, 401, "no such application");
-    for nowhere in ["/Apps/1/events", "/apps/1/Events", "/apps/1/events/", "/apps/1", "/apps//events", "/apps/1/users/7"] {
+    assert_eq!(
+        kit.send("POST", &format!("/apps/9/events?{}", at("/apps/9/events")), body).await.0,
+        401,
+        "no such application"
+    );
+    assert_eq!(
+        kit.send("POST", &format!("/apps//events?{}", at("/apps//events")), body).await.0,
+        401,
+        "nor of this name"
+    );
+    for nowhere in ["/Apps/1/events", "/apps/1/Events", "/apps/1/events/", "/apps/1", "/apps/1/users/7"] {
         assert_eq!(kit.send("POST", &format!("{nowhere}?{}", at(nowhere)), body).await.0, 404, "{nowhere}");
     }
     assert_eq!(kit.send("GET", &format!("{path}?{good}"), "").await.0, 405);
@@ -238,7 +330,11 @@ async fn whoever_does_not_sign_is_refused() {
     // Two keys at once, and an application that is switched off.
     let mut app = App::new("1", vec![credentials("new"), credentials("1")]).expect("app");
     kit.apps.replace(vec![app.clone()]).expect("apps");
-    assert_eq!(kit.send("POST", &format!("{path}?{good}"), body).await.0, 200, "the old key is alive, and there is no nonce");
+    assert_eq!(
+        kit.send("POST", &format!("{path}?{good}"), body).await.0,
+        200,
+        "the old key is alive, and there is no nonce"
+    );
     app.enabled = false;
     kit.apps.replace(vec![app]).expect("apps");
     let (status, answer) = kit.send("POST", &format!("{path}?{good}"), body).await;
@@ -249,13 +345,13 @@ async fn whoever_does_not_sign_is_refused() {
 #[tokio::test]
 async fn channels_are_described() {
     let kit = Kit::new();
-    kit.census.set("x", 3, &[]);
-    kit.census.set("xx", 1, &[]);
-    kit.census.set("presence-x", 3, &["10", "оля", "10"]);
-    kit.census.set("entities.procedure", 9, &[]);
-    kit.census.set("#server-to-user-7", 1, &[]);
-    kit.census.set("/2/x", 5, &[]);
-    kit.census.set("/2/presence-y", 2, &["/2/8"]);
+    kit.census.set("x", 3, &[]).await;
+    kit.census.set("xx", 1, &[]).await;
+    kit.census.set("presence-x", 3, &["10", "оля", "10"]).await;
+    kit.census.set("entities.procedure", 9, &[]).await;
+    kit.census.set("#server-to-user-7", 1, &[]).await;
+    kit.census.set("/2/x", 5, &[]).await;
+    kit.census.set("/2/presence-y", 2, &["/2/8"]).await;
     for (parameters, want) in [
         (&[][..], value!({"channels":{"presence-x":{},"x":{},"xx":{}}})),
         (&[("filter_by_prefix", "x")], value!({"channels":{"x":{},"xx":{}}})),
@@ -272,7 +368,11 @@ async fn channels_are_described() {
         ("/channels/x", "", value!({"occupied":true})),
         ("/channels/nobody", "subscription_count", value!({"occupied":false,"subscription_count":0})),
         ("/channels/xx", "subscription_count", value!({"occupied":true,"subscription_count":1})),
-        ("/channels/presence-x", "user_count,subscription_count", value!({"occupied":true,"user_count":2,"subscription_count":3})),
+        (
+            "/channels/presence-x",
+            "user_count,subscription_count",
+            value!({"occupied":true,"user_count":2,"subscription_count":3}),
+        ),
     ] {
         assert_eq!(kit.get(path, &[("info", info)]).await, (200, want), "{path}");
     }
@@ -302,7 +402,7 @@ async fn channels_are_described() {
     let batch = value!({"batch":[{"name":"a","data":"d","channel":"x"},{"name":"a","data":"d","channel":"presence-x","info":"user_count"}]});
     assert_eq!(kit.post("/batch_events", batch).await, (200, value!({"batch":[{},{"user_count":2}]})));
     // What is published stays so when nobody can say who hears it; questions are refused.
-    *kit.census.away.lock().unwrap() = true;
+    kit.census.away.store(true, Relaxed);
     assert_eq!(kit.post("/events", asked).await, (200, value!({"channels":{"presence-x":{},"x":{}}})));
     assert_eq!(kit.heard("x").await.len(), 3);
     for path in ["/channels", "/channels/x", "/channels/presence-x/users"] {
@@ -331,12 +431,16 @@ async fn a_cache_channel_shows_its_last_event() {
 #[tokio::test]
 async fn a_user_is_sent_away_on_every_node() {
     let kit = Kit::new();
-    for (app, path, user) in [("1", "оля", "оля"), ("1", "a%20b", "a b"), ("2", "7", "/2/7")] {
-        let path = format!("/users/{path}/terminate_connections");
-        // Node's library signs the path as it is given, and sends it escaped.
-        let escaped = axum::http::Uri::builder().path_and_query(path.as_str()).build().is_ok();
-        let path = if escaped { path } else { "/users/%D0%BE%D0%BB%D1%8F/terminate_connections".to_owned() };
-        assert_eq!(kit.signed(app, "POST", &path, &[], "{}").await, (200, value!({})));
+    // Libraries sign the path as they are given it, and send it escaped.
+    for (app, plain, escaped, user) in [
+        ("1", "7", "7", "7"),
+        ("1", "оля", "%D0%BE%D0%BB%D1%8F", "оля"),
+        ("1", "a b", "a%20b", "a b"),
+        ("2", "7", "7", "/2/7"),
+    ] {
+        let path = |user| format!("/apps/{app}/users/{user}/terminate_connections");
+        let query = sign_query("POST", &path(plain), &[], b"{}", &credentials(app), NOW());
+        assert_eq!(kit.send("POST", &format!("{}?{query}", path(escaped)), "{}").await, (200, value!({})));
         let told = kit.events.lock().unwrap().try_recv().expect("told");
         let BusEvent::Told(word) = told else { panic!("{told:?}") };
         let Ok(Control::Disconnect { whose, code, .. }) = Control::decode(&word) else { panic!("{word:?}") };

@@ -101,7 +101,13 @@ impl Line {
     pub(super) fn offer(&self, event: &WebhookEvent) {
         let Target { app, hook } = lock(&self.target).clone();
         let Some(name) = app.name_of(event.channel()).filter(|_| app.enabled && hook.wants(event)) else { return };
-        self.push(event.clone().on(name));
+        let mut event = event.clone().on(name);
+        if let WebhookEvent::MemberAdded { user_id, .. } | WebhookEvent::MemberRemoved { user_id, .. } = &mut event
+            && let Some(own) = user_id.strip_prefix(&app.prefix())
+        {
+            *user_id = own.to_owned();
+        }
+        self.push(event);
     }
 
     fn push(&self, event: WebhookEvent) {

@@ -47,7 +47,7 @@ impl Lost {
 
 /// Shared by all webhooks of a node.
 #[derive(Debug, Clone)]
-pub struct WebhookMetrics {
+pub(super) struct WebhookMetrics {
     told: Family<Of, Counter>,
     lost: Family<Came, Counter>,
     attempts: Family<Came, Counter>,
@@ -58,8 +58,9 @@ pub struct WebhookMetrics {
     backlog: Gauge,
 }
 
-impl Default for WebhookMetrics {
-    fn default() -> Self {
+impl WebhookMetrics {
+    /// `overrun` counts what did not fit between sessions and the sender.
+    pub(super) fn new(overrun: Counter) -> Self {
         Self {
             told: Family::default(),
             lost: Family::default(),
@@ -68,15 +69,13 @@ impl Default for WebhookMetrics {
             bytes: Family::default(),
             // 1 ms to 16 s: below is the loopback, above is the limit of an attempt.
             seconds: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
-            overrun: Counter::default(),
+            overrun,
             backlog: Gauge::default(),
         }
     }
-}
 
-impl WebhookMetrics {
-    /// Names the metrics under `webhook_`; `lost` counts what did not fit between sessions and the sender.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Names the metrics under `webhook_`.
+    pub(super) fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("webhook");
         registry.register("events", "Events that receivers have taken", self.told.clone());
         registry.register("events_lost", "Events that receivers will not hear, by why", self.lost.clone());
@@ -86,12 +85,6 @@ impl WebhookMetrics {
         registry.register("attempt_seconds", "From a request to the end of its answer", self.seconds.clone());
         registry.register("notices_lost", "Notices that did not fit before the sender", self.overrun.clone());
         registry.register("notices", "Notices that wait for the sender", self.backlog.clone());
-    }
-
-    /// The same counters for what is lost before the sender.
-    #[must_use]
-    pub fn overrun(&self) -> &Counter {
-        &self.overrun
     }
 
     pub(super) fn backlog(&self, waiting: usize) {

@@ -23,6 +23,7 @@ use dzvin_actors::{
     supervise::ChildSpec,
 };
 use dzvin_protocols::channels::pusher::WebhookEvent;
+use prometheus_client::registry::Registry;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{
     sync::{Mutex, mpsc, watch},
@@ -31,9 +32,12 @@ use tokio::{
 };
 
 pub use limits::WebhookLimits;
-pub use metrics::WebhookMetrics;
 
-use self::{metrics::Lost, post::Poster, sort::{Lines, Sorter}};
+use self::{
+    metrics::{Lost, WebhookMetrics},
+    post::Poster,
+    sort::{Lines, Sorter},
+};
 
 /// Notices that are sorted at once.
 const AT_ONCE: usize = 256;
@@ -66,11 +70,16 @@ impl WebhookArgs {
         apps: Apps,
         (notices, told): (Notices, mpsc::Receiver<WebhookEvent>),
         limits: WebhookLimits,
-        metrics: WebhookMetrics,
     ) -> Result<Self, WebhookSetupError> {
+        let metrics = WebhookMetrics::new(notices.lost().clone());
         let (poster, farewell) = (Poster::new(&limits)?, limits.farewell);
         let lines = Lines::new(limits, metrics.clone());
         Ok(Self { apps, notices, told: Arc::new(Mutex::new(told)), lines, poster, metrics, farewell })
+    }
+
+    /// Names the metrics under `webhook_`.
+    pub fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     /// The supervised actor. Start it before whoever hands in events, so that it stops after them.
@@ -165,6 +174,10 @@ async fn run(args: WebhookArgs, mut ending: watch::Receiver<bool>) -> &'static s
                     return "nobody tells anything any more";
                 }
                 args.metrics.backlog(told.len());
+                // What was configured before something happened holds for it.
+                if sorter.look() {
+                    workers.follow(&args.lines);
+                }
                 batch.drain(..).for_each(|event| sorter.sort(&event));
             }
             Some(ended) = workers.tasks.join_next() => {

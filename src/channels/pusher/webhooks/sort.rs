@@ -11,11 +11,7 @@ use dzvin_protocols::channels::pusher::{Guard, Name, WebhookEvent};
 use reqwest::Url;
 use tokio::{sync::Semaphore, time::Instant};
 
-use super::{
-    WebhookLimits, WebhookMetrics,
-    line::Line,
-    metrics::Lost,
-};
+use super::{WebhookLimits, WebhookMetrics, line::Line, metrics::Lost};
 
 /// Channels whose missing last event is remembered as told: above it some are told again.
 const MAX_MISSES: usize = 10_000;
@@ -47,7 +43,9 @@ impl Lines {
         let mut before = std::mem::take(&mut *all);
         let mut turns: HashMap<Arc<str>, Arc<Semaphore>> =
             before.iter().map(|((_, url, _), line)| (Arc::clone(url), Arc::clone(&line.turn))).collect();
-        for (app, n, hook) in apps.iter().flat_map(|app| app.webhooks.iter().enumerate().map(move |(n, it)| (app, n, it))) {
+        for (app, n, hook) in
+            apps.iter().flat_map(|app| app.webhooks.iter().enumerate().map(move |(n, it)| (app, n, it)))
+        {
             let same = app.webhooks.iter().take(n).filter(|other| other.url == hook.url).count();
             let key = (Arc::clone(&app.id), Arc::clone(&hook.url), same);
             if let Some(line) = before.remove(&key) {

@@ -37,12 +37,7 @@ async fn told_to_end(farewell: &mut watch::Receiver<bool>) {
 }
 
 /// Breaks when it was told to end in the middle: the batch is still in hand.
-async fn deliver(
-    line: &Line,
-    poster: &Poster,
-    batch: &Batch,
-    farewell: &mut watch::Receiver<bool>,
-) -> ControlFlow<()> {
+async fn deliver(line: &Line, poster: &Poster, batch: &Batch, farewell: &mut watch::Receiver<bool>) -> ControlFlow<()> {
     for failures in 0.. {
         let Err(failure) = attempt(line, poster, batch).await else {
             if failures > 0 {

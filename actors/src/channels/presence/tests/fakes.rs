@@ -12,7 +12,7 @@ use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication, Word, centrifuge::ClientInfo},
     platform::StreamName,
 };
-use ractor::{Actor, ActorRef, concurrency::JoinHandle};
+use ractor::{Actor, ActorRef};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::super::{
@@ -96,6 +96,10 @@ impl Fake {
     /// Another node takes this one for dead, and says who is gone.
     pub(super) fn bury_us(&self) {
         let mut kept = self.kept();
+        if kept.lost.is_some() {
+            // A life that was forgotten nobody can bury.
+            return;
+        }
         let all = std::mem::take(&mut kept.members);
         for (channel, members) in all {
             for member in members.into_values() {
@@ -160,9 +164,9 @@ impl Kept {
     fn apply(&mut self, channel: &str, change: &MemberChange) -> Outcome {
         match change {
             MemberChange::Enter(member) => {
-                let first_of_user = !self.has_user(channel, &member.info.user);
                 let all = self.members.entry(channel.to_owned()).or_default();
                 let new = all.insert(member.info.client.to_string(), Arc::clone(member)).is_none();
+                let first_of_user = all.values().filter(|it| it.info.user == member.info.user).count() == 1;
                 Outcome::Entered(Entered { first_of_user, new })
             }
             MemberChange::Exit { client, user } => {
@@ -195,9 +199,13 @@ impl Presence for Fake {
         kept.life = false;
     }
 
+    /// Said again after its answer was lost, it answers the same.
     async fn renew(&self) -> Result<Life, BusError> {
         self.behave(|kept| {
             kept.renewals += 1;
+            if kept.mood != Mood::Well {
+                return Err(error());
+            }
             if !kept.life || kept.lost.is_some() {
                 kept.life = true;
                 kept.answers.clear();
@@ -361,7 +369,6 @@ pub(super) struct Scene {
     pub(super) slot: Slot<PresenceMessage>,
     pub(super) events: mpsc::Receiver<PresenceEvent>,
     pub(super) metrics: PresenceMetrics,
-    pub(super) task: JoinHandle<()>,
 }
 
 impl Scene {
@@ -379,8 +386,8 @@ impl Scene {
             metrics: metrics.clone(),
             progress: Progress::default(),
         };
-        let (actor, task) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
-        Self { fake, actor, slot, events, metrics, task }
+        let (actor, _) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
+        Self { fake, actor, slot, events, metrics }
     }
 
     pub(super) fn tell(&self, message: PresenceMessage) {

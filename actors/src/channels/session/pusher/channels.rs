@@ -17,7 +17,12 @@ use super::{Conversation, Trouble, frame};
 use crate::{
     channels::{
         Access, Alias, App,
-        session::{Session, commands::now_micros, live::Terms, start::{Prepared, Start}},
+        session::{
+            Session,
+            commands::now_micros,
+            live::Terms,
+            start::{Prepared, Start},
+        },
     },
     platform::ports::{Bus, ChangeLog, SubscriptionGrant},
 };
@@ -57,7 +62,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(Trouble::Told(why, text)) => {
                 // What cannot be a name is not repeated.
                 let named = ask.channel.len() <= MAX_NAME;
-                let error = if named { encode_subscription_error(&ask.channel, why, &text) } else { encode_error(None, &text) };
+                let error =
+                    if named { encode_subscription_error(&ask.channel, why, &text) } else { encode_error(None, &text) };
                 self.tell(error.as_bytes());
                 why.status()
             }
@@ -216,9 +222,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     fn signed(&self, app: &App, name: &Name, auth: &str, data: Option<&str>) -> Result<(), Trouble> {
-        app.ring.verify_channel(auth, &self.socket(), name.as_str(), data).map_err(|error| {
-            Trouble::Told(Refusal::Unauthorized, error.to_string().into())
-        })
+        app.ring
+            .verify_channel(auth, &self.socket(), name.as_str(), data)
+            .map_err(|error| Trouble::Told(Refusal::Unauthorized, error.to_string().into()))
     }
 
     /// What the application sends to one user is that user's.
