@@ -122,6 +122,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
                 self.settle_all(vec![prepared.going()], &frames).await;
                 if let (Some(member), Some(talk)) = (member, &mut self.talk) {
+                    talk.members.retain(|(channel, _)| *channel != inside);
                     talk.members.push((inside, member));
                 }
                 Ok(())
@@ -241,7 +242,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<(), Trouble> {
         if let Some(token) = ask.channel_data.as_deref().and_then(OfHub::read) {
             let identity = self.bearer(&token).await?;
-            self.adopt(identity);
+            self.adopt(identity)?;
         }
         if self.identity.is_none() {
             return Err(Trouble::told(Refusal::Unauthorized, "sign in with the hub's own endpoint first"));

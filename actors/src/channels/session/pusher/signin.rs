@@ -47,9 +47,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             if *identity.user != *user.member.id.as_str() {
                 return Err(refused("the bearer token is another user's".to_owned()));
             }
-            self.adopt(identity);
+            self.adopt(identity)?;
         }
-        self.session.signed_in(&app.user(&user.member.id));
+        let whole = app.user(&user.member.id);
+        self.count_in(&whole)?;
+        self.session.signed_in(&whole);
         self.tell(encode_signin_success(&without_token(user_data)).as_bytes());
         if user.watchlist_cut {
             self.tell(
