@@ -26,7 +26,7 @@ mod wire;
 pub use delivery::{Delivery, Item, Spoken, What};
 pub use handlers::{Handler, Handlers};
 pub use limits::Limits;
-pub use mailbox::{Mailbox, MailboxError, Mailboxes};
+pub use mailbox::{Mailbox, MailboxError, Mailboxes, Posted};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
