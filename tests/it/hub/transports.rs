@@ -471,7 +471,10 @@ async fn a_client_that_does_not_read_is_closed_as_slow_and_slows_nobody() {
 
     let mut slow = TcpStream::connect(hub.addr).await.expect("connect");
     let said = format!("{}\n{}", connect(&World::token("viewer")), subscribe(2));
-    let head = format!("POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", said.len());
+    let head = format!(
+        "POST /connection/http_stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        said.len()
+    );
     slow.write_all(format!("{head}{said}").as_bytes()).await.expect("written");
     eventually("both listen", async || hub.metric("dzvin_subscriptions").await == 2.0).await;
     // More than both queue and kernel hold; the other one has it all meanwhile.
@@ -538,7 +541,8 @@ async fn a_thousand_streams_come_and_go() {
     for transport in ["sse", "http_stream"] {
         let all = open(transport, MANY).await;
         assert_eq!(hub.metric("dzvin_sessions").await, MANY as f64);
-        assert!(descriptors(&hub) >= before + 3 * MANY);
+        // The socket and both ends of the pipe; those of the warming up may have lingered.
+        assert!(descriptors(&hub) >= before + 3 * MANY - 100);
         println!("{transport}: {} bytes resident each", (resident(&hub) - memory) / MANY);
         drop(all);
         nobody_left(&hub).await;
