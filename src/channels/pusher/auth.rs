@@ -163,6 +163,8 @@ impl Signing {
                 let member = member(identity)?;
                 Some(with_token(&member.channel_data(), token))
             }
+            // Whose query it is the hub sees when it is subscribed to.
+            (_, Target::Channel(Channel::Query(_))) => Some(with_token(&member(identity)?.channel_data(), token)),
             (guard, _) => {
                 if !self.namespaces.may_subscribe(name.as_str(), identity) {
                     return Err(forbidden("channels:subscribe"));
@@ -260,6 +262,8 @@ mod tests {
         headers
     }
 
+    /// The name of a query is a hash.
+    const QUERY: &str = "private-query.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const FORM: &str = "application/x-www-form-urlencoded; charset=UTF-8";
 
     async fn ask(app: Option<&str>, authorization: &[&str], kind: &str, body: &str) -> Result<Signed, &'static str> {
@@ -308,6 +312,7 @@ mod tests {
             ("private-entities.procedure", None),
             ("private-cache-entity.procedure.x", None),
             ("private-entities.contract", Some("forbidden")),
+            (QUERY, None),
             ("chat", Some("channel_unknown")),
             ("%23server-to-user-olha", Some("channel_unknown")),
             ("private-encrypted-x", Some("channel_unknown")),

@@ -69,7 +69,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// The query that the channel is, if this user made it.
-    async fn look_up(&self, channel: &str) -> Result<Option<Arc<Query>>, Refusal> {
+    pub(super) async fn look_up(&self, channel: &str) -> Result<Option<Arc<Query>>, Refusal> {
         let Ok(Channel::Query(id)) = Channel::parse(channel) else { return Ok(None) };
         let user = self.identity.as_ref().map_or("", |identity| &identity.user);
         match tokio::time::timeout(self.hub.limits.command, self.hub.queries.find(&id, user)).await {

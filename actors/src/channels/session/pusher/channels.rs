@@ -24,7 +24,7 @@ use crate::{
             start::{Prepared, Start},
         },
     },
-    platform::ports::{Bus, ChangeLog, SubscriptionGrant},
+    platform::ports::{Bus, ChangeLog, Query, SubscriptionGrant},
 };
 
 /// What our own endpoint writes into signed data beside what the protocol knows.
@@ -78,7 +78,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         })?;
         let channel = app.channel(&name);
         let channel = channel.ok_or(Trouble::told(Refusal::Forbidden, "this application has no such channels"))?;
-        let member = self.admit(app, &name, &channel, ask).await?;
+        // A query is known for as long as somebody holds it; then the topics do.
+        let (member, _query) = self.admit(app, &name, &channel, ask).await?;
         let inside: Arc<str> = channel.to_string().into();
         let alias = alias(&name);
         match self.session.alias_of(&inside) {
@@ -172,6 +173,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         let last = match top {
             0 => None,
+            // What is in a query is asked of the query itself, over REST.
+            _ if matches!(channel, Channel::Query(_)) => None,
             top => self.page(channel, top - 1, 1).await?.publications.into_iter().next(),
         };
         // What is later comes live.
@@ -198,17 +201,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         name: &Name,
         channel: &Channel,
         ask: &Subscribe,
-    ) -> Result<Option<Member>, Trouble> {
+    ) -> Result<(Option<Member>, Option<Arc<Query>>), Trouble> {
         match name.grant() {
-            Grant::Open => self.open(channel).map(|()| None),
-            Grant::Signature => self.signed(app, name, ask.auth(), None).map(|()| None),
-            Grant::Membership => self.member_of(app, name, ask).map(Some),
-            Grant::SignIn if name.kind().guard == Guard::User => self.own(name).map(|()| None),
+            Grant::Open => self.open(channel)?,
+            Grant::Signature => self.signed(app, name, ask.auth(), None)?,
+            Grant::Membership => return Ok((Some(self.member_of(app, name, ask)?), None)),
+            Grant::SignIn if name.kind().guard == Guard::User => self.own(name)?,
             Grant::SignIn => {
                 self.signed(app, name, ask.auth(), ask.channel_data.as_deref())?;
-                self.of_hub(channel, ask).await.map(|()| None)
+                return Ok((None, self.of_hub(channel, ask).await?));
             }
         }
+        Ok((None, None))
     }
 
     /// A channel without a prefix is anybody's, unless the configuration names its namespace and lets in fewer.
@@ -239,7 +243,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     /// A channel of the hub's own is opened by the permissions of a user whom the hub knows: by the sign-in, or by the token
     /// that the hub's endpoint has put into what it signed.
-    async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<(), Trouble> {
+    async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<Option<Arc<Query>>, Trouble> {
         if let Some(token) = ask.channel_data.as_deref().and_then(OfHub::read) {
             let identity = self.bearer(&token).await?;
             self.adopt(identity)?;
@@ -247,7 +251,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if self.identity.is_none() {
             return Err(Trouble::told(Refusal::Unauthorized, "sign in with the hub's own endpoint first"));
         }
-        self.permitted(&channel.to_string()).map(drop).map_err(Trouble::from)
+        let inside = channel.to_string();
+        let query = self.look_up(&inside).await?;
+        self.permitted(&inside)?;
+        Ok(query)
     }
 
     pub(super) async fn unsubscribe_from(&mut self, app: &Arc<App>, channel: &str) {

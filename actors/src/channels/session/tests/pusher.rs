@@ -43,7 +43,7 @@ async fn connection(node: &Node, admission: Option<Admission>) -> Client {
         socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
         wire: Wire::Pusher,
-        permit: Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit"),
+        permit: Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit").into(),
         mailbox: None,
         admission,
     }));
@@ -230,6 +230,31 @@ async fn the_hubs_channels_are_opened_by_a_user_whom_the_hub_knows() {
     for mut it in [one, two, own] {
         it.is_well().await;
     }
+}
+
+#[tokio::test]
+async fn a_query_is_its_makers() {
+    let node = node().await;
+    let channel = format!("private-{}", queries::channel());
+    let (mut one, mut two) = (pusher(&node, "main").await, pusher(&node, "main").await);
+    assert_eq!(refused(&one.signed(&channel, None).await, &channel), 401);
+    assert_eq!(one.sign_in(r#"{"id":"u1","hub_token":"reader"}"#).await["event"], "pusher:signin_success");
+    assert_eq!(one.signed(&channel, None).await, succeeded(&channel));
+    queries::four(&node).await;
+    for word in ["enter", "leave"] {
+        let frame = one.client.receive().await;
+        assert_eq!((&frame["event"], &frame["channel"]), (&json!("change"), &json!(channel)), "{frame}");
+        let data: Value = serde_json::from_str(frame["data"].as_str().expect("text")).expect("json");
+        assert_eq!(data["query"], word);
+    }
+    assert_eq!(two.sign_in(r#"{"id":"u1","hub_token":"nobody"}"#).await["event"], "pusher:signin_success");
+    assert_eq!(refused(&two.signed(&channel, None).await, &channel), 403, "the kind may not be read");
+    let other = format!("private-query.{}", "x".repeat(43));
+    assert_eq!(refused(&one.signed(&other, None).await, &other), 400, "there is no such query");
+    let cached = format!("private-cache-{}", queries::channel());
+    one.client.send(json!({"event": "pusher:unsubscribe", "data": {"channel": channel}})).await;
+    assert_eq!(one.signed(&cached, None).await, succeeded(&cached));
+    assert_eq!(one.client.receive().await["event"], "pusher:cache_miss");
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl World {
     }
 }
 
-fn channel() -> String {
+pub(super) fn channel() -> String {
     format!("query.{}", ACTIVE.id)
 }
 
@@ -76,7 +76,7 @@ impl Client {
 }
 
 /// Four changes: of no concern, enter, of no concern, leave.
-async fn four(node: &Node) {
+pub(super) async fn four(node: &Node) {
     let from = node.world.top();
     node.world.commit_status("a", None, Some("draft"));
     node.world.commit_status("b", Some("draft"), Some("active"));
