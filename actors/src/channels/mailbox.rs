@@ -22,7 +22,7 @@ const LEAST: usize = 256;
 /// A session, as others reach it.
 #[derive(Clone)]
 struct Place {
-    sender: mpsc::UnboundedSender<Posted>,
+    sender: mpsc::Sender<Posted>,
     room: Arc<Semaphore>,
 }
 
@@ -73,9 +73,9 @@ pub enum MailboxError {
 impl Mailboxes {
     /// A mailbox under a new secret, and what arrives in it.
     #[must_use]
-    pub fn open(&self) -> (Mailbox, mpsc::UnboundedReceiver<Posted>) {
-        // Bounded by its room.
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn open(&self) -> (Mailbox, mpsc::Receiver<Posted>) {
+        // As many as its room has place for; no more is allocated than wait.
+        let (sender, receiver) = mpsc::channel(BACKLOG / LEAST);
         let place = Place { sender, room: Arc::new(Semaphore::new(BACKLOG)) };
         let session: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         self.lock().insert(Arc::clone(&session), place);
@@ -91,7 +91,10 @@ impl Mailboxes {
         let Place { sender, room } = self.lock().get(session).cloned().ok_or(MailboxError::Unknown)?;
         let share = u32::try_from(commands.len().max(LEAST)).unwrap_or(u32::MAX);
         let room = room.try_acquire_many_owned(share).map_err(|_| MailboxError::Full)?;
-        sender.send(Posted { commands, _room: room }).map_err(|_| MailboxError::Unknown)
+        sender.try_send(Posted { commands, _room: room }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => MailboxError::Full,
+            mpsc::error::TrySendError::Closed(_) => MailboxError::Unknown,
+        })
     }
 
     /// How many there are.

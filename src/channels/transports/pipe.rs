@@ -56,7 +56,7 @@ pub(super) struct Stream {
 /// Commands on their way into the pipe.
 struct Commands {
     form: Form,
-    arriving: mpsc::UnboundedReceiver<Posted>,
+    arriving: mpsc::Receiver<Posted>,
     /// What the pipe has not taken yet of the last.
     rest: Bytes,
 }
@@ -67,7 +67,7 @@ impl Stream {
     }
 
     /// The same, with commands that arrive.
-    pub(super) fn with_commands(mut self, form: Form, arriving: mpsc::UnboundedReceiver<Posted>) -> Self {
+    pub(super) fn with_commands(mut self, form: Form, arriving: mpsc::Receiver<Posted>) -> Self {
         self.commands = Some(Commands { form, arriving, rest: Bytes::new() });
         self
     }
