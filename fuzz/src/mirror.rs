@@ -107,6 +107,7 @@ fn published(id: dzvin_protocols::platform::EntityId, doc: &RawValue) {
         changed: vec!["title".into()],
         doc: Some(doc.to_owned().into()),
         trace: None,
+        fields: None,
     };
     let push = encode_push("entities.procedure", &change.publication(), 7);
     let push = String::from_utf8_lossy(&push);

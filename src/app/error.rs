@@ -4,7 +4,10 @@ use std::error::Error;
 
 use dzvin_actors::supervise::{Meltdown, StartError};
 
-use crate::platform::{alone::AloneError, http::ListenError};
+use crate::platform::{
+    alone::AloneError,
+    http::{ListenError, TlsError},
+};
 
 /// What ended or prevented a node.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,9 @@ pub enum AppError {
     /// A port is taken, or the address is not ours.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(TlsError),
     /// An actor could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -43,6 +49,10 @@ pub enum AppError {
 impl AppError {
     pub(super) fn database(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Database(source.into())
+    }
+
+    pub(super) fn tls(source: TlsError) -> Self {
+        Self::Tls(source)
     }
 
     pub(super) fn internal(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

@@ -22,15 +22,15 @@ use dzvin_actors::{
         presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
-    platform::ports::Authenticator,
+    platform::ports::{Authenticator, Revoked},
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
 };
-use dzvin_protocols::channels::Control;
+use dzvin_protocols::channels::{Control, Whose};
 use prometheus_client::registry::Registry;
 use ractor::Actor;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 
@@ -48,14 +48,20 @@ use crate::{
         },
     },
     console,
-    entities::{self, ChangeListener, Entities, Retention},
-    identity::{ApiKeys, Verifier},
+    entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
+    identity::{
+        ApiKeys, Verifier,
+        revocations::{self, RevocationStore},
+    },
     mirror::{self, Mirrors},
     platform::{
         alone::{Alone, AloneError},
         config::Config,
         db::Database,
-        http::{AnswerRoom, Check, HttpMetrics, Plumbing, Readiness, Serving, internal_router, listen, plumb, serve},
+        http::{
+            AnswerRoom, Certificates, Check, HttpMetrics, Origins, Pair, Plumbing, Readiness, Serving, internal_router,
+            listen, plumb, serve,
+        },
         lease::PgLeases,
         telemetry,
     },
@@ -114,6 +120,7 @@ impl App {
         // Ports first: a second node on the same address must not touch anything.
         let listener = listen("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
+        let pair = config.http.tls.as_ref().map(Pair::read).transpose().map_err(AppError::tls)?;
         let mut rooms = Registry::with_prefix("dzvin");
         let registry = &mut rooms;
         let (stop, phase) = watch::channel(Phase::Running);
@@ -128,6 +135,16 @@ impl App {
         let ops = plumb(ops, Plumbing::new(&config.http, http_metrics.clone()));
         let addresses = (address(&listener)?, address(&internal)?);
         tasks.spawn(serve(internal, ops, serving.clone(), reached(phase.clone(), Phase::Ending)));
+        let certificates = pair.map(|pair| Certificates::new(pair, http_metrics.clone()));
+        if let Some(certificates) = certificates.clone() {
+            let ending = reached(phase.clone(), Phase::Ending);
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = certificates.keep_fresh() => {}
+                    () = ending => {}
+                }
+            });
+        }
 
         let db = settings::database_options(config)?;
         let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
@@ -149,6 +166,14 @@ impl App {
         tasks.spawn(entities.clone().keep_derived(reached(phase.clone(), Phase::Ending)));
         tasks.spawn(entities.clone().keep_maintained(retention, reached(phase.clone(), Phase::Ending)));
 
+        verifier.register(registry);
+        let (known, counted) = (verifier.revocations().clone(), verifier.metrics().clone());
+        let revocations = RevocationStore::new(database.clone(), known, counted);
+        revocations.load().await.map_err(AppError::database)?;
+        tasks.spawn(revocations.clone().keep(reached(phase.clone(), Phase::Ending)));
+        let mut revoked = verifier.revocations().changes();
+        tasks.spawn(Arc::clone(&verifier).keep(reached(phase.clone(), Phase::Ending)));
+
         let (events, told) = mpsc::channel(BUS_EVENTS);
         let bus = Arc::new(settings::bus(config, events).await?);
         bus.metrics().register(registry);
@@ -160,10 +185,24 @@ impl App {
 
         // Whoever only reads must not keep a batch, a lease or the relay waiting for a connection.
         let readers = entities.for_readers();
+        let queries = StoredQueries::new(readers.clone());
+        queries.register(registry);
         let (letters, received) = mpsc::channel(LETTERS);
         let (notices, noticed) = Notices::new();
-        let hub = hub(config, &bus, &readers, &verifier, letters, &notices)?;
+        let hub = hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
+        registry.register(
+            "mailboxes",
+            "Sessions whose commands come by requests of their own",
+            hub.mailboxes.gauge().clone(),
+        );
+        let (shards, over) = (hub.shards.clone(), reached(phase.clone(), Phase::Ending));
+        tasks.spawn(async move {
+            tokio::select! {
+                () = end_revoked(&mut revoked, &shards) => {}
+                () = over => {}
+            }
+        });
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         // Before those whose events it tells, so that it stops after them.
         let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
@@ -187,8 +226,15 @@ impl App {
         look_at(&readiness, &bus, &database, config.leases.ttl.max(SILENCE), &links);
         let endpoint = channels::Endpoint {
             shards: hub.shards.clone(),
-            sessions: Arc::new(Semaphore::new(config.channels.max_sessions)),
-            allowed_origins: config.http.allowed_origins.as_slice().into(),
+            admission: channels::Admission::new(&config.channels),
+            allowed_origins: Origins::new(&config.http.allowed_origins),
+        };
+        endpoint.admission.register(registry);
+        let transports = channels::Transports {
+            endpoint: endpoint.clone(),
+            bus: Arc::clone(&bus),
+            mailboxes: hub.mailboxes.clone(),
+            max_message: hub.limits.message,
         };
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
@@ -215,14 +261,16 @@ impl App {
                 () = over => {}
             }
         });
-        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config);
+        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config)
+            .with_edge(endpoint.admission.clone(), certificates.clone());
         let room = AnswerRoom::new(&config.http, http_metrics.clone());
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers, room)
+        let api = entities::router(readers, room.clone())
+            .merge(entities::queries::router(queries, room))
             .merge(mirror::router(mirrors))
             .merge(channels::api::router(server_api))
             .merge(channels::connections_router(connections));
-        let api = api.layer(Extension(verifier));
+        let api = api.merge(revocations::router(revocations)).layer(Extension(verifier));
         let signing = channels::pusher::auth::Signing {
             apps: hub.apps.clone(),
             namespaces: Arc::clone(&hub.namespaces),
@@ -233,11 +281,12 @@ impl App {
             .merge(channels::pusher::auth::router(signing))
             .merge(channels::pusher::http::router(pusher_api))
             .merge(channels::router(endpoint))
+            .merge(transports.router())
             .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
         let _ = metrics.set(Box::new(telemetry::scrape(rooms)) as Scrape);
-        tasks.spawn(serve(listener, public, serving, reached(phase, Phase::Closing)));
+        tasks.spawn(serve(listener, public, serving.behind(certificates), reached(phase, Phase::Closing)));
         readiness.ready();
         let shards = hub.shards.clone();
         let (address, internal_address) = addresses;
@@ -309,6 +358,19 @@ impl App {
     }
 }
 
+/// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
+async fn end_revoked(changes: &mut broadcast::Receiver<Revoked>, shards: &Shards) {
+    loop {
+        let user = match changes.recv().await {
+            Ok(revoked) => revoked.user,
+            // Nobody knows who was meant: everybody looks.
+            Err(broadcast::error::RecvError::Lagged(_)) => None,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
+    }
+}
+
 /// Holds on to being alone until everything has ended, so that the next node begins after this one.
 fn keep_alone(alone: Alone, tasks: &mut JoinSet<()>, phase: watch::Receiver<Phase>) -> watch::Receiver<bool> {
     let (tell, displaced) = watch::channel(false);
@@ -330,6 +392,7 @@ fn hub(
     config: &Config,
     bus: &Arc<AnyBus>,
     entities: &Entities,
+    queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
     notices: &Notices,
@@ -352,6 +415,7 @@ fn hub(
         presence: Slot::default(),
         observer: Arc::new(notices.clone()),
         mailboxes: Mailboxes::default(),
+        queries: Arc::new(queries.clone()),
         letters,
         metrics: Metrics::default(),
         version: VERSION.to_owned(),

@@ -1,4 +1,5 @@
-//! What changes without a restart: keys of users, servers and applications, roles, the tokens and message limits of the Mirrors.
+//! What changes without a restart: keys of users, servers and applications, roles, the tokens and message limits of the Mirrors,
+//! the certificate, and who is admitted.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,8 +10,12 @@ use dzvin_actors::channels::{Apps, Shards};
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
-    identity::{self, ApiKeys, Verifier},
-    platform::config::{Config, IdentityConfig, Pusher},
+    channels::Admission,
+    identity::{ApiKeys, Setup, Verifier},
+    platform::{
+        config::{Config, IdentityConfig, Pusher},
+        http::{Certificates, Pair},
+    },
 };
 
 /// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold.
@@ -26,6 +31,8 @@ pub struct Reloader {
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
     known: Arc<Mutex<(IdentityConfig, Pusher)>>,
+    admission: Option<Admission>,
+    certificates: Option<Certificates>,
 }
 
 impl Reloader {
@@ -44,7 +51,14 @@ impl Reloader {
             links: links.clone(),
             shards: shards.clone(),
             known: Arc::new(Mutex::new((config.identity.clone(), config.pusher.clone()))),
+            admission: None,
+            certificates: None,
         }
+    }
+
+    /// Those who stand at the door as well.
+    pub(super) fn with_edge(self, admission: Admission, certificates: Option<Certificates>) -> Self {
+        Self { admission: Some(admission), certificates, ..self }
     }
 
     /// Takes over keys, roles, applications, and each known Mirror's token and message limit. The rest waits for a restart. All or nothing
@@ -55,19 +69,24 @@ impl Reloader {
     pub fn reload(&self, config: &Config) -> Result<(), AppError> {
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
-        if config.identity.keys.is_empty() {
-            return Err(AppError::config("identity.keys", "at least one key is needed"));
-        }
-        let (keys, rules) =
-            identity::keys(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        let setup = Setup::of(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
+        let tls = self.certificates.as_ref().zip(config.http.tls.as_ref());
+        let tls = tls.map(|(certificates, files)| Pair::read(files).map(|pair| (certificates, pair)));
+        let tls = tls.transpose().map_err(AppError::tls)?;
         let replace = |all: &ApiKeys| {
             all.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
         };
         // Tried on keys of nobody first: after the verifier has changed, nothing may fail.
         replace(&ApiKeys::default())?;
         settings::replace_apps(&Apps::default(), config)?;
-        self.verifier.replace(keys, rules).map_err(|error| AppError::config("identity.keys", error))?;
+        self.verifier.replace_all(setup).map_err(|error| AppError::config("identity.keys", error))?;
         replace(&self.keys)?;
+        if let Some((certificates, pair)) = tls {
+            certificates.replace(pair);
+        }
+        if let Some(admission) = &self.admission {
+            admission.update(&config.channels);
+        }
         let first = self.apps.are_none();
         settings::replace_apps(&self.apps, config)?;
         if first && !self.apps.are_none() {
@@ -101,9 +120,15 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
     })
 }
 
-/// Whether a token that was good may now be none, or grant something else. A further key changes nothing for anybody.
+/// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.
 fn others_decide(before: &IdentityConfig, now: &IdentityConfig) -> bool {
-    let rules = |config: &IdentityConfig| (config.issuer.clone(), config.audience.clone(), config.roles.clone());
-    let stays = |key| now.keys.iter().any(|other| (&other.id, &other.secret) == key);
-    rules(before) != rules(now) || !before.keys.iter().map(|key| (&key.id, &key.secret)).all(stays)
+    let rules = |config: &IdentityConfig| {
+        let IdentityConfig { issuer, audience, roles, anonymous, anonymous_role, subscription_keys, .. } =
+            config.clone();
+        (issuer, audience, roles, anonymous, anonymous_role, subscription_keys)
+    };
+    let stays = |key| now.keys.iter().any(|other| (&other.id, &other.secret, other.algorithm) == key);
+    rules(before) != rules(now)
+        || !before.keys.iter().map(|key| (&key.id, &key.secret, key.algorithm)).all(stays)
+        || !before.issuers.iter().all(|issuer| now.issuers.contains(issuer))
 }

@@ -81,7 +81,10 @@ pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Resu
     redis.limits = limits;
     redis.command_timeout = config.redis.command_timeout;
     let bus = RedisBus::new(redis, events);
-    timeout(REDIS_AT_START, bus.connected()).await.map_err(|_| AppError::Redis)?;
+    // Of a cluster every primary; when one is away for good, the others have to do.
+    if timeout(REDIS_AT_START, bus.connected()).await.is_err() && !bus.is_connected() {
+        return Err(AppError::Redis);
+    }
     Ok(AnyBus::Redis(bus))
 }
 

@@ -3,8 +3,6 @@
 //! The socket is taken out of hyper after the 101 and belongs to a shard from then on: no layer of the web framework
 //! stands between a publication and the client. Compression is not offered.
 
-use std::sync::Arc;
-
 use axum::{
     Router,
     extract::{Request, State},
@@ -12,10 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use dzvin_actors::channels::{Admission, Incoming, Shards, Wire, derive_accept_key};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use dzvin_actors::channels::{Admission as Application, Incoming, Permit, Shards, Wire, derive_accept_key};
 
-use crate::platform::http::{self, Problem};
+use super::admission::Admission;
+use crate::platform::http::{self, ClientAddress, Origins, Problem};
 
 /// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
 const SUBPROTOCOLS: [(&str, Wire); 2] =
@@ -26,10 +24,10 @@ const SUBPROTOCOLS: [(&str, Wire); 2] =
 pub struct Endpoint {
     /// Who takes the connections.
     pub shards: Shards,
-    /// A permit per session of the node.
-    pub sessions: Arc<Semaphore>,
-    /// Origins of pages, besides the hub's own, that may connect; `*` for all.
-    pub allowed_origins: Arc<[String]>,
+    /// Who may have one.
+    pub admission: Admission,
+    /// Origins of pages, besides the hub's own, that may connect.
+    pub allowed_origins: Origins,
 }
 
 /// The route.
@@ -46,7 +44,7 @@ async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<R
 
 /// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, its wire, and on that of
 /// Pusher whose client it is.
-pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Admission>), Problem>;
+pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Application>), Problem>;
 
 /// Answers with the 101, and gives the socket to a shard afterwards.
 pub(super) fn upgrade(
@@ -57,17 +55,18 @@ pub(super) fn upgrade(
     let headers = request.headers();
     let accept = handshake(headers)?;
     let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
-    let permit = endpoint.admit()?;
+    let permit = endpoint.admit(request.extensions().get().copied())?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "client left during the upgrade"),
         };
-        let Some((socket, leftover)) = http::socket(upgraded) else {
-            return tracing::error!("the server gave an upgraded connection that is no tcp socket");
+        let (socket, leftover, permit) = match http::socket(upgraded, permit) {
+            Ok(taken) => taken,
+            Err(error) => return tracing::error!(%error, "an upgraded connection could not be taken"),
         };
-        let incoming = Incoming { socket: socket.into(), leftover, wire, permit, mailbox: None, admission };
+        let incoming = Incoming { socket, leftover, wire, permit, mailbox: None, admission };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }
@@ -131,26 +130,13 @@ fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>
 
 impl Endpoint {
     /// A place for one more session.
-    pub(super) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.sessions).try_acquire_owned().map_err(|_| {
-            let detail = "this node has all the connections that it may have; try again soon";
-            Problem::unavailable("too_many_sessions", detail)
-        })
+    pub(super) fn admit(&self, address: Option<ClientAddress>) -> Result<Permit, Problem> {
+        self.admission.admit(address)
     }
 
-    /// A page of another site must not use the tokens that a browser holds. Clients that are no browsers send no origin.
+    /// A page of another site must not use the tokens that a browser holds.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let origin = origin.to_str().unwrap_or_default();
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let own = origin
-            .split_once("://")
-            .is_some_and(|(_, authority)| !host.is_empty() && authority.eq_ignore_ascii_case(host));
-        if own || self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
-            return Ok(());
-        }
-        let detail = "pages of this origin may not connect; add it to http.allowed_origins";
-        Err(Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail))
+        self.allowed_origins.check(headers)
     }
 }
 
@@ -180,26 +166,6 @@ mod tests {
             let mut bad = GOOD.to_vec();
             bad.remove(missing);
             assert_eq!(handshake(&headers(&bad)).expect_err("bad").code(), "websocket_expected");
-        }
-    }
-
-    #[test]
-    fn only_known_origins_may_connect() {
-        let endpoint = Endpoint {
-            shards: Shards::new(1),
-            sessions: Arc::new(Semaphore::new(1)),
-            allowed_origins: vec!["https://desk.example".to_owned()].into(),
-        };
-        for (origin, allowed) in [
-            (None, true),
-            (Some("http://hub.example:8480"), true),
-            (Some("https://desk.example"), true),
-            (Some("https://evil.example"), false),
-            (Some("null"), false),
-        ] {
-            let mut all = headers(&[("host", "hub.example:8480")]);
-            all.extend(origin.map(|o| (header::ORIGIN, HeaderValue::from_static(o))));
-            assert_eq!(endpoint.check_origin(&all).is_ok(), allowed, "{origin:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
-    entities::{Derived, Fields, MAX_FIELD_VALUE, Op, check, merge_set},
+    entities::{Derived, FieldChange, Fields, MAX_FIELD_VALUE, Op, Values, check, merge_set},
     mirror::{MirrorOp, Quarantined, VersionedDoc},
     platform::EntityId,
 };
@@ -77,6 +77,11 @@ impl EntityOp {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.raw().map_or(0, |raw| raw.get().len())
+    }
+
+    /// Whether it brings no document of its own to tell the declared fields by.
+    pub(super) fn needs_fields(&self) -> bool {
+        !matches!(self, Self::Upsert { beside: false, .. } | Self::Set { .. })
     }
 
     /// Bytes that are still to be checked and hashed.
@@ -178,7 +183,7 @@ pub(super) struct Stored {
     pub hash: Option<Vec<u8>>,
     /// Read only when it is needed.
     pub doc: Option<Doc>,
-    /// Of a document that this run brought.
+    /// Of a document that this run brought, or of the stored one where it was asked for.
     pub filterable: Option<String>,
     pub size: usize,
     pub trashed: bool,
@@ -196,6 +201,8 @@ pub(super) struct NewChange {
     /// A JSON object, when something declared differs.
     pub before: Option<String>,
     pub doc: Option<Doc>,
+    /// The declared fields before and after.
+    pub fields: Option<String>,
 }
 
 /// A row of entities to be.
@@ -257,7 +264,7 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         let state = states.entry(id.clone()).or_insert_with(|| State { fresh: true, ..State::default() });
         match op {
             EntityOp::Upsert { version, beside: true, .. } if state.stored.version.as_ref() == Some(&version) => {
-                out.found(&id, state);
+                out.found(spec, &id, state);
             }
             EntityOp::Upsert { version, doc, .. } => {
                 let derived = derived.unwrap_or_else(|| derive(spec, &doc));
@@ -271,14 +278,14 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
                     out.put_aside(reason, detail, &op);
                 }
             },
-            EntityOp::Trash(_) => out.hide(&id, state, Op::Trash, |stored| &mut stored.trashed),
+            EntityOp::Trash(_) => out.hide(spec, &id, state, Op::Trash, |stored| &mut stored.trashed),
             // It has come back since it was looked for.
             EntityOp::Missing { version, .. } if state.stored.version.as_ref() != Some(&version) => {
                 out.applied.unchanged += 1;
             }
-            EntityOp::Missing { .. } => out.hide(&id, state, Op::Trash, |stored| &mut stored.missing),
-            EntityOp::Found(_) => out.found(&id, state),
-            EntityOp::Purge(_) => out.purge(&id, state),
+            EntityOp::Missing { .. } => out.hide(spec, &id, state, Op::Trash, |stored| &mut stored.missing),
+            EntityOp::Found(_) => out.found(spec, &id, state),
+            EntityOp::Purge(_) => out.purge(spec, &id, state),
         }
     }
     let mut dirty: Vec<_> = states.into_iter().filter(|(_, state)| state.dirty).collect();
@@ -345,6 +352,7 @@ impl Folded {
         let old = if same { None } else { stored.doc.take() };
         stored.version = version.or(stored.version.take());
         stored.hash = Some(derived.hash.to_vec());
+        let known = stored.filterable.take();
         stored.filterable = Some(derived.filterable);
         stored.size = doc.get().len();
         stored.doc = Some(Doc::New(Arc::clone(doc)));
@@ -361,53 +369,108 @@ impl Folded {
         };
         (stored.trashed, stored.missing, stored.purged) = (false, false, false);
         self.created += u64::from(op == Op::Create);
-        let (changed, before) =
-            old.filter(|_| exists).map(|old| difference(spec, old.text(), doc.get())).unwrap_or_default();
-        self.change(id, state, op, changed, before);
+        let old = old.filter(|_| exists);
+        let old = old.as_ref().map(|old| Fields::of(old.text()));
+        let (changed, before) = old.as_ref().map(|old| difference(spec, old, doc.get())).unwrap_or_default();
+        // What is stored may lack what was declared lately; the document does not.
+        let was = match (&old, &known) {
+            (Some(old), _) => Some(Values::of_fields(old, &spec.fields)),
+            (None, Some(known)) => Some(Values::of_stored(known, &spec.fields)),
+            (None, None) => None,
+        };
+        let tells = op != Op::Update || was.is_some();
+        let change = FieldChange::new(was.filter(|_| op == Op::Update), state.values(spec));
+        let fields = tells.then(|| change.encode());
+        self.change(id, state, Told { op, changed, before, fields });
     }
 
-    fn hide(&mut self, id: &EntityId, state: &mut State, op: Op, mark: impl Fn(&mut Stored) -> &mut bool) {
+    fn hide(
+        &mut self,
+        spec: &KindSpec,
+        id: &EntityId,
+        state: &mut State,
+        op: Op,
+        mark: impl Fn(&mut Stored) -> &mut bool,
+    ) {
         // What is in the trash is gone already, and said to be.
         if state.stored.revision == 0 || state.stored.purged || state.stored.trashed || *mark(&mut state.stored) {
             self.applied.unchanged += 1;
             return;
         }
+        let told = Told::gone(spec, op, state);
         *mark(&mut state.stored) = true;
-        self.change(id, state, op, Vec::new(), None);
+        self.change(id, state, told);
     }
 
-    fn found(&mut self, id: &EntityId, state: &mut State) {
+    fn found(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {
         if !state.stored.missing {
             self.applied.unchanged += 1;
             return;
         }
         state.stored.missing = false;
-        let op = if state.stored.trashed { Op::Trash } else { Op::Restore };
-        self.change(id, state, op, Vec::new(), None);
+        let told = if state.stored.trashed { Told::gone(spec, Op::Trash, state) } else { Told::back(spec, state) };
+        self.change(id, state, told);
     }
 
-    fn purge(&mut self, id: &EntityId, state: &mut State) {
+    fn purge(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {
         if state.stored.revision == 0 || state.stored.purged {
             self.applied.unchanged += 1;
             return;
         }
-        let revision = state.stored.revision;
+        let (told, revision) = (Told::gone(spec, Op::Purge, state), state.stored.revision);
         state.stored = Stored { revision, version: state.stored.version.take(), purged: true, ..Stored::default() };
         state.new_doc = false;
-        self.change(id, state, Op::Purge, Vec::new(), None);
+        self.change(id, state, told);
     }
 
-    fn change(&mut self, id: &EntityId, state: &mut State, op: Op, changed: Vec<String>, before: Option<String>) {
+    fn change(&mut self, id: &EntityId, state: &mut State, told: Told) {
+        let Told { op, changed, before, fields } = told;
         state.stored.revision += 1;
         state.dirty = true;
         self.applied.changed += 1;
         let (revision, doc) = (state.stored.revision, state.stored.doc.clone());
-        self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc });
+        self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc, fields });
         state.change = self.changes.len();
     }
 }
 
+/// What a change tells beside the document.
+struct Told {
+    op: Op,
+    changed: Vec<String>,
+    before: Option<String>,
+    fields: Option<String>,
+}
+
+impl Told {
+    /// Of one that is not there afterwards.
+    fn gone(spec: &KindSpec, op: Op, state: &State) -> Self {
+        let shown = state.shown();
+        let was = state.values(spec).filter(|_| shown);
+        // What was there, and of which nobody knows how, may have been anything.
+        let tells = !shown || was.is_some();
+        let fields = tells.then(|| FieldChange::new(was, None).encode());
+        Self { op, changed: Vec::new(), before: None, fields }
+    }
+
+    /// Of one that is there again as it was.
+    fn back(spec: &KindSpec, state: &State) -> Self {
+        let fields = state.values(spec).map(|is| FieldChange::new(None, Some(is)).encode());
+        Self { op: Op::Restore, changed: Vec::new(), before: None, fields }
+    }
+}
+
 impl State {
+    /// Neither in the trash nor missing nor purged.
+    fn shown(&self) -> bool {
+        self.stored.revision > 0 && !(self.stored.trashed || self.stored.missing || self.stored.purged)
+    }
+
+    /// The declared fields, where they are known.
+    fn values<'a>(&'a self, spec: &'a KindSpec) -> Option<Values<'a>> {
+        self.stored.filterable.as_deref().map(|stored| Values::of_stored(stored, &spec.fields))
+    }
+
     fn into_row(self, id: EntityId) -> NewState {
         let Stored { version, hash, doc, filterable, size, trashed, missing, .. } = self.stored;
         NewState {
@@ -426,8 +489,8 @@ impl State {
 }
 
 /// Names of the top-level fields that differ, and the earlier values of the declared ones that do.
-fn difference(spec: &KindSpec, old: &str, new: &str) -> (Vec<String>, Option<String>) {
-    let (old, new) = (Fields::of(old), Fields::of(new));
+fn difference(spec: &KindSpec, old: &Fields<'_>, new: &str) -> (Vec<String>, Option<String>) {
+    let new = Fields::of(new);
     let mut changed = old.changed(&new);
     changed.retain(|name| name.len() <= MAX_CHANGED_NAME);
     changed.truncate(MAX_CHANGED);

@@ -115,7 +115,7 @@ fn head(kind: &Kind, row: &EntityRow) -> Vec<u8> {
     out
 }
 
-fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow) {
+pub(super) fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow) {
     out.extend(head(kind, row));
     match &row.doc {
         Some(doc) => {
@@ -176,7 +176,7 @@ async fn list(
     Ok(json(room.lend(out)))
 }
 
-fn json(body: Bytes) -> Response {
+pub(super) fn json(body: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
 }
@@ -225,11 +225,11 @@ impl ListQuery {
     }
 }
 
-fn bad(name: &str, value: &str) -> Problem {
+pub(super) fn bad(name: &str, value: &str) -> Problem {
     Problem::bad_request("bad_parameter", format!("{name}: {value:.80} cannot be read"))
 }
 
-fn limit(value: &str) -> Result<u16, Problem> {
+pub(super) fn limit(value: &str) -> Result<u16, Problem> {
     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
     limit.ok_or_else(|| Problem::bad_request("bad_parameter", format!("limit is 1 to {MAX_LIMIT}")))
 }

@@ -33,6 +33,7 @@ struct SliceRow {
     changed: Option<Vec<String>>,
     doc: Option<String>,
     trace: Option<String>,
+    fields: Option<String>,
 }
 
 impl SliceRow {
@@ -52,6 +53,7 @@ impl SliceRow {
             changed: self.changed?,
             doc: self.doc.and_then(|doc| RawValue::from_string(doc).ok()).map(Into::into),
             trace: self.trace.map(Into::into),
+            fields: self.fields.map(Into::into),
         })
     }
 }
@@ -117,12 +119,12 @@ impl Entities {
         sqlx::query_as!(
             SliceRow,
             r#"SELECT s.epoch, s.top, c."offset" AS "offset?", c.day AS "day?", c.id AS "id?", c.revision AS "revision?",
-                 c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace
+                 c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace, c.fields
              FROM streams s LEFT JOIN LATERAL (
-                 SELECT w.*, (sum(w.size + $6::int8) OVER (ORDER BY w."offset"))::int8 AS run FROM (
+                 SELECT w.*, (sum(w.size + COALESCE(octet_length(w.fields), 0) + $6::int8) OVER (ORDER BY w."offset"))::int8 AS run FROM (
                      SELECT * FROM changes WHERE kind = $2 AND "offset" > $3 AND day >= $4 ORDER BY "offset" LIMIT $5
                  ) w
-             ) c ON c.run <= $7 OR c.run = c.size + $6
+             ) c ON c.run <= $7 OR c.run = c.size + COALESCE(octet_length(c.fields), 0) + $6
              WHERE s.name = $1 ORDER BY c."offset""#,
             stream.as_str(),
             kind.as_str(),
@@ -205,12 +207,12 @@ impl ChangeLog for Entities {
         let rows = sqlx::query_as!(
             SliceRow,
             r#"SELECT s.epoch, COALESCE(e.revision, 0) AS "top!", c."offset" AS "offset?", c.day AS "day?", c.id AS "id?",
-                 c.revision AS "revision?", c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace
+                 c.revision AS "revision?", c.op AS "op?", c.at AS "at?", c.by AS "by?", c.changed AS "changed?", c.doc, c.trace, c.fields
              FROM streams s LEFT JOIN entities e ON e.kind = $2 AND e.id = $3 LEFT JOIN LATERAL (
-                 SELECT w.*, (sum(w.size + $6::int8) OVER (ORDER BY w.revision))::int8 AS run FROM (
+                 SELECT w.*, (sum(w.size + COALESCE(octet_length(w.fields), 0) + $6::int8) OVER (ORDER BY w.revision))::int8 AS run FROM (
                      SELECT * FROM changes WHERE kind = $2 AND id = $3 AND revision > $4 ORDER BY revision LIMIT $5
                  ) w
-             ) c ON c.run <= $7 OR c.run = c.size + $6
+             ) c ON c.run <= $7 OR c.run = c.size + COALESCE(octet_length(c.fields), 0) + $6
              WHERE s.name = $1 ORDER BY c.revision"#,
             stream.as_str(),
             kind.as_str(),

@@ -11,6 +11,7 @@ mod kinds;
 mod listener;
 mod log;
 mod partitions;
+pub mod queries;
 mod query;
 mod recent;
 mod rows;

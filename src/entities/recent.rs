@@ -77,7 +77,8 @@ struct Tail {
 
 fn cost(change: &Change) -> usize {
     let names: usize = change.changed.iter().map(|name| size_of::<String>() + name.len()).sum();
-    OVERHEAD_BYTES + names + change.doc.as_ref().map_or(0, |doc| doc.get().len())
+    let fields = change.fields.as_ref().map_or(0, |fields| fields.len());
+    OVERHEAD_BYTES + names + fields + change.doc.as_ref().map_or(0, |doc| doc.get().len())
 }
 
 impl Recent {
@@ -207,6 +208,7 @@ mod tests {
             changed: Vec::new(),
             doc: RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).ok().map(Into::into),
             trace: None,
+            fields: None,
         };
         offsets.map(one).collect()
     }

@@ -29,18 +29,21 @@ pub(super) async fn lock_rows(
     tx: &mut PgConnection,
     kind: &Kind,
     ids: &BTreeSet<&EntityId>,
+    with_fields: bool,
 ) -> Result<HashMap<EntityId, Stored>, WriteError> {
     let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
     let eager = if ids.len() <= EAGER_ROWS { INLINE_DOC_LIMIT } else { 0 };
     let rows = sqlx::query!(
         r#"SELECT e.id, e.revision, e.version, e.hash, e.size, e.trashed_at IS NOT NULL AS "trashed!",
-             e.missing_since IS NOT NULL AS "missing!", e.doc IS NULL AS "purged!", CASE WHEN e.size <= $3 THEN e.doc END AS doc
+             e.missing_since IS NOT NULL AS "missing!", e.doc IS NULL AS "purged!", CASE WHEN e.size <= $3 THEN e.doc END AS doc,
+             CASE WHEN $4 THEN e.fields::text END AS fields
          FROM UNNEST($2::text[]) AS w (id)
          CROSS JOIN LATERAL (SELECT * FROM entities e WHERE e.kind = $1 AND e.id >= w.id AND e.id <= w.id
              ORDER BY e.id LIMIT 1 FOR UPDATE) e"#,
         kind.as_str(),
         &ids as &[&str],
-        size(eager)
+        size(eager),
+        with_fields
     )
     .fetch_all(tx)
     .await
@@ -51,7 +54,7 @@ pub(super) async fn lock_rows(
             version: row.version,
             hash: row.hash,
             doc: row.doc.map(|doc| Doc::Stored(doc.into())),
-            filterable: None,
+            filterable: row.fields,
             size: usize::try_from(row.size).unwrap_or(0),
             trashed: row.trashed,
             missing: row.missing,
@@ -114,6 +117,7 @@ impl Place {
             by: Arc::clone(&by),
             changed: row.changed,
             trace: trace.clone(),
+            fields: row.fields.map(Into::into),
         };
         (self.epoch, rows.into_iter().zip(number(self.base) + 1..).map(change).collect())
     }
@@ -245,13 +249,13 @@ async fn store_changes(
          ), r AS (
              SELECT s.base + r.n AS "offset", s.at, r.* FROM s, UNNEST($6::text[], $7::int8[], $8::text[], $9::text[],
                  $10::text[], $11::text[], $12::bool[], $13::bool[], $14::text[], $15::bytea[], $16::text[], $17::bool[],
-                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[]) WITH ORDINALITY
+                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[], $25::text[]) WITH ORDINALITY
                  AS r (id, revision, op, changed, before, doc, inline, last, version, hash, later, stores, size, fields, key,
-                     trashed, missing, fresh, n)
+                     trashed, missing, fresh, told, n)
          ), logged AS (
-             INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace)
+             INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace, fields)
              SELECT $2, "offset", (at AT TIME ZONE 'UTC')::date, id, revision, op, at, $4, changed::text[], before::json,
-                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5 FROM r
+                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5, told FROM r
          ), held AS (
              INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
                  trashed_at, missing_since, created_at, updated_at)
@@ -296,7 +300,8 @@ async fn store_changes(
         &column(&lines, |line| row(line, |row| row.trashed)),
         &column(&lines, |line| row(line, |row| row.missing)),
         &column(&lines, |line| row(line, |row| row.fresh)),
-        &spec.fields
+        &spec.fields,
+        &column(&lines, |line| line.change.fields.as_deref()) as &[Option<&str>]
     )
     .fetch_one(tx)
     .await

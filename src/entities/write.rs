@@ -113,7 +113,7 @@ impl Entities {
             Refusal::Fails => write_run(tx, spec, author, ops, &mut written).await?,
             Refusal::Quarantines => {
                 // In one order, as every writer, before the stream is held.
-                lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect()).await?;
+                lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect(), false).await?;
                 for op in ops {
                     self.write_carefully(tx, spec, author, op, &mut written).await?;
                 }
@@ -328,7 +328,8 @@ async fn write_turn(
     written: &mut Written,
 ) -> Result<Vec<Prepared>, WriteError> {
     let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
-    let mut stored = lock_rows(tx, &spec.kind, &ids).await?;
+    let with_fields = ops.iter().any(|it| it.op.needs_fields());
+    let mut stored = lock_rows(tx, &spec.kind, &ids, with_fields).await?;
     let needed = needed_docs(&ops, &stored);
     // An entity that occurs twice is counted twice: a turn may be smaller than it could be, never larger.
     let sizes = ops.iter().map(|it| it.op.bytes() + needed.get(it.op.id()).copied().unwrap_or(0));

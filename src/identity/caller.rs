@@ -50,10 +50,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let identity = verifier.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Problem::token_expired(),
             AuthError::Invalid => Problem::unauthorized(),
-            AuthError::Unavailable => Problem::unavailable(
-                "token_unchecked",
-                "the keys that tokens are checked with cannot be had now; try again soon",
-            ),
+            AuthError::Unavailable => Problem::unavailable("token_unchecked", "the keys that tokens are checked with cannot be had now; try again soon"),
         })?;
         tracing::Span::current().record("user", &*identity.user);
         Ok(Self { user: identity.user, permissions: identity.permissions })
@@ -65,7 +62,8 @@ fn bearer(parts: &Parts) -> Option<&str> {
     let mut all = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (only, None) = (all.next()?, all.next()) else { return None };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    // The empty token is that of a client without one, and is none here.
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

@@ -1,12 +1,26 @@
-//! Who somebody is: tokens of ours (HS256), the permissions behind their roles, and the extractor of handlers.
+//! Who somebody is: tokens of ours and of issuers, the permissions behind their roles, what was revoked, and the extractor
+//! of handlers.
 //!
-//! Invariants: the algorithm is pinned, never read from a token; keys are replaced as a whole, so a rotation is seen by the
-//! next request; neither a key nor a token is ever logged.
+//! Invariants: the algorithm is the key's, never read from a token; keys are replaced as a whole, so a rotation is seen by
+//! the next request; neither a key nor a token is ever logged.
 
 mod api_keys;
 mod caller;
+mod claims;
+#[cfg(test)]
+mod doubles;
+mod fetch;
+mod issuer;
+mod keys;
+mod metrics;
+pub mod revocations;
+mod setup;
 mod tokens;
 
 pub use api_keys::ApiKeys;
 pub use caller::Caller;
-pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, SigningKey, TokenRules, Verifier, keys, verifier};
+pub(crate) use fetch::is_allowed as may_be_fetched;
+pub use keys::SigningKey;
+pub use metrics::IdentityMetrics;
+pub use setup::{Setup, verifier};
+pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, TokenRules, Verifier};

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod contact;
 pub mod db;
+pub mod descriptors;
 pub mod dev;
 pub mod http;
 pub mod lease;

@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::{
     spine::{caught_up, play},
     support::{
-        eventually::eventually,
+        eventually::{eventually, patience},
         front::Front,
         hub::{Hub, World},
         node::Followers,
@@ -466,4 +466,146 @@ async fn an_answer_waits_for_the_body_that_nobody_read() {
         let answer = String::from_utf8_lossy(&answer[..n]).to_lowercase();
         assert!(answer.starts_with("http/1.1 401") && !answer.contains("connection: close"), "{answer}");
     }
+}
+
+/// What a connection is told before it ends; nothing where it is cut.
+async fn told(socket: &mut tokio::net::TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A cut with bytes unread is a reset, after what was said.
+    let _ = tokio::time::timeout(patience(), socket.read_to_end(&mut answer)).await.expect("it ends");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Slow and large requests on the plain side: each limit by its key, and nobody else is held up.
+#[tokio::test]
+async fn requests_have_an_end() {
+    let world = World::new(0, false).await;
+    let mut hub = world.unstarted("a");
+    let limits = "header_timeout = \"500ms\"\nrequest_timeout = \"500ms\"\nmax_head = \"8KiB\"\nmax_body = \"4KiB\"\n";
+    hub.reconfigure(|text| text.replace("[http]\n", &format!("[http]\n{limits}")));
+    hub.start().await;
+    let connect = async || tokio::net::TcpStream::connect(hub.addr).await.expect("connected");
+    let ready = async || hub.get("/readyz").await.is_some_and(|(status, _)| status == 200);
+
+    // A head that drips: each byte in time, the whole not.
+    let mut dripping = Vec::new();
+    for _ in 0..20 {
+        dripping.push(connect().await);
+    }
+    let drip = async |mut socket: tokio::net::TcpStream| {
+        let head = format!("GET /api/v1/kinds HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(200));
+        let mut every = tokio::time::interval(Duration::from_millis(50));
+        for byte in head.bytes() {
+            every.tick().await;
+            if socket.write_all(&[byte]).await.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    let began = Instant::now();
+    let cut = futures_util::future::join_all(dripping.into_iter().map(drip)).await;
+    assert!(cut.into_iter().all(|cut| cut), "a head that drips is not waited for");
+    // 200 and more bytes would take ten seconds.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let mut silent = connect().await;
+    assert_eq!(told(&mut silent).await, "", "nor is one who says nothing");
+    assert!(ready().await);
+
+    // A head above its size, in one header, in the address, in many headers.
+    let long = "y".repeat(9 * 1024);
+    let many = "x: y\r\n".repeat(200);
+    for head in [
+        format!("GET / HTTP/1.1\r\nhost: x\r\nx: {long}\r\n\r\n"),
+        format!("GET /{long} HTTP/1.1\r\nhost: x\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
+    ] {
+        let mut socket = connect().await;
+        socket.write_all(head.as_bytes()).await.expect("taken");
+        let answer = told(&mut socket).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{head:.40}: {answer:.80}");
+    }
+    // Within it, a token of almost 8 KiB is read, and found to be none.
+    let mut socket = connect().await;
+    let token = "y".repeat(7 * 1024);
+    let head =
+        format!("GET /api/v1/kinds HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("taken");
+    assert!(told(&mut socket).await.starts_with("HTTP/1.1 401 "));
+
+    // A body that does not come, and one that is too long.
+    let post = |length: usize| {
+        format!(
+            "POST /api/publish HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {length}\r\n\r\n{{",
+            World::token("admin")
+        )
+    };
+    let mut stalled = connect().await;
+    stalled.write_all(post(100).as_bytes()).await.expect("taken");
+    let answer = told(&mut stalled).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("request_timeout"), "{answer}");
+    let mut large = connect().await;
+    large.write_all(post(5_000).as_bytes()).await.expect("taken");
+    let answer = told(&mut large).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(ready().await);
+}
+
+/// The unit is one that systemd takes, and that agrees with the program's codes and defaults.
+#[test]
+fn the_systemd_unit_agrees_with_the_program() {
+    let path = root("systemd/dzvin.service");
+    let unit = fs::read_to_string(&path).expect("the unit");
+    let value = |key: &str| {
+        let found = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        found.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let grace = dzvin::platform::config::load_from(None, []).expect("defaults").shutdown.grace;
+    let stop: u64 = value("TimeoutStopSec").trim_end_matches('s').parse().expect("seconds");
+    assert!(Duration::from_secs(stop) > grace, "{stop} s is not above the grace of {grace:?}");
+    assert_eq!((&*value("KillSignal"), &*value("Restart")), ("SIGTERM", "on-failure"));
+    // What no restart mends, by the table of docs/OPERATIONS.md.
+    assert_eq!(value("RestartPreventExitStatus"), "64 78");
+    let descriptors: u64 = value("LimitNOFILE").parse().expect("a number");
+    let mut config = dzvin::platform::config::load_from(None, []).expect("defaults");
+    config.http.tls = Some(dzvin::platform::config::Tls {
+        certificate: PathBuf::new(),
+        key: PathBuf::new(),
+        handshake_timeout: grace,
+        reload_interval: grace,
+    });
+    assert!(descriptors >= dzvin::platform::descriptors::needed(&config), "{descriptors}");
+    let start = value("ExecStart");
+    assert!(start.ends_with("/dzvin serve") && unit.contains("Environment=DZVIN_CONFIG="), "{start}");
+
+    // With a program that exists here.
+    let dir = tempfile::tempdir().expect("a folder");
+    let copy = dir.path().join("dzvin.service");
+    fs::write(&copy, unit.replace("/usr/local/bin/dzvin", env!("CARGO_BIN_EXE_dzvin"))).expect("written");
+    match Command::new("systemd-analyze").arg("verify").arg(&copy).output() {
+        Ok(ran) => {
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert!(ran.status.success() && !said.contains("dzvin.service:"), "{said}");
+        }
+        Err(error) => println!("systemd-analyze was not run: {error}"),
+    }
+}
+
+/// The soft limit of descriptors is for programs of another time.
+#[test]
+fn a_hub_raises_its_limit_of_descriptors() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let whole =
+        config("postgres://127.0.0.1:1/dzvin", "").replace("level = \"off\"", "level = \"info\"\nformat = \"json\"");
+    fs::write(dir.path().join("dzvin.toml"), whole).expect("written");
+    let script = "ulimit -Hn; ulimit -Sn 512; exec \"$0\" serve";
+    let ran = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_dzvin")]).current_dir(dir.path()).output();
+    let ran = ran.expect("sh");
+    // The database is not there; the limit was raised before.
+    assert_eq!(ran.status.code(), Some(69));
+    let (hard, said) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let hard = hard.trim().parse::<u64>().expect("a number");
+    let line = said.lines().find(|line| line.contains("file descriptors")).unwrap_or_else(|| panic!("{said}"));
+    let line: Value = serde_json::from_str(line).expect("json");
+    assert_eq!((&line["limit"], &line["before"]), (&Value::from(hard), &Value::from(512)), "{line}");
 }

@@ -33,7 +33,7 @@ impl Delivery {
         match &self.what {
             What::Items(items) => items.iter().map(Item::size).sum(),
             What::Word(spoken) => spoken.size,
-            What::Top(_) | What::Reset => 0,
+            What::Top(_) | What::Passed { .. } | What::Reset => 0,
         }
     }
 
@@ -51,6 +51,13 @@ pub enum What {
     Items(Arc<[Item]>),
     /// Everything up to this offset has been delivered: whoever expects it still has missed something.
     Top(u64),
+    /// Whoever has everything up to `after` has everything up to `to`: what lies between does not concern the channel.
+    Passed {
+        /// The last offset that was shown, or passed before.
+        after: u64,
+        /// Where the stream stands.
+        to: u64,
+    },
     /// The past is lost: every subscriber must recover.
     Reset,
     /// Something that has no offset.

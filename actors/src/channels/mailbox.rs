@@ -1,11 +1,13 @@
 //! Where commands arrive for sessions on transports of one direction: the client sends them by other requests, to whichever
 //! node, which name the session by a secret.
 //!
-//! Invariant: a mailbox is as long known as its session's transport lives; what it cannot take at once is refused, never queued
-//! without bound.
+//! Invariants: a mailbox is as long known as its session's transport lives; what it cannot take at once is refused, never queued
+//! without bound. The secret is never shown, and looking for it tells nothing of others: where it would lie in the map depends on
+//! a key of this process, so no guess is compared with a secret that it resembles.
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,17 +18,28 @@ use tokio::sync::mpsc;
 const BACKLOG: usize = 16;
 
 /// All mailboxes of a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Mailboxes {
     all: Arc<Mutex<HashMap<Arc<str>, mpsc::Sender<String>>>>,
     count: Gauge,
 }
 
 /// The place of one session; it is forgotten with this.
-#[derive(Debug)]
 pub struct Mailbox {
     session: Arc<str>,
     of: Mailboxes,
+}
+
+impl fmt::Debug for Mailboxes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailboxes").field("count", &self.count.get()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
 }
 
 /// Commands that were not taken.
@@ -105,6 +118,7 @@ mod tests {
         assert_eq!(all.deliver(&session, "more".into()), Err(MailboxError::Full));
         assert_eq!(arrived.recv().await.as_deref(), Some("0"));
         assert_eq!(all.gauge().get(), 1);
+        assert!(!format!("{all:?} {mailbox:?}").contains(&session));
         drop(mailbox);
         assert_eq!(all.deliver(&session, "late".into()), Err(MailboxError::Unknown));
         assert_eq!(all.gauge().get(), 0);

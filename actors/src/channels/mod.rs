@@ -34,7 +34,7 @@ pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
-pub use session::{Admission, Hub, Incoming};
+pub use session::{Admission, Hub, Incoming, Permit};
 pub use shard::{Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;

@@ -7,6 +7,7 @@
 mod fetch;
 mod hold;
 mod numbers;
+mod query;
 mod stream;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
@@ -20,9 +21,9 @@ use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Delivery, Hub, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken};
+use super::{Delivery, Hub, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What};
 use crate::{
-    platform::ports::{Bus, BusEvent, ChangeLog, ReadLimit},
+    platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query, ReadLimit},
     supervise::{Progress, Slot},
 };
 use fetch::{Fetched, fetch, open};
@@ -123,6 +124,8 @@ pub struct TopicsArgs<B, L> {
     pub numbers: Numbers,
     /// Who gets commands that came to another node.
     pub mailboxes: Mailboxes,
+    /// Which queries there are.
+    pub queries: Arc<dyn Queries>,
     /// Who answers what other nodes ask.
     pub letters: mpsc::Sender<Control>,
     /// How often to check, how much to read.
@@ -145,6 +148,7 @@ impl<B, L> TopicsArgs<B, L> {
             namespaces: Arc::clone(&hub.namespaces),
             numbers: hub.numbers.clone(),
             mailboxes: hub.mailboxes.clone(),
+            queries: Arc::clone(&hub.queries),
             letters: hub.letters.clone(),
             limits: hub.limits.clone(),
             metrics: hub.metrics.clone(),
@@ -202,13 +206,22 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         );
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
-            TopicsMessage::Attach { channel, parsed, shard, delta, reply } => {
-                let want = Want { channel, shard, delta };
-                state.attach(&myself, Source::of(&parsed), want, reply);
-            }
+            TopicsMessage::Attach { channel, parsed, shard, delta, reply } => match state.source(&parsed) {
+                Some((source, query)) => state.attach(&myself, source, Want { channel, shard, delta, query }, reply),
+                None => {
+                    let _ = reply.send(Err(AttachError::Unknown));
+                }
+            },
             TopicsMessage::Present { channel, shard } => {
                 if let Ok(parsed) = Channel::of_hub(&channel) {
-                    state.present(&myself, Source::of(&parsed), channel, shard).await;
+                    match state.source(&parsed) {
+                        Some((source, query)) => state.present(&myself, source, query, channel, shard).await,
+                        // What it asks is known no more: who listens asks again.
+                        None => {
+                            let (epoch, what) = (Epoch::new(""), What::Reset);
+                            state.deliver(vec![(1 << shard, Delivery { channel, number: 0, epoch, what })]).await;
+                        }
+                    }
                 }
             }
             TopicsMessage::Began { shard } => {
@@ -234,6 +247,19 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
 }
 
 impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
+    /// The stream that a channel leads to, and the query that it is. A query that this node does not know leads nowhere.
+    fn source(&self, channel: &Channel) -> Option<(Source, Option<Arc<Query>>)> {
+        match channel {
+            Channel::Entities(kind) | Channel::Entity(kind, _) => Some((Source::Durable(kind.clone()), None)),
+            Channel::Query(id) => {
+                let query = self.args.queries.known(id)?;
+                Some((Source::Durable(query.kind.clone()), Some(query)))
+            }
+            Channel::Application(name) => Some((Source::Application(StreamName::from_checked(name)), None)),
+            Channel::User(_) => Some((Source::Application(StreamName::from_checked(&channel.to_string())), None)),
+        }
+    }
+
     fn attach(
         &mut self,
         myself: &ActorRef<TopicsMessage>,
@@ -254,10 +280,17 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 
     /// Subscribers of a life of topics before this one: nobody knows what they missed.
-    async fn present(&mut self, myself: &ActorRef<TopicsMessage>, source: Source, channel: Arc<str>, shard: usize) {
+    async fn present(
+        &mut self,
+        myself: &ActorRef<TopicsMessage>,
+        source: Source,
+        query: Option<Arc<Query>>,
+        channel: Arc<str>,
+        shard: usize,
+    ) {
         let name = source.name();
         let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source, &self.args.namespaces));
-        stream.present(channel, shard, &self.args.numbers);
+        stream.present(channel, shard, query, &self.args.numbers);
         let batch = stream.greet();
         if stream.position.is_none() {
             self.read(myself, &name);
@@ -279,7 +312,8 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
 
     fn detach(&mut self, channel: &Arc<str>, shard: usize) {
         let Ok(parsed) = Channel::of_hub(channel) else { return };
-        if let Some(stream) = self.streams.get_mut(&Source::of(&parsed).name()) {
+        let source = self.source(&parsed);
+        if let Some(stream) = source.and_then(|(source, _)| self.streams.get_mut(&source.name())) {
             stream.unwant(channel, shard, &self.args.numbers);
         }
     }
@@ -350,11 +384,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 let _ = self.args.letters.try_send(letter);
             }
             Ok(order) => {
-                let order = Arc::new(order);
-                for shard in (0..self.args.shards.count()).filter_map(|index| self.args.shards.get(index)) {
-                    // A shard between two lives has no sessions.
-                    let _ = shard.slot.cast(ShardMessage::Control(Arc::clone(&order)));
-                }
+                self.args.shards.order(&Arc::new(order));
             }
             Err(error) => {
                 self.args.metrics.unknown_words.inc();
@@ -464,6 +494,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 continue;
             }
             tops.extend(stream.top());
+            tops.extend(stream.pass_queries());
             match (&stream.source, &stream.position) {
                 (Source::Application(_), Some(position)) if !stream.reading => followed.push((name, position.clone())),
                 _ => self.read(myself, &name),

@@ -50,6 +50,8 @@ pub enum Cause {
     Bytes,
     /// History and retention have cut what follows it.
     Retention,
+    /// Of a query: something was written that does not tell the fields of its filter.
+    Untold,
 }
 
 impl Cause {
@@ -62,6 +64,7 @@ impl Cause {
             Self::Count => "count",
             Self::Bytes => "bytes",
             Self::Retention => "retention",
+            Self::Untold => "untold",
         }
     }
 }
@@ -234,7 +237,7 @@ impl<L: ChangeLog> LogWalk<'_, L> {
 }
 
 /// Publications within a byte limit: the oldest documents give way to references as newer ones come.
-struct Fold {
+pub(super) struct Fold {
     limit: usize,
     bytes: usize,
     lean: Vec<Publication>,
@@ -243,15 +246,18 @@ struct Fold {
 }
 
 impl Fold {
-    const fn new(limit: usize) -> Self {
+    pub(super) const fn new(limit: usize) -> Self {
         Self { limit, bytes: 0, lean: Vec::new(), full: VecDeque::new() }
     }
 
     /// False when nothing is left that could give way.
     fn push(&mut self, change: &Change) -> bool {
-        let full = change.publication();
+        self.push_both(change.publication(), change.reference())
+    }
+
+    pub(super) fn push_both(&mut self, full: Publication, reference: Publication) -> bool {
         self.bytes += full.weight();
-        self.full.push_back((full, change.reference()));
+        self.full.push_back((full, reference));
         while self.bytes > self.limit {
             let Some((full, reference)) = self.full.pop_front() else { return false };
             self.bytes = self.bytes - full.weight() + reference.weight();
@@ -260,7 +266,7 @@ impl Fold {
         true
     }
 
-    fn finish(mut self) -> Vec<Publication> {
+    pub(super) fn finish(mut self) -> Vec<Publication> {
         self.lean.extend(self.full.into_iter().map(|(full, _)| full));
         self.lean
     }

@@ -1,5 +1,6 @@
 //! From the change log to the bus, and back from both for whoever lost its place.
 
+pub mod concerns;
 pub mod gap;
 mod holding;
 mod metrics;

@@ -5,6 +5,7 @@
 
 mod identity;
 mod presence;
+mod queries;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -19,11 +20,12 @@ use dzvin_protocols::{
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-pub use identity::{AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified};
+pub use identity::{AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, Verified};
 pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,
 };
+pub use queries::{Queries, Query};
 
 /// The answer of a port.
 pub trait Answer<T>: Future<Output = T> + Send {}

@@ -7,7 +7,10 @@ use std::{fmt, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::platform::{EntityId, Kind};
+use crate::{
+    entities::Filter,
+    platform::{EntityId, Kind},
+};
 
 /// Longest channel name: the default limit of the Centrifuge protocol's servers.
 pub const MAX_CHANNEL: usize = 255;
@@ -98,6 +101,37 @@ fn hash(text: &str) -> String {
     out
 }
 
+/// The name of a query: a hash of its kind and of the one spelling of its filter, so that all who ask the same share one
+/// channel. It grants nothing: who may listen is what the hub remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QueryId(Arc<str>);
+
+impl QueryId {
+    /// The name of a query.
+    #[must_use]
+    pub fn of(kind: &Kind, filter: &Filter) -> Self {
+        Self(hash(&format!("{kind}\n{filter}"))[HASHED.len()..].into())
+    }
+
+    /// Reads a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        (text.len() == HASH_LEN && word(text)).then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for QueryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A channel by what it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Channel {
@@ -105,6 +139,8 @@ pub enum Channel {
     Entities(Kind),
     /// `entity.{kind}.{key}`: one entity; offsets are its revisions.
     Entity(Kind, IdKey),
+    /// `query.{id}`: what concerns a query; offsets are those of its kind.
+    Query(QueryId),
     /// `#server-to-user-{id}`: what servers send to one user of the Pusher protocol. Nobody subscribes to it but that user,
     /// by signing in.
     User(Arc<str>),
@@ -136,6 +172,7 @@ impl Channel {
             "entity" => rest
                 .split_once('.')
                 .and_then(|(kind, key)| Some(Self::Entity(Kind::new(kind).ok()?, IdKey::parse(key)?))),
+            "query" => QueryId::parse(rest).map(Self::Query),
             _ => None,
         };
         ours.ok_or(ChannelError::Reserved)
@@ -162,6 +199,7 @@ impl fmt::Display for Channel {
         match self {
             Self::Entities(kind) => write!(f, "entities.{kind}"),
             Self::Entity(kind, key) => write!(f, "entity.{kind}.{}", key.as_str()),
+            Self::Query(id) => write!(f, "query.{id}"),
             Self::User(user) => write!(f, "{USER_PREFIX}{user}"),
             Self::Application(name) => f.write_str(name),
         }
@@ -222,12 +260,25 @@ mod tests {
             "entity.a.b.c",
             "inbox.olha",
             "query",
+            "query.a",
+            "query.LnM23I66h-9HLfVow1SCq_JXXcPl6sDFxiuP-urCyT.",
         ] {
             assert_eq!(Channel::parse(reserved), Err(ChannelError::Reserved), "{reserved}");
         }
         for bad in ["", "a:b", "a b", "дзвін", "a\n", &"x".repeat(256)] {
             assert_eq!(Channel::parse(bad), Err(ChannelError::Malformed), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn who_asks_the_same_shares_a_channel() {
+        let kind = Kind::new("procedure").expect("kind");
+        let id = |text| QueryId::of(&kind, &Filter::parse(text).expect(text));
+        let channel = Channel::Query(id(r#"{"a":1,"b":"x"}"#));
+        assert_eq!(Channel::parse(&channel.to_string()), Ok(channel));
+        assert_eq!(id(r#"{"a":1,"b":"x"}"#), id(r#"{"b":{"eq":"x"},"a":{"eq":1.0}}"#));
+        assert_ne!(id(r#"{"a":1}"#), id(r#"{"a":"1"}"#));
+        assert_ne!(id("{}"), QueryId::of(&Kind::new("call").expect("kind"), &Filter::All));
     }
 
     proptest! {

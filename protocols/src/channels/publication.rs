@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::centrifuge::{ClientInfo, Tags};
 use crate::platform::EntityId;
 
-/// What an application's publication carries beside its data.
+/// What a publication carries beside its data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extra {
@@ -22,9 +22,28 @@ pub struct Extra {
     /// The client that published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<ClientInfo>,
+    /// Of an entity: its declared fields before and after, a `FieldChange` as text. For the nodes alone: clients never see it.
+    #[serde(skip_serializing_if = "Option::is_none", with = "raw")]
+    pub fields: Option<Arc<str>>,
     /// The socket, of the Pusher protocol, that does not get it: the one whose user caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub except: Option<Arc<str>>,
+}
+
+/// JSON within JSON, as it is.
+mod raw {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::value::RawValue;
+
+    pub(super) fn serialize<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+        text.as_deref().and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<str>>, D::Error> {
+        Ok(Option::<Box<RawValue>>::deserialize(from)?.map(|raw| Box::<str>::from(raw).into()))
+    }
 }
 
 impl Extra {
@@ -40,7 +59,7 @@ impl Extra {
     /// Whether there is anything to carry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tags.is_empty() && self.info.is_none() && self.except.is_none()
+        self.tags.is_empty() && self.info.is_none() && self.except.is_none() && self.fields.is_none()
     }
 }
 
@@ -174,7 +193,7 @@ mod tests {
         assert_eq!((old.offset, old.trace.as_deref(), &old.extra), (7, Some("00-aa-bb-01"), &None));
         let tags = BTreeMap::from([("a".to_owned(), "ї\t\n".to_owned())]).try_into().expect("tags");
         let info = ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
-        let extra = Extra { tags, info: Some(info), except: None };
+        let extra = Extra { tags, info: Some(info), ..Extra::default() };
         let it = Publication { extra: Some(Arc::new(extra)), ..old };
         let form = "7\t2\t100\tx-1\t00-aa-bb-01\t{\"tags\":{\"a\":\"ї\\t\\n\"},\"info\":{\"user\":\"u\",\"client\":\"c\"}}\n{}";
         assert_eq!(it.encode(), form.as_bytes());

@@ -30,7 +30,8 @@ pub enum Message {
 /// What a client must not send; each closes the connection with [`FrameError::close_code`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Reserved bits, an unknown opcode, a fragmented control frame, a continuation of nothing, an unmasked frame.
+    /// Reserved bits, an unknown opcode, a fragmented control frame, a continuation of nothing, an unmasked frame, a length that
+    /// is not written as short as it could be.
     #[error("malformed frame: {0}")]
     Malformed(&'static str),
     /// The message is above the limit.
@@ -102,13 +103,15 @@ pub struct Decoder {
     input: BytesMut,
     message: Vec<u8>,
     kind: Option<Opcode>,
+    /// How much of a text in fragments has been seen to be UTF-8.
+    checked: usize,
 }
 
 impl Decoder {
     /// `limit` is the largest message in bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { limit, input: BytesMut::new(), message: Vec::new(), kind: None }
+        Self { limit, input: BytesMut::new(), message: Vec::new(), kind: None, checked: 0 }
     }
 
     /// Adds what was read from the socket.
@@ -149,6 +152,7 @@ impl Decoder {
             if header.fin {
                 return self.finish().map(Some);
             }
+            self.check_text()?;
         }
     }
 
@@ -161,13 +165,17 @@ impl Decoder {
             return Err(FrameError::Malformed("unmasked"));
         }
         let (fin, opcode) = (first & 0x80 != 0, Opcode::parse(first & 0x0f)?);
-        let (extended, size) = match second & 0x7f {
-            126 => (2, rest.get(..2).map(|b| u64::from(u16::from_be_bytes([b[0], b[1]])))),
-            127 => (8, rest.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes)),
-            short => (0, Some(u64::from(short))),
+        // With the least that the form is for: a shorter length must be written in a shorter form (RFC 6455, 5.2).
+        let (extended, size, least) = match second & 0x7f {
+            126 => (2, rest.get(..2).map(|b| u64::from(u16::from_be_bytes([b[0], b[1]]))), 126),
+            127 => (8, rest.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes), 0x1_0000),
+            short => (0, Some(u64::from(short)), 0),
         };
         self.check_order(fin, opcode)?;
         let Some(size) = size else { return Ok(None) };
+        if size < least || size > i64::MAX as u64 {
+            return Err(FrameError::Malformed("a length in a form that is not for it"));
+        }
         let payload = self.check_size(opcode, size)?;
         let Some(mask) = rest.get(extended..extended + 4).and_then(|m| m.try_into().ok()) else { return Ok(None) };
         Ok(Some(Header { fin, opcode, mask, head: 2 + extended + 4, payload }))
@@ -196,8 +204,23 @@ impl Decoder {
         usize::try_from(size).map_err(|_| FrameError::TooLarge { size, limit: self.limit })
     }
 
+    /// Fragments of what is no text are told at once, each byte looked at once; a character may be cut in two.
+    fn check_text(&mut self) -> Result<(), FrameError> {
+        if self.kind == Some(Opcode::Binary) {
+            return Ok(());
+        }
+        let rest = self.message.get(self.checked..).unwrap_or_default();
+        match std::str::from_utf8(rest) {
+            Ok(_) => self.checked = self.message.len(),
+            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+            Err(_) => return Err(FrameError::NotText),
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<Message, FrameError> {
         let message = std::mem::take(&mut self.message);
+        self.checked = 0;
         match self.kind.take() {
             Some(Opcode::Binary) => Ok(Message::Binary(message)),
             _ => String::from_utf8(message).map(Message::Text).map_err(|_| FrameError::NotText),
@@ -313,18 +336,68 @@ mod tests {
         std::iter::from_fn(|| decoder.next_message().transpose()).collect()
     }
 
+    /// A frame as a client could send it, sound or not: first byte, length form, mask, payload.
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            8 => prop::sample::select(vec![0x81_u8, 0x01, 0x00, 0x80, 0x82, 0x02, 0x89, 0x8a, 0x88]),
+            1 => any::<u8>(),
+        ];
+        let payload = prop_oneof![
+            4 => "\\PC{0,60}".prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..8),
+            1 => prop::collection::vec(any::<u8>(), 120..140),
+        ];
+        (first, payload, any::<[u8; 4]>(), prop::bool::weighted(0.03)).prop_map(|(first, payload, mask, bare)| {
+            let mut frame = masked(first, &payload, mask);
+            if bare {
+                frame[1] &= 0x7f;
+            }
+            frame
+        })
+    }
+
+    /// What a decoder gives of a stream in such pieces: the messages, and the error that ends them.
+    fn in_pieces(limit: usize, stream: &[u8], mut size: impl FnMut() -> usize) -> (Vec<Message>, Option<FrameError>) {
+        let (mut decoder, mut messages, mut rest) = (Decoder::new(limit), Vec::new(), stream);
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(size().clamp(1, rest.len()));
+            decoder.feed(piece);
+            rest = later;
+            loop {
+                match decoder.next_message() {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(error) => return (messages, Some(error)),
+                }
+            }
+        }
+        (messages, None)
+    }
+
     proptest! {
         #[test]
-        fn any_split_gives_the_same_messages(texts in proptest::collection::vec("\\PC{0,200}", 1..6), mask: [u8; 4], cuts in proptest::collection::vec(1usize..64, 1..40)) {
-            let stream: Vec<u8> = texts.iter().flat_map(|t| masked(0x81, t.as_bytes(), mask)).collect();
-            let (mut decoder, mut got, mut at, mut cuts) = (Decoder::new(4096), Vec::new(), 0, cuts.iter().cycle());
-            while at < stream.len() {
-                let end = (at + cuts.next().unwrap()).min(stream.len());
-                decoder.feed(&stream[at..end]);
-                at = end;
-                while let Some(message) = decoder.next_message().unwrap() { got.push(message); }
+        fn any_split_gives_the_same_messages(
+            frames in prop::collection::vec(any_frame(), 1..12),
+            cuts in prop::collection::vec(1_usize..64, 1..40),
+        ) {
+            let stream = frames.concat();
+            let whole = in_pieces(256, &stream, || usize::MAX);
+            let mut cuts = cuts.iter().cycle();
+            prop_assert_eq!(&in_pieces(256, &stream, || *cuts.next().unwrap()), &whole);
+            prop_assert_eq!(&in_pieces(256, &stream, || 1), &whole);
+        }
+
+        #[test]
+        fn any_text_in_any_fragments_is_the_text(text in "\\PC{0,80}", cuts in prop::collection::vec(0_usize..9, 1..9), mask: [u8; 4]) {
+            let (mut stream, mut rest, mut first, mut cuts) = (Vec::new(), text.as_bytes(), 0x01, cuts.iter().cycle());
+            // Fragments may be empty, and end in the middle of a character.
+            for _ in 0..20 {
+                let (piece, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));
+                stream.extend(masked(first, piece, mask));
+                (rest, first) = (later, 0x00);
             }
-            prop_assert_eq!(got, texts.into_iter().map(Message::Text).collect::<Vec<_>>());
+            stream.extend(masked(0x80, rest, mask));
+            prop_assert_eq!(all(1024, &stream), Ok(vec![Message::Text(text)]));
         }
 
         #[test]
@@ -359,7 +432,18 @@ mod tests {
             (masked(0x81, &[0xff], mask), 1007),
             (masked(0x81, &[b'x'; 65], mask), 1009),
             ([masked(0x01, &[b'x'; 40], mask), masked(0x80, &[b'x'; 40], mask)].concat(), 1009),
-            (vec![0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 1009),
+            (vec![0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 1009),
+            // The top bit must be 0.
+            (vec![0x81, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], 1002),
+            (vec![0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1], 1002),
+            // Lengths in a longer form than they need.
+            (vec![0x81, 0xfe, 0, 125], 1002),
+            (vec![0x81, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff], 1002),
+            (vec![0x89, 0xfe, 0, 0], 1002),
+            // Told with the fragment that holds it, not with the end of the message.
+            (masked(0x01, &[b'x', 0xff], mask), 1007),
+            ([masked(0x01, "ж".as_bytes(), mask), masked(0x00, &[0xd0, 0xd0], mask)].concat(), 1007),
+            ([masked(0x01, &[0xd0], mask), masked(0x80, b"", mask)].concat(), 1007),
         ] {
             assert_eq!(all(64, &stream).expect_err("refused").close_code(), code, "{stream:?}");
         }

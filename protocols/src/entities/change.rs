@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    channels::Publication,
+    channels::{Extra, Publication},
     platform::{EntityId, Kind, time::rfc3339_millis},
 };
+
+use super::{Concern, raw::members};
 
 /// A document above this many bytes is left out of the publication and `ref: true` stands in its place: a
 /// subscriber's queue holds a megabyte, and a 7.5 MB object must never close anybody.
@@ -78,6 +80,53 @@ pub struct Change {
     pub doc: Option<Arc<RawValue>>,
     /// W3C `traceparent` of the request or batch that made the change.
     pub trace: Option<Arc<str>>,
+    /// The declared fields before and after, a [`FieldChange`](super::FieldChange) as text; `None` of a change that was
+    /// written before there were queries.
+    pub fields: Option<Arc<str>>,
+}
+
+/// The publication of an entity as a query tells it: with `query`, and without the document when the entity leaves.
+#[must_use]
+pub fn told_by_query(publication: &Publication, concern: Concern) -> Publication {
+    let text = std::str::from_utf8(&publication.data).unwrap_or_default();
+    let mut data = Vec::with_capacity(publication.data.len() + 20);
+    data.extend_from_slice(br#"{"query":""#);
+    data.extend_from_slice(concern.as_str().as_bytes());
+    data.push(b'"');
+    match members(text) {
+        Some(all) if concern == Concern::Leave => {
+            for (name, value) in all.filter(|(name, _)| !matches!(*name, r#""doc""# | r#""ref""#)) {
+                [",", name, ":", value].iter().for_each(|part| data.extend_from_slice(part.as_bytes()));
+            }
+            data.push(b'}');
+        }
+        // Ours, and never empty.
+        _ => {
+            data.push(b',');
+            data.extend_from_slice(publication.data.get(1..).unwrap_or_default());
+        }
+    }
+    Publication { data: data.into(), extra: None, ..publication.clone() }
+}
+
+/// The leanest form of a publication of an entity: as [`Change::reference`] makes it, for what was made already.
+#[must_use]
+pub fn lean(publication: &Publication) -> Publication {
+    let text = std::str::from_utf8(&publication.data).unwrap_or_default();
+    let mut data = Vec::with_capacity(ENVELOPE_BYTES);
+    let mut refers = false;
+    for (name, value) in members(text).into_iter().flatten() {
+        match name {
+            r#""doc""# | r#""ref""# => refers = true,
+            r#""changed""# => {}
+            _ => {
+                data.push(if data.is_empty() { b'{' } else { b',' });
+                [name, ":", value].iter().for_each(|part| data.extend_from_slice(part.as_bytes()));
+            }
+        }
+    }
+    data.extend_from_slice(if refers { br#","ref":true}"# } else { b"}" });
+    Publication { data: data.into(), trace: None, ..publication.clone() }
 }
 
 #[derive(Serialize)]
@@ -138,7 +187,7 @@ impl Change {
             at: i64::try_from(self.at.unix_timestamp_nanos() / 1000).unwrap_or_default(),
             data: Bytes::from(data),
             trace: self.trace.clone(),
-            extra: None,
+            extra: self.fields.clone().map(|fields| Arc::new(Extra { fields: Some(fields), ..Extra::default() })),
         }
     }
 }
@@ -159,6 +208,7 @@ mod tests {
             changed: vec!["title".into()],
             doc: Some(RawValue::from_string(doc.to_owned()).expect("json").into()),
             trace: None,
+            fields: None,
         }
     }
 
@@ -186,6 +236,7 @@ mod tests {
             br#"{"kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","ref":true}"#
         );
         assert_eq!(lean.trace, None);
+        assert_eq!(super::lean(&change.publication()), lean, "what was made already becomes the same");
         assert!(change.publication().weight() > lean.weight());
     }
 
@@ -193,6 +244,25 @@ mod tests {
     fn an_indented_document_goes_out_in_one_line() {
         let data = change("{\n\t\"v\": 904.240,\r\n\"t\":\"a\\nb\"}").publication().data;
         assert!(data.ends_with(b"\"doc\":{ \t\"v\": 904.240,\r \"t\":\"a\\nb\"}}"));
+    }
+
+    #[test]
+    fn a_query_says_what_the_change_is_to_it() {
+        let fields = r#"{"is":{"status":"b"},"was":{"status":"a"}}"#;
+        let whole = Change { fields: Some(fields.into()), ..change(r#"{"doc":1,"ref":2}"#) }.publication();
+        let read = Publication::decode(&whole.encode()).expect("the bus form");
+        assert_eq!(read.extra.as_ref().and_then(|extra| extra.fields.as_deref()), Some(fields));
+        let told = |concern| told_by_query(&read, concern);
+        let (enter, leave) = (told(Concern::Enter), told(Concern::Leave));
+        assert!(enter.data.starts_with(br#"{"query":"enter","kind":"procedure","id":"a1","#));
+        assert!(enter.data.ends_with(br#","doc":{"doc":1,"ref":2}}"#) && enter.extra.is_none());
+        assert_eq!(
+            &leave.data[..],
+            br#"{"query":"leave","kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","changed":["title"]}"#
+        );
+        let big = change(&format!("\"{}\"", "x".repeat(INLINE_DOC_LIMIT))).publication();
+        assert!(told_by_query(&big, Concern::Change).data.ends_with(br#""ref":true}"#));
+        assert!(!told_by_query(&big, Concern::Leave).data.ends_with(br#""ref":true}"#));
     }
 
     #[test]

@@ -195,6 +195,12 @@ impl<'a> Fields<'a> {
         rest.map_or(Some(value), |rest| descend(value, rest))
     }
 
+    /// A scalar by its dotted path, as the text that filters compare: [`scalar_at`] of an object.
+    #[must_use]
+    pub fn scalar_at(&self, path: &str) -> Option<Cow<'a, str>> {
+        scalar(self.value_at(path)?)
+    }
+
     /// The declared fields that the document has, with the text that an equality filter compares.
     #[must_use]
     pub fn filter_values<'f>(&self, fields: &'f [String]) -> Vec<(&'f str, String)> {

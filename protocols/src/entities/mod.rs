@@ -3,14 +3,19 @@
 mod change;
 mod derived;
 mod document;
+mod filter;
 mod page;
 mod patch;
 pub(crate) mod raw;
 
-pub use change::{Change, INLINE_DOC_LIMIT, Op};
+pub use change::{Change, INLINE_DOC_LIMIT, Op, lean, told_by_query};
 pub use derived::{Derived, MAX_FIELD_VALUE, filterable};
 pub use document::{
     Fields, MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,
+};
+pub use filter::{
+    Check, Comparison, Concern, Decimal, FieldChange, Filter, FilterError, MAX_EXPONENT_DIGITS, MAX_FILTER_BYTES,
+    MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, Undeclared, Values,
 };
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};

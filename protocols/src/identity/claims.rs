@@ -10,6 +10,8 @@ use super::subscription::{SubscriptionOptions, info_bytes};
 
 /// Longest user id: it names channels and log fields.
 pub const MAX_SUBJECT: usize = 256;
+/// Longest id of a token: by it a token is revoked, and one that could not be is not taken.
+pub const MAX_JTI: usize = 256;
 /// Most bytes of `info`, which goes to other clients with presence.
 pub const MAX_INFO: usize = 4096;
 /// Most channels that a token may subscribe its bearer to, by `channels` and by `subs`: as many as a client may have.
@@ -141,6 +143,7 @@ pub enum ClaimError {
 /// The claims that every token has.
 pub(super) struct Registered<'a> {
     pub(super) sub: &'a str,
+    pub(super) jti: Option<&'a str>,
     pub(super) iss: Option<&'a str>,
     pub(super) aud: &'a Audience,
     pub(super) nbf: Option<i64>,
@@ -151,8 +154,11 @@ pub(super) struct Registered<'a> {
 impl Registered<'_> {
     /// Whether they can be used at all.
     pub(super) fn usable(&self) -> Result<(), ClaimError> {
-        let good = self.sub.len() <= MAX_SUBJECT && !self.sub.chars().any(char::is_control);
-        if good { Ok(()) } else { Err(ClaimError::Unusable("sub")) }
+        let plain = |text: &str, most| text.len() <= most && !text.chars().any(char::is_control);
+        if !plain(self.sub, MAX_SUBJECT) {
+            return Err(ClaimError::Unusable("sub"));
+        }
+        if self.jti.is_some_and(|jti| !plain(jti, MAX_JTI)) { Err(ClaimError::Unusable("jti")) } else { Ok(()) }
     }
 
     /// Whether they hold at the moment `now`.
@@ -218,7 +224,8 @@ impl Claims {
 
     fn registered(&self) -> Registered<'_> {
         let Self { sub, aud, nbf, exp, expire_at, .. } = self;
-        Registered { sub, iss: self.iss.as_deref(), aud, nbf: *nbf, exp: *exp, expire_at: *expire_at }
+        let (jti, iss) = (self.jti.as_deref(), self.iss.as_deref());
+        Registered { sub, jti, iss, aud, nbf: *nbf, exp: *exp, expire_at: *expire_at }
     }
 }
 

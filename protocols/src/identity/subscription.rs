@@ -164,7 +164,8 @@ impl SubscriptionClaims {
 
     fn registered(&self) -> Registered<'_> {
         let Self { sub, aud, nbf, exp, expire_at, .. } = self;
-        Registered { sub, iss: self.iss.as_deref(), aud, nbf: *nbf, exp: *exp, expire_at: *expire_at }
+        let (jti, iss) = (self.jti.as_deref(), self.iss.as_deref());
+        Registered { sub, jti, iss, aud, nbf: *nbf, exp: *exp, expire_at: *expire_at }
     }
 }
 

@@ -294,7 +294,7 @@ impl Seats {
         let seat = Seat { member: Arc::clone(member), life };
         if let Some(known) = self.places.get(&member.info.client).and_then(|place| self.members.get_mut(place)) {
             *known = seat;
-            return Entered { first_of_user: false, new: false };
+            return Entered { first_of_user: self.users.get(&member.info.user) == Some(&1), new: false };
         }
         self.next += 1;
         self.places.insert(Arc::clone(&member.info.client), self.next);

@@ -44,10 +44,7 @@ pub struct Signing {
 
 /// The routes.
 pub fn router(signing: Signing) -> Router {
-    Router::new()
-        .route("/pusher/auth", post(channel))
-        .route("/pusher/user-auth", post(user))
-        .with_state(signing)
+    Router::new().route("/pusher/auth", post(channel)).route("/pusher/user-auth", post(user)).with_state(signing)
 }
 
 /// For which application; without it the first that shares the hub's channels.
@@ -295,7 +292,8 @@ mod tests {
         for app in ["own", "off", "k2", "none"] {
             assert_eq!(ask(Some(app), &good, FORM, body).await, Err("app_unknown"), "{app}");
         }
-        for bad in ["", "socket_id=1", "socket_id=x.y&channel_name=private-chat.1", "\u{7}", &"a".repeat(MAX_BODY + 1)] {
+        for bad in ["", "socket_id=1", "socket_id=x.y&channel_name=private-chat.1", "\u{7}", &"a".repeat(MAX_BODY + 1)]
+        {
             assert_eq!(ask(None, &good, FORM, bad).await, Err("bad_request"), "{bad}");
         }
     }
@@ -321,7 +319,11 @@ mod tests {
         let signed = ask(None, &["Bearer good"], FORM, &name("private-entities.procedure")).await.expect("signed");
         assert_eq!(signed.channel_data.as_deref(), Some(r#"{"user_id":"olha","hub_token":"good"}"#));
         let signed = ask(None, &["Bearer good"], FORM, &name("presence-room")).await.expect("signed");
-        assert_eq!(signed.channel_data.as_deref(), Some(r#"{"user_id":"olha"}"#), "no server of an application sees it");
+        assert_eq!(
+            signed.channel_data.as_deref(),
+            Some(r#"{"user_id":"olha"}"#),
+            "no server of an application sees it"
+        );
         let app = signing().apps.by_id("main").expect("app");
         let signed = sign_user(&app, &who("olha"), "good", &SocketId::parse("1.2").expect("id")).expect("signed");
         assert_eq!(signed.user_data.as_deref(), Some(r#"{"id":"olha","hub_token":"good"}"#));

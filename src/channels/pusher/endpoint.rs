@@ -5,7 +5,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     response::Response,
     routing::get,
 };
@@ -29,12 +29,10 @@ pub fn router(endpoint: Endpoint, apps: Apps) -> Router {
     Router::new().route("/app/{key}", get(connect)).with_state(Pusher { endpoint, apps })
 }
 
-async fn connect(
-    State(pusher): State<Pusher>,
-    Path(key): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn connect(State(pusher): State<Pusher>, request: Request) -> Result<Response, Problem> {
     let Pusher { endpoint, apps } = pusher;
+    // As it stands in the address: what would have to be decoded is no key, and is told so.
+    let key = request.uri().path().strip_prefix("/app/").unwrap_or_default().to_owned();
     upgrade(endpoint, request, |endpoint, headers, query| {
         let admission = match admit(&apps, &key, query) {
             // Who is no browser sends no origin.

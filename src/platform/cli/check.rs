@@ -19,7 +19,7 @@ use crate::{
     console, identity,
     platform::{
         config::{Config, MirrorConfig, SecretUrl},
-        http, telemetry,
+        descriptors, http, telemetry,
     },
 };
 
@@ -51,6 +51,8 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
     all.push(("redis", redis(config).await));
     all.push(("http.listen", port("http.listen", config.http.listen)));
     all.push(("http.internal_listen", port("http.internal_listen", config.http.internal_listen)));
+    all.push(("http.tls", certificate(config)));
+    all.extend(machine(config).map(|verdict| ("machine", verdict)));
     let mut wrong: Option<(Exit, usize)> = None;
     let mut tell = |name: &str, verdict: Verdict| match verdict {
         Verdict::Ok(text) => println!("ok     {name}: {text}"),
@@ -63,6 +65,15 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
     };
     for (name, verdict) in all {
         tell(name, verdict);
+    }
+    if let Ok(verifier) = identity::verifier(&config.identity) {
+        for (issuer, tried) in verifier.try_issuers().await {
+            let verdict = match tried {
+                Ok(count) => Verdict::Ok(format!("{count} keys")),
+                Err(why) => Verdict::Wrong(Exit::Unavailable, why),
+            };
+            tell(&format!("issuer {issuer}"), verdict);
+        }
     }
     for mirror in &config.mirrors {
         let name = format!("mirror {}", mirror.name);
@@ -85,8 +96,8 @@ fn log(config: &Config) -> Verdict {
 
 fn keys(config: &Config) -> Verdict {
     match identity::verifier(&config.identity) {
-        Ok(_) => Verdict::Ok(format!("{} keys", config.identity.keys.len())),
-        Err(_) if config.identity.keys.is_empty() => {
+        Ok(_) => Verdict::Ok(format!("{} keys of ours", config.identity.keys.len())),
+        Err(_) if config.identity.keys.is_empty() && config.identity.issuers.is_empty() => {
             Verdict::Note("no keys: serve needs one, dev makes its own".to_owned())
         }
         Err(error) => Verdict::Wrong(Exit::Config, http::chain(&error)),
@@ -108,6 +119,34 @@ fn port(key: &'static str, addr: std::net::SocketAddr) -> Verdict {
         Err(error @ http::ListenError::Taken { .. }) => Verdict::Note(error.to_string()),
         Err(error) => Verdict::Wrong(Exit::Machine, http::chain(&error)),
     }
+}
+
+fn certificate(config: &Config) -> Verdict {
+    match config.http.tls.as_ref().map(http::Pair::read) {
+        None => Verdict::Note("no http.tls: http.listen is plain, for a proxy with TLS before it".to_owned()),
+        Some(Ok(_)) => Verdict::Ok("certificate and key belong together".to_owned()),
+        Some(Err(error)) => Verdict::Wrong(Exit::Config, http::chain(&error)),
+    }
+}
+
+/// What the machine allows: only told, for it may be enough.
+fn machine(config: &Config) -> [Verdict; 2] {
+    let (most, needed) = (descriptors::most(), descriptors::needed(config));
+    let files = if most >= needed {
+        Verdict::Ok(format!("{most} file descriptors, {needed} may be needed"))
+    } else {
+        Verdict::Note(format!("{most} file descriptors, but {needed} may be needed; see docs/SYSCTL.md"))
+    };
+    let queue =
+        std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let queue = match queue {
+        Some(queue) if queue < http::BACKLOG => {
+            Verdict::Note(format!("net.core.somaxconn is {queue}, below {}; see docs/SYSCTL.md", http::BACKLOG))
+        }
+        Some(queue) => Verdict::Ok(format!("net.core.somaxconn is {queue}")),
+        None => Verdict::Note("net.core.somaxconn cannot be read".to_owned()),
+    };
+    [files, queue]
 }
 
 async fn postgres(config: &Config) -> Vec<(&'static str, Verdict)> {

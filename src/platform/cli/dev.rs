@@ -10,7 +10,7 @@ use super::{Exit, Failure, Stop, outside, serve, token, until_stopped};
 use crate::{
     app::{App, AppError},
     identity::{self, Verifier},
-    platform::{config::Config, dev::DevRoom, http::listen, lease::PgLeases},
+    platform::{config::Config, descriptors, dev::DevRoom, http::listen, lease::PgLeases},
 };
 
 /// The printed tokens are for trying things out, and the next start prints others.
@@ -24,6 +24,7 @@ pub(super) async fn run(mut config: Config) -> Result<(), Failure> {
     for (key, addr) in [("http.listen", config.http.listen), ("http.internal_listen", config.http.internal_listen)] {
         listen(key, addr).map_err(AppError::from)?;
     }
+    descriptors::raise(&config);
     let mut room = DevRoom::open(&mut config).await?;
     let ended = until_stopped(stop, |stopped| hub(&mut config, &mut room, stopped)).await;
     let closed = room.close().await;
@@ -80,9 +81,10 @@ fn greet(
 ) -> Result<(), Failure> {
     let mut tokens = Vec::new();
     for role in config.identity.roles.keys() {
-        tokens.push((role, token::sign(verifier, role, std::slice::from_ref(role), &[], TOKEN_TTL)?));
+        tokens.push((role, token::sign(verifier, role, std::slice::from_ref(role), TOKEN_TTL)?));
     }
-    let page = format!("http://{}/console/", app.address);
+    let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+    let page = format!("{scheme}://{}/console/", app.address);
     match tokens.iter().find(|(role, _)| *role == OPENED_AS).or(tokens.first()) {
         Some((role, token)) => println!("Dzvin runs; the page, signed in as {role}:\n\n  {page}#token={token}\n"),
         None => println!("Dzvin runs; the page: {page}\n"),

@@ -92,7 +92,7 @@ impl From<ConfigError> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let exit = match &error {
-            AppError::Config { .. } | AppError::NotAlone(AloneError::Another) => Exit::Config,
+            AppError::Config { .. } | AppError::Tls(_) | AppError::NotAlone(AloneError::Another) => Exit::Config,
             AppError::Database(_) | AppError::NotAlone(AloneError::Database(_)) | AppError::Redis => Exit::Unavailable,
             AppError::Listen(ListenError::Taken { .. } | ListenError::Refused { .. }) => Exit::Machine,
             AppError::Start(_) | AppError::Meltdown(_) | AppError::Internal(_) => Exit::Internal,

@@ -7,6 +7,7 @@ mod check;
 mod dev;
 mod exit;
 mod outside;
+mod revoke;
 mod serve;
 mod token;
 
@@ -19,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use exit::{Exit, Failure};
@@ -56,11 +57,14 @@ enum Command {
     /// Print the effective configuration, secrets masked, and try every dependency.
     Check,
     /// Print a token.
-    Token(TokenArgs),
+    Token(Box<TokenArgs>),
 }
 
 #[derive(Debug, Args)]
+#[command(subcommand_negates_reqs = true)]
 struct TokenArgs {
+    #[command(subcommand)]
+    action: Option<TokenAction>,
     /// A role of the configuration; may be given again.
     #[arg(long, value_name = "ROLE")]
     role: Vec<String>,
@@ -68,11 +72,55 @@ struct TokenArgs {
     #[arg(long, value_name = "PERMISSION")]
     permission: Vec<String>,
     /// The user's id.
-    #[arg(long, value_name = "ID")]
-    sub: String,
+    #[arg(long, value_name = "ID", required = true)]
+    sub: Option<String>,
     /// How long it is valid: 30m, 1h, 7d.
     #[arg(long, default_value = "1h", value_parser = token::ttl)]
     ttl: Duration,
+    /// A channel to which the server subscribes the client; may be given again.
+    #[arg(long, value_name = "CHANNEL")]
+    channel: Vec<String>,
+    /// The same with options: the claim `subs`, a JSON object of channels.
+    #[arg(long, value_name = "JSON")]
+    subs: Option<String>,
+    /// What other clients may see of the user: a JSON value.
+    #[arg(long, value_name = "JSON")]
+    info: Option<String>,
+    /// The token's own id, by which it may be revoked; a random one without it.
+    #[arg(long, value_name = "ID")]
+    jti: Option<String>,
+    /// A token for a subscription of the user to this channel, instead of one to connect with.
+    #[arg(long, value_name = "CHANNEL", conflicts_with_all = ["role", "permission", "channel", "subs"])]
+    subscription: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenAction {
+    /// Take back a token, all tokens of a user until now, or keep a user out; asks a node that runs.
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true)))]
+struct RevokeArgs {
+    /// The id of a token (its claim `jti`).
+    #[arg(long, value_name = "ID", group = "what")]
+    jti: Option<String>,
+    /// A user: tokens made until now.
+    #[arg(long, value_name = "ID", group = "what")]
+    user: Option<String>,
+    /// Keep the user out, whatever token there is.
+    #[arg(long, conflicts_with = "jti")]
+    block: bool,
+    /// For how long: 12h, 30d; without it a block lasts until it is lifted, anything else longer than any token.
+    #[arg(long, value_name = "TIME", value_parser = token::lasting)]
+    lasting: Option<Duration>,
+    /// Why, for those who look later.
+    #[arg(long)]
+    reason: Option<String>,
+    /// Where a node is; without it http.listen of the configuration, on this machine.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
 }
 
 /// The whole program, from its arguments to its exit code.
@@ -100,7 +148,9 @@ fn work(cli: Cli) -> Result<(), Failure> {
     let file = cli.config.or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()));
     let mut config = load(file.as_deref())?;
     config.dev.data_dir = cli.data_dir.or(config.dev.data_dir);
-    if let Command::Token(args) = &cli.command {
+    if let Command::Token(args) = &cli.command
+        && args.action.is_none()
+    {
         return token::print(&config, args);
     }
     // What check finds it says itself, in one line each.
@@ -114,7 +164,14 @@ fn work(cli: Cli) -> Result<(), Failure> {
             Command::Serve => serve::run(&config, file).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,
-            Command::Token(_) => Ok(()),
+            Command::Token(args) => match args.action {
+                Some(TokenAction::Revoke(_)) if args.sub.is_some() => {
+                    Err(Failure::new(Exit::Usage, "revoke takes --user or --jti; --sub is for a new token"))
+                }
+                Some(TokenAction::Revoke(args)) => revoke::run(&config, &args).await,
+                // Printed above.
+                None => Ok(()),
+            },
         }
     });
     // A thread that hangs in a blocking call must not keep the process.
@@ -194,6 +251,19 @@ mod tests {
         let token = parsed("dzvin token --role viewer --role x --sub olha --ttl 2h").expect("token").command;
         let Command::Token(args) = token else { panic!("{token:?}") };
         assert_eq!((args.role.len(), args.ttl), (2, Duration::from_secs(7200)));
+        let revoke = parsed("dzvin token revoke --user olha --block --lasting 30d").expect("revoke").command;
+        let Command::Token(args) = revoke else { panic!("{revoke:?}") };
+        let Some(TokenAction::Revoke(args)) = args.action else { panic!("{args:?}") };
+        assert!(args.block && args.jti.is_none());
+        assert!(parsed("dzvin token -c x.toml revoke --jti a --reason lost --url http://h").is_ok());
+        for bad in [
+            "dzvin token revoke",
+            "dzvin token revoke --jti a --user b",
+            "dzvin token revoke --jti a --block",
+            "dzvin token --sub a --subscription c --role viewer",
+        ] {
+            assert!(parsed(bad).is_err(), "{bad}");
+        }
         for bad in ["dzvin", "dzvin sereve", "dzvin token", "dzvin token --sub a --ttl 1", "dzvin serve --x"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }

@@ -15,6 +15,7 @@ use crate::{
     platform::{
         config::{self, Config},
         db::{Database, MIGRATIONS},
+        descriptors,
         http::chain,
     },
 };
@@ -22,11 +23,15 @@ use crate::{
 pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Failure> {
     let stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::internal)?;
-    if config.identity.keys.is_empty() {
-        return Err(Failure::new(Exit::Config, "identity.keys: at least one key is needed"));
+    if config.identity.keys.is_empty() && config.identity.issuers.is_empty() {
+        return Err(Failure::new(
+            Exit::Config,
+            "identity.keys: at least one key is needed, or one of identity.issuers",
+        ));
     }
     let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
     database(config)?;
+    descriptors::raise(config);
     let pending = pending(&mut connect(config).await?).await?;
     if pending > 0 {
         let text = format!("the schema of the database is {pending} migrations behind; run dzvin migrate");

@@ -121,9 +121,19 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
     url(&mut config.database.url, &config.database.url_file, "database.url")?;
     url(&mut config.database.direct_url, &config.database.direct_url_file, "database.direct_url")?;
     url(&mut config.redis.url, &config.redis.url_file, "redis.url")?;
-    for (i, key) in config.identity.keys.iter_mut().enumerate() {
-        let name = format!("identity.keys.{i}.secret");
-        key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
+    let identity = &mut config.identity;
+    for (list, keys) in [("keys", &mut identity.keys), ("subscription_keys", &mut identity.subscription_keys)] {
+        for (i, key) in keys.iter_mut().enumerate() {
+            let name = format!("identity.{list}.{i}.secret");
+            key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
+        }
+    }
+    for (i, issuer) in identity.issuers.iter_mut().enumerate() {
+        for (k, key) in issuer.keys.iter_mut().enumerate() {
+            let name = format!("identity.issuers.{i}.keys.{k}.pem");
+            let read = secret(key.pem.is_some(), &key.pem_file, &name)?;
+            key.pem = read.map(|pem| pem.expose().to_owned()).or(key.pem.take());
+        }
     }
     for (i, key) in config.identity.api_keys.iter_mut().enumerate() {
         let name = format!("identity.api_keys.{i}.secret");

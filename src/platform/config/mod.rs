@@ -12,8 +12,9 @@ mod values;
 
 pub use load::{ConfigError, load, load_from};
 pub use sections::{
-    AccessConfig, ApiKeyConfig, Cdb, Changes, Channels, Config, ConflateConfig, Database, Dev, Http, IdentityConfig,
-    KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat, MirrorConfig, NamespaceConfig, Pusher, PusherApp,
-    PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile, RecoveryConfig, Redis, Shutdown, Tap,
+    AccessConfig, ApiKeyConfig, Cdb, Changes, Channels, ClientHeader, Config, ConflateConfig, Database, Dev, Http,
+    IdentityConfig, IssuerConfig, KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat, MirrorConfig,
+    NamespaceConfig, PublicKeyConfig, Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile,
+    RecoveryConfig, Redis, Shutdown, Tap, Tls,
 };
-pub use values::{Secret, SecretUrl, parse_duration};
+pub use values::{Network, Secret, SecretUrl, parse_duration};

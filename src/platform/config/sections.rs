@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use dzvin_protocols::platform::Kind;
+use dzvin_protocols::{identity::Algorithm, platform::Kind};
 use serde::{Deserialize, Serialize};
 
-use super::values::{Secret, SecretUrl, duration, size};
+use super::values::{Network, Secret, SecretUrl, duration, size};
 use crate::identity::TokenRules;
 
 /// The whole configuration.
@@ -74,8 +74,12 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Operators: `/healthz`, `/readyz`, `/metrics`. Never for the public.
     pub internal_listen: SocketAddr,
-    /// Origins whose pages may connect, `https://crm.example`; empty: only pages of the same host. `*`: any.
+    /// Origins whose pages may connect, `https://crm.example` or `https://*.example`; empty: only pages of the same host. `*`: any.
     pub allowed_origins: Vec<String>,
+    /// Proxies that are believed when they name their client: networks or addresses.
+    pub trusted_proxies: Vec<Network>,
+    /// Where they name it.
+    pub client_header: ClientHeader,
     /// Most open client connections of this node; the file descriptor limit must be above it.
     pub max_connections: usize,
     /// Largest request body.
@@ -84,6 +88,9 @@ pub struct Http {
     /// Longest handling of one request (WebSocket connections are not bound by it).
     #[serde(with = "duration")]
     pub request_timeout: Duration,
+    /// Largest head of a request: its first line and its headers.
+    #[serde(with = "size")]
+    pub max_head: usize,
     /// Longest wait for a request's headers; also bounds idle keep-alive connections.
     #[serde(with = "duration")]
     pub header_timeout: Duration,
@@ -93,6 +100,45 @@ pub struct Http {
     /// Memory that answers with documents may hold at once.
     #[serde(with = "size")]
     pub answer_bytes: usize,
+    /// TLS of `listen`; without it plain TCP, for a proxy with TLS before it.
+    pub tls: Option<Tls>,
+}
+
+/// The header in which proxies name their client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientHeader {
+    /// `X-Forwarded-For: client, proxy`.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded: for=client` (RFC 7239).
+    Forwarded,
+}
+
+/// `[http.tls]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// A file with the certificate and what stands between it and the authority, PEM.
+    pub certificate: PathBuf,
+    /// A file with its private key, PEM.
+    pub key: PathBuf,
+    /// Longest handshake.
+    #[serde(with = "duration", default = "Tls::default_handshake_timeout")]
+    pub handshake_timeout: Duration,
+    /// How often the files are looked at; `0s`: only at SIGHUP.
+    #[serde(with = "duration", default = "Tls::default_reload_interval")]
+    pub reload_interval: Duration,
+}
+
+impl Tls {
+    fn default_handshake_timeout() -> Duration {
+        Duration::from_secs(10)
+    }
+
+    fn default_reload_interval() -> Duration {
+        Duration::from_secs(30)
+    }
 }
 
 impl Default for Http {
@@ -101,14 +147,19 @@ impl Default for Http {
             listen: SocketAddr::from(([127, 0, 0, 1], 8480)),
             internal_listen: SocketAddr::from(([127, 0, 0, 1], 8481)),
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            client_header: ClientHeader::default(),
             max_connections: 50_000,
             max_body: 1024 * 1024,
+            // A token of 8 KiB and its fellows.
+            max_head: 32 * 1024,
             request_timeout: Duration::from_secs(30),
             // Above the 60 s for which nginx keeps idle upstream connections, so that we are never the first to close.
             header_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             // Four objects of the upstream's greatest size while they are read, eight while they are sent.
             answer_bytes: 64 * 1024 * 1024,
+            tls: None,
         }
     }
 }
@@ -153,7 +204,8 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://`, `rediss://` or `redis+unix:///run/redis.sock`. Absent: the bus is in memory.
+    /// `redis://`, `redis+unix:///run/redis.sock`, `redis-sentinel://`, `redis-cluster://`, and with TLS `rediss...`. Absent: the bus
+    /// is in memory.
     pub url: Option<SecretUrl>,
     /// A file that holds `url`.
     pub url_file: Option<PathBuf>,
@@ -174,14 +226,22 @@ impl Default for Redis {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// One or two; the first signs, both verify.
+    /// One or two; the first signs, both verify. `serve` needs one, or an issuer.
     pub keys: Vec<KeyConfig>,
+    /// One or two for the tokens of subscriptions; without them those of `keys`.
+    pub subscription_keys: Vec<KeyConfig>,
     /// Required `iss`.
     pub issuer: Option<String>,
     /// Required `aud`.
     pub audience: Option<String>,
+    /// Whether clients may connect without a token.
+    pub anonymous: bool,
+    /// What they may do; without it nothing that is not open to everybody.
+    pub anonymous_role: Option<String>,
     /// Permissions of each role. Naming any role replaces the whole table.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// Others whose tokens are taken.
+    pub issuers: Vec<IssuerConfig>,
     /// Servers that call the publish API.
     pub api_keys: Vec<ApiKeyConfig>,
 }
@@ -189,7 +249,18 @@ pub struct IdentityConfig {
 impl Default for IdentityConfig {
     fn default() -> Self {
         let TokenRules { issuer, audience, roles } = TokenRules::default();
-        Self { keys: Vec::new(), issuer, audience, roles, api_keys: Vec::new() }
+        let (keys, subscription_keys, issuers, api_keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            keys,
+            subscription_keys,
+            issuer,
+            audience,
+            anonymous: false,
+            anonymous_role: None,
+            roles,
+            issuers,
+            api_keys,
+        }
     }
 }
 
@@ -199,10 +270,105 @@ impl Default for IdentityConfig {
 pub struct KeyConfig {
     /// Written into tokens as `kid`.
     pub id: String,
-    /// At least 32 bytes.
+    /// HS256, HS384 or HS512.
+    #[serde(default = "KeyConfig::default_algorithm")]
+    pub algorithm: Algorithm,
+    /// At least as many bytes as the hash has: 32, 48 or 64.
     pub secret: Option<Secret>,
     /// A file that holds `secret`.
     pub secret_file: Option<PathBuf>,
+}
+
+impl KeyConfig {
+    fn default_algorithm() -> Algorithm {
+        Algorithm::Hs256
+    }
+
+    /// A secret for HS256.
+    #[must_use]
+    pub fn new(id: &str, secret: Secret) -> Self {
+        Self { id: id.to_owned(), algorithm: Self::default_algorithm(), secret: Some(secret), secret_file: None }
+    }
+}
+
+/// `[[identity.issuers]]`: one of `jwks_url`, `jwks_file`, `discovery` and `keys`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerConfig {
+    /// The `iss` of its tokens, exactly.
+    pub issuer: String,
+    /// The `aud` that its tokens must have: those for other applications are not for us.
+    pub audience: String,
+    /// Where its set of keys is.
+    pub jwks_url: Option<SecretUrl>,
+    /// A file that holds its set of keys, read again each minute.
+    pub jwks_file: Option<PathBuf>,
+    /// Whether the address of the set stands in the issuer's own description (OpenID Connect).
+    #[serde(default)]
+    pub discovery: bool,
+    /// Whether keys may be fetched over plain HTTP from another machine.
+    #[serde(default)]
+    pub insecure_http: bool,
+    /// What its keys may be used with.
+    #[serde(default = "IssuerConfig::default_algorithms")]
+    pub algorithms: Vec<Algorithm>,
+    /// Whether its tokens connect clients.
+    #[serde(default = "IssuerConfig::yes")]
+    pub connections: bool,
+    /// Whether its tokens open subscriptions.
+    #[serde(default)]
+    pub subscriptions: bool,
+    /// Whether its tokens may name permissions and channels beside roles.
+    #[serde(default)]
+    pub trusted: bool,
+    /// The claim that names the user, a name or a dotted path.
+    #[serde(default = "IssuerConfig::default_subject")]
+    pub subject_claim: String,
+    /// What its users' ids begin with here, where those of several issuers could meet.
+    #[serde(default)]
+    pub subject_prefix: String,
+    /// The claim that names the roles: a list, or a text with spaces between.
+    #[serde(default = "IssuerConfig::default_roles")]
+    pub roles_claim: String,
+    /// Its names of roles, and ours. Where there are any, no other counts.
+    #[serde(default)]
+    pub roles: BTreeMap<String, String>,
+    /// Its keys themselves.
+    #[serde(default)]
+    pub keys: Vec<PublicKeyConfig>,
+}
+
+impl IssuerConfig {
+    /// All but secrets: an issuer's keys are public.
+    fn default_algorithms() -> Vec<Algorithm> {
+        Algorithm::ALL.into_iter().filter(|algorithm| algorithm.min_secret() == 0).collect()
+    }
+
+    fn yes() -> bool {
+        true
+    }
+
+    fn default_subject() -> String {
+        "sub".to_owned()
+    }
+
+    fn default_roles() -> String {
+        "roles".to_owned()
+    }
+}
+
+/// `[[identity.issuers.keys]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicKeyConfig {
+    /// How tokens call it (`kid`); without it any token may mean it.
+    pub id: Option<String>,
+    /// What it is used with, and nothing else.
+    pub algorithm: Algorithm,
+    /// A PEM section `PUBLIC KEY`.
+    pub pem: Option<String>,
+    /// A file that holds `pem`.
+    pub pem_file: Option<PathBuf>,
 }
 
 /// `[[identity.api_keys]]`
@@ -222,7 +388,7 @@ pub struct ApiKeyConfig {
 
 impl ApiKeyConfig {
     fn default_permissions() -> Vec<String> {
-        vec!["channels:*:*".to_owned()]
+        vec!["channels:*:*".to_owned(), "connections:*:*".to_owned()]
     }
 }
 
@@ -360,6 +526,10 @@ pub struct Channels {
     pub commands_per_second: u32,
     /// Refusals in a row for being too many, after which the connection ends.
     pub max_refusals: u32,
+    /// Sessions of one client address (of IPv6: of a /64) on this node; 0: any number.
+    pub max_sessions_per_address: usize,
+    /// New sessions of this node in a second; 0: as fast as they come.
+    pub max_connects_per_second: u32,
     /// Rules of the application's channels, by the word before their first dot; `default` holds for the rest.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
 }
@@ -477,6 +647,8 @@ impl Default for Channels {
             max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,
+            max_sessions_per_address: 0,
+            max_connects_per_second: 0,
             namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
         }
     }

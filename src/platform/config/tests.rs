@@ -137,6 +137,7 @@ fn errors_name_the_key_and_the_source() {
 fn errors_do_not_show_secrets() {
     for (toml, vars) in [
         ("[[identity.keys]]\nid = 'a'\nsecret = ['hunter2']", vec![]),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_url='http://u:hunter2@keys.example/'}]", vec![]),
         ("[identity]\nkeys = 'hunter2'", vec![]),
         ("[database]\nurl = ['hunter2']", vec![]),
         ("[database]\nurl = 'mysql://u:hunter2@h/d'", vec![]),
@@ -164,15 +165,69 @@ fn contradictions_are_found() {
     for (toml, part) in [
         ("[http]\nlisten = '127.0.0.1:9'\ninternal_listen = '127.0.0.1:9'", "the same address"),
         ("[http]\nallowed_origins = ['example.com/x']", "is no origin"),
+        ("[http]\nallowed_origins = ['*://example.com']", "is no origin"),
+        ("[http]\ntrusted_proxies = ['10.0.0.0/33']", "http.trusted_proxies.0: expected a network"),
+        ("[http]\ntrusted_proxies = ['localhost']", "http.trusted_proxies.0: expected a network"),
+        ("[http]\nclient_header = 'x-real-ip'", "http.client_header"),
+        ("[http]\nmax_head = '4KiB'", "http.max_head"),
+        ("[http.tls]\ncertificate = 'a'", "http.tls.key is missing"),
+        ("[http.tls]\ncertificate = 'a'\nkey = 'b'\nhandshake_timeout = '0s'", "http.tls.handshake_timeout"),
+        ("[http.tls]\ncertificate = 'a'\nkey = 'b'\nreload_interval = '1ms'", "http.tls.reload_interval"),
         ("[database]\nurl = 'mysql://x'", "starts with postgres://"),
         ("[channels]\nrecovery_bytes = '1MiB'", "channels.recovery_bytes must be below channels.queue_bytes"),
         ("[channels]\npong = '25s'", "channels.pong must be below channels.ping"),
         ("[channels]\nmax_sessions = 60000", "above http.max_connections"),
         ("[identity]\nkeys = [{id='a', secret='short'}]", "identity.keys.0.secret: shorter than 32 bytes"),
         ("[identity]\nkeys = [{id='a'}]", "secret or secret_file is missing"),
+        (
+            "[identity]\nkeys = [{id='a', algorithm='HS512', secret='0123456789012345678901234567890123456789'}]",
+            "shorter than 64 bytes",
+        ),
+        (
+            "[identity]\nkeys = [{id='a', algorithm='RS256', secret='01234567890123456789012345678901'}]",
+            "a secret is for HS256",
+        ),
+        ("[identity]\nanonymous_role = 'nobody'", "there is no role \"nobody\""),
+        ("[identity]\nissuers = [{issuer='i', audience='d'}]", "exactly one of jwks_url"),
+        ("[identity]\nissuers = [{issuer='i', audience='', discovery=true}]", "must not be empty"),
+        (
+            "[identity]\nissuers = [{issuer='https://i', audience='d', discovery=true, jwks_file='/x'}]",
+            "exactly one of jwks_url",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_url='http://keys.example/'}]",
+            "issuers.0.jwks_url: expected https://",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='http://i.example', audience='d', discovery=true}]",
+            "issuers.0.issuer: expected https://",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_url='file:///etc/passwd', insecure_http=true}]",
+            "expected https://",
+        ),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', algorithms=['HS256']}]", "no secrets"),
+        ("[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', algorithms=[]}]", "expected some"),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x', connections=false}]",
+            "neither connections",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', keys=[{algorithm='ES256'}]}]",
+            "pem or pem_file is missing",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', algorithms=['RS256'], keys=[{algorithm='ES256', pem='x'}]}]",
+            "ES256 is not in algorithms",
+        ),
+        (
+            "[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x'}, {issuer='i', audience='e', jwks_file='/y'}]",
+            "issuers.1.issuer: i is used twice",
+        ),
         (&two, "mirrors.1.name: p is used twice"),
         (&local, "procedure is local"),
         ("[redis]\nprefix = '{x}'", "redis.prefix"),
+        ("[redis]\nurl = 'redis-sharded://x:1'", "redis.url"),
         ("[http]\nanswer_bytes = '1MiB'", "http.answer_bytes"),
         ("[pusher]\nactivity_timeout = '0s'", "pusher.activity_timeout: must be from 1s to 1h"),
         ("[pusher]\nmax_client_event = '64KiB'", "pusher.max_client_event"),

@@ -2,8 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Cdb, Config, KindSource, Pusher, SecretUrl};
-use crate::identity::{MAX_KEYS, MIN_KEY};
+use dzvin_protocols::identity::Family;
+
+use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
+use crate::{
+    identity::{self, MAX_KEYS, MIN_KEY},
+    platform::http::is_origin,
+};
 
 /// Most mirrors of one hub: each takes a connection of the upstream's few.
 const MAX_MIRRORS: usize = 32;
@@ -11,8 +16,14 @@ const MAX_MIRRORS: usize = 32;
 const MAX_KINDS: usize = 256;
 /// Most keys of servers: each call is compared with all.
 const MAX_API_KEYS: usize = 64;
+/// Most issuers beside us: tokens are compared with each, and each is asked for its keys.
+const MAX_ISSUERS: usize = 16;
+/// Most keys of an issuer in the configuration: two while one is rotated, of a few algorithms.
+const MAX_ISSUER_KEYS: usize = 16;
 /// Most namespaces: whoever needs more wants another word for their channels.
 const MAX_NAMESPACES: usize = 256;
+/// Most networks of proxies: each request is compared with all.
+const MAX_PROXIES: usize = 64;
 /// Most applications of the Pusher protocol: each connection's key is compared with all.
 const MAX_APPS: usize = 64;
 /// Most webhooks of one: each event goes to all.
@@ -75,9 +86,19 @@ fn http(config: &Config) -> Result<(), String> {
         ensure(!value.is_zero(), || format!("http.{key}: must be above 0s"))?;
     }
     for origin in &http.allowed_origins {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        let formed = origin == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
-        ensure(formed, || format!("http.allowed_origins: {origin:?} is no origin (expected https://host, or *)"))?;
+        ensure(is_origin(origin), || {
+            format!("http.allowed_origins: {origin:?} is no origin (expected https://host, https://*.host, or *)")
+        })?;
+    }
+    let proxies = http.trusted_proxies.len();
+    ensure(proxies <= MAX_PROXIES, || format!("http.trusted_proxies: at most {MAX_PROXIES}"))?;
+    // A connection reserves as much when it must; below 8 KiB a token does not fit.
+    let head = (8 * 1024..=1024 * 1024).contains(&http.max_head);
+    ensure(head, || "http.max_head: must be from 8KiB to 1MiB".to_owned())?;
+    if let Some(tls) = &http.tls {
+        let (handshake, looks) = (tls.handshake_timeout, tls.reload_interval.as_millis());
+        ensure(!handshake.is_zero(), || "http.tls.handshake_timeout: must be above 0s".to_owned())?;
+        ensure(looks == 0 || looks >= 100, || "http.tls.reload_interval: must be 0s or at least 100ms".to_owned())?;
     }
     Ok(())
 }
@@ -86,7 +107,9 @@ fn database(config: &Config) -> Result<(), String> {
     let schemes = ["postgres", "postgresql"];
     scheme("database.url", config.database.url.as_ref(), &schemes)?;
     scheme("database.direct_url", config.database.direct_url.as_ref(), &schemes)?;
-    scheme("redis.url", config.redis.url.as_ref(), &["redis", "rediss", "redis+unix"])?;
+    let redis =
+        ["redis", "rediss", "redis+unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+    scheme("redis.url", config.redis.url.as_ref(), &redis)?;
     // One each for LISTEN, the relay and a Mirror, and one to serve with.
     ensure(config.database.max_connections >= 4, || "database.max_connections: must be at least 4".to_owned())?;
     for (key, value) in [
@@ -104,21 +127,60 @@ fn database(config: &Config) -> Result<(), String> {
 }
 
 fn identity(config: &Config) -> Result<(), String> {
-    let keys = &config.identity.keys;
-    ensure(keys.len() <= MAX_KEYS, || format!("identity.keys: at most {MAX_KEYS}"))?;
-    for (i, key) in keys.iter().enumerate() {
-        let length = key.secret.as_ref().map(|secret| secret.expose().len());
-        ensure(length.is_some(), || format!("identity.keys.{i}: secret or secret_file is missing"))?;
-        ensure(length >= Some(MIN_KEY), || format!("identity.keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
+    secrets("keys", &config.identity.keys)?;
+    secrets("subscription_keys", &config.identity.subscription_keys)?;
+    issuers(&config.identity.issuers)?;
+    if let Some(role) = &config.identity.anonymous_role {
+        let known = config.identity.roles.contains_key(role);
+        ensure(known, || format!("identity.anonymous_role: there is no role {role:?} in identity.roles"))?;
     }
-    let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
-    ensure(ids.len() == keys.len(), || "identity.keys: two keys have one id".to_owned())?;
     let keys = &config.identity.api_keys;
     ensure(keys.len() <= MAX_API_KEYS, || format!("identity.api_keys: at most {MAX_API_KEYS}"))?;
     for (i, key) in keys.iter().enumerate() {
         let length = key.secret.as_ref().map(|secret| secret.expose().len());
         ensure(length.is_some(), || format!("identity.api_keys.{i}: secret or secret_file is missing"))?;
         ensure(length >= Some(MIN_KEY), || format!("identity.api_keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
+    }
+    Ok(())
+}
+
+fn secrets(list: &str, keys: &[KeyConfig]) -> Result<(), String> {
+    ensure(keys.len() <= MAX_KEYS, || format!("identity.{list}: at most {MAX_KEYS}"))?;
+    for (i, key) in keys.iter().enumerate() {
+        let (length, least) = (key.secret.as_ref().map(|secret| secret.expose().len()), key.algorithm.min_secret());
+        let symmetric = key.algorithm.family() == Family::Hmac;
+        ensure(symmetric, || format!("identity.{list}.{i}.algorithm: a secret is for HS256, HS384 or HS512"))?;
+        ensure(length.is_some(), || format!("identity.{list}.{i}: secret or secret_file is missing"))?;
+        ensure(length >= Some(least), || format!("identity.{list}.{i}.secret: shorter than {least} bytes"))?;
+    }
+    let ids: BTreeSet<&str> = keys.iter().map(|key| key.id.as_str()).collect();
+    ensure(ids.len() == keys.len(), || format!("identity.{list}: two keys have one id"))
+}
+
+fn issuers(issuers: &[IssuerConfig]) -> Result<(), String> {
+    ensure(issuers.len() <= MAX_ISSUERS, || format!("identity.issuers: at most {MAX_ISSUERS}"))?;
+    let mut names = BTreeSet::new();
+    for (i, it) in issuers.iter().enumerate() {
+        let at = |what: &str| format!("identity.issuers.{i}{what}");
+        ensure(!it.issuer.is_empty() && !it.audience.is_empty(), || at(": issuer and audience must not be empty"))?;
+        ensure(names.insert(&it.issuer), || at(&format!(".issuer: {} is used twice", it.issuer)))?;
+        let sources = [it.jwks_url.is_some(), it.jwks_file.is_some(), it.discovery, !it.keys.is_empty()];
+        let one = sources.into_iter().filter(|given| *given).count() == 1;
+        ensure(one, || at(": exactly one of jwks_url, jwks_file, discovery and keys is needed"))?;
+        let (url, discovered) = (it.jwks_url.as_ref().map(SecretUrl::expose), it.discovery.then_some(&*it.issuer));
+        for (key, url) in [(".jwks_url", url), (".issuer", discovered)] {
+            let allowed = url.is_none_or(|url| identity::may_be_fetched(url, it.insecure_http));
+            ensure(allowed, || at(key) + ": expected https://, or http:// on this machine, or insecure_http = true")?;
+        }
+        let public = !it.algorithms.is_empty() && it.algorithms.iter().all(|one| one.family() != Family::Hmac);
+        ensure(public, || at(".algorithms: expected some, and no secrets: those belong to identity.keys"))?;
+        ensure(it.connections || it.subscriptions, || at(": neither connections nor subscriptions"))?;
+        ensure(it.keys.len() <= MAX_ISSUER_KEYS, || at(&format!(".keys: at most {MAX_ISSUER_KEYS}")))?;
+        for (k, key) in it.keys.iter().enumerate() {
+            ensure(key.pem.is_some(), || at(&format!(".keys.{k}: pem or pem_file is missing")))?;
+            let allowed = it.algorithms.contains(&key.algorithm);
+            ensure(allowed, || at(&format!(".keys.{k}.algorithm: {} is not in algorithms", key.algorithm)))?;
+        }
     }
     Ok(())
 }

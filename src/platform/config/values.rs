@@ -1,7 +1,8 @@
 //! How values are written: secrets that do not print, durations (`25s`) and sizes (`1MiB`).
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, net::IpAddr, path::Path, str::FromStr, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// What stands where a secret would be printed.
@@ -105,7 +106,8 @@ impl SecretUrl {
 
 /// Keeps the parameters that help to understand an address; any other value is masked.
 fn mask_parameter(pair: &str) -> String {
-    const HARMLESS: [&str; 6] = ["host", "port", "sslmode", "dbname", "user", "application_name"];
+    const HARMLESS: [&str; 8] =
+        ["host", "port", "sslmode", "dbname", "user", "application_name", "node", "sentinelServiceName"];
     match pair.split_once('=') {
         Some((name, _)) if !HARMLESS.contains(&name) => format!("{name}={MASK}"),
         _ => pair.to_owned(),
@@ -127,6 +129,39 @@ impl fmt::Display for SecretUrl {
 impl Serialize for SecretUrl {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&self.masked())
+    }
+}
+
+/// A network, `10.0.0.0/8`, or one address of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether an address is of it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address)
+    }
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network.map(Self).map_err(|_| "expected a network such as \"10.0.0.0/8\" or an address")
+    }
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
     }
 }
 
@@ -215,6 +250,10 @@ mod tests {
             ("postgres://dzvin:hun@ter2@db/dzvin", "postgres://dzvin:***@db/dzvin"),
             ("postgres:///dzvin?host=/run/pg&password=hunter2", "postgres:///dzvin?host=/run/pg&password=***"),
             ("redis://:hunter2@cache", "redis://:***@cache"),
+            (
+                "redis-sentinel://u:hunter2@a:1/0?sentinelServiceName=main&node=b:2&sentinelPassword=hunter2",
+                "redis-sentinel://u:***@a:1/0?sentinelServiceName=main&node=b:2&sentinelPassword=***",
+            ),
             ("wss://mirror/ws?token=hunter2", "wss://mirror/ws?token=***"),
             ("postgres://dzvin@db/dzvin", "postgres://dzvin@db/dzvin"),
             ("/run/redis.sock", "/run/redis.sock"),

@@ -45,13 +45,13 @@ pub(super) fn secret(dir: &Path, name: &str) -> Result<Secret, DevError> {
 
 /// The signing key for tokens.
 pub(super) fn load_or_make(dir: &Path) -> Result<KeyConfig, DevError> {
-    Ok(KeyConfig { id: KEY_ID.to_owned(), secret: Some(secret(dir, "key")?), secret_file: None })
+    Ok(KeyConfig::new(KEY_ID, secret(dir, "key")?))
 }
 
 /// The signing key, if one was made.
 pub(super) fn read(dir: &Path) -> Option<KeyConfig> {
     let text = fs::read_to_string(dir.join("key")).ok()?;
-    Some(KeyConfig { id: KEY_ID.to_owned(), secret: Some(Secret::new(text.trim())), secret_file: None })
+    Some(KeyConfig::new(KEY_ID, Secret::new(text.trim())))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What every request passes through: trace, limits, panics contained, errors as problems, headers, metrics.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +12,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes, HttpBody, to_bytes},
-    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -23,7 +24,8 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::Instrument;
 
 use super::{
-    HttpMetrics, Problem, TraceContext,
+    HttpMetrics, Origins, Problem, TraceContext,
+    address::Proxies,
     trace::{REQUEST_ID, TRACEPARENT},
 };
 use crate::platform::config::Http;
@@ -43,7 +45,9 @@ pub struct Plumbing {
     /// Longest handling of a request, up to the headers of its answer.
     pub request_timeout: Duration,
     /// Origins whose pages may call us.
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Origins,
+    /// Who is believed when it names somebody else.
+    proxies: Proxies,
     /// Counters.
     pub metrics: HttpMetrics,
 }
@@ -53,7 +57,8 @@ impl Plumbing {
     #[must_use]
     pub fn new(config: &Http, metrics: HttpMetrics) -> Self {
         let (max_body, request_timeout) = (config.max_body, config.request_timeout);
-        Self { max_body, request_timeout, allowed_origins: config.allowed_origins.clone(), metrics }
+        let (allowed_origins, proxies) = (Origins::new(&config.allowed_origins), Proxies::new(config));
+        Self { max_body, request_timeout, allowed_origins, proxies, metrics }
     }
 }
 
@@ -75,14 +80,15 @@ fn not_found(path: &str) -> Problem {
     Problem::not_found("not_found", format!("there is nothing at {shown}"))
 }
 
-fn cors(origins: &[String]) -> Option<CorsLayer> {
+fn cors(origins: &Origins) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
     }
-    let allowed = if origins.iter().any(|origin| origin == "*") {
+    let allowed = if origins.is_any() {
         AllowOrigin::any()
     } else {
-        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+        let origins = origins.clone();
+        AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| origins.allows(origin)))
     };
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let headers =
@@ -108,13 +114,19 @@ async fn pass(State(plumbing): State<Arc<Plumbing>>, mut request: Request, next:
     let trace = TraceContext::of(request.headers());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+    let client = peer.map(|peer| plumbing.proxies.client(peer, request.headers()));
     let span = tracing::info_span!(
         "request", %method, route,
+        address = client.map(tracing::field::display),
         request_id = &*trace.request_id, trace_id = %format_args!("{:032x}", trace.trace_id),
         // Filled in by whoever learns who asks.
         user = tracing::field::Empty,
     );
     request.extensions_mut().insert(trace.clone());
+    if let Some(client) = client {
+        request.extensions_mut().insert(client);
+    }
     async {
         let mut response = as_problem(answer(&plumbing, request, next).await).await;
         secure(&mut response, &trace);

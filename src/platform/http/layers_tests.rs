@@ -2,7 +2,7 @@ use axum::{Extension, Json, http::Request, routing::get};
 use dzvin_protocols::platform::problem::ProblemDetails;
 use tower::ServiceExt;
 
-use super::*;
+use super::{super::ClientAddress, *};
 
 fn plumbing() -> Plumbing {
     let config = Http { max_body: 1000, request_timeout: Duration::from_millis(300), ..Http::default() };
@@ -98,4 +98,28 @@ async fn labels_are_a_closed_set() {
         let (_, _) = ask(&plumbing, request(&format!("M{i}"), &format!("/x{i}"), "")).await;
     }
     assert_eq!(plumbing.metrics.count("other", "other", 404), 50);
+}
+
+#[tokio::test]
+async fn handlers_know_the_client_behind_trusted_proxies() {
+    let config = Http { trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")], ..Http::default() };
+    let show = get(|client: Option<Extension<ClientAddress>>| async move {
+        client.map_or_else(|| "nobody".to_owned(), |client| client.to_string())
+    });
+    let router = plumb(Router::new().route("/", show), Plumbing::new(&config, HttpMetrics::default()));
+    for (peer, claim, expected) in [
+        (Some("10.0.0.1:5"), "1.1.1.1, 198.51.100.7", "198.51.100.7"),
+        (Some("198.51.100.9:5"), "1.1.1.1", "198.51.100.9"),
+        (Some("[::ffff:10.0.0.1]:5"), "198.51.100.7", "198.51.100.7"),
+        (None, "198.51.100.7", "nobody"),
+    ] {
+        let mut request = request("GET", "/", "");
+        request.headers_mut().insert("x-forwarded-for", claim.parse().expect("a value"));
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().expect("an address")));
+        }
+        let response = router.clone().oneshot(request).await.expect("infallible");
+        let body = to_bytes(response.into_body(), 1024).await.expect("body");
+        assert_eq!(body, expected, "{peer:?} {claim}");
+    }
 }

@@ -27,6 +27,19 @@ struct Route {
     method: &'static str,
 }
 
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Handshake {
+    Done,
+    Failed,
+    TimedOut,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
 /// Shared by the listeners of the process.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
@@ -39,6 +52,9 @@ pub struct HttpMetrics {
     pub(super) refused: Counter,
     pub(super) answer_bytes: Gauge,
     pub(super) no_room: Counter,
+    pub(super) tls_sessions: Gauge,
+    handshakes: Family<Outcome, Counter>,
+    certificates: Family<Outcome, Counter>,
 }
 
 impl Default for HttpMetrics {
@@ -55,6 +71,9 @@ impl Default for HttpMetrics {
             refused: Counter::default(),
             answer_bytes: Gauge::default(),
             no_room: Counter::default(),
+            tls_sessions: Gauge::default(),
+            handshakes: Family::default(),
+            certificates: Family::default(),
         }
     }
 }
@@ -76,6 +95,24 @@ impl HttpMetrics {
         registry.register("connections_waited", "Connections that waited for the limit", self.refused.clone());
         registry.register("answer_bytes", "Room that answers hold in memory", self.answer_bytes.clone());
         registry.register("answers_refused", "Answers for which there was no room in time", self.no_room.clone());
+        registry.register("tls_handshakes", "TLS handshakes by result", self.handshakes.clone());
+        registry.register("tls_sessions", "Upgraded connections behind TLS", self.tls_sessions.clone());
+        registry.register("tls_certificates", "Changed certificates by result", self.certificates.clone());
+    }
+
+    pub(super) fn handshake(&self, outcome: Handshake) {
+        let result = match outcome {
+            Handshake::Done => "done",
+            Handshake::Failed => "failed",
+            Handshake::TimedOut => "timed_out",
+        };
+        self.handshakes.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// A changed certificate was taken over, or could not be.
+    pub(super) fn certificate(&self, taken: bool) {
+        let result = if taken { "taken" } else { "refused" };
+        self.certificates.get_or_create(&Outcome { result }).inc();
     }
 
     pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dzvin_actors::channels::{Permit, Socket};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -16,11 +17,14 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
+use super::{pump, tls::Secure};
+
 /// A connection whose writes fail when the peer has taken nothing for so long.
 #[derive(Debug)]
 pub(super) struct Patient {
     stream: TcpStream,
-    within: Duration,
+    /// `None`: however long.
+    within: Option<Duration>,
     /// Runs while a write waits; kept for the next one.
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -28,7 +32,11 @@ pub(super) struct Patient {
 
 impl Patient {
     pub(super) const fn new(stream: TcpStream, within: Duration) -> Self {
-        Self { stream, within, deadline: None, waiting: false }
+        Self { stream, within: Some(within), deadline: None, waiting: false }
+    }
+
+    pub(super) fn wait_for_ever(&mut self) {
+        (self.within, self.deadline) = (None, None);
     }
 
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -36,7 +44,7 @@ impl Patient {
             self.waiting = false;
             return written;
         }
-        let within = self.within;
+        let Some(within) = self.within else { return written };
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(within)));
         if !std::mem::replace(&mut self.waiting, true) {
             deadline.as_mut().reset(Instant::now() + within);
@@ -46,11 +54,21 @@ impl Patient {
     }
 }
 
-/// The socket behind an upgrade, and what was read behind its request. `None` when the server was not ours.
-#[must_use]
-pub fn socket(upgraded: Upgraded) -> Option<(TcpStream, Bytes)> {
-    let parts = upgraded.downcast::<TokioIo<Patient>>().ok()?;
-    Some((parts.io.into_inner().stream, parts.read_buf))
+/// What a session takes of an upgraded connection: its socket, what was read behind its request, and its permit. Behind TLS the
+/// socket is the end of a pipe, and the permit tells the task at the other end when the session is over.
+///
+/// # Errors
+/// Out of descriptors, or the server was not ours.
+pub fn socket(upgraded: Upgraded, permit: Permit) -> io::Result<(Socket, Bytes, Permit)> {
+    let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
+        Ok(parts) => return Ok((parts.io.into_inner().stream.into(), parts.read_buf, permit)),
+        Err(upgraded) => upgraded,
+    };
+    let parts = upgraded
+        .downcast::<TokioIo<Secure>>()
+        .map_err(|_| io::Error::other("an upgraded connection that is not of this server"))?;
+    let (socket, permit) = pump::start(parts.io.into_inner(), permit)?;
+    Ok((socket, parts.read_buf, permit))
 }
 
 impl AsyncRead for Patient {

@@ -7,21 +7,22 @@ use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tower::ServiceExt;
 
-use super::{HttpMetrics, patient::Patient};
+use super::{Certificates, HttpMetrics, patient::Patient};
 use crate::platform::config::Http;
 
 /// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
-const BACKLOG: u32 = 4096;
+pub const BACKLOG: u32 = 4096;
 /// Rest after an accept that failed for want of descriptors or memory: others must end before another try makes sense.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-/// Read buffer of one connection, and so the limit of a request's head: room for an 8 KiB token and its fellows.
-const MAX_BUFFER: usize = 32 * 1024;
+/// Headers of one request: browsers send two dozen, proxies add a few.
+const MAX_HEADERS: usize = 100;
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +74,14 @@ pub struct Serving {
     pub max_connections: usize,
     /// Longest wait for a request's headers.
     pub header_timeout: Duration,
+    /// Largest head of a request, its first line included.
+    pub max_head: usize,
     /// Longest time in which a client may read nothing of what waits for it.
     pub write_timeout: Duration,
     /// After the shutdown began, how long requests in hand may take.
     pub grace: Duration,
+    /// With these it speaks TLS.
+    pub tls: Option<Certificates>,
     /// Counters.
     pub metrics: HttpMetrics,
 }
@@ -85,8 +90,14 @@ impl Serving {
     /// From the configuration.
     #[must_use]
     pub fn new(config: &Http, grace: Duration, metrics: HttpMetrics) -> Self {
-        let Http { max_connections, header_timeout, write_timeout, .. } = *config;
-        Self { max_connections, header_timeout, write_timeout, grace, metrics }
+        let Http { max_connections, header_timeout, max_head, write_timeout, .. } = *config;
+        Self { max_connections, header_timeout, max_head, write_timeout, grace, tls: None, metrics }
+    }
+
+    /// The same behind TLS.
+    #[must_use]
+    pub fn behind(self, tls: Option<Certificates>) -> Self {
+        Self { tls, ..self }
     }
 }
 
@@ -168,6 +179,7 @@ impl Drop for Open {
     }
 }
 
+/// One connection from its handshake, if there is one, to its end.
 fn connection(
     stream: TcpStream,
     peer: SocketAddr,
@@ -175,19 +187,55 @@ fn connection(
     serving: &Serving,
     mut stopping: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
-        async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(serving.header_timeout)
-        .max_buf_size(MAX_BUFFER)
-        .serve_connection(TokioIo::new(Patient::new(stream, serving.write_timeout)), service)
-        .with_upgrades();
+    let (tls, write_timeout) = (serving.tls.clone(), serving.write_timeout);
+    let talk = Talk { peer, router, header_timeout: serving.header_timeout, max_head: serving.max_head };
     async move {
+        let Some(tls) = tls else {
+            return talk.over(Patient::new(stream, write_timeout), stopping).await;
+        };
+        // Apart, so that a plain connection does not keep the room that a handshake needs.
+        let secure = Box::pin(async move {
+            let accepted = tokio::select! {
+                accepted = tls.accept(stream, peer, write_timeout) => accepted,
+                _ = stopping.changed() => None,
+            };
+            if let Some(accepted) = accepted {
+                talk.over(accepted, stopping).await;
+            }
+        });
+        secure.await;
+    }
+}
+
+/// What a connection is served with.
+struct Talk {
+    peer: SocketAddr,
+    router: Router,
+    header_timeout: Duration,
+    max_head: usize,
+}
+
+impl Talk {
+    async fn over<S>(self, stream: S, mut stopping: watch::Receiver<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { peer, router, header_timeout, max_head } = self;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let router = router.clone();
+            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // From the end of one request to the last byte of the next one's head, however slowly it drips.
+            .header_read_timeout(header_timeout)
+            .max_headers(MAX_HEADERS)
+            .max_header_size(max_head)
+            .max_buf_size(max_head)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

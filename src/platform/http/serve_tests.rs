@@ -1,4 +1,5 @@
 use axum::{http::StatusCode, response::IntoResponse, routing::get};
+use dzvin_actors::channels::Socket;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, oneshot},
@@ -54,7 +55,10 @@ async fn an_upgrade_gives_the_socket_back() {
     async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
-            let (mut stream, leftover) = super::super::socket(upgrade.await.expect("upgraded")).expect("plain TCP");
+            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+            let upgraded = upgrade.await.expect("upgraded");
+            let (socket, leftover, _permit) = super::super::socket(upgraded, place.into()).expect("of this server");
+            let Socket::Tcp(mut stream) = socket else { panic!("no plain TCP") };
             assert!(stream.nodelay().expect("asked"));
             stream.write_all(&[leftover.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
         });
@@ -159,7 +163,15 @@ async fn slow_and_endless_headers_are_cut() {
     let mut idle = send(server.addr, "/").await;
     let closed = tokio::time::timeout(Duration::from_secs(5), idle.read_to_end(&mut rest)).await;
     assert!(closed.is_ok(), "nor is an idle connection");
-    let mut endless = send(server.addr, &format!("/{}", "x".repeat(2 * MAX_BUFFER))).await;
-    let status = line(&mut endless).await;
-    assert!(status.starts_with("HTTP/1.1 4") || status.is_empty(), "{status}");
+    let head = server.serving.max_head;
+    let mut large = send(server.addr, &format!("/?{}", "x".repeat(head - 100))).await;
+    assert_eq!(line(&mut large).await, "HTTP/1.1 200 OK");
+    let mut endless = send(server.addr, &format!("/?{}", "x".repeat(head))).await;
+    assert!(line(&mut endless).await.starts_with("HTTP/1.1 431 "), "a head has an end");
+    for (headers, status) in [(MAX_HEADERS, "HTTP/1.1 200 "), (MAX_HEADERS + 1, "HTTP/1.1 431 ")] {
+        // One of them is the host.
+        let more = "\r\na: b".repeat(headers - 2);
+        let mut many = send(server.addr, &format!("/ HTTP/1.1{more}\r\nx: x")).await;
+        assert!(line(&mut many).await.starts_with(status), "{headers} headers");
+    }
 }

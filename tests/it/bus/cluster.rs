@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin::channels::bus::{HistoryLimits, RedisBus};
-use dzvin_actors::platform::ports::Bus;
+use dzvin_actors::platform::ports::{Bus, BusEvent};
 use dzvin_protocols::{channels::Position, platform::StreamName};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -12,7 +12,7 @@ use super::{
     scene::{RETURN, hears, message, publish, scene},
     servers::{Cluster, Server, text},
 };
-use crate::support::eventually::eventually;
+use crate::support::eventually::{eventually, patience};
 
 /// Between two publications, so that the history holds them all.
 const PACE: Duration = Duration::from_millis(1);
@@ -73,6 +73,7 @@ impl<'a> Move<'a> {
     async fn ends(self) {
         self.to.ok(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
         self.from.ok(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
+        // Told to all, as tools do. The new owner hears it for the second time, and ends all subscriptions to it once more.
         for server in &self.cluster.servers {
             let _ = server.command(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &self.ids[1]]).await;
         }
@@ -335,4 +336,87 @@ async fn a_new_primary_takes_its_first_slot() {
     scene.is_whole().await;
     assert_eq!(listeners(&cluster.servers[2], DURABLE).await, 1);
     scene.ends().await;
+}
+
+/// A server may end subscriptions without losing the slot: nothing but its count of them tells.
+#[tokio::test]
+async fn subscriptions_that_a_server_ended_are_made_again() {
+    let cluster = Cluster::start(3, 0).await;
+    let scene = scene(&cluster.url()).await;
+    let home = cluster.owner(DURABLE).await;
+    let (slot, id) = (cluster.slot(DURABLE).await.to_string(), cluster.id(home).await);
+    for _ in 0..3 {
+        cluster.servers[home].ok(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
+        assert_eq!(listeners(&cluster.servers[home], DURABLE).await, 0);
+        scene.commit(5).await;
+        scene.is_whole().await;
+        assert_eq!(listeners(&cluster.servers[home], DURABLE).await, 1);
+    }
+    let connections = scene.far.metrics().connections.get();
+    assert_eq!(connections, 3, "without a new connection");
+    scene.ends().await;
+}
+
+/// Ahead of its slot a publication is told where nobody listens yet; who listens is asked to look.
+#[tokio::test]
+async fn what_goes_ahead_of_its_slot_is_told() {
+    let cluster = Cluster::start(3, 0).await;
+    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let (two, mut events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let chat = stream_on(&cluster, 0).await;
+    let first = publish(&one, &chat, 1).await;
+    two.subscribe(&chat).await.expect("subscribed");
+    let moving = Move::begins(&cluster, &key(&chat), 0, 1).await;
+    moving.carries_keys().await;
+    for n in 2..=4 {
+        while events.try_recv().is_ok() {}
+        let position = one.publish(&chat, message(n), &HistoryLimits::default()).await.expect("followed");
+        assert_eq!(position, Position { epoch: first.epoch.clone(), offset: n });
+        let told = tokio::time::timeout(patience(), async {
+            while !matches!(events.recv().await, Some(BusEvent::Begun { stream }) if stream == chat) {}
+        });
+        told.await.expect("told");
+        let slice = two.read(&chat, n - 1, ALL).await.expect("followed").expect("known");
+        assert!(slice.complete && slice.publications.len() == 1, "{slice:?}");
+        assert_eq!(two.position(&chat).await.expect("followed"), Some(position));
+    }
+    moving.ends().await;
+    eventually("it listens at the new place", || async {
+        listeners(&cluster.servers[1], &format!("{{dz:{chat}}}:events")).await == 1
+    })
+    .await;
+}
+
+/// The rights that the manual names, and nothing beyond.
+#[tokio::test]
+async fn the_rights_of_the_manual_are_enough() {
+    const RIGHTS: &str = "~{dz:* &{dz:* -@all +@read +@write +@scripting +@pubsub +@connection +time -@dangerous +info +cluster|nodes +asking";
+    let manual = include_str!("../../../docs/OPERATIONS.md");
+    assert!(manual.contains(&RIGHTS.replace("dz:", "dzvin:")), "they are the manual's");
+    let cluster = Cluster::start(3, 0).await;
+    let mut words = vec!["ACL", "SETUSER", "hub", "on", ">one"];
+    words.extend(RIGHTS.split(' '));
+    for server in &cluster.servers {
+        server.ok(&words).await;
+        server.ok(&["ACL", "SETUSER", "default", "off"]).await;
+    }
+    let single = Server::start(&[]).await;
+    single.ok(&words).await;
+    single.ok(&["ACL", "SETUSER", "default", "off"]).await;
+    let with = |url: &str| url.replace("://", "://hub:one@");
+    for url in [with(&cluster.url()), format!("redis://hub:one@{}", single.address())] {
+        let (bus, mut events) = hub(&url, HistoryLimits::default()).await;
+        let chat = StreamName::from_checked("chat.1");
+        bus.subscribe(&chat).await.expect("subscribed");
+        let at = publish(&bus, &chat, 1).await;
+        assert_eq!(bus.open(&chat).await.expect("opened"), at);
+        assert_eq!(bus.position(&chat).await.expect("asked"), Some(at.clone()));
+        assert!(bus.read(&chat, 0, ALL).await.expect("read").is_some());
+        bus.reset(&StreamName::from_checked("entities.plan"), &at).await.expect("reset");
+        bus.whisper(&chat, "word".into()).await.expect("said");
+        hears(&mut events, b"word").await;
+        eventually("it listens", || async { bus.tell(Some(bus.node()), "me".into()).await.expect("told") }).await;
+        assert_eq!(bus.nodes().await.expect("asked").len(), 1);
+        bus.unsubscribe(&chat).await.expect("unsubscribed");
+    }
 }

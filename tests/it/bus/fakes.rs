@@ -174,6 +174,7 @@ fn a_change(name: &str, offset: u64, generation: u64, bytes: usize) -> Change {
         changed: vec!["title".into()],
         doc: Some(RawValue::from_string(format!("\"{}\"", "x".repeat(bytes))).expect("json").into()),
         trace: None,
+        fields: None,
     }
 }
 

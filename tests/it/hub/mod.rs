@@ -1,9 +1,14 @@
 //! The hub as a whole, against those who do not mean well and on the days when something inside dies.
 
+mod admission;
 mod alone;
 mod answers;
 mod channels;
+mod cluster;
 mod hostile;
 mod kills;
 mod logs;
+mod queries;
 mod returns;
+mod rfc6455;
+mod transports;

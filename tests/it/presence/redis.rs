@@ -54,7 +54,7 @@ async fn a_restarted_server_is_another() {
     // It has the node's life as it was saved, and lacks what came after.
     let life = answered("it is renewed", async || node.renew().await).await;
     assert_eq!(life, Life::Anew { told: false });
-    assert_eq!(enter(&node, "chat", "stays", "ivan").await, (false, false));
+    assert_eq!(enter(&node, "chat", "stays", "ivan").await, (false, true));
     assert_eq!(enter(&node, "chat", "new", "petro").await, (true, true));
     let mut gone = Vec::new();
     eventually("what the last life left is buried", async || {
@@ -127,6 +127,7 @@ async fn nothing_is_left_of_who_came_and_went() {
         occupy(&dead, name, 1).await;
         exit(&node, name, "1", "olha").await;
         occupy(&node, name, 0).await;
+        dead.renew().await.expect("renewed");
     }
     let mut gone = 0;
     eventually("the dead is buried", async || {

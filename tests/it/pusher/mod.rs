@@ -1,4 +1,34 @@
-//! The Pusher protocol: unmodified libraries of both sides against real hubs.
+//! The Pusher protocol over a real node: unmodified clients, and sockets that do what they should not.
 
+mod clients;
 mod http;
+mod sockets;
 mod webhooks;
+
+use crate::support::hub::{Hub, World};
+
+const KEY: &str = "app-key";
+const SECRET: &str = "an app secret of many bytes";
+const API_KEY: &str = "an api key of thirty-two bytes and more";
+
+/// Three applications, of which one is switched off and one alone, and a namespace that is not open.
+fn rules() -> String {
+    format!(
+        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         [channels.namespaces.staff]\nsubscribe = \"granted\"\n\
+         [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n\
+         client_events = true\nsubscription_counts = true\n\
+         [[pusher.apps]]\nid = \"off\"\nkeys = [{{ key = \"switched-off\", secret = \"{SECRET}\" }}]\nenabled = false\n\
+         [[pusher.apps]]\nid = \"own\"\nkeys = [{{ key = \"own-key\", secret = \"{SECRET}\" }}]\n\
+         isolated = true\nclient_events = true\n"
+    )
+}
+
+/// No secret of an application is in a log.
+fn assert_discreet(hub: &Hub) {
+    assert!(!hub.log().contains(SECRET));
+}
+
+async fn hub(world: &World) -> Hub {
+    world.hub_with("a", &rules()).await
+}

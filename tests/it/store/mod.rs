@@ -6,6 +6,7 @@ mod leases;
 mod log;
 mod partitions;
 mod plans;
+mod queries;
 mod rest;
 mod review;
 

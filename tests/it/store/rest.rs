@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderMap, Request, header},
 };
 use dzvin::{
-    entities::Entities,
+    entities::{Entities, queries::StoredQueries},
     identity::{SigningKey, TokenRules, Verifier},
     mirror::{MirrorsState, Resume, Resumed},
     platform::{
@@ -64,24 +64,43 @@ impl Api {
         let mirrors =
             MirrorsState { mirrors: store.mirrors.clone(), owner: "node-a".into(), resume: Arc::new(OneLink) };
         let room = AnswerRoom::new(&Http::default(), HttpMetrics::default());
-        let router = dzvin::entities::router(entities.for_readers(), room)
+        let queries = StoredQueries::new(entities.for_readers());
+        let router = dzvin::entities::router(entities.for_readers(), room.clone())
+            .merge(dzvin::entities::queries::router(queries, room))
             .merge(dzvin::mirror::router(mirrors))
             .layer(Extension(Arc::clone(&verifier)));
         Self { router, verifier }
     }
 
     async fn ask(&self, method: &str, path: &str, permissions: &[&str], tag: Option<&str>) -> Answer {
+        self.ask_as("olha", method, path, permissions, tag, None).await
+    }
+
+    /// The same of a user, with a body.
+    pub async fn ask_as(
+        &self,
+        user: &str,
+        method: &str,
+        path: &str,
+        permissions: &[&str],
+        tag: Option<&str>,
+        body: Option<String>,
+    ) -> Answer {
         let exp = time::OffsetDateTime::now_utc().unix_timestamp() + 60;
         let permissions = permissions.iter().map(ToString::to_string).collect();
-        let claims = Claims { sub: "olha".into(), exp: Some(exp), permissions, ..Claims::default() };
+        let claims = Claims { sub: user.into(), exp: Some(exp), permissions, ..Claims::default() };
         let token = self.verifier.sign(&claims).expect("token");
         let mut request =
             Request::builder().method(method).uri(path).header("authorization", format!("Bearer {token}"));
         if let Some(tag) = tag {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
-        let response =
-            self.router.clone().oneshot(request.body(Body::empty()).expect("request")).await.expect("answer");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request.body(body.map_or(Body::empty(), Body::from)).expect("request"))
+            .await
+            .expect("answer");
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await.expect("body").to_vec();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }

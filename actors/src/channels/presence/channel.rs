@@ -5,18 +5,17 @@
 //! is not known is repeated as it was before anything else.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use dzvin_protocols::channels::Word;
 use tokio::time::Instant;
 
 use super::{
     PresenceEvent, PresenceLimits,
     limits::{BATCH, TOLD_AT_ONCE},
+    tell::{Context, Tell},
 };
 use crate::platform::ports::{Buried, Changed, Counts, Member, MemberChange, Occupied, Outcome};
 
@@ -58,14 +57,14 @@ struct Client {
     flying: bool,
     /// Where it waits in the queue.
     queued: Option<u64>,
-    /// The store lost it without a word: its next entry is none for others...
+    /// Its entry was in doubt when another life began: nobody was told, even if the store knows it.
+    unheard: bool,
+    /// The store lost it without a word: its next entry is none for others.
     quiet: bool,
-    /// ...and its goodbye is one, though the store does not know it.
-    vouched: bool,
 }
 
 /// What this node knows of a channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Channel {
     clients: HashMap<Arc<str>, Client>,
     /// Clients that have changed, in order.
@@ -76,7 +75,7 @@ pub(super) struct Channel {
     /// A call whose outcome is not known.
     doubt: Option<Work>,
     /// What is to be said before the next call.
-    pub(super) unsaid: VecDeque<Bytes>,
+    pub(super) unsaid: VecDeque<Tell>,
     /// Attempts at the first of them.
     pub(super) tries: u32,
     subscribers: Vec<(usize, u32)>,
@@ -89,8 +88,8 @@ pub(super) struct Channel {
     owed: Option<Instant>,
     /// A call is under way.
     pub(super) busy: bool,
-    /// It waits for a call, or for the store to come back.
-    pub(super) listed: bool,
+    /// Where it waits for a call, or for the store to come back.
+    pub(super) listed: Option<u64>,
     /// The last call failed.
     pub(super) failed: bool,
     /// When it is looked at again.
@@ -99,7 +98,24 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new() -> Self {
-        Self { written: Some(0), ..Self::default() }
+        Self {
+            clients: HashMap::new(),
+            queue: VecDeque::new(),
+            changes: 0,
+            first_flying: None,
+            doubt: None,
+            unsaid: VecDeque::new(),
+            tries: 0,
+            subscribers: Vec::new(),
+            written: Some(0),
+            empty_since: None,
+            members: 0,
+            owed: None,
+            busy: false,
+            listed: None,
+            failed: false,
+            alarm: None,
+        }
     }
 
     /// A client is here.
@@ -128,8 +144,8 @@ impl Channel {
                     fresh: false,
                     flying: false,
                     queued: None,
+                    unheard: false,
                     quiet: false,
-                    vouched: false,
                 };
                 self.clients.insert(Arc::clone(&name), client);
                 self.enqueue(&name);
@@ -159,15 +175,18 @@ impl Channel {
         let Some(client) = self.clients.get_mut(name) else { return };
         client.here = false;
         client.again = false;
-        if client.quiet && !client.stored {
-            // The store lost it without a word, so the word is ours.
-            (client.quiet, client.stored, client.vouched) = (false, true, true);
+        if (client.quiet || client.unheard) && !client.stored {
+            // The store lost it without a word, so the word is ours; or it may know it, though nobody else does.
+            (client.quiet, client.stored) = (false, true);
         }
         if client.stored || client.flying {
             self.enqueue(name);
         } else {
             // The store never heard of it, and neither does anybody else.
             self.clients.remove(name);
+            if self.clients.is_empty() {
+                self.queue.clear();
+            }
         }
     }
 
@@ -304,19 +323,21 @@ impl Channel {
             let client = self.clients.get_mut(change.client());
             match (change, outcome) {
                 (MemberChange::Enter(member), Outcome::Entered(entered)) => {
-                    let quiet = client.is_some_and(|client| {
+                    let (mut unheard, mut quiet) = (false, false);
+                    if let Some(client) = client {
                         client.known = true;
-                        std::mem::take(&mut client.quiet)
-                    });
-                    if entered.new && !quiet {
+                        unheard = std::mem::take(&mut client.unheard);
+                        quiet = std::mem::take(&mut client.quiet);
+                    }
+                    if (entered.new || unheard) && !quiet {
                         tell.push(Tell::Join(Arc::clone(member), entered.first_of_user));
                     }
                 }
                 (MemberChange::Exit { .. }, Outcome::Exited(exited)) => {
                     let Some(client) = client else { continue };
-                    client.known = false;
-                    let vouched = std::mem::take(&mut client.vouched);
-                    if exited.gone || vouched {
+                    // One that the store does not know, and nobody buried, it has forgotten without a word.
+                    let (known, unheard) = (std::mem::take(&mut client.known), std::mem::take(&mut client.unheard));
+                    if (exited.gone || known) && !unheard {
                         tell.push(Tell::Leave(Arc::clone(&client.member), exited.last_of_user));
                     }
                 }
@@ -392,25 +413,45 @@ impl Channel {
 
     /// Another life has begun: the store knows nothing of this node. `told`: who was there is told as gone by others.
     pub(super) fn lost(&mut self, told: bool) {
+        if self.written != Some(0) || self.total() > 0 || matches!(self.doubt, Some(Work::Occupy { .. })) {
+            self.written = None;
+        }
         let doubt = match self.doubt.take() {
             Some(Work::Change { changes, .. }) => changes,
             _ => Vec::new(),
         };
         self.landed(&doubt);
-        if self.written != Some(0) || self.total() > 0 {
-            self.written = None;
-        }
         for client in self.clients.values_mut() {
             client.fresh = false;
             let leaving = client.known && (!client.here || client.again);
             (client.stored, client.again) = (leaving, leaving && client.here);
             client.quiet = client.known && !leaving && (client.quiet || !told);
-            client.vouched = leaving && (client.vouched || !told);
         }
-        for change in doubt.iter().filter(|change| matches!(change, MemberChange::Exit { .. })) {
-            // A goodbye that may have been heard by nobody is said again: rather twice than never.
-            let Some(client) = self.clients.get_mut(change.client()).filter(|client| client.known) else { continue };
-            (client.stored, client.again, client.quiet, client.vouched) = (true, client.here, false, true);
+        for change in &doubt {
+            let Some(client) = self.clients.get_mut(change.client()) else { continue };
+            match change {
+                MemberChange::Exit { .. } if client.known => {
+                    (client.stored, client.again, client.quiet) = (true, client.here, false);
+                }
+                MemberChange::Exit { .. } => {}
+                MemberChange::Enter(_) if client.known => {}
+                // The last life may still have it.
+                MemberChange::Enter(_) => (client.unheard, client.stored) = (true, !client.here),
+            }
+        }
+        if told {
+            // Others say goodbye for them. One whose goodbye was in doubt may be left out: rather twice than never.
+            let doubted: HashSet<_> = doubt.iter().filter(|it| it.is_exit()).map(MemberChange::client).collect();
+            self.clients.iter_mut().for_each(|(name, client)| client.known &= doubted.contains(name));
+            // Said after their goodbyes these would be wrong.
+            let clients = &mut self.clients;
+            self.unsaid.retain(|tell| match tell {
+                Tell::Join(member, _) => {
+                    clients.get_mut(&member.info.client).into_iter().for_each(|client| client.unheard = true);
+                    false
+                }
+                _ => true,
+            });
         }
         self.clients.retain(|_, client| client.here || client.stored);
         let mut names: Vec<_> = self.clients.keys().cloned().collect();
@@ -437,7 +478,7 @@ impl Channel {
     /// Nothing is known here that is not known without it.
     pub(super) fn is_over(&self) -> bool {
         !self.busy
-            && !self.listed
+            && self.listed.is_none()
             && self.clients.is_empty()
             && self.subscribers.is_empty()
             && self.written == Some(0)
@@ -445,60 +486,5 @@ impl Channel {
             && self.unsaid.is_empty()
             && self.owed.is_none()
             && self.alarm.is_none()
-    }
-}
-
-/// What is judged by.
-pub(super) struct Context {
-    pub(super) channel: Arc<str>,
-    /// Its number of subscribers is told.
-    pub(super) counted: bool,
-    pub(super) now: Instant,
-    pub(super) count_every: Duration,
-}
-
-/// What is to be told, and to whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tell {
-    Join(Arc<Member>, bool),
-    Leave(Arc<Member>, bool),
-    Count(u64),
-    Event(PresenceEvent),
-}
-
-impl Tell {
-    /// The number, to those on the channel and to the servers of the application.
-    fn count(context: &Context, subscribers: u64) -> Vec<Self> {
-        let event = PresenceEvent::Count { channel: Arc::clone(&context.channel), subscribers };
-        let mut tell = vec![Self::Count(subscribers)];
-        if context.counted {
-            tell.push(Self::Event(event));
-        }
-        tell
-    }
-
-    /// What is said on the channel.
-    pub(super) fn word(&self) -> Option<Bytes> {
-        match self {
-            Self::Join(member, first) if member.told => {
-                Some(Word::Join { info: member.info.clone(), first: *first }.encode())
-            }
-            Self::Leave(member, last) if member.told => {
-                Some(Word::Leave { info: member.info.clone(), last: *last }.encode())
-            }
-            Self::Count(subscribers) => Some(Word::Count { subscribers: *subscribers }.encode()),
-            _ => None,
-        }
-    }
-
-    /// What the application's servers may be told.
-    pub(super) fn event(&self, channel: &Arc<str>) -> Option<PresenceEvent> {
-        let (channel, user) = (Arc::clone(channel), |member: &Arc<Member>| Arc::clone(&member.info.user));
-        match self {
-            Self::Join(member, true) => Some(PresenceEvent::MemberAdded { channel, user: user(member) }),
-            Self::Leave(member, true) => Some(PresenceEvent::MemberRemoved { channel, user: user(member) }),
-            Self::Event(event) => Some(event.clone()),
-            _ => None,
-        }
     }
 }

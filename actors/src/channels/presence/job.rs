@@ -2,12 +2,14 @@
 
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use dzvin_protocols::platform::StreamName;
 use futures_util::FutureExt;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::channel::{Answer, Work};
+use super::{
+    channel::{Answer, Work},
+    tell::Tell,
+};
 use crate::platform::ports::{Bus, Presence};
 
 /// What is to be done.
@@ -15,8 +17,9 @@ pub(super) struct Job {
     pub(super) channel: Arc<str>,
     /// In which of the node's lives it began.
     pub(super) life: u64,
-    pub(super) unsaid: VecDeque<Bytes>,
+    pub(super) unsaid: VecDeque<Tell>,
     pub(super) work: Option<Work>,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 /// What became of it.
@@ -25,18 +28,20 @@ pub struct Report {
     pub(super) channel: Arc<str>,
     pub(super) life: u64,
     /// What could not be said; then nothing was called.
-    pub(super) unsaid: VecDeque<Bytes>,
+    pub(super) unsaid: VecDeque<Tell>,
     pub(super) said: u64,
     pub(super) work: Option<Work>,
     pub(super) answer: Option<Answer>,
     /// A word or the call failed.
     pub(super) failed: bool,
+    /// Its place among the calls, given back when the actor has heard of it: what waits in its mailbox is bounded.
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 /// Does it; whatever fails, the actor hears of it.
 pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, within: Duration) -> Report {
-    let Job { channel, life, unsaid, work } = job;
-    let mut report = Report { channel, life, unsaid, said: 0, work, answer: None, failed: true };
+    let Job { channel, life, unsaid, work, place } = job;
+    let mut report = Report { channel, life, unsaid, said: 0, work, answer: None, failed: true, place };
     // A panic of the store's is a failed call. What it had written of the report is whole.
     let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), within)).catch_unwind().await;
     if done.is_err() {
@@ -47,12 +52,14 @@ pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B
 
 async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, within: Duration) {
     let stream = StreamName::from_checked(&report.channel);
-    while let Some(word) = report.unsaid.front() {
-        if !matches!(timeout(within, bus.whisper(&stream, word.clone())).await, Ok(Ok(()))) {
-            return;
+    while let Some(tell) = report.unsaid.front() {
+        if let Some(word) = tell.word() {
+            if !matches!(timeout(within, bus.whisper(&stream, word)).await, Ok(Ok(()))) {
+                return;
+            }
+            report.said += 1;
         }
         report.unsaid.pop_front();
-        report.said += 1;
     }
     if let Some(work) = &report.work {
         let called = timeout(within, call(store, &stream, work)).await;

@@ -16,11 +16,13 @@ mod limits;
 mod metrics;
 mod questions;
 mod state;
+mod tell;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, future::Future, marker::PhantomData, panic::AssertUnwindSafe, sync::Arc};
 
+use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::mpsc;
 
@@ -229,12 +231,12 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
                 }
             }
             PresenceMessage::Members { channel, from, limit, reply } => {
-                state.ask(channel, questions::Asked::Members { from, limit, reply });
+                state.ask(&channel, questions::Asked::Members { from, limit, reply });
             }
             PresenceMessage::Roster { channel, most, reply } => {
-                state.ask(channel, questions::Asked::Roster { most, reply });
+                state.ask(&channel, questions::Asked::Roster { most, reply });
             }
-            PresenceMessage::Stats { channel, reply } => state.ask(channel, questions::Asked::Stats { reply }),
+            PresenceMessage::Stats { channel, reply } => state.ask(&channel, questions::Asked::Stats { reply }),
             PresenceMessage::Tick => state.tick(),
             PresenceMessage::Called(report) => state.called(report),
             PresenceMessage::Renewed(life) => state.renewed(life),
@@ -268,4 +270,10 @@ fn in_time<T>(answer: Result<Result<T, BusError>, tokio::time::error::Elapsed>) 
             None
         }
     }
+}
+
+/// A panic of the store's is an answer that did not come.
+async fn unpanicked<T>(asking: impl Future<Output = T>) -> Option<T> {
+    let asked = AssertUnwindSafe(asking).catch_unwind().await;
+    asked.inspect_err(|_| tracing::error!("the store of presence panicked")).ok()
 }

@@ -1,6 +1,6 @@
 //! Questions: each waits until what was entered before it is with the store, and is then asked beside the actor.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use dzvin_protocols::platform::StreamName;
 use ractor::RpcReplyPort;
@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     in_time,
     limits::{PAGE, ROSTER_PAGES},
+    unpanicked,
 };
 use crate::platform::ports::{BusError, Counts, Member, MemberPage, Presence};
 
@@ -89,18 +90,19 @@ pub(super) async fn ask<P: Presence>(
     let stream = StreamName::from_checked(&channel);
     match question.asked {
         Asked::Members { from, limit, reply } => {
-            let page = in_time(timeout(within, store.members(&stream, from, limit)).await);
-            let _ = reply.send(page.ok_or(PresenceError::Unavailable));
+            let _ = reply.send(answered(store.members(&stream, from, limit), within).await);
         }
         Asked::Roster { most, reply } => {
-            let roster = in_time(timeout(within, gather(store.as_ref(), &stream, most)).await);
-            let _ = reply.send(roster.ok_or(PresenceError::Unavailable));
+            let _ = reply.send(answered(gather(store.as_ref(), &stream, most), within).await);
         }
         Asked::Stats { reply } => {
-            let counts = in_time(timeout(within, store.counts(&stream)).await);
-            let _ = reply.send(counts.ok_or(PresenceError::Unavailable));
+            let _ = reply.send(answered(store.counts(&stream), within).await);
         }
     }
+}
+
+async fn answered<T>(asking: impl Future<Output = Result<T, BusError>>, within: Duration) -> Result<T, PresenceError> {
+    unpanicked(async { in_time(timeout(within, asking).await) }).await.flatten().ok_or(PresenceError::Unavailable)
 }
 
 /// Page by page, until there are enough or no more.

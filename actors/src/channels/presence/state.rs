@@ -3,27 +3,26 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
-    future::Future,
-    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use ractor::ActorRef;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, timeout},
 };
 
 use super::{
     PresenceArgs, PresenceError, PresenceMessage,
-    channel::{Channel, Context, Tell},
+    channel::Channel,
     in_time,
     job::{Job, Report, run},
     limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
     questions::{Asked, Question, ask},
+    tell::{Context, Tell},
+    unpanicked,
 };
 use crate::{
     platform::ports::{Buried, Bus, Life, Presence},
@@ -33,6 +32,9 @@ use crate::{
 /// How often a store that is away is asked whether it is back, at the latest.
 const BACK: Duration = Duration::from_secs(1);
 
+/// Channels with the places that they have been given; one whose place is another by now has left this one behind.
+type Waiting = VecDeque<(u64, Arc<str>)>;
+
 pub(super) struct State<P, B> {
     args: PresenceArgs<P, B>,
     myself: ActorRef<PresenceMessage>,
@@ -40,9 +42,10 @@ pub(super) struct State<P, B> {
     /// Questions that wait for what was entered before them.
     questions: HashMap<Arc<str>, VecDeque<Question>>,
     /// Channels that want a call, in the order in which they began to.
-    ready: VecDeque<Arc<str>>,
+    ready: Waiting,
     /// Those whose last call failed: they are ready again when the store has answered.
-    failed: Vec<Arc<str>>,
+    failed: Waiting,
+    listed: u64,
     /// When channels are to be looked at again: one moment for each at most.
     due: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     /// Which of this node's lives in the store this is, and whether the end of the last was told by others.
@@ -74,8 +77,9 @@ impl<P: Presence, B: Bus> State<P, B> {
             myself,
             channels: HashMap::new(),
             questions: HashMap::new(),
-            ready: VecDeque::new(),
-            failed: Vec::new(),
+            ready: Waiting::new(),
+            failed: Waiting::new(),
+            listed: 0,
             due: BinaryHeap::new(),
             life: 0,
             told: true,
@@ -121,14 +125,21 @@ impl<P: Presence, B: Bus> State<P, B> {
             channel.alarm = Some(due);
             self.due.push(Reverse((due, Arc::clone(name))));
         }
-        if !channel.busy && !channel.listed && channel.wants(now, limits) {
-            channel.listed = true;
-            if channel.failed {
-                self.failed.push(Arc::clone(name));
-            } else {
-                self.ready.push_back(Arc::clone(name));
+        let wants = !channel.busy && channel.wants(now, limits);
+        if !wants {
+            channel.listed = None;
+        } else if channel.listed.is_none() {
+            self.listed += 1;
+            channel.listed = Some(self.listed);
+            let waiting = if channel.failed { &mut self.failed } else { &mut self.ready };
+            waiting.push_back((self.listed, Arc::clone(name)));
+            // What wants nothing any more leaves its place behind.
+            if waiting.len() > 2 * self.channels.len() + 16 {
+                let channels = &self.channels;
+                waiting.retain(|(place, name)| channels.get(name).is_some_and(|it| it.listed == Some(*place)));
             }
         }
+        let Some(channel) = self.channels.get(name) else { return };
         if channel.is_over() {
             self.channels.remove(name);
         }
@@ -143,39 +154,40 @@ impl<P: Presence, B: Bus> State<P, B> {
     /// Makes as many calls as may be made at the same time.
     pub(super) fn pump(&mut self) {
         while !self.away && !self.ready.is_empty() {
-            let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() else { return };
-            let Some(name) = self.ready.pop_front() else { return };
-            let job = self.job(name);
-            let Some(job) = job else { continue };
+            let Ok(place) = Arc::clone(&self.writers).try_acquire_owned() else { return };
+            let Some((listed, name)) = self.ready.pop_front() else { return };
+            if self.channels.get(&name).is_none_or(|channel| channel.listed != Some(listed)) {
+                continue;
+            }
+            let Some(job) = self.job(name, place) else { continue };
             let (store, bus) = (Arc::clone(&self.args.store), Arc::clone(&self.args.bus));
             let (myself, within) = (self.myself.clone(), self.args.limits.command);
             self.tasks.spawn(async move {
                 let report = run(job, store, bus, within).await;
-                // Given back first: whoever hears of it may need it.
-                drop(permit);
                 let _ = myself.cast(PresenceMessage::Called(report));
             });
         }
     }
 
     /// What is next on a channel; `None` when that has come to nothing meanwhile.
-    fn job(&mut self, name: Arc<str>) -> Option<Job> {
+    fn job(&mut self, name: Arc<str>, place: OwnedSemaphorePermit) -> Option<Job> {
         let mut ticket = self.ticket;
         let limits = self.args.limits.clone();
         let mut next = None;
         self.change(&name, |channel| {
-            channel.listed = false;
+            channel.listed = None;
             let work = channel.work(Instant::now(), &limits, &mut ticket);
             let unsaid = std::mem::take(&mut channel.unsaid);
             channel.busy = work.is_some() || !unsaid.is_empty();
             next = channel.busy.then_some((work, unsaid));
         });
         self.ticket = ticket;
-        next.map(|(work, unsaid)| Job { channel: name, life: self.life, unsaid, work })
+        next.map(|(work, unsaid)| Job { channel: name, life: self.life, unsaid, work, place })
     }
 
     pub(super) fn called(&mut self, report: Report) {
-        let Report { channel: name, life, mut unsaid, said, work, answer, failed } = report;
+        let Report { channel: name, life, mut unsaid, said, work, answer, failed, place } = report;
+        drop(place);
         self.args.metrics.words.inc_by(said);
         let (context, current, told) = (self.context(&name), self.life, self.told);
         let Some(channel) = self.channels.get_mut(&name) else { return };
@@ -205,7 +217,7 @@ impl<P: Presence, B: Bus> State<P, B> {
                 channel.lost(told);
             }
         });
-        self.tell(&name, &tell);
+        self.tell(&name, tell);
         if failed {
             self.has_failed();
             self.refuse(&name);
@@ -247,29 +259,30 @@ impl<P: Presence, B: Bus> State<P, B> {
     }
 
     /// Words go to the channel, events to whoever wants them.
-    fn tell(&mut self, name: &Arc<str>, tell: &[Tell]) {
+    fn tell(&mut self, name: &Arc<str>, tell: Vec<Tell>) {
         if tell.is_empty() {
             return;
         }
-        self.change(name, |channel| channel.unsaid.extend(tell.iter().filter_map(Tell::word)));
-        let Some(events) = &self.args.events else { return };
-        for event in tell.iter().filter_map(|tell| tell.event(name)) {
-            if events.try_send(event).is_err() {
-                self.args.metrics.events_lost.inc();
+        if let Some(events) = &self.args.events {
+            for event in tell.iter().filter_map(|tell| tell.event(name)) {
+                if events.try_send(event).is_err() {
+                    self.args.metrics.events_lost.inc();
+                }
             }
         }
+        self.change(name, |channel| channel.unsaid.extend(tell.into_iter().filter(Tell::is_said)));
     }
 
     /// A question about a channel.
-    pub(super) fn ask(&mut self, channel: Arc<str>, asked: Asked) {
+    pub(super) fn ask(&mut self, channel: &Arc<str>, asked: Asked) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return asked.refuse(PresenceError::Busy) };
-        let known = self.channels.get(&channel);
+        let known = self.channels.get(channel);
         if self.away || known.is_some_and(|known| known.failed) {
             return asked.refuse(PresenceError::Unavailable);
         }
         let barrier = known.map_or(0, Channel::barrier);
-        self.questions.entry(Arc::clone(&channel)).or_default().push_back(Question { barrier, asked, place });
-        self.answer(&channel);
+        self.questions.entry(Arc::clone(channel)).or_default().push_back(Question { barrier, asked, place });
+        self.answer(channel);
     }
 
     /// Asks what waits for nothing any more.
@@ -342,9 +355,10 @@ impl<P: Presence, B: Bus> State<P, B> {
         if let Life::Anew { told } = life {
             self.begin(told);
         }
-        for name in std::mem::take(&mut self.failed) {
-            let Some(channel) = self.channels.get_mut(&name) else { continue };
-            (channel.failed, channel.listed) = (false, false);
+        for (place, name) in std::mem::take(&mut self.failed) {
+            let listed = self.channels.get_mut(&name).filter(|channel| channel.listed == Some(place));
+            let Some(channel) = listed else { continue };
+            (channel.failed, channel.listed) = (false, None);
             self.settle(&name);
         }
         self.bury();
@@ -389,7 +403,7 @@ impl<P: Presence, B: Bus> State<P, B> {
             self.args.metrics.buried.inc_by(grave.left.len() as u64);
             let (context, mut tell) = (self.context(&name), Vec::new());
             self.change(&name, |channel| tell = channel.buried(grave, &context));
-            self.tell(&name, &tell);
+            self.tell(&name, tell);
         }
         // As much as one burial removes: there may be more.
         if work >= BURY && !self.away {
@@ -415,9 +429,4 @@ impl<P: Presence, B: Bus> State<P, B> {
         metrics.due.set(gauge(self.due.len()));
         metrics.away.set(i64::from(self.away));
     }
-}
-
-/// A panic of the store's is an answer that did not come.
-async fn unpanicked<T>(asking: impl Future<Output = T>) -> Option<T> {
-    AssertUnwindSafe(asking).catch_unwind().await.ok()
 }

@@ -17,6 +17,10 @@ use crate::platform::ports::{Bus, ChangeLog, LogSlice, ReadLimit, Slice};
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn history(&mut self, id: u32, request: &HistoryRequest) -> Answer {
         let channel = self.permitted(&request.channel)?;
+        if matches!(channel, Channel::Query(_)) {
+            // What was in a query is asked of the query itself, over REST.
+            return Err(Refusal::Error(ErrorCode::NotAvailable));
+        }
         let limits = self.hub.limits.history;
         let count = usize::try_from(request.limit).map_or(limits.count, |n| n.min(limits.count));
         let top = self.page(&channel, u64::MAX, 1).await?.position;
@@ -79,6 +83,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(match channel {
                 Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
                 Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
+                Channel::Query(_) => None,
                 Channel::Application(_) | Channel::User(_) => {
                     self.hub.bus.read(&StreamName::from_checked(&channel.to_string()), after, limit).await?
                 }

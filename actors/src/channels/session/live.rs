@@ -94,6 +94,17 @@ pub(super) fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Del
             return live.push(delivery.clone());
         }
         What::Top(top) => *top,
+        What::Passed { after, to } => {
+            // One after the other they are one: a slow recovery keeps no list of them.
+            if let Some(Delivery { what: What::Passed { to: known, .. }, epoch, .. }) = live.last_mut()
+                && *epoch == delivery.epoch
+                && *known == *after
+            {
+                *known = *to;
+                return;
+            }
+            return live.push(delivery.clone());
+        }
         What::Reset => return live.push(delivery.clone()),
     };
     match live.last_mut() {
@@ -164,7 +175,11 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
     let items = match &delivery.what {
         What::Items(items) => items,
         What::Top(top) if *top < place.next => return Ok(0),
-        What::Top(_) | What::Reset | What::Word(_) => return Err(Stop::Insufficient),
+        What::Passed { after, to } if *after < place.next => {
+            place.next = place.next.max(to.saturating_add(1));
+            return Ok(0);
+        }
+        What::Top(_) | What::Passed { .. } | What::Reset | What::Word(_) => return Err(Stop::Insufficient),
     };
     let mut queued = 0;
     let fresh = items.partition_point(|item| item.offset < place.next);

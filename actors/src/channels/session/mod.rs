@@ -39,10 +39,13 @@ use tokio::{
 };
 
 use super::{
-    Alias, AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Users,
-    Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
+    Alias, AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket,
+    Users, Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
-use crate::{platform::ports::Authenticator, supervise::Slot};
+use crate::{
+    platform::ports::{Authenticator, Queries},
+    supervise::Slot,
+};
 
 use clock::Clock;
 pub(super) use clock::{millis, now};
@@ -85,6 +88,8 @@ pub struct Hub<B, L> {
     pub observer: Arc<dyn AppObserver>,
     /// Commands for sessions on transports of one direction.
     pub mailboxes: Mailboxes,
+    /// Which queries there are, and whose.
+    pub queries: Arc<dyn Queries>,
     /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
     pub letters: mpsc::Sender<Control>,
     /// What is counted.
@@ -110,12 +115,43 @@ pub struct Incoming {
     pub leftover: Bytes,
     /// What was agreed on at the upgrade.
     pub wire: Wire,
-    /// The session's place within the node's limit.
-    pub permit: OwnedSemaphorePermit,
+    /// The session's place within the node's limits.
+    pub permit: Permit,
     /// Where commands arrive that come by other requests; they are read from the socket all the same.
     pub mailbox: Option<Mailbox>,
     /// Of a client of the Pusher protocol: whose it is.
     pub admission: Option<Admission>,
+}
+
+/// A session's place within the limits of its node, and whatever else has to be given back when it ends.
+pub struct Permit {
+    _place: OwnedSemaphorePermit,
+    /// Boxed only where there is something: most sessions have a place and no more.
+    more: Option<Box<dyn Send + Sync>>,
+}
+
+impl Permit {
+    /// The same; `more` is dropped with it.
+    #[must_use]
+    pub fn with(mut self, more: impl Send + Sync + 'static) -> Self {
+        self.more = Some(match self.more.take() {
+            Some(before) => Box::new((before, more)),
+            None => Box::new(more),
+        });
+        self
+    }
+}
+
+impl From<OwnedSemaphorePermit> for Permit {
+    fn from(place: OwnedSemaphorePermit) -> Self {
+        Self { _place: place, more: None }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("more", &self.more.is_some()).finish_non_exhaustive()
+    }
 }
 
 /// Unique within the process.
@@ -137,7 +173,7 @@ pub(super) struct Session {
     queue_bytes: usize,
     waiting: Gauge,
     mailbox: Option<Box<Mailbox>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 /// What clients and logs know a session by: unguessable.

@@ -210,7 +210,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let identity = self.hub.auth.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Trouble::told(pusher::Refusal::Unauthorized, "the bearer token has expired"),
             AuthError::Invalid => Trouble::told(pusher::Refusal::Unauthorized, "the bearer token is refused"),
-            AuthError::Unavailable => Trouble::told(pusher::Refusal::Unavailable, "the bearer token cannot be checked now"),
+            AuthError::Unavailable => {
+                Trouble::told(pusher::Refusal::Unavailable, "the bearer token cannot be checked now")
+            }
         })?;
         let same = |known: &str| *known == *identity.user;
         let signed = self.talk.as_ref().and_then(|talk| talk.user.as_ref());
@@ -223,10 +225,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// From now on the session has the rights of this user.
-    fn adopt(&mut self, identity: Identity) {
+    fn adopt(&mut self, identity: Identity) -> Result<(), Trouble> {
+        self.count_in(&identity.user)?;
         self.keep_until(&identity);
         self.session.signed_in(&identity.user);
         self.identity = Some(identity);
+        Ok(())
+    }
+
+    /// The connection is one of this user's, of whom there may be so many.
+    fn count_in(&mut self, user: &Arc<str>) -> Result<(), Trouble> {
+        if self.counted.is_none() {
+            let counted = self.hub.users.admit(user, self.hub.limits.of_user);
+            self.counted = counted.ok_or(Trouble::Close(Disconnect::ConnectionLimit))?;
+        }
+        Ok(())
     }
 
     /// Somebody without any rights, where a rule asks who it is.

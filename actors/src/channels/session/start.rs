@@ -46,6 +46,8 @@ pub(super) struct Prepared {
     data: Option<Bytes>,
     /// Offsets are revisions of one entity.
     by_revision: bool,
+    /// Not every offset is shown.
+    skips: bool,
     /// What each publication is as a patch of the one before, where that is shorter.
     patches: Vec<Option<Vec<u8>>>,
 }
@@ -67,6 +69,7 @@ impl Prepared {
             request,
             data,
             by_revision: matches!(channel, Channel::Entity(..)),
+            skips: matches!(channel, Channel::Query(_)),
             patches: Vec::new(),
             start,
         }
@@ -89,8 +92,10 @@ impl Prepared {
     /// What the client is told.
     pub(super) fn result(&self) -> SubscribeResult<'_> {
         let Self { start, request, .. } = self;
-        // A recovered client walks forward from its own offset by the publications.
-        let offset = if start.recovered { request.offset } else { start.position.offset };
+        // A recovered client walks forward from its own offset by the publications. Where nothing that it missed concerns it,
+        // it stands where the stream does, and next time it has less to look through.
+        let passed = self.skips && start.publications.is_empty();
+        let offset = if start.recovered && !passed { request.offset } else { start.position.offset };
         let publications = start.publications.iter().enumerate().map(|(n, it)| {
             let whole = Pub::new(it, self.offset_of(it));
             match (self.delta, self.patches.get(n)) {

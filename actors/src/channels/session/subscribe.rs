@@ -7,7 +7,7 @@ use dzvin_protocols::{
     channels::{
         Channel, Epoch, Position, Publication,
         centrifuge::{
-            Disconnect, ErrorCode, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
+            Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
             UnsubscribePush, UnsubscribeResult,
         },
     },
@@ -28,8 +28,11 @@ use crate::{
         shard::{Left, ShardMessage},
         topics::{AttachError, Attached, TopicsMessage},
     },
-    entities::gap::{HistoryError, Recovered, entity_since, since},
-    platform::ports::{AuthError, Bus, ChangeLog, Member, ServerSubscription, SubscriptionGrant},
+    entities::{
+        concerns::query_since,
+        gap::{HistoryError, Recovered, entity_since, since},
+    },
+    platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant},
 };
 
 /// Between two looks whether a reply has left.
@@ -43,6 +46,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return Err(Refusal::Error(ErrorCode::NotAvailable));
         }
         let grant = self.grant(&request).await?;
+        // Held until it is listened to.
+        let _query = self.look_up(&request.channel).await?;
         let channel = match &grant {
             Some(_) => Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?,
             None => self.permitted(&request.channel)?,
@@ -61,6 +66,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return Ok(None);
         }
         self.verified(&request.token, &request.channel, ErrorCode::TokenExpired).await.map(Some)
+    }
+
+    /// The query that the channel is, if this user made it.
+    async fn look_up(&self, channel: &str) -> Result<Option<Arc<Query>>, Refusal> {
+        let Ok(Channel::Query(id)) = Channel::parse(channel) else { return Ok(None) };
+        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
+        match tokio::time::timeout(self.hub.limits.command, self.hub.queries.find(&id, user)).await {
+            Ok(Ok(Some(query))) => Ok(Some(query)),
+            Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(error)) => {
+                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "a query could not be looked up");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
     }
 
     async fn verified(&self, token: &str, channel: &str, expired: ErrorCode) -> Result<SubscriptionGrant, Refusal> {
@@ -93,7 +113,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         Ok(Terms {
             delta: asks && deltas,
-            numbered: request.takes_numbers(),
+            // In Protobuf the JavaScript client reads a number as an object, and finds no channel by it: it would hear nothing.
+            numbered: request.takes_numbers() && self.session.wire.form() == Form::Json,
             join_leave: request.join_leave && join_leave,
             filter,
             ..Terms::default()
@@ -122,6 +143,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     };
                     self.prepare(request, channel, terms, grant, subscription.data.clone()).await
                 }
+                // A query is its maker's, whatever a token says.
+                Ok(Channel::Query(_)) => continue,
                 // The hub's own are opened by permissions; what the token says beside them is no reason to refuse it.
                 Ok(_) => match self.permitted(&request.channel) {
                     Ok(channel) => {
@@ -299,6 +322,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             match channel {
                 Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
                 Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
+                Channel::Query(id) => match self.hub.queries.known(id) {
+                    Some(query) => query_since(bus, log, &query, &after, limit).await,
+                    None => Err(HistoryError::Unknown),
+                },
                 Channel::Application(_) | Channel::User(_) => {
                     since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await
                 }

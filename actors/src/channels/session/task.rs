@@ -17,13 +17,12 @@ use dzvin_protocols::channels::{
 };
 use tokio::{
     io::ReadBuf,
-    sync::OwnedSemaphorePermit,
     task::yield_now,
     time::{Instant, sleep, timeout},
 };
 
 use super::{
-    Admission, Hub, Incoming, Session, Wire,
+    Admission, Hub, Incoming, Permit, Session, Wire,
     clock::{NEVER, millis, now},
     commands::Conversation,
 };
@@ -50,7 +49,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(in crate::channels) struct Connection {
     pub(super) socket: Writer,
     pub(super) wire: Wire,
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) permit: Permit,
     pub(super) mailbox: Option<Mailbox>,
 }
 

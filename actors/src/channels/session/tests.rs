@@ -2,6 +2,7 @@
 
 mod model;
 mod pusher;
+mod queries;
 mod races;
 mod terms;
 
@@ -105,6 +106,7 @@ impl World {
             changed: vec![],
             doc: Some(doc.into()),
             trace: None,
+            fields: None,
         });
     }
 
@@ -324,6 +326,7 @@ impl Node {
             apps: Apps::default(),
             observer: Arc::new(()),
             mailboxes: Mailboxes::default(),
+            queries: Arc::new(queries::OneQuery),
             letters: tokio::sync::mpsc::channel(1).0,
             metrics,
             version: "dzvin test".to_owned(),
@@ -365,7 +368,7 @@ impl Node {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
             wire: Wire::CentrifugeJson,
-            permit,
+            permit: permit.into(),
             mailbox: None,
             admission: None,
         }));

@@ -10,8 +10,11 @@ use dzvin_protocols::{
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::{AttachError, Attached, hold::Hold, numbers::Numbers};
-use crate::channels::{Delivery, Item, Namespaces, Spoken, What};
+use super::{AttachError, Attached, hold::Hold, numbers::Numbers, query::Queries};
+use crate::{
+    channels::{Delivery, Item, Namespaces, Spoken, What},
+    platform::ports::Query,
+};
 
 /// A shard's wish.
 pub(super) struct Want {
@@ -19,6 +22,8 @@ pub(super) struct Want {
     pub(super) shard: usize,
     /// Patches are wanted: the last publication is kept for them.
     pub(super) delta: bool,
+    /// What the channel asks, if it is a query.
+    pub(super) query: Option<Arc<Query>>,
 }
 
 /// A channel that is wanted.
@@ -53,15 +58,6 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// The stream that a channel leads to.
-    pub(super) fn of(channel: &Channel) -> Self {
-        match channel {
-            Channel::Entities(kind) | Channel::Entity(kind, _) => Self::Durable(kind.clone()),
-            Channel::Application(name) => Self::Application(StreamName::from_checked(name)),
-            Channel::User(_) => Self::Application(StreamName::from_checked(&channel.to_string())),
-        }
-    }
-
     pub(super) fn name(&self) -> StreamName {
         match self {
             Self::Durable(kind) => kind.stream(),
@@ -70,7 +66,7 @@ impl Source {
     }
 }
 
-/// A stream with the channels that lead to it: its own, and of a kind those of single entities.
+/// A stream with the channels that lead to it: its own, and of a kind those of single entities and of queries.
 pub(super) struct Stream {
     pub(super) source: Source,
     /// `None` until it has been opened.
@@ -80,6 +76,8 @@ pub(super) struct Stream {
     pub(super) again: bool,
     whole: Arc<str>,
     wanted: HashMap<Arc<str>, Wanted>,
+    /// Of the wanted channels those that are queries.
+    queries: Queries,
     /// Of an application's stream: what is held back.
     hold: Option<Hold>,
     /// Channels, with their shard, whose subscribers come from a life of topics before this one.
@@ -102,6 +100,7 @@ impl Stream {
             again: false,
             whole,
             wanted: HashMap::new(),
+            queries: Queries::default(),
             hold,
             presented: Vec::new(),
             idle: 0,
@@ -109,8 +108,11 @@ impl Stream {
     }
 
     /// Answers the channel's number.
-    pub(super) fn want(&mut self, Want { channel, shard, delta }: Want, numbers: &Numbers) -> u32 {
+    pub(super) fn want(&mut self, Want { channel, shard, delta, query }: Want, numbers: &Numbers) -> u32 {
         let number = numbers.of(&channel);
+        if let Some(query) = query {
+            self.queries.follow(&channel, query, self.position.as_ref().map(|position| position.offset));
+        }
         let wanted = self.wanted.entry(channel).or_default();
         wanted.shards |= 1 << shard;
         wanted.number = number;
@@ -124,15 +126,16 @@ impl Stream {
             wanted.shards &= !(1 << shard);
             if wanted.shards == 0 {
                 self.wanted.remove(channel);
+                self.queries.forget(channel);
                 numbers.forget(channel);
             }
         }
     }
 
     /// The same of a shard whose subscribers may have missed something. Some may want patches: nobody knows any more.
-    pub(super) fn present(&mut self, channel: Arc<str>, shard: usize, numbers: &Numbers) {
+    pub(super) fn present(&mut self, channel: Arc<str>, shard: usize, query: Option<Arc<Query>>, numbers: &Numbers) {
         self.presented.push((Arc::clone(&channel), shard));
-        self.want(Want { channel, shard, delta: true }, numbers);
+        self.want(Want { channel, shard, delta: true, query }, numbers);
     }
 
     /// News for everybody who wants the channel.
@@ -158,6 +161,7 @@ impl Stream {
         self.wanted.retain(|channel, wanted| {
             wanted.shards &= !(1 << shard);
             if wanted.shards == 0 {
+                self.queries.forget(channel);
                 numbers.forget(channel);
             }
             wanted.shards != 0
@@ -179,21 +183,34 @@ impl Stream {
         let Some(position) = &mut self.position else { return Vec::new() };
         let fresh: Vec<&Publication> = publications.iter().skip_while(|p| p.offset <= position.offset).collect();
         let Some(last) = fresh.last() else { return Vec::new() };
-        position.offset = last.offset;
+        let before = std::mem::replace(&mut position.offset, last.offset);
         if let Some(hold) = &mut self.hold {
             hold.take(fresh.into_iter().cloned());
             return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
         }
         let epoch = position.epoch.clone();
         let mut batch = Vec::new();
-        let mut tell = |channel: &Arc<str>, wanted: &Wanted, items: Arc<[Item]>| {
+        let mut tell = |channel: &Arc<str>, wanted: &Wanted, what: What| {
             let (channel, epoch) = (Arc::clone(channel), epoch.clone());
-            batch.push((wanted.shards, Delivery { channel, number: wanted.number, epoch, what: What::Items(items) }));
+            batch.push((wanted.shards, Delivery { channel, number: wanted.number, epoch, what }));
         };
-        let mut others = self.wanted.len();
+        let mut others = self.wanted.len() - self.queries.len();
+        if self.queries.len() > 0 {
+            for (channel, news) in self.queries.tell(before, &fresh) {
+                let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
+                if news.unsure {
+                    wanted.last = None;
+                    tell(&channel, wanted, What::Reset);
+                    continue;
+                }
+                let shown = news.shown.into_iter();
+                let items = shown.map(|(skips, it)| wanted.item(it.offset, it).skipping(skips)).collect();
+                tell(&channel, wanted, What::Items(items));
+            }
+        }
         if let Some(wanted) = self.wanted.get_mut(&self.whole) {
             let items = fresh.iter().map(|p| wanted.item(p.offset, (*p).clone())).collect();
-            tell(&self.whole, wanted, items);
+            tell(&self.whole, wanted, What::Items(items));
             others -= 1;
         }
         if let Source::Durable(kind) = &self.source
@@ -203,7 +220,7 @@ impl Stream {
                 let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
                 let item = wanted.item(publication.revision, publication.clone());
-                tell(&channel, wanted, Arc::new([item]));
+                tell(&channel, wanted, What::Items(Arc::new([item])));
             }
         }
         batch
@@ -246,6 +263,7 @@ impl Stream {
 
     /// Stands at a new position whose past is unknown: every subscriber must recover.
     pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
+        self.queries.reset(position.offset);
         self.stand(position);
         self.wanted.values_mut().for_each(|wanted| wanted.last = None);
         self.resets(u64::MAX)
@@ -261,6 +279,14 @@ impl Stream {
     /// Where the kind's own channel stands, for its subscribers to compare.
     pub(super) fn top(&self) -> Option<(u64, Delivery)> {
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Top(self.passed()?))
+    }
+
+    /// Of each query up to where nothing else has concerned it, for its subscribers to compare and to stand there.
+    pub(super) fn pass_queries(&mut self) -> Vec<(u64, Delivery)> {
+        let Some(position) = self.position.as_ref().map(|position| position.offset) else { return Vec::new() };
+        let passed = self.queries.pass(position).into_iter();
+        let told = |(channel, after, to)| self.news(&channel, self.wanted.get(&channel)?, What::Passed { after, to });
+        passed.filter_map(told).collect()
     }
 
     /// A word for the subscribers of the stream's own channel.

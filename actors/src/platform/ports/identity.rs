@@ -23,6 +23,11 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// As above.
     fn subscription<'a>(&'a self, token: &'a str, user: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant>;
+
+    /// Whether the token on which somebody lives is no longer good, though it was when it was shown. Answers at once.
+    fn revoked(&self, _identity: &Identity) -> bool {
+        false
+    }
 }
 
 /// A signed-in user.
@@ -38,13 +43,25 @@ pub struct Identity {
     pub info: Option<Bytes>,
     /// Channels that the server subscribes the client to.
     pub subscriptions: Arc<[ServerSubscription]>,
+    /// The id of the token, by which it may be revoked.
+    pub jti: Option<Arc<str>>,
+    /// When the token was made, in seconds since 1970; without it the token counts as older than any moment.
+    pub issued_at: Option<i64>,
 }
 
 impl Identity {
     /// Somebody with these rights and nothing else.
     #[must_use]
     pub fn new(user: &str, permissions: Arc<Permissions>) -> Self {
-        Self { user: user.into(), permissions, expires_at: None, info: None, subscriptions: Arc::default() }
+        Self {
+            user: user.into(),
+            permissions,
+            expires_at: None,
+            info: None,
+            subscriptions: Arc::default(),
+            jti: None,
+            issued_at: None,
+        }
     }
 }
 
@@ -72,6 +89,29 @@ pub struct SubscriptionGrant {
     pub overrides: Overrides,
 }
 
+/// Tokens that are no longer good from now on: one, those of a user that are older than a moment, or all of a user. Whoever
+/// lives on such a token has to leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revoked {
+    /// Whose tokens; `None`: whoever bears `jti`.
+    pub user: Option<Arc<str>>,
+    /// Only the token with this id.
+    pub jti: Option<Arc<str>>,
+    /// Only tokens made before this, in seconds since 1970; `None`: all of them.
+    pub issued_before: Option<i64>,
+}
+
+impl Revoked {
+    /// Whether it means the token on which somebody lives. An event that names nobody means nobody.
+    #[must_use]
+    pub fn concerns(&self, identity: &Identity) -> bool {
+        (self.user.is_some() || self.jti.is_some())
+            && self.user.as_ref().is_none_or(|user| *user == identity.user)
+            && self.jti.as_ref().is_none_or(|jti| identity.jti.as_ref() == Some(jti))
+            && self.issued_before.is_none_or(|before| identity.issued_at.is_none_or(|at| at < before))
+    }
+}
+
 /// Why a token was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
@@ -84,4 +124,36 @@ pub enum AuthError {
     /// The keys to check it with cannot be had now: worth another try.
     #[error("the token cannot be checked now")]
     Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_concerns_those_whom_it_names() {
+        let olha = |jti: Option<&str>, issued_at| Identity {
+            jti: jti.map(Arc::from),
+            issued_at,
+            ..Identity::new("olha", Arc::default())
+        };
+        let all = |user: Option<&str>, jti: Option<&str>, issued_before| Revoked {
+            user: user.map(Arc::from),
+            jti: jti.map(Arc::from),
+            issued_before,
+        };
+        for (revoked, identity, expected) in [
+            (all(Some("olha"), None, None), olha(None, Some(9)), true),
+            (all(Some("ihor"), None, None), olha(None, Some(9)), false),
+            (all(Some("olha"), None, Some(9)), olha(None, Some(8)), true),
+            (all(Some("olha"), None, Some(9)), olha(None, Some(9)), false),
+            (all(Some("olha"), None, Some(9)), olha(None, None), true),
+            (all(None, Some("t"), None), olha(Some("t"), None), true),
+            (all(None, Some("t"), None), olha(Some("u"), None), false),
+            (all(None, Some("t"), None), olha(None, None), false),
+            (all(None, None, None), olha(None, None), false),
+        ] {
+            assert_eq!(revoked.concerns(&identity), expected, "{revoked:?} {identity:?}");
+        }
+    }
 }

@@ -30,6 +30,12 @@ pub enum MemberChange {
 }
 
 impl MemberChange {
+    /// Whether it is a goodbye.
+    #[must_use]
+    pub fn is_exit(&self) -> bool {
+        matches!(self, Self::Exit { .. })
+    }
+
     /// Of whom.
     #[must_use]
     pub fn client(&self) -> &Arc<str> {
@@ -52,7 +58,7 @@ pub enum Outcome {
 /// What an entry came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {
-    /// No other client of this user was there.
+    /// No other client of this user is there.
     pub first_of_user: bool,
     /// The client was not there before.
     pub new: bool,

@@ -5,7 +5,13 @@
 //! stopped taking bytes. Here a life ends when a socket ends or a heartbeat fails, and everything is made anew. For the
 //! same reason it is told of one server at a time, of a cluster too.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{
+    collections::HashSet,
+    future::poll_fn,
+    pin::pin,
+    sync::{Mutex, PoisonError},
+    task::Poll,
+};
 
 use bytes::Bytes;
 use dzvin_protocols::channels::Epoch;
@@ -13,7 +19,7 @@ use fred::{
     clients::Client,
     error::{Error, ErrorKind},
     interfaces::{ClientLike, EventInterface, PubsubInterface},
-    types::{ClusterHash, ConnectHandle, CustomCommand, InfoKind, Key, Message, Value, config::ServerConfig},
+    types::{ConnectHandle, CustomCommand, InfoKind, Key, Message, Value, config::ServerConfig},
 };
 use futures_util::future::join_all;
 use tokio::sync::broadcast;
@@ -21,7 +27,7 @@ use tokio::sync::broadcast;
 use super::{
     super::new_epoch,
     config::{Deployment, RedisConfig},
-    script::Script,
+    script::{Script, command},
 };
 
 /// Digits of the replication id at the beginning of an epoch; the scripts compare as many.
@@ -30,8 +36,8 @@ const PRIMARY_DIGITS: usize = 8;
 /// Channels that are asked for at once when many are: far below what the client may have in flight.
 const SUBSCRIBE_CHUNK: usize = 512;
 
-const CLUSTER: CustomCommand =
-    CustomCommand { cmd: fred::util::static_str("CLUSTER"), cluster_hash: ClusterHash::FirstKey, blocking: false };
+const CLUSTER: CustomCommand = command("CLUSTER");
+const CLIENT: CustomCommand = command("CLIENT");
 
 /// A connection that was good when it was made.
 #[derive(Debug)]
@@ -42,6 +48,18 @@ pub(super) struct Link {
     subscriber: Client,
     /// The server is of a cluster: what is published goes to its own subscribers alone.
     sharded: bool,
+    taken: Mutex<Taken>,
+}
+
+/// Channels that a server of a cluster has taken, as far as we know: it ends subscriptions when their slot is set anew, and
+/// the library keeps that to itself.
+#[derive(Debug, Default)]
+struct Taken {
+    channels: HashSet<String>,
+    /// Grows with every change.
+    changes: u64,
+    /// Asked for and not answered.
+    pending: usize,
 }
 
 /// The task that drives a socket; it ends with this.
@@ -74,6 +92,22 @@ impl Drop for Socket {
     }
 }
 
+/// A question for a channel is on its way for as long as this lives.
+struct Pending<'a>(&'a Link);
+
+impl<'a> Pending<'a> {
+    fn new(link: &'a Link) -> Self {
+        link.taken(|taken| taken.pending += 1);
+        Self(link)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.taken(|taken| taken.pending -= 1);
+    }
+}
+
 impl Link {
     pub(super) async fn open(config: &RedisConfig, server: ServerConfig) -> Result<(Self, [Socket; 2]), Error> {
         let sharded = matches!(config.deployment, Deployment::Cluster(_));
@@ -81,7 +115,7 @@ impl Link {
         let (commands, subscriber) = (builder.build()?, builder.build()?);
         let sockets = tokio::try_join!(Socket::connect(&commands), Socket::connect(&subscriber))?;
         let primary = primary(&commands).await?;
-        Ok((Self { commands, primary, subscriber, sharded }, sockets.into()))
+        Ok((Self { commands, primary, subscriber, sharded, taken: Mutex::default() }, sockets.into()))
     }
 
     /// A name for a new life of an application's stream on this primary.
@@ -120,7 +154,7 @@ impl Link {
     /// Returns when the server has taken it.
     pub(super) async fn subscribe(&self, channel: String) -> Result<(), Error> {
         if self.sharded {
-            return self.subscriber.ssubscribe(channel).await;
+            return self.take(&channel).await;
         }
         // The library answers as soon as it is written, so a ping follows on the same socket.
         self.subscriber.subscribe(channel).await?;
@@ -137,7 +171,7 @@ impl Link {
                 continue;
             }
             // One command for each: the server answers each channel, and the library takes the first for the whole answer.
-            let answers = join_all(chunk.iter().map(|channel| self.subscriber.ssubscribe(channel.as_str()))).await;
+            let answers = join_all(chunk.iter().map(|channel| self.take(channel))).await;
             for (channel, answer) in chunk.iter().zip(answers) {
                 match answer {
                     Ok(()) => {}
@@ -151,10 +185,48 @@ impl Link {
 
     pub(super) async fn unsubscribe(&self, channel: String) -> Result<(), Error> {
         if self.sharded {
+            self.taken(|taken| taken.channels.remove(&channel));
             self.subscriber.sunsubscribe(channel).await
         } else {
             self.subscriber.unsubscribe(channel).await
         }
+    }
+
+    async fn take(&self, channel: &str) -> Result<(), Error> {
+        let _pending = Pending::new(self);
+        self.subscriber.ssubscribe(channel).await?;
+        self.taken(|taken| taken.channels.insert(channel.to_owned()));
+        Ok(())
+    }
+
+    fn taken<T>(&self, change: impl FnOnce(&mut Taken) -> T) -> T {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.changes += 1;
+        change(&mut taken)
+    }
+
+    /// Whether the server still has all the subscriptions that it has taken, of those that are for it to have. After `false` none
+    /// counts as taken.
+    pub(super) async fn is_heard(&self, is_its: impl Fn(&str) -> bool) -> Result<bool, Error> {
+        if !self.sharded {
+            return Ok(true);
+        }
+        let (before, expected) = self.taken(|taken| {
+            taken.channels.retain(|channel| is_its(channel));
+            (taken.changes, taken.channels.len())
+        });
+        let info: String = self.subscriber.custom(CLIENT, vec!["INFO"]).await?;
+        let count = info.split(' ').find_map(|field| field.strip_prefix("ssub=")?.trim().parse::<usize>().ok());
+        // The first servers of version 7 do not count them.
+        let Some(count) = count else { return Ok(true) };
+        Ok(self.taken(|taken| {
+            let disturbed = taken.changes != before + 1 || taken.pending > 0;
+            if count == expected || disturbed {
+                return true;
+            }
+            taken.channels.clear();
+            false
+        }))
     }
 
     pub(super) async fn ping(&self) -> Result<(), Error> {

@@ -184,10 +184,10 @@ impl RedisBus {
     }
 
     /// Runs a script on a stream, with what is made for the connection that it goes to.
-    async fn on<'a>(
+    async fn on(
         &self,
         doing: &'static str,
-        script: &'a Script,
+        script: &Script,
         stream: &StreamName,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
@@ -482,7 +482,14 @@ impl Shared {
 
     /// Whether it has what is about nodes.
     fn is_home(&self, shard: &Arc<Shard>) -> bool {
-        self.routes().of(slot(&self.config.nodes_tag())).is_some_and(|owner| Arc::ptr_eq(owner, shard))
+        self.routes().has(shard, &self.config.nodes_tag())
+    }
+
+    /// Every channel that this node listens to on this server.
+    fn wanted_of(&self, shard: &Arc<Shard>) -> Vec<String> {
+        let (routes, mut channels) = (self.routes(), self.wanted());
+        channels.retain(|channel| routes.has(shard, channel));
+        channels
     }
 
     /// Every channel that this node listens to.

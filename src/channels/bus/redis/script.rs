@@ -17,7 +17,8 @@ use fred::{
 const ASKING: CustomCommand = command("ASKING");
 const EVAL: CustomCommand = command("EVAL");
 
-const fn command(name: &'static str) -> CustomCommand {
+/// A command that the client library has no words for.
+pub(super) const fn command(name: &'static str) -> CustomCommand {
     CustomCommand { cmd: fred::util::static_str(name), cluster_hash: ClusterHash::FirstKey, blocking: false }
 }
 

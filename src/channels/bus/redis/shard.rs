@@ -118,6 +118,11 @@ impl Routes {
         (slot <= *last).then_some(shard)
     }
 
+    /// Whether the server has the key or channel.
+    pub(super) fn has(&self, shard: &Arc<Shard>, key: &str) -> bool {
+        self.of(slot(key)).is_some_and(|owner| Arc::ptr_eq(owner, shard))
+    }
+
     /// Who answers at `host:port`.
     pub(super) fn at(&self, name: &str) -> Option<&Arc<Shard>> {
         self.shards.iter().find(|shard| shard.is_at(name))

@@ -4,7 +4,7 @@
 -- ARGV: life, ticket, crowd above, crowd below, how long answers are kept (ms), then for each change `+` client user info or
 --       `-` client user and nothing.
 -- An entry is `life \t length of the user \t user info`. Answers {a digit for each change, clients, users, crowded, nothing of
--- this life is left}; digits: 1 new or gone, 2 first or last of its user. {} when a later ticket was used.
+-- this life is left}; digits: 1 new or gone, 2 no other client of its user is there. {} when a later ticket was used.
 local members, users, mine, before, answers, crowd, occupancy = unpack(KEYS)
 local life, ticket = ARGV[1], tonumber(ARGV[2])
 
@@ -51,8 +51,9 @@ for i = 6, #ARGV, 4 do
       if not entry then digit = 1 end
       if was ~= user then
         if was then leave(was) end
-        if redis.call('HINCRBY', users, user, 1) == 1 then digit = digit + 2 end
+        redis.call('HINCRBY', users, user, 1)
       end
+      if redis.call('HGET', users, user) == '1' then digit = digit + 2 end
     end
   else
     if entry then

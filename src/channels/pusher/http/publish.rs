@@ -123,6 +123,7 @@ fn message(event: &Publish, trace: Option<Arc<str>>) -> Result<Message, ApiError
         tags: tags.map_err(|_| ApiError::EventName)?,
         info: None,
         except: event.socket_id.as_ref().map(|id| id.as_str().into()),
+        ..Extra::default()
     };
     let data = Bytes::copy_from_slice(data_of_text(&event.data).as_bytes());
     Ok(Message { data, at: now_micros(), trace, extra: Some(Arc::new(extra)) })

@@ -12,7 +12,7 @@ use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication, Word, centrifuge::ClientInfo},
     platform::StreamName,
 };
-use ractor::{Actor, ActorRef, concurrency::JoinHandle};
+use ractor::{Actor, ActorRef};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::super::{
@@ -70,6 +70,9 @@ pub(super) struct Kept {
     pub(super) words: Vec<(String, Word)>,
 }
 
+/// What was answered before.
+type Known = (Option<Changed>, Option<Occupied>);
+
 /// Store and bus at once; cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fake(Arc<Mutex<Kept>>);
@@ -96,6 +99,10 @@ impl Fake {
     /// Another node takes this one for dead, and says who is gone.
     pub(super) fn bury_us(&self) {
         let mut kept = self.kept();
+        if kept.lost.is_some() {
+            // A life that was forgotten nobody can bury.
+            return;
+        }
         let all = std::mem::take(&mut kept.members);
         for (channel, members) in all {
             for member in members.into_values() {
@@ -160,9 +167,9 @@ impl Kept {
     fn apply(&mut self, channel: &str, change: &MemberChange) -> Outcome {
         match change {
             MemberChange::Enter(member) => {
-                let first_of_user = !self.has_user(channel, &member.info.user);
                 let all = self.members.entry(channel.to_owned()).or_default();
                 let new = all.insert(member.info.client.to_string(), Arc::clone(member)).is_none();
+                let first_of_user = all.values().filter(|it| it.info.user == member.info.user).count() == 1;
                 Outcome::Entered(Entered { first_of_user, new })
             }
             MemberChange::Exit { client, user } => {
@@ -173,7 +180,7 @@ impl Kept {
     }
 
     /// The contract: one call for a channel at a time, tickets that grow, only while alive.
-    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<(Option<Changed>, Option<Occupied>)>, BusError> {
+    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<Known>, BusError> {
         self.calls += 1;
         if !self.life || self.lost == Some(true) {
             return Err(error());
@@ -195,9 +202,13 @@ impl Presence for Fake {
         kept.life = false;
     }
 
+    /// Said again after its answer was lost, it answers the same.
     async fn renew(&self) -> Result<Life, BusError> {
         self.behave(|kept| {
             kept.renewals += 1;
+            if kept.mood != Mood::Well {
+                return Err(error());
+            }
             if !kept.life || kept.lost.is_some() {
                 kept.life = true;
                 kept.answers.clear();
@@ -361,7 +372,6 @@ pub(super) struct Scene {
     pub(super) slot: Slot<PresenceMessage>,
     pub(super) events: mpsc::Receiver<PresenceEvent>,
     pub(super) metrics: PresenceMetrics,
-    pub(super) task: JoinHandle<()>,
 }
 
 impl Scene {
@@ -379,8 +389,8 @@ impl Scene {
             metrics: metrics.clone(),
             progress: Progress::default(),
         };
-        let (actor, task) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
-        Self { fake, actor, slot, events, metrics, task }
+        let (actor, _) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
+        Self { fake, actor, slot, events, metrics }
     }
 
     pub(super) fn tell(&self, message: PresenceMessage) {

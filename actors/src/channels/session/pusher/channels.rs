@@ -17,7 +17,12 @@ use super::{Conversation, Trouble, frame};
 use crate::{
     channels::{
         Access, Alias, App,
-        session::{Session, commands::now_micros, live::Terms, start::{Prepared, Start}},
+        session::{
+            Session,
+            commands::now_micros,
+            live::Terms,
+            start::{Prepared, Start},
+        },
     },
     platform::ports::{Bus, ChangeLog, SubscriptionGrant},
 };
@@ -57,7 +62,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(Trouble::Told(why, text)) => {
                 // What cannot be a name is not repeated.
                 let named = ask.channel.len() <= MAX_NAME;
-                let error = if named { encode_subscription_error(&ask.channel, why, &text) } else { encode_error(None, &text) };
+                let error =
+                    if named { encode_subscription_error(&ask.channel, why, &text) } else { encode_error(None, &text) };
                 self.tell(error.as_bytes());
                 why.status()
             }
@@ -116,6 +122,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
                 self.settle_all(vec![prepared.going()], &frames).await;
                 if let (Some(member), Some(talk)) = (member, &mut self.talk) {
+                    talk.members.retain(|(channel, _)| *channel != inside);
                     talk.members.push((inside, member));
                 }
                 Ok(())
@@ -215,9 +222,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     fn signed(&self, app: &App, name: &Name, auth: &str, data: Option<&str>) -> Result<(), Trouble> {
-        app.ring.verify_channel(auth, &self.socket(), name.as_str(), data).map_err(|error| {
-            Trouble::Told(Refusal::Unauthorized, error.to_string().into())
-        })
+        app.ring
+            .verify_channel(auth, &self.socket(), name.as_str(), data)
+            .map_err(|error| Trouble::Told(Refusal::Unauthorized, error.to_string().into()))
     }
 
     /// What the application sends to one user is that user's.
@@ -235,7 +242,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<(), Trouble> {
         if let Some(token) = ask.channel_data.as_deref().and_then(OfHub::read) {
             let identity = self.bearer(&token).await?;
-            self.adopt(identity);
+            self.adopt(identity)?;
         }
         if self.identity.is_none() {
             return Err(Trouble::told(Refusal::Unauthorized, "sign in with the hub's own endpoint first"));

@@ -22,15 +22,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) fn member_of(&self, app: &App, name: &Name, ask: &Subscribe) -> Result<Member, Trouble> {
         let refused = |error: &dyn std::fmt::Display| Trouble::Told(Refusal::Unauthorized, error.to_string().into());
         let data = ask.channel_data.as_deref().filter(|data| !data.is_empty());
-        app.ring
-            .verify_channel(ask.auth(), &self.socket(), name.as_str(), data)
-            .map_err(|error| refused(&error))?;
+        app.ring.verify_channel(ask.auth(), &self.socket(), name.as_str(), data).map_err(|error| refused(&error))?;
         if let Some(data) = data {
             return Member::parse(data, app.rules.max_user_info)
                 .map_err(|error| Trouble::Told(Refusal::Invalid, error.to_string().into()));
         }
         let user = self.talk.as_ref().and_then(|talk| talk.user.as_ref());
-        user.map(|user| user.member.clone()).ok_or(Trouble::told(Refusal::Unauthorized, "sign in first, or send channel_data"))
+        user.map(|user| user.member.clone())
+            .ok_or(Trouble::told(Refusal::Unauthorized, "sign in first, or send channel_data"))
     }
 
     /// The member as presence keeps it.

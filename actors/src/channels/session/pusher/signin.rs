@@ -36,7 +36,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let user = User::parse(user_data, app.rules.max_user_info).map_err(|error| refused(error.to_string()))?;
         let known = self.talk.as_ref().and_then(|talk| talk.user.as_ref()).map(|known| &known.member.id);
         let hubs = self.identity.as_ref().map(|identity| &*identity.user);
-        if known.is_some_and(|known| *known != user.member.id) || hubs.is_some_and(|hubs| hubs != user.member.id.as_str()) {
+        if known.is_some_and(|known| *known != user.member.id)
+            || hubs.is_some_and(|hubs| hubs != user.member.id.as_str())
+        {
             return Err(refused("another user has signed in on this connection".to_owned()));
         }
         // Users of an isolated application are not the hub's.
@@ -45,12 +47,16 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             if *identity.user != *user.member.id.as_str() {
                 return Err(refused("the bearer token is another user's".to_owned()));
             }
-            self.adopt(identity);
+            self.adopt(identity)?;
         }
-        self.session.signed_in(&app.user(&user.member.id));
+        let whole = app.user(&user.member.id);
+        self.count_in(&whole)?;
+        self.session.signed_in(&whole);
         self.tell(encode_signin_success(&without_token(user_data)).as_bytes());
         if user.watchlist_cut {
-            self.tell(encode_error(Some(ErrorCode::WatchlistTooLong), "the watchlist is cut to its first users").as_bytes());
+            self.tell(
+                encode_error(Some(ErrorCode::WatchlistTooLong), "the watchlist is cut to its first users").as_bytes(),
+            );
         }
         tracing::debug!(client = %self.socket(), user = self.session.user(), app = %app.id, "a user signed in");
         if let Some(talk) = &mut self.talk {
@@ -78,7 +84,10 @@ mod tests {
 
     #[test]
     fn a_token_is_not_sent_back() {
-        assert_eq!(without_token(r#"{"id": "7", "hub_token":"t","user_info":{"n": 1.50}}"#), r#"{"id":"7","user_info":{"n": 1.50}}"#);
+        assert_eq!(
+            without_token(r#"{"id": "7", "hub_token":"t","user_info":{"n": 1.50}}"#),
+            r#"{"id":"7","user_info":{"n": 1.50}}"#
+        );
         assert_eq!(without_token(r#"{"id": "7"}"#), r#"{"id": "7"}"#);
     }
 }

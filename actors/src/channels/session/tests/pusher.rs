@@ -38,8 +38,7 @@ struct Pusher {
 
 async fn connection(node: &Node, admission: Option<Admission>) -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let (client, server) =
-        tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
+    let (client, server) = tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
     assert!(node.hub.shards.accept(Incoming {
         socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
@@ -95,7 +94,11 @@ fn succeeded(channel: &str) -> Value {
 
 /// The status of a refused subscription.
 fn refused(answer: &Value, channel: &str) -> u64 {
-    assert_eq!((&answer["event"], &answer["channel"]), (&json!("pusher:subscription_error"), &json!(channel)), "{answer}");
+    assert_eq!(
+        (&answer["event"], &answer["channel"]),
+        (&json!("pusher:subscription_error"), &json!(channel)),
+        "{answer}"
+    );
     answer["data"]["status"].as_u64().expect("a status")
 }
 
@@ -128,15 +131,24 @@ async fn a_public_channel_is_anybodys_but_for_a_namespace_that_says_otherwise() 
     for channel in ["room", "room", "x;y,z@=_-."] {
         assert_eq!(one.subscribe(channel, "", None).await, succeeded(channel));
     }
-    assert_eq!(one.client.ask(json!({"event": "pusher:subscribe", "data": "{\"channel\":\"text\"}"})).await, succeeded("text"));
+    assert_eq!(
+        one.client.ask(json!({"event": "pusher:subscribe", "data": "{\"channel\":\"text\"}"})).await,
+        succeeded("text")
+    );
     let (longest, longer) = ("x".repeat(200), "x".repeat(201));
     assert_eq!(one.subscribe(&longest, "", None).await, succeeded(&longest));
-    for (channel, status) in [("a b", 400), ("", 400), ("дзвін", 400), ("#x", 400), ("entities.procedure", 403), ("query.1", 403)] {
+    for (channel, status) in
+        [("a b", 400), ("", 400), ("дзвін", 400), ("#x", 400), ("entities.procedure", 403), ("query.1", 403)]
+    {
         let answer = one.subscribe(channel, "", None).await;
         assert_eq!(refused(&answer, channel), status, "{channel}");
     }
     let answer = one.subscribe(&longer, "", None).await;
-    assert_eq!((&answer["event"], answer.get("channel")), (&json!("pusher:error"), None), "what is no name is not repeated");
+    assert_eq!(
+        (&answer["event"], answer.get("channel")),
+        (&json!("pusher:error"), None),
+        "what is no name is not repeated"
+    );
     one.is_well().await;
 }
 
@@ -180,7 +192,8 @@ async fn a_signature_is_of_one_socket_one_channel_and_one_secret() {
 async fn the_hubs_channels_are_opened_by_a_user_whom_the_hub_knows() {
     let node = node().await;
     let channel = "private-entities.procedure";
-    let of = |user: &str, token: &str| format!("{{\"id\":\"{user}\",\"user_id\":\"{user}\",\"hub_token\":\"{token}\"}}");
+    let of =
+        |user: &str, token: &str| format!("{{\"id\":\"{user}\",\"user_id\":\"{user}\",\"hub_token\":\"{token}\"}}");
     let mut one = pusher(&node, "main").await;
     // The application's server signs what it likes: a bare signature, a sign-in, a user's name in the data.
     assert_eq!(refused(&one.signed(channel, None).await, channel), 401);
@@ -210,7 +223,8 @@ async fn the_hubs_channels_are_opened_by_a_user_whom_the_hub_knows() {
     assert_eq!(two.sign_in(r#"{"id":"u2"}"#).await["event"], "pusher:signin_success");
     assert_eq!(refused(&two.signed(channel, Some(&of("u2", "reader"))).await, channel), 403);
     let mut own = pusher(&node, "own").await;
-    let auth = Credentials::new("k3", SECRET).expect("key").channel_token(&own.socket, channel, Some(&of("u1", "reader")));
+    let auth =
+        Credentials::new("k3", SECRET).expect("key").channel_token(&own.socket, channel, Some(&of("u1", "reader")));
     let answer = own.subscribe(channel, &auth, Some(&of("u1", "reader"))).await;
     assert_eq!(refused(&answer, channel), 403, "an isolated application has nothing of the hub's");
     for mut it in [one, two, own] {

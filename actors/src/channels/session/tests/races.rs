@@ -114,7 +114,7 @@ async fn an_overflow_while_recovering_is_told() {
         socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
         wire: Wire::CentrifugeJson,
-        permit,
+        permit: permit.into(),
         mailbox: None,
         admission: None,
     };

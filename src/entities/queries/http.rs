@@ -1,0 +1,219 @@
+//! `/api/v1/queries`: asking to be told of what meets a filter, with what meets it now.
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRef, Path, Query as Pairs, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use dzvin_actors::platform::ports::Query;
+use dzvin_protocols::{
+    channels::{Channel, Position, QueryId},
+    entities::{MAX_FILTER_BYTES, PageCursor},
+    platform::{Kind, time::rfc3339_millis},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{KEPT_DAYS, QueryRefusal, QueryRow, StoredQueries};
+use crate::{
+    entities::{
+        DEFAULT_LIMIT, MAX_LIMIT,
+        http::{bad, json, limit, write_item},
+        query::INLINE,
+    },
+    identity::Caller,
+    platform::http::{AnswerRoom, Problem},
+};
+
+/// Longest body of a request: the largest filter, and what stands around it.
+pub const MAX_QUERY_BODY: usize = MAX_FILTER_BYTES + 4096;
+
+/// The resource.
+pub fn router(queries: StoredQueries, room: AnswerRoom) -> Router {
+    Router::new()
+        .route("/api/v1/queries", post(make).get(list))
+        .route("/api/v1/queries/{id}", get(read).delete(forget))
+        .layer(DefaultBodyLimit::max(MAX_QUERY_BODY))
+        .with_state(Served { queries, room })
+}
+
+/// What the handlers need.
+#[derive(Clone, FromRef)]
+struct Served {
+    queries: StoredQueries,
+    room: AnswerRoom,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked<'a> {
+    kind: String,
+    #[serde(borrow)]
+    filter: &'a RawValue,
+    #[serde(default)]
+    limit: Option<u16>,
+}
+
+/// How a query is written.
+#[derive(Serialize)]
+struct Head<'a> {
+    id: &'a str,
+    channel: String,
+    kind: &'a str,
+    filter: Box<RawValue>,
+}
+
+impl Head<'_> {
+    fn of<'a>(id: &'a QueryId, kind: &'a str, filter: String) -> Result<Head<'a>, Problem> {
+        let filter = RawValue::from_string(filter).map_err(Problem::internal)?;
+        Ok(Head { id: id.as_str(), channel: Channel::Query(id.clone()).to_string(), kind, filter })
+    }
+}
+
+#[derive(Serialize)]
+struct Foot {
+    next: Option<String>,
+    position: Position,
+}
+
+async fn make(
+    State(queries): State<StoredQueries>,
+    State(room): State<AnswerRoom>,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let user = user(&caller)?;
+    let asked: Asked<'_> = serde_json::from_slice(&body).map_err(|error| {
+        Problem::bad_request("bad_request", format!("expected {{\"kind\", \"filter\", \"limit\"}}: {error}"))
+    })?;
+    let kind = Kind::new(&asked.kind).map_err(|error| Problem::not_found("unknown_kind", error.to_string()))?;
+    caller.require_read(&kind)?;
+    let limit = asked.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(Problem::bad_request("bad_parameter", format!("limit is 1 to {MAX_LIMIT}")));
+    }
+    let query = queries.make(&kind, asked.filter.get(), user).await?;
+    let page = page(&queries, &room, &query, None, limit).await?;
+    let place = HeaderValue::from_str(&format!("/api/v1/queries/{}", query.id)).map_err(Problem::internal)?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], page).into_response())
+}
+
+async fn read(
+    State(queries): State<StoredQueries>,
+    State(room): State<AnswerRoom>,
+    Path(id): Path<String>,
+    Pairs(pairs): Pairs<Vec<(String, String)>>,
+    caller: Caller,
+) -> Result<Response, Problem> {
+    let (mut cursor, mut count) = (None, DEFAULT_LIMIT);
+    for (name, value) in pairs {
+        match name.as_str() {
+            "limit" => count = limit(&value)?,
+            "cursor" => cursor = Some(PageCursor::parse(&value).ok_or_else(|| bad("cursor", &value))?),
+            _ => return Err(bad("parameter", &name)),
+        }
+    }
+    let (id, user) = (QueryId::parse(&id).ok_or_else(unknown)?, user(&caller)?);
+    let query = queries.of_user(&id, user).await?.ok_or_else(unknown)?;
+    caller.require_read(&query.kind)?;
+    page(&queries, &room, &query, cursor, count).await
+}
+
+/// The query, a page of its rows, and the position of the first page.
+async fn page(
+    queries: &StoredQueries,
+    room: &AnswerRoom,
+    query: &Query,
+    cursor: Option<PageCursor>,
+    limit: u16,
+) -> Result<Response, Problem> {
+    // What it may come to; what it has come to is held from then on.
+    let room = room.take(usize::from(limit) * INLINE as usize).await?;
+    let below = cursor.as_ref().map(|cursor| cursor.below);
+    let page = queries.page(query, below, limit).await?.ok_or_else(unknown)?;
+    let position = cursor.map_or(page.position, |cursor| cursor.position);
+    let next = page.below.map(|below| PageCursor { below, position: position.clone() }.to_string());
+    let head = Head::of(&query.id, query.kind.as_str(), query.filter.to_string())?;
+    let mut out = serde_json::to_vec(&head).map_err(Problem::internal)?;
+    out.pop();
+    out.extend_from_slice(b",\"items\":[");
+    for (n, row) in page.rows.iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        write_item(&mut out, &query.kind, row);
+    }
+    out.extend_from_slice(b"],");
+    let foot = serde_json::to_vec(&Foot { next, position }).map_err(Problem::internal)?;
+    out.extend_from_slice(foot.get(1..).unwrap_or_default());
+    Ok(json(room.lend(out)))
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    created_at: String,
+    used_at: String,
+    kept_days: i32,
+}
+
+async fn list(State(queries): State<StoredQueries>, caller: Caller) -> Result<Response, Problem> {
+    let rows = queries.list(user(&caller)?).await?;
+    // A kind that may no longer be read is not told of.
+    let may = |row: &&QueryRow| Kind::new(&row.kind).is_ok_and(|kind| caller.permissions.may_read(&kind));
+    let mut items = Vec::new();
+    for row in rows.iter().filter(may) {
+        let Some(id) = QueryId::parse(&row.id) else { continue };
+        let head = Head::of(&id, &row.kind, row.filter.clone())?;
+        let (created_at, used_at) = (rfc3339_millis(row.created_at), rfc3339_millis(row.used_at));
+        let item = Listed { head, created_at, used_at, kept_days: KEPT_DAYS };
+        items.push(serde_json::to_value(item).map_err(Problem::internal)?);
+    }
+    Ok(([(header::CACHE_CONTROL, NO_STORE)], axum::Json(serde_json::json!({ "items": items }))).into_response())
+}
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+async fn forget(
+    State(queries): State<StoredQueries>,
+    Path(id): Path<String>,
+    caller: Caller,
+) -> Result<StatusCode, Problem> {
+    let id = QueryId::parse(&id).ok_or_else(unknown)?;
+    if queries.drop_of_user(&id, user(&caller)?).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}
+
+/// A query belongs to somebody.
+fn user(caller: &Caller) -> Result<&str, Problem> {
+    if caller.user.is_empty() {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "no_user",
+            "the token names no user to whom a query could belong",
+        ));
+    }
+    Ok(&caller.user)
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("unknown_query", "you have no such query; it may have been forgotten")
+}
+
+impl From<QueryRefusal> for Problem {
+    fn from(refusal: QueryRefusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            QueryRefusal::TooMany => Self::conflict("too_many_queries", text),
+            QueryRefusal::UnknownKind => Self::not_found("unknown_kind", text),
+            QueryRefusal::Filter(_) => Self::bad_request("bad_filter", text),
+            QueryRefusal::UnknownField { .. } => Self::bad_request("unknown_field", text),
+            QueryRefusal::VersionField(_) => Self::bad_request("version_field", text),
+            QueryRefusal::Pending(_) => Self::conflict("field_pending", text),
+            QueryRefusal::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What is counted of tokens, keys and revocations.
+
+use std::sync::Arc;
+
+use dzvin_actors::platform::ports::AuthError;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// What a token came to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// An issuer of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct IssuerLabel {
+    issuer: String,
+}
+
+/// A fetch from an issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FetchLabel {
+    issuer: String,
+    result: &'static str,
+}
+
+/// Tokens, keys and revocations.
+#[derive(Clone)]
+pub struct IdentityMetrics {
+    tokens: Family<ResultLabel, Counter>,
+    /// Looked up once: every connect counts.
+    of_results: Arc<[Counter; 5]>,
+    fetches: Family<FetchLabel, Counter>,
+    keys: Family<IssuerLabel, Gauge>,
+    pub(super) revocations: Gauge,
+    pub(super) revocation_errors: Counter,
+}
+
+const RESULTS: [&str; 5] = ["ok", "expired", "invalid", "unavailable", "revoked"];
+
+impl Default for IdentityMetrics {
+    fn default() -> Self {
+        let tokens = Family::<ResultLabel, Counter>::default();
+        let of_results = Arc::new(RESULTS.map(|result| tokens.get_or_create(&ResultLabel { result }).clone()));
+        Self {
+            tokens,
+            of_results,
+            fetches: Family::default(),
+            keys: Family::default(),
+            revocations: Gauge::default(),
+            revocation_errors: Counter::default(),
+        }
+    }
+}
+
+impl IdentityMetrics {
+    /// Registers all under `identity_`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("identity");
+        registry.register("tokens", "Tokens that were checked", self.tokens.clone());
+        registry.register("key_fetches", "Fetches of an issuer's keys", self.fetches.clone());
+        registry.register("keys", "Keys of an issuer", self.keys.clone());
+        registry.register("revocations", "Revocations in force on this node", self.revocations.clone());
+        registry.register("revocation_errors", "Failed attempts to read revocations", self.revocation_errors.clone());
+    }
+
+    /// What a token came to.
+    pub(super) fn checked<T>(&self, result: &Result<T, AuthError>) {
+        let place = match result {
+            Ok(_) => 0,
+            Err(AuthError::Expired) => 1,
+            Err(AuthError::Invalid) => 2,
+            Err(AuthError::Unavailable) => 3,
+        };
+        self.count(place);
+    }
+
+    /// A token that would have been good. It is counted as invalid as well: that is what its bearer is told.
+    pub(super) fn revoked(&self) {
+        self.count(4);
+    }
+
+    fn count(&self, place: usize) {
+        if let Some(counter) = self.of_results.get(place) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn fetched(&self, issuer: &str, good: bool) {
+        let result = if good { "ok" } else { "failed" };
+        self.fetches.get_or_create(&FetchLabel { issuer: issuer.to_owned(), result }).inc();
+    }
+
+    pub(super) fn keys(&self, issuer: &str, count: usize) {
+        let label = IssuerLabel { issuer: issuer.to_owned() };
+        self.keys.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

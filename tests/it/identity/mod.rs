@@ -1,0 +1,4 @@
+//! Tokens of others and tokens that are taken back, through running nodes.
+
+mod issuers;
+mod revocations;
