@@ -50,7 +50,10 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let identity = verifier.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Problem::token_expired(),
             AuthError::Invalid => Problem::unauthorized(),
-            AuthError::Unavailable => Problem::unavailable("token_unchecked", "the keys that tokens are checked with cannot be had now; try again soon"),
+            AuthError::Unavailable => Problem::unavailable(
+                "token_unchecked",
+                "the keys that tokens are checked with cannot be had now; try again soon",
+            ),
         })?;
         tracing::Span::current().record("user", &*identity.user);
         Ok(Self { user: identity.user, permissions: identity.permissions })

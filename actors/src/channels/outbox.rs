@@ -4,8 +4,8 @@
 
 use std::{collections::VecDeque, io, io::IoSlice};
 
-use bytes::Bytes;
 use super::socket::Writer;
+use bytes::Bytes;
 
 /// Frames that one system call takes: enough to fill a socket's buffer with small ones.
 const MAX_SLICES: usize = 64;

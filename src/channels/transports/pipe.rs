@@ -13,6 +13,7 @@ use std::{
 
 use axum::body::{Bytes, HttpBody};
 use bytes::{Buf, BufMut, BytesMut};
+use dzvin_actors::channels::Posted;
 use dzvin_protocols::channels::centrifuge::{Form, unpack_commands};
 use hyper::body::Frame;
 use tokio::{
@@ -55,7 +56,7 @@ pub(super) struct Stream {
 /// Commands on their way into the pipe.
 struct Commands {
     form: Form,
-    arriving: mpsc::Receiver<String>,
+    arriving: mpsc::UnboundedReceiver<Posted>,
     /// What the pipe has not taken yet of the last.
     rest: Bytes,
 }
@@ -66,7 +67,7 @@ impl Stream {
     }
 
     /// The same, with commands that arrive.
-    pub(super) fn with_commands(mut self, form: Form, arriving: mpsc::Receiver<String>) -> Self {
+    pub(super) fn with_commands(mut self, form: Form, arriving: mpsc::UnboundedReceiver<Posted>) -> Self {
         self.commands = Some(Commands { form, arriving, rest: Bytes::new() });
         self
     }
@@ -87,8 +88,9 @@ impl Commands {
                     Err(_) => return Poll::Ready(()),
                 }
             }
-            let Some(text) = ready!(self.arriving.poll_recv(cx)) else { return Poll::Ready(()) };
-            self.rest = match unpack_commands(self.form, &text) {
+            let Some(posted) = ready!(self.arriving.poll_recv(cx)) else { return Poll::Ready(()) };
+            let text = &posted.commands;
+            self.rest = match unpack_commands(self.form, text) {
                 Some(commands) => client_frame(self.form, &commands),
                 // Text for a session that speaks Protobuf: it knows how to answer that.
                 None => client_frame(Form::Json, text.as_bytes()),
@@ -125,6 +127,7 @@ impl HttpBody for Stream {
 
 #[cfg(test)]
 mod tests {
+    use dzvin_actors::channels::Mailboxes;
     use dzvin_protocols::channels::websocket::{Decoder, Message};
     use futures_util::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -152,13 +155,15 @@ mod tests {
     #[tokio::test]
     async fn commands_go_in_while_pieces_come_out() {
         let (ours, mut session) = UnixStream::pair().expect("a pipe");
-        let (sender, arriving) = mpsc::channel(16);
+        let mailboxes = Mailboxes::default();
+        let (mailbox, arriving) = mailboxes.open();
+        let post = |commands: &str| mailboxes.deliver(mailbox.session(), commands.to_owned()).expect("room");
         let mut stream = Stream::new(ours, b"\r\n").with_commands(Form::Json, arriving);
         assert_eq!(piece(&mut stream).await.as_deref(), Some(&b"\r\n"[..]));
         // More than the pipe takes at once.
-        let long = "y".repeat(1_000_000);
+        let long = "y".repeat(900_000);
         for command in ["{}", &long, "last"] {
-            sender.send(command.to_owned()).await.expect("room");
+            post(command);
         }
         let reading = tokio::spawn(async move {
             let mut decoder = Decoder::new(2_000_000);
@@ -184,10 +189,12 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_ends_with_commands_unread_is_an_end_and_no_fault() {
         let (ours, mut session) = UnixStream::pair().expect("a pipe");
-        let (sender, arriving) = mpsc::channel(16);
+        let mailboxes = Mailboxes::default();
+        let (mailbox, arriving) = mailboxes.open();
+        let post = |commands: &str| mailboxes.deliver(mailbox.session(), commands.to_owned()).expect("room");
         let mut stream = Stream::new(ours, b"").with_commands(Form::Protobuf, arriving);
-        sender.send("AAEC".to_owned()).await.expect("room");
-        sender.send("{not base64}".to_owned()).await.expect("room");
+        post("AAEC");
+        post("{not base64}");
         session.write_all(b"x").await.expect("written");
         assert_eq!(piece(&mut stream).await.as_deref(), Some(&b"x"[..]));
         let mut buffer = [0; 64];
@@ -196,8 +203,7 @@ mod tests {
         decoder.feed(&buffer[..read]);
         assert_eq!(decoder.next_message(), Ok(Some(Message::Binary(vec![0, 1, 2]))));
         assert_eq!(decoder.next_message(), Ok(Some(Message::Text("{not base64}".to_owned()))));
-        sender.send("AA".to_owned()).await.expect("room");
-        drop(sender);
+        post("AA");
         poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_frame(cx).is_pending())).await;
         drop(session);
         assert_eq!(piece(&mut stream).await, None);
