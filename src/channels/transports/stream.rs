@@ -43,7 +43,7 @@ pub(super) async fn lines(
         Form::Json => (Wire::StreamJson, "application/json"),
         Form::Protobuf => (Wire::StreamProtobuf, "application/octet-stream"),
     };
-    transports.open((&headers, address), wire, body).map(|stream| answer(stream, kind))
+    transports.open((&headers, address), wire, &body).map(|stream| answer(stream, kind))
 }
 
 /// `GET` or `POST /connection/sse`.
@@ -54,7 +54,7 @@ pub(super) async fn events(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let stream = transports.open((&headers, address), Wire::EventSource, first(said, body))?;
+    let stream = transports.open((&headers, address), Wire::EventSource, &first(said, body))?;
     Ok(answer(stream, "text/event-stream; charset=utf-8"))
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn only_events(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let first = Some(first(said, body)).filter(|it| !it.is_empty()).unwrap_or(Bytes::from_static(b"{}"));
-    let stream = transports.open((&headers, address), Wire::OneWayEventSource, first)?;
+    let stream = transports.open((&headers, address), Wire::OneWayEventSource, &first)?;
     Ok(answer(stream, "text/event-stream; charset=utf-8"))
 }
 
@@ -80,10 +80,10 @@ fn first(said: Said, body: Bytes) -> Bytes {
 
 impl Transports {
     /// Begins a session that has been told this.
-    fn open(&self, (headers, address): Asking<'_>, wire: Wire, first: Bytes) -> Result<Stream, Problem> {
+    fn open(&self, (headers, address): Asking<'_>, wire: Wire, first: &[u8]) -> Result<Stream, Problem> {
         self.endpoint.check_origin(headers)?;
         let form = if wire == Wire::StreamProtobuf { Form::Protobuf } else { Form::Json };
-        if first.is_empty() || (form == Form::Json && std::str::from_utf8(&first).is_err()) {
+        if first.is_empty() || (form == Form::Json && std::str::from_utf8(first).is_err()) {
             let detail = "the body, or cf_connect in the address, must be the connect command";
             return Err(Problem::bad_request("connect_expected", detail));
         }
@@ -107,7 +107,7 @@ impl Transports {
             let (mailbox, arriving) = self.mailboxes.open();
             (Some(mailbox), stream.with_commands(form, arriving))
         };
-        let leftover = client_frame(form, &first);
+        let leftover = client_frame(form, first);
         if !self.endpoint.shards.accept(Incoming {
             socket: theirs.into(),
             leftover,
