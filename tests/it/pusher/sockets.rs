@@ -143,7 +143,8 @@ async fn a_node_that_stops_tells_its_clients_to_come_back() {
 #[tokio::test]
 async fn clients_of_two_nodes_hear_each_other_and_nobody_else() {
     let world = World::new(1, true).await;
-    let (a, b) = tokio::join!(world.hub_with("a", &rules()), world.hub_with("b", &rules()));
+    let rules = rules();
+    let (a, b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
     let channel = "private-room";
     let (mut one, _) = Socket::on(&a, KEY, channel, None).await;
     let (mut two, _) = Socket::on(&b, KEY, channel, None).await;
