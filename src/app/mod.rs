@@ -22,15 +22,15 @@ use dzvin_actors::{
         presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
-    platform::ports::Authenticator,
+    platform::ports::{Authenticator, Revoked},
     supervise::{ChildSpec, Settings, Slot, Supervisor, SupervisorMetrics},
 };
-use dzvin_protocols::channels::Control;
+use dzvin_protocols::channels::{Control, Whose};
 use prometheus_client::registry::Registry;
 use ractor::Actor;
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::JoinSet,
 };
 
@@ -171,6 +171,7 @@ impl App {
         let revocations = RevocationStore::new(database.clone(), known, counted);
         revocations.load().await.map_err(AppError::database)?;
         tasks.spawn(revocations.clone().keep(reached(phase.clone(), Phase::Ending)));
+        let mut revoked = verifier.revocations().changes();
         tasks.spawn(Arc::clone(&verifier).keep(reached(phase.clone(), Phase::Ending)));
 
         let (events, told) = mpsc::channel(BUS_EVENTS);
@@ -190,6 +191,18 @@ impl App {
         let (notices, noticed) = Notices::new();
         let hub = hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
         hub.metrics.register(registry);
+        registry.register(
+            "mailboxes",
+            "Sessions whose commands come by requests of their own",
+            hub.mailboxes.gauge().clone(),
+        );
+        let (shards, over) = (hub.shards.clone(), reached(phase.clone(), Phase::Ending));
+        tasks.spawn(async move {
+            tokio::select! {
+                () = end_revoked(&mut revoked, &shards) => {}
+                () = over => {}
+            }
+        });
         let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
         // Before those whose events it tells, so that it stops after them.
         let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
@@ -197,7 +210,13 @@ impl App {
         webhooks.register(registry);
         root.start(webhooks.child()).await?;
         let (edges, edge) = mpsc::channel(EDGES);
-        tasks.spawn(notices.follow(edge));
+        let over = reached(phase.clone(), Phase::Ending);
+        tasks.spawn(async move {
+            tokio::select! {
+                () = notices.follow(edge) => {}
+                () = over => {}
+            }
+        });
         start_channels(&root, &hub, told).await?;
         start_presence(&root, &hub, &presence, edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
@@ -211,6 +230,12 @@ impl App {
             allowed_origins: Origins::new(&config.http.allowed_origins),
         };
         endpoint.admission.register(registry);
+        let transports = channels::Transports {
+            endpoint: endpoint.clone(),
+            bus: Arc::clone(&bus),
+            mailboxes: hub.mailboxes.clone(),
+            max_message: hub.limits.message,
+        };
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         let server_api = channels::api::ServerApi {
@@ -256,6 +281,7 @@ impl App {
             .merge(channels::pusher::auth::router(signing))
             .merge(channels::pusher::http::router(pusher_api))
             .merge(channels::router(endpoint))
+            .merge(transports.router())
             .merge(console::router());
         let public = plumb(public, Plumbing::new(&config.http, http_metrics));
         // Set once, here.
@@ -329,6 +355,19 @@ impl App {
         if tokio::time::timeout(self.grace, orderly).await.is_err() {
             tracing::warn!(grace = ?self.grace, "not everything stopped within the grace period");
         }
+    }
+}
+
+/// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
+async fn end_revoked(changes: &mut broadcast::Receiver<Revoked>, shards: &Shards) {
+    loop {
+        let user = match changes.recv().await {
+            Ok(revoked) => revoked.user,
+            // Nobody knows who was meant: everybody looks.
+            Err(broadcast::error::RecvError::Lagged(_)) => None,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn upgrade(
     let headers = request.headers();
     let accept = handshake(headers)?;
     let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
-    let permit = endpoint.admit(&request)?;
+    let permit = endpoint.admit(request.extensions().get().copied())?;
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -130,8 +130,8 @@ fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>
 
 impl Endpoint {
     /// A place for one more session.
-    pub(super) fn admit(&self, request: &Request) -> Result<Permit, Problem> {
-        self.admission.admit(request.extensions().get::<ClientAddress>().copied())
+    pub(super) fn admit(&self, address: Option<ClientAddress>) -> Result<Permit, Problem> {
+        self.admission.admit(address)
     }
 
     /// A page of another site must not use the tokens that a browser holds.

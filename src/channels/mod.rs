@@ -7,7 +7,9 @@ mod connections;
 mod endpoint;
 pub mod presence;
 pub mod pusher;
+mod transports;
 
 pub use admission::Admission;
 pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
+pub use transports::Transports;

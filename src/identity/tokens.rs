@@ -522,6 +522,10 @@ impl Authenticator for Verifier {
     fn subscription<'a>(&'a self, token: &'a str, user: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant> {
         self.checked(token, Purpose::Subscription, |this, inner, signed| this.grant(inner, signed, user, channel))
     }
+
+    fn revoked(&self, identity: &Identity) -> bool {
+        self.revocations.concern(identity, OffsetDateTime::now_utc().unix_timestamp())
+    }
 }
 
 #[cfg(test)]

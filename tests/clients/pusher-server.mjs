@@ -121,7 +121,8 @@ async function run(url) {
     'members are counted',
     async () => {
       const it = await (await server.trigger(['orders', 'presence-room'], 'none', {}, { info: 'user_count,subscription_count' })).json();
-      return it.channels['presence-room'].user_count === 2 && it.channels.orders.subscription_count === 2 ? it : null;
+      const { orders, 'presence-room': room } = it.channels;
+      return room.user_count === 2 && room.subscription_count === 2 && orders.subscription_count === 2 ? it : null;
     },
     errors,
   );
@@ -135,7 +136,15 @@ async function run(url) {
   await until('b hears', () => b.heard.length >= 10, errors);
   await settled(9);
   report.heard = { a: a.heard.slice(), b: b.heard.slice() };
-  report.counts = await counts(url);
+  // Presence follows subscriptions with a little delay.
+  report.counts = await until(
+    'all channels are counted',
+    async () => {
+      const it = await counts(url);
+      return Object.keys(it.all.channels).length === names.length ? it : null;
+    },
+    errors,
+  );
 
   // A cache channel: missed once, then shown.
   const missed = [];

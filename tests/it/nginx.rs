@@ -90,7 +90,7 @@ impl Prefix {
 }
 
 /// A running nginx before these hubs; it dies with this value.
-struct Nginx {
+pub(crate) struct Nginx {
     prefix: Prefix,
     _process: Child,
     addr: SocketAddr,
@@ -98,7 +98,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    async fn start(hubs: &[&Hub], more: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(hubs: &[&Hub], more: &[(&str, &str)]) -> Self {
         let (addr, plain) = (free_address(), free_address());
         let servers: String =
             hubs.iter().map(|hub| format!("server {} max_fails=2 fail_timeout=5s;\n", hub.addr)).collect();
@@ -119,8 +119,13 @@ impl Nginx {
         nginx
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.addr)
+    }
+
+    /// The certificate that it shows.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.prefix.ca()
     }
 
     fn client(&self) -> reqwest::Client {

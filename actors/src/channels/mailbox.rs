@@ -1,32 +1,62 @@
 //! Where commands arrive for sessions on transports of one direction: the client sends them by other requests, to whichever
 //! node, which name the session by a secret.
 //!
-//! Invariant: a mailbox is as long known as its session's transport lives; what it cannot take at once is refused, never queued
-//! without bound.
+//! Invariants: a mailbox is as long known as its session's transport lives; what it cannot take at once is refused, never queued
+//! without bound. The secret is never shown, and looking for it tells nothing of others: where it would lie in the map depends on
+//! a key of this process, so no guess is compared with a secret that it resembles.
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Requests of one client that may wait: its client library sends the next when the last was answered.
-const BACKLOG: usize = 16;
+/// Bytes of commands that may wait for one session: as much as may wait for its client.
+const BACKLOG: usize = 1024 * 1024;
+/// What one request counts at least, so that many small ones are bounded as well: four thousand.
+const LEAST: usize = 256;
+
+/// A session, as others reach it.
+#[derive(Clone)]
+struct Place {
+    sender: mpsc::Sender<Posted>,
+    room: Arc<Semaphore>,
+}
+
+/// Commands of one request on their way; their room is free again with them.
+#[derive(Debug)]
+pub struct Posted {
+    /// The commands.
+    pub commands: String,
+    _room: OwnedSemaphorePermit,
+}
 
 /// All mailboxes of a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Mailboxes {
-    all: Arc<Mutex<HashMap<Arc<str>, mpsc::Sender<String>>>>,
+    all: Arc<Mutex<HashMap<Arc<str>, Place>>>,
     count: Gauge,
 }
 
 /// The place of one session; it is forgotten with this.
-#[derive(Debug)]
 pub struct Mailbox {
     session: Arc<str>,
     of: Mailboxes,
+}
+
+impl fmt::Debug for Mailboxes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailboxes").field("count", &self.count.get()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
+    }
 }
 
 /// Commands that were not taken.
@@ -43,10 +73,12 @@ pub enum MailboxError {
 impl Mailboxes {
     /// A mailbox under a new secret, and what arrives in it.
     #[must_use]
-    pub fn open(&self) -> (Mailbox, mpsc::Receiver<String>) {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
+    pub fn open(&self) -> (Mailbox, mpsc::Receiver<Posted>) {
+        // As many as its room has place for; no more is allocated than wait.
+        let (sender, receiver) = mpsc::channel(BACKLOG / LEAST);
+        let place = Place { sender, room: Arc::new(Semaphore::new(BACKLOG)) };
         let session: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
-        self.lock().insert(Arc::clone(&session), sender);
+        self.lock().insert(Arc::clone(&session), place);
         self.count.inc();
         (Mailbox { session, of: self.clone() }, receiver)
     }
@@ -56,8 +88,10 @@ impl Mailboxes {
     /// # Errors
     /// The session is not here, or does not keep up.
     pub fn deliver(&self, session: &str, commands: String) -> Result<(), MailboxError> {
-        let sender = self.lock().get(session).cloned().ok_or(MailboxError::Unknown)?;
-        sender.try_send(commands).map_err(|error| match error {
+        let Place { sender, room } = self.lock().get(session).cloned().ok_or(MailboxError::Unknown)?;
+        let share = u32::try_from(commands.len().max(LEAST)).unwrap_or(u32::MAX);
+        let room = room.try_acquire_many_owned(share).map_err(|_| MailboxError::Full)?;
+        sender.try_send(Posted { commands, _room: room }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => MailboxError::Full,
             mpsc::error::TrySendError::Closed(_) => MailboxError::Unknown,
         })
@@ -69,7 +103,7 @@ impl Mailboxes {
         &self.count
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, mpsc::Sender<String>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Place>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,12 +133,19 @@ mod tests {
         let (mailbox, mut arrived) = all.open();
         let session = mailbox.session().to_owned();
         assert_eq!(all.deliver("another", "{}".into()), Err(MailboxError::Unknown));
-        for n in 0..BACKLOG {
+        let large = "x".repeat(BACKLOG / 4);
+        for n in 0..BACKLOG / LEAST / 2 {
             assert_eq!(all.deliver(&session, n.to_string()), Ok(()));
         }
+        for _ in 0..2 {
+            assert_eq!(all.deliver(&session, large.clone()), Ok(()));
+        }
         assert_eq!(all.deliver(&session, "more".into()), Err(MailboxError::Full));
-        assert_eq!(arrived.recv().await.as_deref(), Some("0"));
+        assert_eq!(arrived.recv().await.expect("posted").commands, "0");
+        assert_eq!(all.deliver(&session, "one".into()), Ok(()));
+        assert_eq!(all.deliver(&session, "more".into()), Err(MailboxError::Full));
         assert_eq!(all.gauge().get(), 1);
+        assert!(!format!("{all:?} {mailbox:?}").contains(&session));
         drop(mailbox);
         assert_eq!(all.deliver(&session, "late".into()), Err(MailboxError::Unknown));
         assert_eq!(all.gauge().get(), 0);

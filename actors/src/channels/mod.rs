@@ -29,7 +29,7 @@ pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, Webhook,
 pub use delivery::{Delivery, Item, Spoken, What};
 pub use handlers::{Handler, Handlers};
 pub use limits::Limits;
-pub use mailbox::{Mailbox, MailboxError, Mailboxes};
+pub use mailbox::{Mailbox, MailboxError, Mailboxes, Posted};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces};
 pub use notices::Notices;

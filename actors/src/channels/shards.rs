@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use dzvin_protocols::channels::Control;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -121,6 +122,14 @@ impl Shards {
             shard.slot.call(drain, within + FAREWELLS)
         });
         futures_util::future::join_all(closing).await.into_iter().flatten().sum()
+    }
+
+    /// Gives an order to the sessions of this node that it is about.
+    pub fn order(&self, order: &Arc<Control>) {
+        for shard in self.all.iter() {
+            // A shard between two lives has no sessions.
+            let _ = shard.slot.cast(ShardMessage::Control(Arc::clone(order)));
+        }
     }
 
     /// Has every shard tell presence, which has begun a new life, who is on which channel.

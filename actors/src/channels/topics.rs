@@ -384,11 +384,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 let _ = self.args.letters.try_send(letter);
             }
             Ok(order) => {
-                let order = Arc::new(order);
-                for shard in (0..self.args.shards.count()).filter_map(|index| self.args.shards.get(index)) {
-                    // A shard between two lives has no sessions.
-                    let _ = shard.slot.cast(ShardMessage::Control(Arc::clone(&order)));
-                }
+                self.args.shards.order(&Arc::new(order));
             }
             Err(error) => {
                 self.args.metrics.unknown_words.inc();

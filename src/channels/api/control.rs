@@ -76,7 +76,7 @@ impl Call<'_> {
     pub(super) async fn unsubscribe(&self, body: &[u8]) -> Result<String, Refusal> {
         let OfChannel { user, client, channel } = parse(body)?;
         let whose = self.of(user, client, "unsubscribe")?;
-        let channel = self.channel("unsubscribe", channel)?;
+        let channel = self.channel("unsubscribe", &channel)?;
         let why = Unsubscribe::Server;
         let order =
             Control::Unsubscribe { whose, channel: Some(channel), code: why.code(), reason: why.reason().into() };
@@ -87,7 +87,7 @@ impl Call<'_> {
     pub(super) async fn subscribe(&self, body: &[u8]) -> Result<String, Refusal> {
         let OfChannel { user, client, channel } = parse(body)?;
         let whose = self.of(user, client, "subscribe")?;
-        let channel = self.channel("subscribe", channel)?;
+        let channel = self.channel("subscribe", &channel)?;
         self.have(Control::Subscribe { whose, channel }).await
     }
 
@@ -111,8 +111,8 @@ impl Call<'_> {
         Ok(Whose { user, client, except: Vec::new() })
     }
 
-    fn channel(&self, action: &str, channel: Arc<str>) -> Result<Arc<str>, Refusal> {
-        match Channel::parse(&channel) {
+    fn channel(&self, action: &str, channel: &str) -> Result<Arc<str>, Refusal> {
+        match Channel::parse(channel) {
             Ok(Channel::Application(name)) if self.caller.permissions.allow("channels", action, &name) => Ok(name),
             Ok(_) => Err(ErrorCode::PermissionDenied.into()),
             Err(_) => Err(ErrorCode::BadRequest.into()),

@@ -80,8 +80,8 @@ struct Current {
     name: Arc<str>,
     /// When the renewal that last succeeded was asked for.
     renewed: Instant,
-    /// On which primary; another one may lack what this one had.
-    primary: Arc<str>,
+    /// The primaries of then: another one may lack what these had.
+    primaries: BTreeSet<Arc<str>>,
     /// Channels that are noted as this life's.
     noted: HashSet<StreamName>,
 }
@@ -189,13 +189,13 @@ impl Presence for RedisPresence {
 
     async fn renew(&self) -> Result<Life, BusError> {
         let asked = Instant::now();
-        let primary = self.server.primary("presence")?;
+        let primaries = self.server.primaries();
         let (life, next, begins) = {
             let state = self.state();
             let next: Arc<str> = format!("{}.{}", self.server.node(), state.lives + 1).into();
-            let moved = state.life.as_ref().is_some_and(|current| current.primary != primary);
+            let lost = state.life.as_ref().is_some_and(|current| !current.primaries.is_subset(&primaries));
             let life = state.life.as_ref().map(|current| Arc::clone(&current.name));
-            (life, next, moved)
+            (life, next, lost)
         };
         let keys = ["presence", "dying", "buried", "left"].map(|name| self.nodes(name)).to_vec();
         let args = vec![
@@ -211,12 +211,13 @@ impl Presence for RedisPresence {
             // Unless it was ended meanwhile.
             if let Some(current) = state.life.as_mut().filter(|current| Some(&current.name) == life.as_ref()) {
                 current.renewed = asked;
+                current.primaries = primaries;
             }
             return Ok(Life::Same);
         }
         state.lives += 1;
         state.before = life.or_else(|| state.before.take());
-        state.life = Some(Current { name: next, renewed: asked, primary, noted: HashSet::new() });
+        state.life = Some(Current { name: next, renewed: asked, primaries, noted: HashSet::new() });
         Ok(Life::Anew { told: answer == 2 })
     }
 

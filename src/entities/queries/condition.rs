@@ -37,20 +37,21 @@ struct Test<'a> {
 impl Test<'_> {
     fn push(&self, to: &mut QueryBuilder<Postgres>, check: &Check) {
         match check {
-            Check::Null(true) => self.text(to).push(" IS NULL"),
-            Check::Null(false) => self.text(to).push(" IS NOT NULL"),
-            Check::Compare(how, operand) => return self.compare(to, *how, operand),
-            Check::In(operands) => return self.one_of(to, operands),
+            Check::Null(missing) => {
+                self.text(to).push(if *missing { " IS NULL" } else { " IS NOT NULL" });
+            }
+            Check::Compare(how, operand) => self.compare(to, *how, operand),
+            Check::In(operands) => self.one_of(to, operands),
             Check::NotIn(operands) => {
                 to.push("NOT (");
                 self.one_of(to, operands);
-                to.push(")")
+                to.push(")");
             }
             Check::Prefix(prefix) => {
                 to.push("starts_with(");
-                self.text(to).push(", ").push_bind(prefix.clone()).push(")")
+                self.text(to).push(", ").push_bind(prefix.clone()).push(")");
             }
-        };
+        }
     }
 
     /// The field's text, or null.

@@ -160,7 +160,7 @@ fn work(cli: Cli) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::internal)?;
     let done = runtime.block_on(async move {
         match cli.command {
-            Command::Dev => dev::run(config).await,
+            Command::Dev => Box::pin(dev::run(config)).await,
             Command::Serve => serve::run(&config, file).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,

@@ -84,7 +84,7 @@ pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
     let mut config = RedisConfig::new(url, "dz").expect("a url");
     config.limits = limits;
     config.heartbeat = Duration::from_millis(50);
-    config.lease = Duration::from_secs(1);
+    config.lease = Duration::from_secs(2);
     config.command_timeout = Duration::from_millis(300);
     config.connect_timeout = Duration::from_millis(500);
     config.max_backoff = Duration::from_millis(100);

@@ -12,5 +12,6 @@ mod model;
 mod relay;
 mod scene;
 mod sentinel;
-mod servers;
+pub mod servers;
 mod since;
+mod tls;

@@ -155,21 +155,29 @@ async fn a_primary_that_stands_still_is_left() {
 async fn the_majority_of_sentinels_counts() {
     let (right, wrong) = (Server::start(&[]).await, Server::start(&[]).await);
     let (one, two, three) = (
-        Server::sentinel(wrong.port, "").await,
+        Server::sentinel(wrong.port, "sentinel config-epoch main 5").await,
         Server::sentinel(right.port, "").await,
-        Server::sentinel(right.port, "").await,
+        Server::sentinel(right.port, "sentinel config-epoch main 7").await,
     );
     let [first, second, third] = [&one, &two, &three].map(Server::address);
     let url = format!("redis-sentinel://{first}?sentinelServiceName=main&node={second}&node={third}");
-    let (bus, _events) = hub(&url, HistoryLimits::default()).await;
-    publish(&bus, &chat(), 1).await;
-    assert_eq!(right.ask(&["EXISTS", "{dz:chat.1}:position"]).await, ":1\r\n");
-    // One of them is gone, and the one that errs is not believed alone.
+    let nodes = ["ZCARD", "{dz:nodes}:alive"];
+    for count in 1..=8 {
+        let (_bus, _events) = hub(&url, HistoryLimits::default()).await;
+        assert_eq!(right.ask(&nodes).await, format!(":{count}\r\n"));
+    }
+    // One against one: the later decision counts.
+    drop(two);
+    for count in 9..=12 {
+        let (_bus, _events) = hub(&url, HistoryLimits::default()).await;
+        assert_eq!(right.ask(&nodes).await, format!(":{count}\r\n"));
+    }
+    // One alone is better than none.
     drop(three);
-    let (bus, _events) = hub(&url, HistoryLimits::default()).await;
-    eventually("it is told", || async { bus.tell(Some(bus.node()), "x".into()).await.expect("told") }).await;
+    let (_bus, _events) = hub(&url, HistoryLimits::default()).await;
+    assert_eq!(wrong.ask(&nodes).await, ":1\r\n");
     // A service that nobody knows is said so, again and again.
-    let unknown = format!("redis-sentinel://{second}?sentinelServiceName=other");
+    let unknown = format!("redis-sentinel://{first}?sentinelServiceName=other");
     let bus = super::kit::bare(&unknown);
     eventually("it tries", || async { bus.metrics().failures.get() > 2 }).await;
     assert!(!bus.is_connected());
@@ -180,7 +188,24 @@ async fn the_majority_of_sentinels_counts() {
 async fn sentinels_and_servers_have_their_own_passwords() {
     let redis = watched(&[], "").await;
     redis.primary.ok(&["ACL", "SETUSER", "hub", "on", ">one", "~*", "&*", "+@all"]).await;
-    redis.sentinel.ok(&["ACL", "SETUSER", "asker", "on", ">two", "+@all"]).await;
+    redis
+        .sentinel
+        .ok(&[
+            "ACL",
+            "SETUSER",
+            "asker",
+            "on",
+            ">two",
+            "-@all",
+            "+auth",
+            "+hello",
+            "+ping",
+            "+info",
+            "+client",
+            "+sentinel|get-master-addr-by-name",
+            "+sentinel|master",
+        ])
+        .await;
     redis.sentinel.ok(&["ACL", "SETUSER", "default", "resetpass"]).await;
     let with = |asker: &str| {
         let address = redis.sentinel.address();

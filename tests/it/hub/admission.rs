@@ -126,7 +126,7 @@ async fn pages_of_allowed_origins_alone() {
         match knocked {
             Ok(_) => assert!(allowed, "{origin}"),
             Err((status, code, _)) => {
-                assert_eq!((allowed, status, &*code), (false, 403, "origin_not_allowed"), "{origin}")
+                assert_eq!((allowed, status, &*code), (false, 403, "origin_not_allowed"), "{origin}");
             }
         }
         // The same list answers pages that ask over HTTP.

@@ -11,3 +11,4 @@ mod logs;
 mod queries;
 mod returns;
 mod rfc6455;
+mod transports;

@@ -12,19 +12,20 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::kit::{
-    InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving, member,
-    occupy, settings, ticket,
+    InCluster, InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving,
+    member, occupy, settings, ticket,
 };
 use crate::support::eventually::eventually;
 
-macro_rules! both {
+macro_rules! each {
     ($($promise:ident),* $(,)?) => {
         mod memory { $(#[tokio::test] async fn $promise() { super::$promise::<super::InMemory>().await; })* }
         mod redis { $(#[tokio::test] async fn $promise() { super::$promise::<super::InRedis>().await; })* }
+        mod cluster { $(#[tokio::test] async fn $promise() { super::$promise::<super::InCluster>().await; })* }
     };
 }
 
-both!(
+each!(
     the_first_and_the_last_of_a_user_are_known,
     said_again_it_changes_nothing,
     what_others_see_may_change,
@@ -39,6 +40,7 @@ both!(
     the_dead_are_buried_once,
     who_is_buried_begins_anew,
     a_next_life_takes_over_without_a_word,
+    who_was_entered_two_lives_ago_is_not_buried,
     who_resigns_is_buried_at_once,
     the_living_are_not_buried,
     names_are_any_text,
@@ -377,6 +379,27 @@ async fn a_next_life_takes_over_without_a_word<K: Kit>() {
     assert_eq!(other.channels("", None, 10).await.expect("listed"), [("chat".into(), 1)]);
 }
 
+async fn who_was_entered_two_lives_ago_is_not_buried<K: Kit>() {
+    let kit = K::start().await;
+    let (node, other) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);
+    change(&node, "chat", &[entering("stays", "olha"), entering("left", "ivan")]).await;
+    for _ in 0..2 {
+        node.begin();
+        assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: true });
+    }
+    assert_eq!(enter(&node, "chat", "stays", "olha").await, (false, true));
+    let mut graves = Vec::new();
+    eventually("what the first life left is buried", async || {
+        assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+        graves.extend(other.bury(10).await.expect("buried"));
+        !graves.is_empty()
+    })
+    .await;
+    graves.extend(bury_all(&[&other], 10).await);
+    assert_eq!(left(&graves), [("chat".to_owned(), "left".to_owned(), true)]);
+    assert_eq!(counts(&other, "chat").await, (1, 1));
+}
+
 async fn who_resigns_is_buried_at_once<K: Kit>() {
     let kit = K::start().await;
     let (node, other) = (kit.alive(settings(LONG)).await, kit.alive(settings(LONG)).await);
@@ -409,6 +432,7 @@ async fn names_are_any_text<K: Kit>() {
         assert_eq!(enter(&dead, "chat", &format!("{n}\t\n"), user).await, (true, true), "{user:?}");
         assert_eq!(enter(&dead, "chat", &format!("{n}"), user).await, (true, false), "{user:?}");
         assert_eq!(exit(&dead, "chat", &format!("{n}"), user).await, (true, false), "{user:?}");
+        dead.renew().await.expect("renewed");
     }
     let page = node.members(&channel("chat"), 0, 100).await.expect("members");
     let known: BTreeSet<&str> = page.members.iter().map(|member| &*member.info.user).collect();

@@ -21,12 +21,15 @@ use dzvin_protocols::{channels::centrifuge::ClientInfo, platform::StreamName};
 
 use tokio::{sync::mpsc, time::timeout};
 
-use crate::support::{eventually::patience, redis::Redis};
+use crate::{
+    bus::servers::Cluster,
+    support::{eventually::patience, redis::Redis},
+};
 
 /// A lease that no test outlives by accident.
 pub const LONG: Duration = Duration::from_secs(3600);
 /// One that tests wait for.
-pub const SHORT: Duration = Duration::from_millis(300);
+pub const SHORT: Duration = Duration::from_secs(1);
 
 pub fn settings(lease: Duration) -> PresenceSettings {
     PresenceSettings { lease, crowd: Crowd::default() }
@@ -79,13 +82,45 @@ impl Kit for InRedis {
     }
 }
 
-/// The bus of one more node, connected; impatient, so that tests of outages do not take long.
-pub async fn bus(url: &str) -> (RedisBus, mpsc::Receiver<BusEvent>) {
-    let mut config = RedisConfig::new(url, "dz").expect("a url");
+/// Worlds of one cluster differ by their prefix.
+pub struct InCluster {
+    server: Arc<Cluster>,
+    prefix: String,
+    buses: Mutex<Vec<RedisBus>>,
+}
+
+impl Kit for InCluster {
+    type Store = RedisPresence;
+    async fn start() -> Self {
+        Self { server: Cluster::shared().await, prefix: format!("presence{}", ticket()), buses: Mutex::default() }
+    }
+    async fn node(&self, settings: PresenceSettings) -> RedisPresence {
+        let mut config = config(&self.server.url(), &self.prefix);
+        // Three servers for each of many tests at once.
+        config.command_timeout = Duration::from_secs(2);
+        let bus = bus_of(config).await.0;
+        let node = RedisPresence::new(&bus, settings);
+        self.buses.lock().unwrap().push(bus);
+        node
+    }
+}
+
+/// Impatient, so that tests of outages do not take long.
+fn config(url: &str, prefix: &str) -> RedisConfig {
+    let mut config = RedisConfig::new(url, prefix).expect("a url");
     config.heartbeat = Duration::from_millis(50);
     config.command_timeout = Duration::from_millis(300);
     config.connect_timeout = Duration::from_millis(500);
     config.max_backoff = Duration::from_millis(100);
+    config
+}
+
+/// The bus of one more node, connected.
+pub async fn bus(url: &str) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+    bus_of(config(url, "dz")).await
+}
+
+async fn bus_of(config: RedisConfig) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     let (sender, events) = mpsc::channel(1024);
     let bus = RedisBus::new(config, sender);
     timeout(patience(), bus.connected()).await.expect("connected");

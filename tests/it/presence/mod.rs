@@ -1,10 +1,7 @@
-//! Presence: `contract` holds both stores to one suite, `redis` breaks a real Redis under one, `model` compares the actor with a
-//! few lines of plain code while its store fails, `actor` is what it promises with times, `cluster` is two nodes and a death.
+//! Presence: `contract` holds both stores to one suite, `redis` breaks a real Redis under one, `cluster` is actors of several
+//! nodes over one Redis, and a death. The actor alone, with a store that fails as a test wants, is tested in its own crate.
 
-//mod actor;
-//mod cluster;
+mod cluster;
 mod contract;
-//mod faulty;
 mod kit;
-//mod model;
 mod redis;

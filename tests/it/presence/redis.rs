@@ -127,6 +127,7 @@ async fn nothing_is_left_of_who_came_and_went() {
         occupy(&dead, name, 1).await;
         exit(&node, name, "1", "olha").await;
         occupy(&node, name, 0).await;
+        dead.renew().await.expect("renewed");
     }
     let mut gone = 0;
     eventually("the dead is buried", async || {

@@ -10,13 +10,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use dzvin_protocols::channels::Word;
 use tokio::time::Instant;
 
 use super::{
     PresenceEvent, PresenceLimits,
     limits::{BATCH, TOLD_AT_ONCE},
+    tell::{Context, Tell},
 };
 use crate::platform::ports::{Buried, Changed, Counts, Member, MemberChange, Occupied, Outcome};
 
@@ -65,7 +64,7 @@ struct Client {
 }
 
 /// What this node knows of a channel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Channel {
     clients: HashMap<Arc<str>, Client>,
     /// Clients that have changed, in order.
@@ -99,7 +98,24 @@ pub(super) struct Channel {
 
 impl Channel {
     pub(super) fn new() -> Self {
-        Self { written: Some(0), ..Self::default() }
+        Self {
+            clients: HashMap::new(),
+            queue: VecDeque::new(),
+            changes: 0,
+            first_flying: None,
+            doubt: None,
+            unsaid: VecDeque::new(),
+            tries: 0,
+            subscribers: Vec::new(),
+            written: Some(0),
+            empty_since: None,
+            members: 0,
+            owed: None,
+            busy: false,
+            listed: None,
+            failed: false,
+            alarm: None,
+        }
     }
 
     /// A client is here.
@@ -470,69 +486,5 @@ impl Channel {
             && self.unsaid.is_empty()
             && self.owed.is_none()
             && self.alarm.is_none()
-    }
-}
-
-/// What is judged by.
-pub(super) struct Context {
-    pub(super) channel: Arc<str>,
-    /// Its number of subscribers is told.
-    pub(super) counted: bool,
-    pub(super) now: Instant,
-    pub(super) count_every: Duration,
-}
-
-/// What is to be told, and to whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Tell {
-    Join(Arc<Member>, bool),
-    Leave(Arc<Member>, bool),
-    Count(u64),
-    Event(PresenceEvent),
-}
-
-impl Tell {
-    /// The number, to those on the channel and to the servers of the application.
-    fn count(context: &Context, subscribers: u64) -> Vec<Self> {
-        let event = PresenceEvent::Count { channel: Arc::clone(&context.channel), subscribers };
-        let mut tell = vec![Self::Count(subscribers)];
-        if context.counted {
-            tell.push(Self::Event(event));
-        }
-        tell
-    }
-
-    /// Whether it is said on the channel.
-    pub(super) fn is_said(&self) -> bool {
-        match self {
-            Self::Join(member, _) | Self::Leave(member, _) => member.told,
-            Self::Count(_) => true,
-            Self::Event(_) => false,
-        }
-    }
-
-    /// What is said on the channel.
-    pub(super) fn word(&self) -> Option<Bytes> {
-        match self {
-            Self::Join(member, first) if member.told => {
-                Some(Word::Join { info: member.info.clone(), first: *first }.encode())
-            }
-            Self::Leave(member, last) if member.told => {
-                Some(Word::Leave { info: member.info.clone(), last: *last }.encode())
-            }
-            Self::Count(subscribers) => Some(Word::Count { subscribers: *subscribers }.encode()),
-            _ => None,
-        }
-    }
-
-    /// What the application's servers may be told.
-    pub(super) fn event(&self, channel: &Arc<str>) -> Option<PresenceEvent> {
-        let (channel, user) = (Arc::clone(channel), |member: &Arc<Member>| Arc::clone(&member.info.user));
-        match self {
-            Self::Join(member, true) => Some(PresenceEvent::MemberAdded { channel, user: user(member) }),
-            Self::Leave(member, true) => Some(PresenceEvent::MemberRemoved { channel, user: user(member) }),
-            Self::Event(event) => Some(event.clone()),
-            _ => None,
-        }
     }
 }

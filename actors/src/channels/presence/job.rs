@@ -6,7 +6,10 @@ use dzvin_protocols::platform::StreamName;
 use futures_util::FutureExt;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::channel::{Answer, Tell, Work};
+use super::{
+    channel::{Answer, Work},
+    tell::Tell,
+};
 use crate::platform::ports::{Bus, Presence};
 
 /// What is to be done.

@@ -16,6 +16,7 @@ mod limits;
 mod metrics;
 mod questions;
 mod state;
+mod tell;
 #[cfg(test)]
 mod tests;
 
@@ -230,12 +231,12 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
                 }
             }
             PresenceMessage::Members { channel, from, limit, reply } => {
-                state.ask(channel, questions::Asked::Members { from, limit, reply });
+                state.ask(&channel, questions::Asked::Members { from, limit, reply });
             }
             PresenceMessage::Roster { channel, most, reply } => {
-                state.ask(channel, questions::Asked::Roster { most, reply });
+                state.ask(&channel, questions::Asked::Roster { most, reply });
             }
-            PresenceMessage::Stats { channel, reply } => state.ask(channel, questions::Asked::Stats { reply }),
+            PresenceMessage::Stats { channel, reply } => state.ask(&channel, questions::Asked::Stats { reply }),
             PresenceMessage::Tick => state.tick(),
             PresenceMessage::Called(report) => state.called(report),
             PresenceMessage::Renewed(life) => state.renewed(life),

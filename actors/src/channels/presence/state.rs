@@ -16,11 +16,12 @@ use tokio::{
 
 use super::{
     PresenceArgs, PresenceError, PresenceMessage,
-    channel::{Channel, Context, Tell},
+    channel::Channel,
     in_time,
     job::{Job, Report, run},
     limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
     questions::{Asked, Question, ask},
+    tell::{Context, Tell},
     unpanicked,
 };
 use crate::{
@@ -273,15 +274,15 @@ impl<P: Presence, B: Bus> State<P, B> {
     }
 
     /// A question about a channel.
-    pub(super) fn ask(&mut self, channel: Arc<str>, asked: Asked) {
+    pub(super) fn ask(&mut self, channel: &Arc<str>, asked: Asked) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return asked.refuse(PresenceError::Busy) };
-        let known = self.channels.get(&channel);
+        let known = self.channels.get(channel);
         if self.away || known.is_some_and(|known| known.failed) {
             return asked.refuse(PresenceError::Unavailable);
         }
         let barrier = known.map_or(0, Channel::barrier);
-        self.questions.entry(Arc::clone(&channel)).or_default().push_back(Question { barrier, asked, place });
-        self.answer(&channel);
+        self.questions.entry(Arc::clone(channel)).or_default().push_back(Question { barrier, asked, place });
+        self.answer(channel);
     }
 
     /// Asks what waits for nothing any more.

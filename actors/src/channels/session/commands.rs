@@ -106,14 +106,19 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// On a wire of one direction the client says once who it is, and nothing after that.
+    /// On a wire of one direction the client says once who it is. What it says after that is heard by nobody.
     async fn only_connect(&mut self, frame: &[u8]) {
-        let request = if self.identity.is_none() { serde_json::from_slice::<ConnectRequest>(frame).ok() } else { None };
-        let Some(request) = request else { return self.session.close(Disconnect::BadRequest) };
-        match self.connect(0, &request).await {
+        if self.identity.is_some() {
+            return;
+        }
+        let answer = match serde_json::from_slice::<ConnectRequest>(frame) {
+            Ok(request) => self.connect(0, &request).await,
+            Err(_) => Err(Refusal::Close(Disconnect::BadRequest)),
+        };
+        self.count_answer("connect", &answer);
+        match answer {
             Ok(reply) => self.session.reply(&reply),
-            Err(Refusal::Error(ErrorCode::TokenExpired)) => self.session.close(Disconnect::Expired),
-            Err(Refusal::Error(_)) => self.session.close(Disconnect::Internal),
+            Err(Refusal::Error(error)) => self.session.close(instead(error)),
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
         }
@@ -142,12 +147,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Presence { channel } => self.presence(id, &channel).await,
             Request::PresenceStats { channel } => self.presence_stats(id, &channel).await,
         };
-        let error = match &answer {
-            Ok(_) | Err(Refusal::Done) => 0,
-            Err(Refusal::Error(error)) => error.code(),
-            Err(Refusal::Close(why)) => why.code(),
-        };
-        self.hub.metrics.commands.get_or_create(&CommandLabel { command: name, error }).inc();
+        self.count_answer(name, &answer);
         match answer {
             Ok(reply) => self.session.reply(&reply),
             Err(Refusal::Error(error)) => {
@@ -158,6 +158,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
         }
+    }
+
+    fn count_answer(&self, command: &'static str, answer: &Answer) {
+        let error = match answer {
+            Ok(_) | Err(Refusal::Done) => 0,
+            Err(Refusal::Error(error)) => error.code(),
+            Err(Refusal::Close(why)) => why.code(),
+        };
+        self.hub.metrics.commands.get_or_create(&CommandLabel { command, error }).inc();
     }
 
     pub(super) fn encode(&self, id: u32, result: &impl Reply) -> Vec<u8> {
@@ -187,6 +196,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.counted = counted;
         let ttl = self.keep_until(&identity);
         self.session.signed_in(&identity.user);
+        if self.hub.auth.revoked(&identity) {
+            // Between the look at the token and the moment from which this session is told.
+            return Err(Refusal::Close(Disconnect::InvalidToken));
+        }
         let subscriptions = Arc::clone(&identity.subscriptions);
         self.identity = Some(identity);
         let prepared = match self.prepare_all(&subscriptions, &request.subs).await {
@@ -314,6 +327,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
         }
+    }
+}
+
+/// How a connection ends whose client has no other way to learn of an error.
+const fn instead(error: ErrorCode) -> Disconnect {
+    match error {
+        ErrorCode::TokenExpired | ErrorCode::Expired => Disconnect::Expired,
+        ErrorCode::TooManyRequests => Disconnect::TooManyRequests,
+        ErrorCode::LimitExceeded => Disconnect::ChannelLimit,
+        ErrorCode::PermissionDenied | ErrorCode::Unauthorized => Disconnect::PermissionDenied,
+        _ => Disconnect::Internal,
     }
 }
 

@@ -26,13 +26,16 @@ const MAX_ORDERS: usize = 64;
 pub(super) enum Order {
     /// Subscribe to this channel in the server's name.
     Subscribe(Arc<str>),
-    /// Look again at what the user may have.
+    /// Look again at what the user may have, and whether the token is still good.
     Recheck,
 }
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
+            Order::Recheck if self.identity.as_ref().is_some_and(|it| self.hub.auth.revoked(it)) => {
+                self.session.close(Disconnect::InvalidToken);
+            }
             Order::Recheck => self.keep_to_rights().await,
             // That protocol has no word for it.
             Order::Subscribe(_) if self.session.wire == Wire::Pusher => {}

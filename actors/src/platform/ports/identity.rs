@@ -23,6 +23,11 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// As above.
     fn subscription<'a>(&'a self, token: &'a str, user: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant>;
+
+    /// Whether the token on which somebody lives is no longer good, though it was when it was shown. Answers at once.
+    fn revoked(&self, _identity: &Identity) -> bool {
+        false
+    }
 }
 
 /// A signed-in user.

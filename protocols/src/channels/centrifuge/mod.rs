@@ -7,6 +7,7 @@
 
 mod codes;
 mod command;
+mod emulation;
 mod fields;
 mod filter;
 mod form;
@@ -23,6 +24,7 @@ mod text;
 
 pub use codes::{Disconnect, ErrorCode, Unsubscribe, is_custom_close, is_custom_error, reconnects};
 pub use command::{Command, CommandError, Commands, Request};
+pub use emulation::{EmulationError, EmulationRequest, pack_commands, unpack_commands};
 pub use filter::{FilterError, FilterNode, MAX_FILTER_DEPTH, MAX_FILTER_NODES, TagFilter};
 pub use form::Form;
 pub use info::{ClientInfo, MAX_TAG_NAME, MAX_TAG_VALUE, MAX_TAGS, Tags, TagsError};

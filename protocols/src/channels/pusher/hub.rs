@@ -94,6 +94,7 @@ mod tests {
         Publication { offset: 1, id, revision: 1, at: 0, data, trace: None, extra }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "a frame is read once, where it is made")]
     fn read(frame: Vec<u8>) -> Value {
         serde_json::from_slice(&frame).expect("json")
     }

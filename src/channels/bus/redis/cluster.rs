@@ -32,7 +32,7 @@ const MAX_PRIMARIES: usize = 1_000;
 /// How long one primary may take to say what it sees; the others are not held up longer.
 const VIEW: Duration = Duration::from_millis(500);
 /// The shortest time between two looks, however many ask for one.
-const BREATH: Duration = Duration::from_millis(20);
+const BREATH: Duration = Duration::from_millis(50);
 
 /// A primary that is followed.
 struct Followed {

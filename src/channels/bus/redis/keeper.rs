@@ -30,6 +30,9 @@ const MIN_BACKOFF: Duration = Duration::from_millis(50);
 /// given up.
 const SENTINEL_BEATS: u32 = 5;
 
+/// Heartbeats one after the other that find subscriptions missing; then everything is made anew.
+const MAX_UNHEARD: u32 = 3;
+
 /// A task that ends with this.
 #[derive(Debug)]
 pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
@@ -133,6 +136,7 @@ async fn live(
 /// Returns when the server does not answer or is not who it was.
 async fn beat(shared: &Shared, shard: &Arc<Shard>, link: &Link) -> Error {
     let mut renewed = shared.is_home(shard).then(Instant::now);
+    let mut unheard = 0;
     loop {
         sleep(shared.config.heartbeat).await;
         if let Err(error) = link.ping().await {
@@ -143,8 +147,12 @@ async fn beat(shared: &Shared, shard: &Arc<Shard>, link: &Link) -> Error {
         }
         let routes = shared.routes();
         match link.is_heard(|channel| routes.has(shard, channel)).await {
-            Ok(true) => {}
+            Ok(true) => unheard = 0,
+            Ok(false) if unheard >= MAX_UNHEARD => {
+                return Error::new(ErrorKind::Protocol, "the server does not keep what is subscribed");
+            }
             Ok(false) => {
+                unheard += 1;
                 tracing::info!(server = shard.name(), "redis has ended subscriptions; they are made again");
                 shared.unheard(shared.wanted_of(shard));
                 shared.refresh.notify_one();

@@ -1,18 +1,18 @@
-//! The bus's server for rooms beside it: scripts over the same connection, under the same prefix.
+//! The bus's servers for rooms beside it: scripts over the same connections, under the same prefix.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dzvin_actors::platform::ports::BusError;
 use fred::types::{Key, Value};
 
-use super::{NotConnected, RedisBus, RedisConfig, Script, Shared, failed};
+use super::{RedisBus, RedisConfig, Script, Shared, route::Command};
 
-/// A way to the server that outlives no connection: each call takes those that there are.
+/// A way to the servers that outlives every connection: each call takes the one that there is.
 #[derive(Debug, Clone)]
 pub(in crate::channels) struct Server(Arc<Shared>);
 
 impl RedisBus {
-    /// Another way to the same server.
+    /// Another way to the same servers.
     pub(in crate::channels) fn server(&self) -> Server {
         Server(Arc::clone(&self.shared))
     }
@@ -23,11 +23,13 @@ impl Server {
     pub(in crate::channels) async fn eval(
         &self,
         doing: &'static str,
-        script: &Script,
+        script: &'static Script,
         keys: Vec<Key>,
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
-        self.0.eval(doing, script, keys, args).await
+        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
+        let answer = self.0.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
+        Ok(answer.value)
     }
 
     pub(in crate::channels) fn config(&self) -> &RedisConfig {
@@ -38,12 +40,9 @@ impl Server {
         &self.0.node
     }
 
-    /// Names the primaries: after a failover or restart of one of them it is another name, and what was written there last may
-    /// be lost. Nothing while none has been seen.
-    pub(in crate::channels) fn primary(&self, doing: &'static str) -> Result<Arc<str>, BusError> {
-        let mut all: Vec<Arc<str>> = self.0.routes().shards.iter().map(|shard| shard.primary()).collect();
-        all.retain(|primary| !primary.is_empty());
-        all.sort_unstable();
-        if all.is_empty() { Err(failed(doing)(NotConnected)) } else { Ok(all.join(".").into()) }
+    /// The names of the primaries, as they were last seen. One that is missing from one look to the next was restarted or has
+    /// failed over, and what was written to it last may be lost.
+    pub(in crate::channels) fn primaries(&self) -> BTreeSet<Arc<str>> {
+        self.0.routes().shards.iter().map(|shard| shard.primary()).filter(|name| !name.is_empty()).collect()
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn disabled() -> Problem {
 }
 
 /// A call that cannot be done.
+#[allow(clippy::needless_pass_by_value, reason = "called as map_err calls it")]
 pub(super) fn refused(error: ApiError) -> Problem {
     match error.status() {
         413 => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", error.to_string()),

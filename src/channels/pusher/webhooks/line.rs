@@ -39,7 +39,7 @@ pub(super) struct Line {
 }
 
 /// Whom it tells what, as it is configured now.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Target {
     app: Arc<App>,
     hook: Hook,
@@ -99,7 +99,8 @@ impl Line {
 
     /// Takes an event, on a channel as the hub names it, if this application may and wants to hear of it.
     pub(super) fn offer(&self, event: &WebhookEvent) {
-        let Target { app, hook } = lock(&self.target).clone();
+        let target = lock(&self.target);
+        let Target { app, hook } = &*target;
         let Some(name) = app.name_of(event.channel()).filter(|_| app.enabled && hook.wants(event)) else { return };
         let mut event = event.clone().on(name);
         if let WebhookEvent::MemberAdded { user_id, .. } | WebhookEvent::MemberRemoved { user_id, .. } = &mut event
@@ -107,6 +108,7 @@ impl Line {
         {
             *user_id = own.to_owned();
         }
+        drop(target);
         self.push(event);
     }
 

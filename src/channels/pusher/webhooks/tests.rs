@@ -237,7 +237,7 @@ async fn what_is_not_taken_is_told_again_the_same_and_in_order() {
     let late = Slow(Duration::from_secs(30));
     receiver.feels([Status(500), Status(404), Redirect, late, Status(429), Status(200), Endless]);
     let it =
-        Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_millis(300), ..quick() }).await;
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { attempt: Duration::from_secs(2), ..quick() }).await;
     it.tell("first");
     eventually(async || receiver.attempts() > 0).await;
     it.tell("second");
@@ -281,8 +281,8 @@ async fn a_receiver_that_is_slow_or_away_delays_no_other_and_has_one_request_at_
 async fn a_batch_is_given_up_after_its_time_and_the_next_one_has_its_own() {
     let (receiver, url) = Receiver::start().await;
     receiver.feels([Mood::Status(503); 10_000]);
-    let it = Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_millis(400), ..quick() })
-        .await;
+    let it =
+        Sending::start(vec![app("a", &[&url])], WebhookLimits { patience: Duration::from_secs(1), ..quick() }).await;
     it.tell("lost");
     eventually(async || it.metric("webhook_events_lost", "gave_up") == 1.0).await;
     assert!(receiver.attempts() > 3, "{}", receiver.attempts());
@@ -337,6 +337,10 @@ async fn each_application_hears_of_its_own_channels_what_it_asked_for() {
     }
     eventually(async || open.channels().len() == 2 && own.channels().len() == 2).await;
     assert_eq!((open.channels(), own.channels()), (vec!["y".into(), "cache-z".into()], vec!["x".into(), "y".into()]));
+    it.notices.tell(WebhookEvent::MemberAdded { channel: "/b/presence-x".into(), user_id: "/b/7".into() });
+    eventually(async || own.channels().len() == 3).await;
+    let member = own.taken.lock().unwrap().last().expect("told")["events"][0].clone();
+    assert_eq!(member, json!({"name":"member_added","channel":"presence-x","user_id":"7"}));
     // Switched off, changed and removed without a restart.
     shared.enabled = false;
     it.apps.replace(vec![shared.clone()]).expect("apps");
@@ -349,7 +353,7 @@ async fn each_application_hears_of_its_own_channels_what_it_asked_for() {
     it.apps.replace(vec![shared]).expect("apps");
     it.tell("moved");
     eventually(async || moved.channels() == ["moved"]).await;
-    assert_eq!((open.channels().len(), own.channels().len()), (2, 2));
+    assert_eq!((open.channels().len(), own.channels().len()), (2, 3));
     it.apps.replace(vec![]).expect("none");
     eventually(async || !it.notices.are_heard()).await;
 }

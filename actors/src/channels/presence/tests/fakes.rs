@@ -70,6 +70,9 @@ pub(super) struct Kept {
     pub(super) words: Vec<(String, Word)>,
 }
 
+/// What was answered before.
+type Known = (Option<Changed>, Option<Occupied>);
+
 /// Store and bus at once; cloning shares it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fake(Arc<Mutex<Kept>>);
@@ -177,7 +180,7 @@ impl Kept {
     }
 
     /// The contract: one call for a channel at a time, tickets that grow, only while alive.
-    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<(Option<Changed>, Option<Occupied>)>, BusError> {
+    fn once(&mut self, channel: &str, ticket: u64) -> Result<Option<Known>, BusError> {
         self.calls += 1;
         if !self.life || self.lost == Some(true) {
             return Err(error());

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::gauge::Gauge;
 use proptest::prelude::*;
 use tokio::runtime::Builder;
 
@@ -140,7 +141,7 @@ async fn play(steps: &[Step], deaths: bool) {
     assert_eq!(metrics.clients.get(), i64::try_from(clients).expect("few"));
     let waits =
         [&metrics.waiting, &metrics.writing, &metrics.doubts, &metrics.unsaid, &metrics.questions, &metrics.due];
-    assert_eq!(waits.map(|gauge| gauge.get()), [0; 6]);
+    assert_eq!(waits.map(Gauge::get), [0; 6]);
     assert_eq!(metrics.words_lost.get() + metrics.events_lost.get(), 0);
 }
 
@@ -150,7 +151,7 @@ fn run(steps: &[Step], deaths: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn listeners_and_store_come_to_know_who_is_here(steps in prop::collection::vec(step(false), 1..60)) {

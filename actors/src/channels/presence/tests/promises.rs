@@ -57,10 +57,10 @@ async fn who_comes_and_goes_is_told_with_its_user() {
     scene.exit("chat", "4");
     scene.pass(SECOND).await;
     assert_eq!(scene.fake.said("chat")[4..], ["+3!", "+4", "-3", "-4!"]);
-    let (chat, user): (Arc<str>, fn(&str) -> Arc<str>) = ("chat".into(), |user| user.into());
-    let added = |name| PresenceEvent::MemberAdded { channel: Arc::clone(&chat), user: user(name) };
-    let removed = |name| PresenceEvent::MemberRemoved { channel: Arc::clone(&chat), user: user(name) };
-    let busy = PresenceEvent::MemberAdded { channel: "busy".into(), user: user("olha") };
+    let chat: Arc<str> = "chat".into();
+    let added = |name| PresenceEvent::MemberAdded { channel: Arc::clone(&chat), user: Arc::from(name) };
+    let removed = |name| PresenceEvent::MemberRemoved { channel: Arc::clone(&chat), user: Arc::from(name) };
+    let busy = PresenceEvent::MemberAdded { channel: "busy".into(), user: "olha".into() };
     let of_chat = scene.events().into_iter().filter(|event| *event != busy);
     let expected = [added("olha"), removed("olha"), added("ivan"), removed("ivan")];
     assert_eq!(of_chat.collect::<Vec<_>>(), expected);

@@ -19,10 +19,7 @@ use crate::{
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn relay(&mut self, app: &Arc<App>, event: &str, channel: &str, data: Option<&RawValue>) {
-        let refused = match self.relayed(app, event, channel, data).await {
-            Ok(()) => None,
-            Err(text) => Some(text),
-        };
+        let refused = self.relayed(app, event, channel, data).await.err();
         self.count("client event", refused.map_or(0, |_| ErrorCode::ClientEventRejected.code()));
         if let Some(text) = refused {
             self.tell(encode_error(Some(ErrorCode::ClientEventRejected), text).as_bytes());

@@ -4,6 +4,7 @@ use dzvin_protocols::channels::{Control, Whose, Word, centrifuge::ClientInfo, fo
 
 use super::*;
 
+#[allow(clippy::needless_pass_by_value, reason = "what is asked is written where it is asked")]
 fn ask(channel: &str, more: Value) -> Value {
     let mut command = json!({"id": 2, "subscribe": {"channel": channel}});
     let members = command["subscribe"].as_object_mut().expect("an object");

@@ -1,0 +1,62 @@
+//! `POST /emulation`: commands of a client whose connection only carries answers. Whichever node gets them hands them to the
+//! one that has the session.
+
+use std::sync::Arc;
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use dzvin_actors::{channels::MailboxError, platform::ports::Bus};
+use dzvin_protocols::channels::{
+    Control,
+    centrifuge::{EmulationRequest, pack_commands},
+};
+
+use super::{Transports, form_of};
+use crate::platform::http::Problem;
+
+/// Names of nodes and sessions are our own: 128 bits in hexadecimal. Nothing else is looked for.
+const NAME: usize = 32;
+
+pub(super) async fn emulate(
+    State(transports): State<Arc<Transports>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
+    transports.endpoint.check_origin(&headers)?;
+    let form = form_of(&headers);
+    let malformed = || Problem::bad_request("bad_request", "the body must be session, node and data");
+    let EmulationRequest { node, session, data } = EmulationRequest::parse(form, body).map_err(|_| malformed())?;
+    let commands = pack_commands(form, data).ok_or_else(malformed)?;
+    if !is_name(&node) || !is_name(&session) {
+        return Err(unknown());
+    }
+    if node == transports.bus.node() {
+        return match transports.mailboxes.deliver(&session, commands) {
+            Ok(()) => Ok(StatusCode::NO_CONTENT),
+            Err(MailboxError::Unknown) => Err(unknown()),
+            // The client library begins anew, where it would wait for an answer that never comes.
+            Err(error @ MailboxError::Full) => {
+                Err(Problem::unavailable("session_busy", "the session has not dealt with earlier commands")
+                    .caused_by(error))
+            }
+        };
+    }
+    let order = Control::Emulate { session: session.into(), data: commands };
+    match transports.bus.tell(Some(&node), order.encode()).await {
+        // That node has it. Should it not know the session, the client's stream has ended, which it sees itself.
+        Ok(true) => Ok(StatusCode::NO_CONTENT),
+        Ok(false) => Err(unknown()),
+        Err(error) => Err(Problem::from(error)),
+    }
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("session_unknown", "there is no such session; connect again")
+}
+
+fn is_name(name: &str) -> bool {
+    name.len() == NAME && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

@@ -1,0 +1,233 @@
+//! Two nodes' actors over one real Redis: what one of them leaves behind is told by the other, once.
+
+use std::{sync::Arc, time::Duration};
+
+use dzvin::channels::{
+    bus::RedisBus,
+    presence::{PresenceSettings, RedisPresence},
+};
+use dzvin_actors::{
+    channels::presence::{
+        PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMessage, PresenceMetrics,
+    },
+    platform::ports::{Bus, BusEvent, Crowd, MemberPage},
+    supervise::{Progress, Slot},
+};
+use dzvin_protocols::channels::Word;
+use ractor::{Actor, ActorRef};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::kit::{bus, channel, member};
+use crate::support::{
+    eventually::{eventually, patience},
+    redis::Redis,
+};
+
+const LEASE: Duration = Duration::from_millis(1_000);
+const RENEW: Duration = Duration::from_millis(100);
+const CROWD: Crowd = Crowd { above: 20, below: 18 };
+
+/// A node: its bus, its store and its actor.
+struct Node {
+    _bus: Arc<RedisBus>,
+    words: mpsc::Receiver<BusEvent>,
+    events: mpsc::Receiver<PresenceEvent>,
+    slot: Slot<PresenceMessage>,
+    actor: ActorRef<PresenceMessage>,
+    metrics: PresenceMetrics,
+}
+
+impl Node {
+    async fn start(url: &str) -> Self {
+        let (bus, words) = bus(url).await;
+        let bus = Arc::new(bus);
+        let store = RedisPresence::new(&bus, PresenceSettings { lease: LEASE, crowd: CROWD });
+        let (slot, metrics) = (Slot::default(), PresenceMetrics::default());
+        let (sender, events) = mpsc::channel(10_000);
+        let args = PresenceArgs {
+            store: Arc::new(store),
+            bus: Arc::clone(&bus),
+            slot: slot.clone(),
+            announce: Arc::new(|| {}),
+            counted: Arc::new(|_| false),
+            events: Some(sender),
+            limits: PresenceLimits {
+                step: Duration::from_millis(10),
+                renew: RENEW,
+                hold: Duration::from_millis(100),
+                ..PresenceLimits::default()
+            },
+            metrics: metrics.clone(),
+            progress: Progress::default(),
+        };
+        let (actor, _) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
+        for name in ["chat", "crowd"] {
+            bus.subscribe(&channel(name)).await.expect("subscribed");
+        }
+        Self { _bus: bus, words, events, slot, actor, metrics }
+    }
+
+    fn enter(&self, on: &str, client: &str, user: &str) {
+        let enter = PresenceMessage::Enter { channel: on.into(), shard: 0, member: member(client, user) };
+        self.slot.cast(enter).expect("it lives");
+    }
+
+    fn exit(&self, on: &str, client: &str) {
+        let exit = PresenceMessage::Exit { channel: on.into(), shard: 0, client: client.into() };
+        self.slot.cast(exit).expect("it lives");
+    }
+
+    fn count(&self, on: &str, subscribers: u32) {
+        let counts = vec![(on.into(), subscribers)];
+        self.slot.cast(PresenceMessage::Counts { shard: 0, counts }).expect("it lives");
+    }
+
+    async fn members(&self, on: &str) -> Option<MemberPage> {
+        let ask = |reply| PresenceMessage::Members { channel: on.into(), from: 0, limit: 500, reply };
+        self.slot.call(ask, patience()).await.expect("it lives").ok()
+    }
+
+    /// No goodbye: the actor is killed, and its connections are gone.
+    fn die(self) {
+        self.actor.kill();
+    }
+
+    /// Words heard until one comes that is awaited, as `+client` and `-client`.
+    async fn hear(&mut self, until: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut heard = Vec::new();
+        let hearing = async {
+            while !until(&heard) {
+                heard.extend(spoken(self.words.recv().await.expect("a living bus")));
+            }
+        };
+        timeout(patience(), hearing).await.unwrap_or_else(|_| panic!("never heard what was awaited"));
+        heard
+    }
+
+    /// What else has come, once the nodes have had the time to say more.
+    async fn rest(&mut self) -> Vec<String> {
+        tokio::time::sleep(RENEW * 5).await;
+        std::iter::from_fn(|| self.words.try_recv().ok()).filter_map(spoken).collect()
+    }
+}
+
+fn spoken(event: BusEvent) -> Option<String> {
+    let BusEvent::Word { stream, word } = event else { return None };
+    let word = match Word::decode(&word).expect("a word") {
+        Word::Join { info, first } => format!("+{}{}", info.client, if first { "!" } else { "" }),
+        Word::Leave { info, last } => format!("-{}{}", info.client, if last { "!" } else { "" }),
+        Word::Count { subscribers } => format!("#{subscribers}"),
+        Word::Event { .. } => panic!("nobody says events here"),
+    };
+    Some(format!("{stream} {word}"))
+}
+
+#[tokio::test]
+async fn a_node_that_dies_without_goodbye_is_told_as_gone_once() {
+    let redis = Redis::start().await;
+    let (mut a, mut b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);
+    let c = Node::start(&redis.url()).await;
+    for n in 0..10 {
+        c.enter("chat", &format!("dead-{n}"), &format!("user-{n}"));
+    }
+    c.count("chat", 10);
+    c.count("alone", 1);
+    a.enter("chat", "alive", "user-0");
+    a.count("chat", 1);
+    a.hear(|heard| heard.len() == 11).await;
+    b.hear(|heard| heard.len() == 11).await;
+    let died = Instant::now();
+    c.die();
+    let heard = a.hear(|heard| heard.len() == 10).await;
+    assert!(died.elapsed() < LEASE + RENEW + Duration::from_secs(2), "{:?}", died.elapsed());
+    let mut heard: Vec<_> = heard.into_iter().chain(a.rest().await).collect();
+    heard.sort();
+    let mut expected: Vec<_> = (1..10).map(|n| format!("chat -dead-{n}!")).collect();
+    expected.insert(0, "chat -dead-0".to_owned());
+    assert_eq!(heard, expected, "each once; the first one's user is there still");
+    let mut others = b.rest().await;
+    others.sort();
+    assert_eq!(others, expected, "every node hears it");
+    assert_eq!(a.metrics.buried.get() + b.metrics.buried.get(), 10);
+    assert_eq!(b.members("chat").await.expect("asked").counts.clients, 1);
+    let events: Vec<_> = std::iter::from_fn(|| a.events.try_recv().or_else(|_| b.events.try_recv()).ok()).collect();
+    let vacated =
+        |name: &str| events.iter().filter(|event| **event == PresenceEvent::Vacated { channel: name.into() }).count();
+    assert_eq!((vacated("alone"), vacated("chat")), (1, 0));
+    let removed = events.iter().filter(|event| matches!(event, PresenceEvent::MemberRemoved { .. })).count();
+    assert_eq!(removed, 9);
+}
+
+#[tokio::test]
+async fn what_redis_forgot_is_there_again_and_nobody_hears_of_it() {
+    let mut redis = Redis::start().await;
+    let (mut a, b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);
+    a.enter("chat", "1", "olha");
+    a.count("chat", 1);
+    b.enter("chat", "2", "ivan");
+    b.count("chat", 1);
+    a.hear(|heard| heard.len() == 2).await;
+    redis.flush().await;
+    eventually("all are there again", async || a.members("chat").await.is_some_and(|page| page.members.len() == 2))
+        .await;
+    // Gone, and back with nothing, while clients come and go.
+    redis.kill();
+    eventually("it is known to be away", async || a.metrics.away.get() + b.metrics.away.get() == 2).await;
+    for n in 0..3_000 {
+        b.enter(&format!("brief-{n}"), "x", "petro");
+        b.exit(&format!("brief-{n}"), "x");
+    }
+    b.exit("chat", "2");
+    b.enter("chat", "3", "petro");
+    redis.restart_empty().await;
+    let heard = a.hear(|heard| heard.iter().any(|word| word == "chat +3!")).await;
+    let mut heard: Vec<_> = heard.into_iter().chain(a.rest().await).collect();
+    heard.sort();
+    assert_eq!(heard, ["chat +3!", "chat -2!"], "what was there stays without a word");
+    eventually("all are there again", async || {
+        let page = a.members("chat").await.unwrap_or_default();
+        let mut clients: Vec<_> = page.members.iter().map(|it| it.info.client.to_string()).collect();
+        clients.sort();
+        clients == ["1", "3"]
+    })
+    .await;
+    eventually("nothing else is left", async || b.metrics.channels.get() == 1).await;
+}
+
+#[tokio::test]
+async fn a_crowd_on_two_nodes_is_told_as_a_number() {
+    let redis = Redis::start().await;
+    let (mut a, b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);
+    for n in 0..200 {
+        let node = if n % 2 == 0 { &a } else { &b };
+        node.enter("crowd", &format!("{n}"), "olha");
+        node.count("crowd", n / 2 + 1);
+    }
+    let heard = a.hear(|heard| heard.iter().any(|word| word.contains('#'))).await;
+    let heard: Vec<_> = heard.into_iter().chain(a.rest().await).collect();
+    let joins = heard.iter().filter(|word| word.contains('+')).count();
+    let counts = heard.iter().filter(|word| word.contains('#')).count();
+    // Calls take many clients at once, and what is over the limit when one ends is not told.
+    assert!(joins <= 20, "{joins} joins");
+    assert!((1..=2).contains(&counts), "{counts} counts in less than five seconds");
+    eventually("all are there", async || {
+        b.members("crowd").await.is_some_and(|page| page.counts.clients == 200 && page.counts.crowded)
+    })
+    .await;
+}
+
+/// A node that stops in order leaves nothing to wait for.
+#[tokio::test]
+async fn a_node_that_stops_is_told_as_gone_at_once() {
+    let redis = Redis::start().await;
+    let (mut a, b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);
+    b.enter("chat", "1", "olha");
+    a.hear(|heard| heard.len() == 1).await;
+    let stopped = Instant::now();
+    b.actor.stop_and_wait(None, Some(patience())).await.expect("stopped");
+    assert_eq!(a.hear(|heard| heard.len() == 1).await, ["chat -1!"]);
+    assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
+}
