@@ -97,7 +97,12 @@ const sections = {
     client.unsubscribe('room');
     client.unsubscribe('room');
     await settled(client);
+    // Published is what the bus has; that it has gone round is seen by somebody who listens.
+    const witness = connect({ user_id: 'w' }).subscribe('room');
+    const seen = event(witness, 'hello');
+    await subscribed(witness);
     await publish('room', 'hello', 'lost');
+    await until('it has gone round', () => seen.length === 1);
     // A subscription that is cancelled and taken up again before it is answered.
     client.subscribe('room');
     client.unsubscribe('room');
