@@ -118,8 +118,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_filter_becomes_text_of_sql() {
-        let hostile =
-            r#"{"a'); DROP TABLE x; --":{"prefix":"p'"},"or":[{"b\"":"v'"},{"c":{"nin":["w'"]}},{"d":70707},{"e":true}]}"#;
+        let hostile = r#"{"a'); DROP TABLE x; --":{"prefix":"p'"},"or":[{"b\"":"v'"},{"c":{"nin":["w'"]}},{"d":70707},{"e":true}]}"#;
         let mut to = QueryBuilder::new("");
         push_condition(&mut to, "w", &Filter::parse(hostile).expect("a filter"));
         let sql = to.sql();

@@ -113,3 +113,30 @@ async fn the_server_api_refuses_whom_it_does_not_know() {
     let (status, answer) = ask(&[key], "publish", publish).await;
     assert_eq!((status, &answer["code"]), (503, &json!("bus_unavailable")), "{answer}");
 }
+
+/// The manual's ten lines hear what is published, in order.
+#[tokio::test]
+async fn the_ten_lines_of_the_manual_work() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let (url, token) = (format!("http://{}", hub.addr), World::token("viewer"));
+    let mut command = Command::new("node");
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients")).arg("bare.mjs");
+    command.args(["--url", &url, "--token", &token, "--channel", "chat.1"]).stderr(Stdio::inherit()).kill_on_drop(true);
+    let listening = command.output();
+    let publishing = async {
+        let client = reqwest::Client::new();
+        for n in 1.. {
+            let body = json!({"channel": "chat.1", "data": {"n": n}}).to_string();
+            let request = client.post(format!("{url}/api/publish")).header("x-api-key", API_KEY).body(body);
+            assert_eq!(request.send().await.expect("an answer").status(), 200);
+        }
+    };
+    let output = tokio::select! {
+        output = timeout(patience(), listening) => output.expect("in time").expect("node runs"),
+        () = publishing => unreachable!("it goes on for ever"),
+    };
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    let seen: Vec<u64> = serde_json::from_value(report["seen"].clone()).expect("numbers");
+    assert!(seen.len() == 5 && seen.windows(2).all(|pair| pair[1] == pair[0] + 1), "{seen:?}");
+}
