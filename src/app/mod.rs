@@ -9,6 +9,7 @@ mod reload;
 mod settings;
 
 use std::{
+    collections::HashSet,
     future::Future,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -361,13 +362,23 @@ impl App {
 /// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
 async fn end_revoked(changes: &mut broadcast::Receiver<Revoked>, shards: &Shards) {
     loop {
-        let user = match changes.recv().await {
-            Ok(revoked) => revoked.user,
+        let mut users = HashSet::new();
+        match changes.recv().await {
+            Ok(revoked) => users.insert(revoked.user),
             // Nobody knows who was meant: everybody looks.
-            Err(broadcast::error::RecvError::Lagged(_)) => None,
+            Err(broadcast::error::RecvError::Lagged(_)) => users.insert(None),
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
+        // What comes in a burst is looked at once.
+        while let Ok(revoked) = changes.try_recv() {
+            users.insert(revoked.user);
+        }
+        if users.contains(&None) {
+            users = HashSet::from([None]);
+        }
+        for user in users {
+            shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
+        }
     }
 }
 

@@ -81,14 +81,21 @@ impl Namespaces {
     /// Whether somebody may listen to a channel of the application.
     #[must_use]
     pub fn may_subscribe(&self, channel: &str, identity: &Identity) -> bool {
-        self.of(channel).subscribe.admits(identity) || identity.permissions.allow("channels", "subscribe", channel)
+        (!is_guarded(channel) && self.of(channel).subscribe.admits(identity))
+            || identity.permissions.allow("channels", "subscribe", channel)
     }
 
     /// Whether a client may publish there.
     #[must_use]
     pub fn may_publish(&self, channel: &str, identity: &Identity) -> bool {
-        self.of(channel).publish.admits(identity) || identity.permissions.allow("channels", "publish", channel)
+        (!is_guarded(channel) && self.of(channel).publish.admits(identity))
+            || identity.permissions.allow("channels", "publish", channel)
     }
+}
+
+/// Whether the Pusher protocol has the channel opened by a signature: what a namespace lets everybody do is not meant for it.
+fn is_guarded(channel: &str) -> bool {
+    channel.starts_with("private-") || channel.starts_with("presence-")
 }
 
 #[cfg(test)]

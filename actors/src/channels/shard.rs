@@ -456,6 +456,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                 self.leave(seat, session.id);
             }
             session.flush();
+            // Its end may have been moved nearer.
+            self.sessions.arm(session.id, session.arm());
         }
     }
 

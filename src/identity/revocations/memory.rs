@@ -56,20 +56,20 @@ impl Known {
             Kind::Token => {
                 let before =
                     if holds { self.tokens.insert(Arc::clone(&subject), end) } else { self.tokens.remove(&subject) };
-                (before.is_none(), None, Some(subject), None)
+                (before.is_none_or(|end| end <= now), None, Some(subject), None)
             }
             Kind::User => {
                 let moment = row.issued_before.map_or(End::MAX, OffsetDateTime::unix_timestamp);
                 let of = self.users.entry(Arc::clone(&subject)).or_default();
                 let before = std::mem::replace(&mut of.before, holds.then_some((moment, end)));
                 self.forget_nothing(&subject);
-                (before.is_none_or(|(known, _)| known < moment), Some(subject), None, Some(moment))
+                (before.is_none_or(|(known, end)| end <= now || known < moment), Some(subject), None, Some(moment))
             }
             Kind::Block => {
                 let of = self.users.entry(Arc::clone(&subject)).or_default();
                 let before = std::mem::replace(&mut of.blocked, holds.then_some(end));
                 self.forget_nothing(&subject);
-                (before.is_none(), Some(subject), None, None)
+                (before.is_none_or(|end| end <= now), Some(subject), None, None)
             }
         };
         (holds && changed).then_some(Revoked { user, jti, issued_before })
@@ -168,10 +168,10 @@ impl Revocations {
         self.change(metrics, |before| std::mem::swap(before, &mut known));
         let before = known;
         told.retain(|revoked| match (&revoked.user, &revoked.jti, revoked.issued_before) {
-            (_, Some(jti), _) => !before.tokens.contains_key(jti),
-            (Some(user), None, None) => before.users.get(user).is_none_or(|of| of.blocked.is_none()),
+            (_, Some(jti), _) => before.tokens.get(jti).is_none_or(|end| *end <= now),
+            (Some(user), None, None) => before.users.get(user).is_none_or(|of| of.blocked.is_none_or(|end| end <= now)),
             (Some(user), None, Some(moment)) => {
-                before.users.get(user).and_then(|of| of.before).is_none_or(|(known, _)| known < moment)
+                before.users.get(user).and_then(|of| of.before).is_none_or(|(known, end)| end <= now || known < moment)
             }
             (None, None, _) => false,
         });

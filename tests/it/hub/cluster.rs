@@ -1,5 +1,6 @@
 //! Two nodes over one Redis: who is there, what servers have connections do, and who is connected.
 
+use futures_util::SinkExt;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -41,7 +42,13 @@ async fn subscribe(session: &mut Client, channel: &str) -> Value {
 /// The next push of this name; others pass by.
 async fn heard(session: &mut Client, name: &str) -> Value {
     loop {
-        let push = session.receive().await["push"].take();
+        let mut message = session.receive().await;
+        if message == json!({}) {
+            // A ping, which wants an answer.
+            session.0.send("{}".into()).await.expect("sent");
+            continue;
+        }
+        let push = message["push"].take();
         if !push[name].is_null() {
             return push[name].clone();
         }

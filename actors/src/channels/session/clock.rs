@@ -111,18 +111,20 @@ impl Clock {
         if self.pong_by <= now && !self.busy {
             return Due::Close(Disconnect::NoPong);
         }
-        if self.expires_at <= now && !self.busy {
+        // A command that is under way may end, but a client that is never idle does not stay for ever.
+        let over = |at: u64| at <= now && (!self.busy || at.saturating_add(millis(limits.command)) <= now);
+        if over(self.expires_at) {
             return Due::Close(Disconnect::Expired);
         }
-        if self.retires_at <= now && !self.busy {
+        if over(self.retires_at) {
             return Due::Close(Disconnect::ForceReconnect);
         }
         if self.ping_at > now || self.busy {
             return Due::Nothing;
         }
         self.ping_at = now + millis(limits.ping);
-        if self.connect_by != NEVER {
-            // Who has not said who it is, is not pinged.
+        if self.connect_by != NEVER || self.pong_by != NEVER {
+            // Who has not said who it is, is not pinged; nor who has one to answer, for each answer answers one.
             return Due::Nothing;
         }
         if let Some(pulse) = pulse {

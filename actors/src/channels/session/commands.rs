@@ -42,6 +42,8 @@ pub(super) struct Conversation<B, L> {
     pub(super) pace: Pace,
     /// Of a client of the Pusher protocol.
     pub(super) talk: Option<Box<Talk>>,
+    /// A connect has failed half-way: the connection is of no use any more.
+    failed: bool,
     /// The connection's place among those of its user.
     pub(super) counted: Option<Counted>,
 }
@@ -72,6 +74,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             identity: None,
             pace,
             talk: None,
+            failed: false,
             counted: None,
         }
     }
@@ -154,6 +157,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 let mut reply = Vec::new();
                 self.session.wire.form().error(&mut reply, id, error);
                 self.session.reply(&reply);
+                if self.failed {
+                    self.session.close(Disconnect::Internal);
+                }
             }
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
@@ -205,7 +211,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let prepared = match self.prepare_all(&subscriptions, &request.subs).await {
             Ok(prepared) => prepared,
             Err(refusal) => {
-                self.identity = None;
+                // Of a connect that failed nothing is left but the answer: the client begins another connection.
+                (self.identity, self.failed) = (None, true);
                 return Err(refusal);
             }
         };

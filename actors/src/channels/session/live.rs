@@ -23,8 +23,10 @@ pub(super) enum Stop {
 pub(super) struct Terms {
     /// Publications come as patches.
     pub(super) delta: bool,
-    /// Frames name the channel by its number.
+    /// The client takes a number for the channel's name.
     pub(super) numbered: bool,
+    /// The number that it was told; 0 for none. Should the channel get another, its name is used.
+    pub(super) number: u32,
     /// Joins and leaves are told.
     pub(super) join_leave: bool,
     /// The server made it: the client does not subscribe again by itself.
@@ -47,7 +49,7 @@ impl Terms {
         filter.matches(|name| tags.and_then(|tags| tags.get(name)))
     }
 
-    fn shape(&self, item: &Item, seen: u64, wire: Wire) -> Shape {
+    fn shape(&self, of: &Delivery, item: &Item, seen: u64, wire: Wire) -> Shape {
         if wire == Wire::Pusher {
             return Shape::pusher(self.alias);
         }
@@ -56,7 +58,7 @@ impl Terms {
             true if item.follows(seen) => Data::Patch,
             true => Data::Full,
         };
-        Shape::centrifuge(self.numbered, data)
+        Shape::centrifuge(self.number != 0 && self.number == of.number, data)
     }
 }
 
@@ -142,7 +144,7 @@ fn show<'a>(
     if item.spares(view.client) || !view.terms.admits(&item.publication) {
         return Ok(None);
     }
-    let frame = item.frame(delivery, view.wire, view.terms.shape(item, place.seen, view.wire));
+    let frame = item.frame(delivery, view.wire, view.terms.shape(delivery, item, place.seen, view.wire));
     place.seen = item.offset;
     Ok(Some(frame))
 }

@@ -489,6 +489,9 @@ impl Session {
 
     /// On the Pusher wire there is no such word: who loses a channel there is told by an error.
     fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, alias: Alias, push: UnsubscribePush<'_>) {
+        if inner.closing.is_some() {
+            return;
+        }
         let push = if self.wire == Wire::Pusher {
             let name = alias.name(channel);
             let error = wire::encode_subscription_error(&name, wire::Refusal::Forbidden, push.reason);

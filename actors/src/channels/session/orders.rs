@@ -48,7 +48,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let Ok(channel @ Channel::Application(_)) = Channel::parse(name) else { return };
         let request = SubscribeRequest { channel: name.to_owned(), ..SubscribeRequest::default() };
         let join_leave = self.hub.namespaces.of(name).join_leave;
-        let terms = Terms { of_server: true, join_leave, ..Terms::default() };
+        let terms = Terms { of_server: true, granted: true, join_leave, ..Terms::default() };
         let Ok(prepared) = self.prepare(request, channel, terms, SubscriptionGrant::default(), None).await else {
             return;
         };
@@ -69,8 +69,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 impl Session {
     /// Whether an order is about this session.
     pub(in crate::channels) fn is_meant(&self, whose: &Whose) -> bool {
-        let Some(user) = self.user.get() else { return false };
-        if whose.user.as_ref().is_some_and(|meant| meant != user) {
+        let user = match self.user.get() {
+            Some(user) => &**user,
+            // On this wire nobody has to say who they are.
+            None if self.wire == super::Wire::Pusher => "",
+            None => return false,
+        };
+        if whose.user.as_ref().is_some_and(|meant| **meant != *user) {
             return false;
         }
         if whose.client.is_none() && whose.except.is_empty() {
@@ -159,12 +164,12 @@ impl Session {
     /// The server has moved the end of the connection; absent: it ends now.
     fn prolong_connection(&self, expire_at: Option<i64>) {
         let Some(at) = expire_at else { return self.close(Disconnect::Expired) };
-        let left = u64::try_from(at - OffsetDateTime::now_utc().unix_timestamp()).unwrap_or(0);
+        let left = u64::try_from(at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp())).unwrap_or(0);
         let ttl = u32::try_from(left).unwrap_or(u32::MAX);
         let ends = now().saturating_add(millis(std::time::Duration::from_secs(left)));
         let mut inner = self.lock();
         inner.clock.expires_at = if at == 0 { NEVER } else { ends };
-        if self.wire == Wire::Pusher {
+        if self.wire == Wire::Pusher || inner.closing.is_some() {
             return;
         }
         let push = self.wire.push(About::Connection, &RefreshPush { expires: at != 0, ttl });

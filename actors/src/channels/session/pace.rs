@@ -12,6 +12,7 @@ pub(super) struct Pace {
 #[derive(Debug)]
 struct Bucket {
     per_second: f64,
+    at_once: f64,
     left: f64,
     at: Instant,
 }
@@ -19,8 +20,15 @@ struct Bucket {
 impl Pace {
     /// So many a second on average, and as many at once.
     pub(super) fn new(per_second: Option<u32>) -> Self {
-        let bucket = |n: u32| Bucket { per_second: n.into(), left: n.into(), at: Instant::now() };
+        let bucket = |n: u32| Bucket { per_second: n.into(), at_once: n.into(), left: n.into(), at: Instant::now() };
         Self { limit: per_second.map(bucket), refused: 0 }
+    }
+
+    /// So many a second on average, and so many at once.
+    pub(super) fn bursting(per_second: u32, at_once: u32) -> Self {
+        let bucket =
+            Bucket { per_second: per_second.into(), at_once: at_once.into(), left: at_once.into(), at: Instant::now() };
+        Self { limit: Some(bucket), refused: 0 }
     }
 
     /// Whether one more is within the limit; then it is counted.
@@ -32,7 +40,7 @@ impl Pace {
         let Some(bucket) = &mut self.limit else { return true };
         let now = now();
         let refill = now.saturating_duration_since(bucket.at).as_secs_f64() * bucket.per_second;
-        bucket.left = (bucket.left + refill).min(bucket.per_second.max(1.0));
+        bucket.left = (bucket.left + refill).min(bucket.at_once.max(1.0));
         bucket.at = now;
         let admitted = bucket.left >= 1.0;
         if admitted {

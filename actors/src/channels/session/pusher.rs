@@ -27,7 +27,7 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    channels::{App, metrics::CommandLabel},
+    channels::{App, Limits, metrics::CommandLabel},
     platform::ports::{Bus, ChangeLog, Identity, Member as Present},
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Talk {
     user: Option<User>,
     /// The pace of its events to others.
     events: Pace,
+    /// The pace of its subscriptions.
+    subscriptions: Pace,
     /// Who it is on presence channels, by their names inside the hub.
     members: Vec<(Arc<str>, Member)>,
     /// As whom it enters the channel to which it subscribes now.
@@ -61,6 +63,14 @@ impl Talk {
     pub(super) fn entering(&self) -> Option<Arc<Present>> {
         self.entering.clone()
     }
+}
+
+/// Subscriptions of one client in a second. A public channel needs nothing but the key of a page, and each new name is a stream on
+/// the bus; a page that begins, or comes back, asks for all of its own at once.
+const SUBSCRIPTIONS_PER_SECOND: u32 = 20;
+
+fn subscriptions_at_once(limits: &Limits) -> u32 {
+    u32::try_from(limits.channels).unwrap_or(u32::MAX).saturating_mul(2).max(100)
 }
 
 /// Why an event was not done.
@@ -116,6 +126,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             app: Arc::clone(&app.id),
             user: None,
             events: Pace::new(Some(app.rules.client_events_per_second)),
+            subscriptions: Pace::bursting(SUBSCRIPTIONS_PER_SECOND, subscriptions_at_once(&self.hub.limits)),
             members: Vec::new(),
             entering: None,
             wrong: 0,
@@ -159,8 +170,6 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return self.session.close_with(1003, "binary frames are not part of the protocol");
         };
         let event = match pusher::decode(text, app.rules.max_client_event) {
-            Ok(Event::Ping) => return self.tell(PONG.as_bytes()),
-            Ok(Event::Pong) => return,
             Ok(event) => event,
             Err(error) => {
                 self.count("malformed", error.code().map_or(400, pusher::ErrorCode::code));
@@ -180,7 +189,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Event::Unsubscribe { channel } => self.unsubscribe_from(&app, &channel).await,
             Event::SignIn { auth, user_data } => self.sign_in(&app, &auth, &user_data).await,
             Event::Client { event, channel, data } => self.relay(&app, &event, &channel, data).await,
-            Event::Ping | Event::Pong | Event::Unknown => {}
+            Event::Ping => self.tell(PONG.as_bytes()),
+            Event::Pong | Event::Unknown => {}
         }
     }
 
@@ -224,12 +234,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(identity)
     }
 
-    /// From now on the session has the rights of this user.
-    fn adopt(&mut self, identity: Identity) -> Result<(), Trouble> {
+    /// From now on the session has the rights of this user, and no others.
+    async fn adopt(&mut self, identity: Identity) -> Result<(), Trouble> {
         self.count_in(&identity.user)?;
         self.keep_until(&identity);
         self.session.signed_in(&identity.user);
+        // Between the look at the token and the moment from which this session is told.
+        if self.hub.auth.revoked(&identity) {
+            return Err(Trouble::Close(Disconnect::InvalidToken));
+        }
         self.identity = Some(identity);
+        self.keep_to_rights().await;
         Ok(())
     }
 

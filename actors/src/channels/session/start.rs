@@ -75,6 +75,12 @@ impl Prepared {
         }
     }
 
+    /// What it missed does not fit: it is told so.
+    pub(super) fn lose(&mut self) {
+        (self.start.recovered, self.start.publications) = (false, Vec::new());
+        self.patches = Vec::new();
+    }
+
     /// Makes patches of what is recovered: the first is whole, the others follow it.
     pub(super) fn with_patches(mut self) -> Self {
         if self.delta {

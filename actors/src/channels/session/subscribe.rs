@@ -127,7 +127,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         made: &[ServerSubscription],
         stand: &BTreeMap<String, SubscribeRequest>,
     ) -> Result<Vec<Prepared>, Refusal> {
-        let mut all = Vec::with_capacity(made.len());
+        let mut all: Vec<Prepared> = Vec::with_capacity(made.len());
         for subscription in made {
             let request = stand.get(&*subscription.channel).cloned().unwrap_or_default();
             let request = SubscribeRequest { channel: subscription.channel.to_string(), ..request };
@@ -135,7 +135,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Ok(channel @ Channel::Application(_)) => {
                     let rules = self.hub.namespaces.of(&request.channel);
                     let pushed = subscription.overrides.force_push_join_leave.unwrap_or(rules.join_leave);
-                    let terms = Terms { of_server: true, join_leave: pushed, ..Terms::default() };
+                    let terms = Terms { of_server: true, granted: true, join_leave: pushed, ..Terms::default() };
                     let grant = SubscriptionGrant {
                         info: subscription.info.clone(),
                         overrides: subscription.overrides,
@@ -157,7 +157,16 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Err(_) => continue,
             };
             match prepared {
-                Ok(prepared) => all.push(prepared),
+                // All of them leave in one reply, so the limit of one recovery is that of all.
+                Ok(mut prepared) => {
+                    let before: usize = all.iter().map(|it| it.start.size()).sum();
+                    if prepared.start.recovered && before + prepared.start.size() > self.hub.limits.recovery.bytes {
+                        prepared.lose();
+                    }
+                    all.push(prepared);
+                }
+                // What does not exist is no reason to refuse the rest.
+                Err(Refusal::Error(ErrorCode::UnknownChannel)) => {}
                 Err(refusal) => {
                     for undone in all {
                         let Prepared { name, .. } = undone;
@@ -208,7 +217,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Channel::Application(name) => self.hub.namespaces.of(name).keep.count > 0,
             _ => true,
         };
-        let number = if numbered { attached.number } else { 0 };
+        let number = if numbered { self.session.number(&name, attached.number) } else { 0 };
         let mut prepared = Prepared::new(name, &channel, request, start, data);
         (prepared.delta, prepared.number, prepared.ttl, prepared.recoverable) = (delta, number, ttl, recoverable);
         Ok(prepared.with_patches())
@@ -241,17 +250,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// Answers, and goes live.
     pub(super) async fn go_live(&self, prepared: Vec<Prepared>, reply: &[u8]) -> Answer {
         let going = prepared.iter().map(Prepared::going).collect();
-        self.settle(going, reply).await;
-        Err(Refusal::Done)
+        if self.settle(going, reply).await || self.session.closing().is_some() {
+            return Err(Refusal::Done);
+        }
+        // It was ended while it was prepared: the client tries again, and is told why it may not.
+        Err(Refusal::Error(ErrorCode::Internal))
     }
 
-    pub(super) async fn settle(&self, going: Vec<Going>, reply: &[u8]) {
-        self.settle_all(going, &[reply]).await;
+    /// Whether the reply was queued.
+    pub(super) async fn settle(&self, going: Vec<Going>, reply: &[u8]) -> bool {
+        self.settle_all(going, &[reply]).await
     }
 
     /// The same with several replies, of which each is a message.
-    pub(super) async fn settle_all(&self, going: Vec<Going>, replies: &[&[u8]]) {
-        let over = self.session.settle(going, replies);
+    pub(super) async fn settle_all(&self, going: Vec<Going>, replies: &[&[u8]]) -> bool {
+        let (answered, over) = self.session.settle(going, replies);
         self.session.flush();
         for (name, seat) in over {
             if self.session.closing().is_none() {
@@ -259,6 +272,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
             self.leave(&name, seat).await;
         }
+        answered
     }
 
     /// Whether the reply may be queued. A client that recovers several busy channels at once is not slow because the reply

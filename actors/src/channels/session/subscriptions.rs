@@ -23,6 +23,9 @@ pub(super) struct Going {
     pub(super) seen: u64,
 }
 
+/// Subscriptions that are over, each with the seat that the shard must forget.
+pub(super) type Over = Vec<(Arc<str>, Option<Seat>)>;
+
 impl Session {
     /// Starts a subscription that buffers until it is settled. False when it stands already.
     pub(super) fn begin(&self, channel: &Arc<str>, terms: Terms) -> bool {
@@ -52,16 +55,14 @@ impl Session {
     /// Queues the reply, then what came meanwhile and follows each one's `from`, and goes live. All under one lock, so that
     /// the shard cannot come between. Answers those that are over at once, with the seat that the shard must forget; of a
     /// session that closes, or when none is left, nothing is queued.
-    pub(super) fn settle(&self, going: Vec<Going>, replies: &[&[u8]]) -> Vec<(Arc<str>, Option<Seat>)> {
+    ///
+    /// What a session that closes still has is freed at its end, when its task may be gone already.
+    pub(super) fn settle(&self, going: Vec<Going>, replies: &[&[u8]]) -> (bool, Over) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let mut over = Vec::new();
         if inner.closing.is_some() {
-            for Going { channel, .. } in going {
-                let seat = inner.take(&channel).and_then(|it| it.seat);
-                over.push((channel, seat));
-            }
-            return over;
+            return (false, over);
         }
         let alone = going.len() == 1;
         let mut live = Vec::with_capacity(going.len());
@@ -72,7 +73,7 @@ impl Session {
             }
         }
         if alone && live.is_empty() {
-            return over;
+            return (false, over);
         }
         for reply in replies {
             self.wire.add(&mut inner.replies, reply);
@@ -83,13 +84,13 @@ impl Session {
                 over.push((channel, seat));
             }
         }
-        over
+        (true, over)
     }
 
     /// Shows what came while the past was read.
     fn catch_up(&self, inner: &mut Inner, channel: &Arc<str>, waited: &[Delivery]) -> Result<(), Option<Seat>> {
         if inner.closing.is_some() {
-            return Err(inner.take(channel).and_then(|it| it.seat));
+            return Ok(());
         }
         let Some(at) = inner.find(channel) else { return Err(None) };
         let Subscribed { seat, terms, state, .. } = &mut inner.subscriptions[at];
@@ -102,8 +103,8 @@ impl Session {
         match result {
             Ok(()) => return Ok(()),
             Err(Stop::Slow) => {
-                inner.take(channel);
                 self.close_locked(inner, Disconnect::Slow);
+                return Ok(());
             }
             Err(Stop::Insufficient) => self.unsubscribe_locked(inner, channel, Unsubscribe::InsufficientState),
         }
@@ -152,8 +153,16 @@ impl Session {
         let inner = self.lock();
         inner.find(channel).is_some_and(|at| {
             let terms = &inner.subscriptions[at].terms;
-            terms.granted || terms.of_server
+            terms.granted
         })
+    }
+
+    /// Agrees on the number that stands for a channel.
+    pub(super) fn number(&self, channel: &str, number: u32) -> u32 {
+        let mut inner = self.lock();
+        let Some(at) = inner.find(channel) else { return 0 };
+        inner.subscriptions[at].terms.number = number;
+        number
     }
 
     /// Of these publications those that the subscriber wants.

@@ -135,7 +135,7 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     if session.wire == Wire::Pusher {
         conversation.greet(reading.admission.take());
     }
-    let mut open = said(&mut conversation, &mut reading.decoder).await;
+    let mut open = said(&mut conversation, &mut reading.decoder).await && ordered(&mut conversation).await;
     while open && session.closing().is_none() {
         match reading.next(&session).await {
             Happened::Woken => open = ordered(&mut conversation).await,
@@ -177,22 +177,27 @@ async fn said<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decod
 
 /// Does what the node has told this session to do.
 async fn ordered<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) -> bool {
-    let orders = conversation.session.take_orders();
-    if orders.is_empty() {
-        return true;
-    }
     let session = Arc::clone(&conversation.session);
     let patience = millis(conversation.hub.limits.pong);
-    session.busy(true, NEVER);
-    let work = async {
-        for order in orders {
-            conversation.obey(order).await;
+    loop {
+        // Those that come meanwhile as well: the word that told of them is taken by whoever waits here.
+        let orders = session.take_orders();
+        if orders.is_empty() || session.closing().is_some() {
+            return true;
         }
-        true
-    };
-    let open = Box::pin(writing(&session, work)).await;
-    session.busy(false, now() + patience);
-    open
+        session.busy(true, NEVER);
+        let work = async {
+            for order in orders {
+                conversation.obey(order).await;
+            }
+            true
+        };
+        let open = Box::pin(writing(&session, work)).await;
+        session.busy(false, now() + patience);
+        if !open {
+            return false;
+        }
+    }
 }
 
 /// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. Answers leave

@@ -9,7 +9,7 @@ use super::{
     Member, UserId,
     data::text_of_data,
     events::{
-        encode_channel_event, encode_client_event, encode_member_added, encode_member_removed,
+        MAX_EVENT, encode_channel_event, encode_client_event, encode_member_added, encode_member_removed,
         encode_subscription_count,
     },
 };
@@ -28,7 +28,11 @@ pub const MAX_DATA: usize = 10 * 1024;
 #[must_use]
 pub fn encode_publication(channel: &str, publication: &Publication) -> Vec<u8> {
     let extra = publication.extra.as_deref();
-    let event = extra.and_then(|extra| extra.tags.get(EVENT_TAG)).unwrap_or(DEFAULT_EVENT);
+    // Servers of the other protocol may tag what they like; nobody but the hub speaks as the protocol itself.
+    let ours = |name: &&str| ["pusher:", "pusher_internal:", "client-"].iter().any(|of| name.starts_with(of));
+    let named = extra.and_then(|extra| extra.tags.get(EVENT_TAG));
+    let event =
+        named.filter(|name| !name.is_empty() && name.len() <= MAX_EVENT && !ours(name)).unwrap_or(DEFAULT_EVENT);
     encode_channel_event(event, channel, &text_of_data(&publication.data), None)
 }
 

@@ -168,11 +168,13 @@ async fn hear(shared: &Shared) -> bool {
         }
     });
     let asked = asked.map(|(link, channels)| async move {
-        // On any other error its connection is over.
-        let refused = link.subscribe_own(&channels).await.ok()?;
-        Some((refused.len() < channels.len(), refused))
+        // On any other error nobody knows what was heard: they are asked for again, and events may be missing.
+        match link.subscribe_own(&channels).await {
+            Ok(refused) => (refused.len() < channels.len(), refused),
+            Err(_) => (true, channels),
+        }
     });
-    for (some, refused) in join_all(asked).await.into_iter().flatten() {
+    for (some, refused) in join_all(asked).await {
         missed |= some;
         shared.unheard(refused);
     }

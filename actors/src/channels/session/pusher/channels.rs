@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{Conversation, Trouble, frame};
 use crate::{
     channels::{
-        Access, Alias, App,
+        Access, Alias, App, outside,
         session::{
             Session,
             commands::now_micros,
@@ -72,6 +72,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
+        if !self.talk.as_mut().is_some_and(|talk| talk.subscriptions.admits()) {
+            return Err(Trouble::told(Refusal::Limit, "too many subscriptions at once; try again soon"));
+        }
         let name = Name::parse(&ask.channel).map_err(|error| match error {
             NameError::Malformed => Trouble::told(Refusal::Invalid, "the channel's name is malformed"),
             NameError::Reserved => Trouble::told(Refusal::Forbidden, "channel names of this prefix are reserved"),
@@ -218,6 +221,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// A channel without a prefix is anybody's, unless the configuration names its namespace and lets in fewer.
     fn open(&self, channel: &Channel) -> Result<(), Trouble> {
         let Channel::Application(name) = channel else { return Ok(()) };
+        // Of an isolated application the name that its clients know.
+        let name = outside(name);
         let fewer = self.hub.namespaces.named(name).is_some_and(|rules| rules.subscribe != Access::Anyone);
         if fewer && !self.hub.namespaces.may_subscribe(name, &self.somebody()) {
             return Err(Trouble::told(Refusal::Forbidden, "no right to this channel"));
@@ -246,7 +251,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     async fn of_hub(&mut self, channel: &Channel, ask: &Subscribe) -> Result<Option<Arc<Query>>, Trouble> {
         if let Some(token) = ask.channel_data.as_deref().and_then(OfHub::read) {
             let identity = self.bearer(&token).await?;
-            self.adopt(identity)?;
+            self.adopt(identity).await?;
         }
         if self.identity.is_none() {
             return Err(Trouble::told(Refusal::Unauthorized, "sign in with the hub's own endpoint first"));

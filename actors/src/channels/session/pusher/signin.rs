@@ -47,7 +47,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             if *identity.user != *user.member.id.as_str() {
                 return Err(refused("the bearer token is another user's".to_owned()));
             }
-            self.adopt(identity)?;
+            self.adopt(identity).await?;
         }
         let whole = app.user(&user.member.id);
         self.count_in(&whole)?;
