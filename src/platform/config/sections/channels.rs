@@ -1,0 +1,182 @@
+//! `[channels]`: limits of clients and channels, and the rules of namespaces.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::values::{duration, size};
+
+/// `[channels]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Channels {
+    /// Bytes that may wait for one client; above it the client is closed as slow.
+    #[serde(with = "size")]
+    pub queue_bytes: usize,
+    /// Subscriptions of one session.
+    pub max_channels: usize,
+    /// Largest message from a client.
+    #[serde(with = "size")]
+    pub max_message: usize,
+    /// From one server ping to the next.
+    #[serde(with = "duration")]
+    pub ping: Duration,
+    /// How long a client may take to answer a ping.
+    #[serde(with = "duration")]
+    pub pong: Duration,
+    /// From the open connection to the connect command.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// Publications kept for a stream by the bus.
+    pub history_count: usize,
+    /// How long they are kept.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// Their bytes, of each stream.
+    #[serde(with = "size")]
+    pub history_bytes: usize,
+    /// Publications in one recovery reply.
+    pub recovery_count: usize,
+    /// Bytes of one recovery reply; must be below `queue_bytes`, else a reply would close its own client.
+    #[serde(with = "size")]
+    pub recovery_bytes: usize,
+    /// Sessions of this node.
+    pub max_sessions: usize,
+    /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
+    #[serde(with = "duration")]
+    pub max_connection_age: Duration,
+    /// Whether it is kept how many subscribers each channel of the application has.
+    pub occupancy: bool,
+    /// Connections of one user to this node; 0: no limit.
+    pub max_sessions_per_user: u32,
+    /// Commands of one client in a second, on average; 0: no limit.
+    pub commands_per_second: u32,
+    /// Refusals in a row for being too many, after which the connection ends.
+    pub max_refusals: u32,
+    /// Sessions of one client address (of IPv6: of a /64) on this node; 0: any number.
+    pub max_sessions_per_address: usize,
+    /// New sessions of this node in a second; 0: as fast as they come.
+    pub max_connects_per_second: u32,
+    /// Rules of the application's channels, by the word before their first dot; `default` holds for the rest.
+    pub namespaces: BTreeMap<String, NamespaceConfig>,
+}
+
+/// `[channels.namespaces.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamespaceConfig {
+    /// Publications kept of a channel.
+    pub history_count: usize,
+    /// How long they are kept.
+    #[serde(with = "duration")]
+    pub history_age: Duration,
+    /// Their bytes.
+    #[serde(with = "size")]
+    pub history_bytes: usize,
+    /// Who may listen beside those to whom `channels:subscribe:{channel}` is granted.
+    pub subscribe: AccessConfig,
+    /// Which clients may publish beside those to whom `channels:publish:{channel}` is granted.
+    pub publish: AccessConfig,
+    /// Subscribers are shown to each other.
+    pub presence: bool,
+    /// Who may ask who is there beside those to whom `channels:presence:{channel}` is granted.
+    pub see_presence: AccessConfig,
+    /// Subscribers may hear who comes and who leaves.
+    pub join_leave: bool,
+    /// Subscribers may have patches instead of whole publications.
+    pub deltas: bool,
+    /// What those who come back are given.
+    pub recovery: RecoveryConfig,
+    /// Something goes out at most so often; 0: at once.
+    #[serde(with = "duration")]
+    pub hold: Duration,
+    /// What goes out then.
+    pub conflate: ConflateConfig,
+    /// The tag whose values are told apart when `conflate` is `tag`.
+    pub conflate_tag: String,
+}
+
+/// What goes out of what was held back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflateConfig {
+    /// All of it.
+    #[default]
+    Nothing,
+    /// The latest.
+    Channel,
+    /// The latest of each value of a tag.
+    Tag,
+}
+
+/// What of the past those who come back are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryConfig {
+    /// Everything that they missed, or the word that it is lost.
+    #[default]
+    Stream,
+    /// The latest publication.
+    Latest,
+}
+
+/// Who else may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessConfig {
+    /// Nobody.
+    #[default]
+    Granted,
+    /// Every user whose token names one.
+    SignedIn,
+    /// Every connection.
+    Anyone,
+}
+
+impl Default for NamespaceConfig {
+    /// A restart of browser or node, at a few publications a second.
+    fn default() -> Self {
+        Self {
+            history_count: 300,
+            history_age: Duration::from_secs(300),
+            history_bytes: 1024 * 1024,
+            subscribe: AccessConfig::Granted,
+            publish: AccessConfig::Granted,
+            presence: false,
+            see_presence: AccessConfig::Granted,
+            join_leave: false,
+            deltas: true,
+            recovery: RecoveryConfig::Stream,
+            hold: Duration::ZERO,
+            conflate: ConflateConfig::Nothing,
+            conflate_tag: "key".to_owned(),
+        }
+    }
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 1024 * 1024,
+            max_channels: 128,
+            max_message: 64 * 1024,
+            ping: Duration::from_secs(25),
+            pong: Duration::from_secs(8),
+            connect_timeout: Duration::from_secs(10),
+            history_count: 5_000,
+            history_age: Duration::from_secs(3600),
+            history_bytes: 8 * 1024 * 1024,
+            recovery_count: 5_000,
+            recovery_bytes: 920 * 1024,
+            max_sessions: 40_000,
+            max_connection_age: Duration::ZERO,
+            occupancy: false,
+            max_sessions_per_user: 0,
+            commands_per_second: 0,
+            max_refusals: 100,
+            max_sessions_per_address: 0,
+            max_connects_per_second: 0,
+            namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
+        }
+    }
+}
