@@ -1,7 +1,7 @@
 //! The scenarios of the realtime hub: fan-out, bursts, idle connections, connecting, publishing, two nodes, and growth.
 //!
 //! Three processes stand apart: a generator of load on one core (`drive`), the server that is measured on another, and this
-//! program, which gives orders. Servers are the hub, a floor (`floor`) that does only what nobody can avoid, and nchan; all
+//! program, which gives orders. Servers are the hub, a floor (`floor`) that does only what nobody can avoid, nchan and sockudo; all
 //! are measured in one run, in turn, by the processor time and the memory of their process.
 
 pub(crate) mod bars;
@@ -19,6 +19,7 @@ pub(crate) mod pinned;
 pub(crate) mod publish;
 mod redis;
 mod rig;
+mod sockudo;
 mod stamp;
 mod target;
 mod usage;
@@ -32,7 +33,7 @@ use target::{Kind, Peer};
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Common {
     /// What to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Hub, Kind::Floor, Kind::Nchan])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Hub, Kind::Floor, Kind::Nchan, Kind::Sockudo])]
     targets: Vec<Kind>,
     /// A server that already runs, as NAME=DIALECT@ADDRESS#PID with the dialect centrifuge, raw or pusher; may be repeated.
     #[arg(long)]

@@ -28,6 +28,8 @@ pub(crate) enum Api {
     Centrifugo,
     /// The payload is posted to the channel's address: nchan, and the floor; the floor also takes many at once.
     Raw,
+    /// Pusher's: `/apps/{id}/events` and `/apps/{id}/batch_events`, signed.
+    Pusher,
 }
 
 /// The names of some channels.

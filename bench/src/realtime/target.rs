@@ -4,7 +4,8 @@ use super::Common;
 use super::nchan::Nchan;
 use super::orders::{Api, Dialect, Names, Plan};
 use super::pinned::Own;
-use crate::error::{BenchError, Fallible};
+use super::sockudo::Sockudo;
+use crate::error::Fallible;
 use crate::report::progress;
 use crate::world::{Cluster, Hub, Setup, binary};
 use std::str::FromStr;
@@ -18,6 +19,8 @@ pub(crate) enum Kind {
     Floor,
     /// nginx with the nchan module.
     Nchan,
+    /// A server of the Pusher protocol.
+    Sockudo,
 }
 
 /// A server that somebody else started.
@@ -73,6 +76,8 @@ enum Server {
     Floor(Box<Own>),
     /// Held for its end.
     Nchan(#[expect(dead_code, reason = "stopped when it is dropped")] Box<Nchan>),
+    /// Held for its end.
+    Sockudo(#[expect(dead_code, reason = "killed when it is dropped")] Box<Sockudo>),
     Elsewhere,
 }
 
@@ -110,6 +115,22 @@ impl Target {
                     pid: nchan.worker(),
                     token: None,
                     server: Server::Nchan(Box::new(nchan)),
+                }))
+            }
+            Kind::Sockudo => {
+                if let Some(why) = Sockudo::missing() {
+                    progress(&format!("sockudo is passed by: {why}"));
+                    return Ok(None);
+                }
+                let sockudo = Sockudo::start(common.server_core, common.ping).await?;
+                Ok(Some(Self {
+                    name: "sockudo".to_owned(),
+                    kind: Some(kind),
+                    address: sockudo.address().to_owned(),
+                    dialect: Dialect::Pusher,
+                    pid: sockudo.pid(),
+                    token: None,
+                    server: Server::Sockudo(Box::new(sockudo)),
                 }))
             }
         }
@@ -153,7 +174,7 @@ impl Target {
         let api = match self.dialect {
             Dialect::Centrifuge => Api::Centrifugo,
             Dialect::Raw => Api::Raw,
-            Dialect::Pusher => return Err(BenchError::new("publishing by Pusher's signed API is not there yet")),
+            Dialect::Pusher => Api::Pusher,
         };
         let (addresses, token) = (vec![self.address.clone()], self.token.clone());
         Ok(Plan { addresses, api, token, names, payload, batch, in_flight })
@@ -186,7 +207,7 @@ impl Target {
                 drop(cluster);
             }
             Server::Floor(own) => own.stop().await,
-            Server::Nchan(_) | Server::Elsewhere => {}
+            Server::Nchan(_) | Server::Sockudo(_) | Server::Elsewhere => {}
         }
         Ok(())
     }

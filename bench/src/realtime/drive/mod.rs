@@ -6,6 +6,7 @@
 
 mod client;
 mod publisher;
+pub(in crate::realtime) mod seal;
 mod speech;
 mod swarm;
 mod tally;

@@ -1,12 +1,10 @@
 //! What a client says and hears in each dialect.
 
+use super::seal::APP;
 use crate::realtime::orders::Dialect;
 use crate::realtime::wire;
 use memchr::memmem;
 use serde_json::json;
-
-/// The key of the app for Pusher's protocol.
-const APP: &str = "bench";
 
 /// What a line of a server means to a client.
 #[derive(Debug, PartialEq, Eq)]

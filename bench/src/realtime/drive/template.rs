@@ -1,5 +1,6 @@
 //! Requests that are ready but for the times in them: publishing must cost the generator next to nothing.
 
+use super::seal::{self, Seal};
 use crate::realtime::orders::{Api, Plan};
 use crate::realtime::stamp;
 use serde_json::json;
@@ -13,6 +14,8 @@ pub(crate) struct Template {
     places: Vec<usize>,
     /// The numbers of the channels that it publishes to.
     pub(crate) channels: Vec<usize>,
+    /// What has to be signed anew with every time.
+    seal: Option<Seal>,
 }
 
 impl Template {
@@ -20,6 +23,9 @@ impl Template {
     pub(crate) fn at(&mut self, due: i64) -> &[u8] {
         for place in &self.places {
             stamp::write(&mut self.bytes, *place, due);
+        }
+        if let Some(seal) = &self.seal {
+            seal.sign(&mut self.bytes);
         }
         &self.bytes
     }
@@ -42,7 +48,8 @@ impl Template {
             body.len()
         );
         let places = stamp::places(text.as_bytes());
-        Self { bytes: text.into_bytes(), places, channels }
+        let seal = (plan.api == Api::Pusher).then(|| Seal::of(text.as_bytes())).flatten();
+        Self { bytes: text.into_bytes(), places, channels, seal }
     }
 }
 
@@ -59,6 +66,14 @@ fn body(plan: &Plan, channels: &[usize]) -> (String, String) {
         (Api::Raw, [name]) => (format!("/pub/{name}"), payload),
         (Api::Raw, names) => {
             ("/batch".to_owned(), names.iter().map(|name| format!("{name} {payload}\n")).collect::<String>())
+        }
+        (Api::Pusher, names) => {
+            let event = |name| json!({"name": "bench", "channel": name, "data": payload});
+            let (path, body) = match names {
+                [name] => ("events", event(name)),
+                names => ("batch_events", json!({"batch": names.iter().map(event).collect::<Vec<_>>()})),
+            };
+            (seal::path(path), body.to_string())
         }
     }
 }
@@ -87,5 +102,16 @@ mod tests {
         assert_eq!(body["commands"][499]["publish"]["data"]["x_due"], 1_764_160_000_000_000_i64);
         let many = Template::all(&plan(Api::Raw, 5, 2));
         assert_eq!(many.last().map(|it| it.channels.clone()), Some(vec![4, 0]));
+    }
+
+    #[test]
+    fn pushers_api_takes_payloads_as_text() {
+        let mut one = Template::all(&plan(Api::Pusher, 1, 1));
+        let bytes = one[0].at(1_764_160_000_000_000).to_vec();
+        let head = wire::head_end(&bytes).unwrap();
+        assert!(bytes.starts_with(b"POST /apps/bench/events?auth_key=bench&"));
+        let body: serde_json::Value = serde_json::from_slice(&bytes[head..]).unwrap();
+        assert!(body["data"].as_str().unwrap().contains("1764160000000000"), "{body}");
+        assert_eq!(Template::all(&plan(Api::Pusher, 20, 10)).len(), 2);
     }
 }
