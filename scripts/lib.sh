@@ -12,6 +12,12 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 # A script never ends without a word: `set -e` alone would.
 set -E
 trap 'printf "error: %s, line %s: exit code %s from: %s\n" "${BASH_SOURCE[0]}" "$LINENO" "$?" "$BASH_COMMAND" >&2' ERR
+# What somebody has set for a hub of their own is not meant for those that are tested.
+own_settings_only() {
+  local name
+  for name in $(compgen -e DZVIN__ || true); do unset "$name"; done
+}
+
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Runs as root: directly, or with sudo.

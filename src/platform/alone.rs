@@ -12,8 +12,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// `dzvin` in ASCII: advisory locks are numbers, each database has its own.
 const LOCK: i64 = 0x64_7a76_696e;
-/// How often a held lock is looked after, and a lost one asked for.
-const PERIOD: Duration = Duration::from_millis(500);
+/// How often a held lock is looked after: another node can only come in after this one's connection was lost.
+const PERIOD: Duration = Duration::from_secs(2);
+/// From one question for a lock that another has to the next.
+const REST: Duration = Duration::from_millis(100);
 /// Longest answer: a connection that is silent for so long is lost.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long a node that starts waits for the one before it: the server notices a killed process within milliseconds, but
@@ -83,7 +85,7 @@ impl Alone {
             if asked || Instant::now() >= until {
                 return Ok(asked);
             }
-            sleep(PERIOD / 5).await;
+            sleep(REST).await;
         }
     }
 

@@ -92,6 +92,10 @@ impl Hub {
             let mut command = setup.core.map_or_else(|| Command::new(binary), |core| pinned::command(core, binary));
             command.arg(name).arg("--config").arg(&config).stdin(Stdio::null()).stdout(out).stderr(also);
             command.process_group(0).kill_on_drop(true);
+            // What somebody set for a hub of their own is not meant for this one.
+            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DZVIN__")) {
+                command.env_remove(name);
+            }
             Ok(command)
         };
         let migrated = command("migrate")?.status().await.map_err(BenchError::because("running the hub"))?;

@@ -14,6 +14,8 @@ use crate::platform::http::chain;
 
 /// From one look to the next: with the statement itself within the second that is promised, even without notifications.
 const POLL: Duration = Duration::from_millis(500);
+/// The same for a node that is alone: what it writes it rings for itself, and what somebody wrote by hand may take so long.
+const POLL_ALONE: Duration = Duration::from_secs(5);
 /// Everything is read again so often, whatever was said: nothing that went wrong stays so.
 const RELOAD: Duration = Duration::from_secs(600);
 /// What has ended is removed so often.
@@ -57,6 +59,7 @@ impl RevocationStore {
     async fn follow(&self) {
         let begun = Instant::now();
         let mut reading = Reading { version: 0, doubtful: true, reloaded: begun, swept: begun };
+        let poll = if self.database.notice().is_none() { POLL_ALONE } else { POLL };
         loop {
             if let Err(error) = self.look(&mut reading).await {
                 if !reading.doubtful {
@@ -73,7 +76,7 @@ impl RevocationStore {
                 }
             }
             // Whoever rings while we read rings once more.
-            let _ = tokio::time::timeout(POLL, self.changed.notified()).await;
+            let _ = tokio::time::timeout(if reading.doubtful { POLL } else { poll }, self.changed.notified()).await;
         }
     }
 
