@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Epoch, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -153,6 +153,18 @@ pub struct ShardState<B, L> {
 struct ChannelState {
     name: Arc<str>,
     members: Slab<Seated>,
+    /// Where the stream stood when all of them last compared: nobody goes back, so whoever is still here need not again.
+    compared: Option<(Epoch, u64)>,
+}
+
+impl ChannelState {
+    /// A quiet stream is compared every few seconds: to walk over everybody each time would be most of what idle sessions cost.
+    fn has_to_hear(&mut self, delivery: &Delivery) -> bool {
+        let What::Top(top) = delivery.what else { return true };
+        let now = Some((delivery.epoch.clone(), top));
+        let before = std::mem::replace(&mut self.compared, now);
+        self.compared != before
+    }
 }
 
 /// A subscriber.
@@ -280,7 +292,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let number = match self.names.get(name) {
             Some(number) => *number,
             None => {
-                let state = ChannelState { name: Arc::clone(name), members: Slab::new() };
+                let state = ChannelState { name: Arc::clone(name), members: Slab::new(), compared: None };
                 let number = narrow(self.channels.insert(state));
                 self.names.insert(Arc::clone(name), number);
                 self.hub.metrics.channels.inc();
@@ -295,6 +307,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                 let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
             }
             entry.insert(Seated { session, hint: 0, member });
+            channel.compared = None;
             self.hub.metrics.subscriptions.inc();
             self.recount(number);
         } else if channel.members.is_empty() {
@@ -322,7 +335,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         if !self.hub.limits.occupancy && self.hub.apps.are_none() {
             return;
         }
-        let Some(ChannelState { name, members }) = self.channels.get(number as usize) else { return };
+        let Some(ChannelState { name, members, .. }) = self.channels.get(number as usize) else { return };
         if matches!(Channel::of_hub(name), Ok(Channel::Application(_))) {
             self.recounted.insert(Arc::clone(name), narrow(members.len()));
         }
@@ -337,7 +350,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 
     /// Everything that presence has to know of this shard.
     fn present(&mut self) {
-        for (_, ChannelState { name, members }) in &self.channels {
+        for (_, ChannelState { name, members, .. }) in &self.channels {
             for (_, seated) in members {
                 let Some(member) = seated.member.clone() else { continue };
                 let channel = Arc::clone(name);
@@ -386,6 +399,9 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     async fn offer(&mut self, delivery: &Delivery, alone: bool) -> u64 {
         let Some(number) = self.names.get(&delivery.channel).copied() else { return 0 };
         let Some(channel) = self.channels.get_mut(number as usize) else { return 0 };
+        if !channel.has_to_hear(delivery) {
+            return 0;
+        }
         let (mut frames, mut told) = (0, 0);
         let mut over = Vec::new();
         for (n, (member, seated)) in channel.members.iter_mut().enumerate() {
@@ -548,6 +564,25 @@ fn seconds_since(micros: i64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quiet_stream_is_compared_once_by_those_who_are_there() {
+        let name: Arc<str> = Arc::from("news");
+        let mut channel = ChannelState { name: Arc::clone(&name), members: Slab::new(), compared: None };
+        let told = |epoch: &str, what: What| Delivery {
+            channel: Arc::clone(&name),
+            number: 0,
+            epoch: Epoch::new(epoch),
+            what,
+        };
+        let mut hears = |epoch, what| channel.has_to_hear(&told(epoch, what));
+        assert!(hears("a", What::Top(7)));
+        assert!(!hears("a", What::Top(7)), "nothing has happened");
+        assert!(hears("a", What::Top(8)));
+        assert!(hears("b", What::Top(8)), "another past");
+        assert!(hears("b", What::Reset) && hears("b", What::Reset), "whatever else is told is told to all");
+        assert!(!hears("b", What::Top(8)));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn many_are_spread_over_the_time_and_no_more() {
