@@ -22,7 +22,7 @@ mod rig;
 mod stamp;
 mod target;
 mod usage;
-mod wire;
+pub(crate) mod wire;
 
 use crate::error::{BenchError, Fallible};
 use crate::world::WorldArgs;
