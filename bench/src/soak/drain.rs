@@ -31,6 +31,8 @@ const BACK: Duration = Duration::from_secs(10);
 const BETWEEN: Duration = Duration::from_secs(5);
 /// Above the ping and its answer's time.
 const SILENCE: Duration = Duration::from_secs(45);
+/// From one session of a shard to the next, in seconds, when there are few.
+const SHORTEST_S: f64 = 0.02;
 /// What the busiest second may have over a quite even one.
 const UNEVEN: f64 = 2.0;
 
@@ -79,10 +81,15 @@ impl Restart {
         first.zip(last).map_or(0, |(first, last)| last - first + 1)
     }
 
-    /// Whether the busiest second is near what an even spread over half of the grace has.
-    fn even(&self, grace: f64) -> bool {
-        let even = self.sessions / (grace / 2.0);
-        self.busiest() as f64 <= (even * UNEVEN).max(even + 20.0)
+    /// Connections a second of a quite even spread over half of the grace; of few sessions over less, for a node does not wait
+    /// longer than it must.
+    fn evenly(&self, grace: f64, shards: usize) -> f64 {
+        (self.sessions / (grace / 2.0)).max(shards as f64 / SHORTEST_S)
+    }
+
+    /// Whether the busiest second is near that.
+    fn even(&self, grace: f64, shards: usize) -> bool {
+        self.busiest() as f64 <= self.evenly(grace, shards) * UNEVEN
     }
 }
 
@@ -148,6 +155,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     bars.push(Bar::none("closed with another code than 3001 and 4200", others.map(|(_, count)| count).sum()));
     let failed = inner.failures.values().sum::<u64>() - failed_before;
     bars.push(Bar::none("connections that did not come to be during the restarts", failed));
+    let shards = std::thread::available_parallelism().map_or(1, usize::from);
     for (n, it) in restarts.iter().enumerate() {
         let name = format!("restart {}", n + 1);
         let back = it.back.map_or("no".to_owned(), |back| format!("{:.1} s", back.as_secs_f64()));
@@ -236,8 +244,9 @@ mod tests {
     fn a_storm_is_seen() {
         let of = |arrivals: Vec<u64>| Restart { sessions: 2_500.0, stop: Duration::ZERO, arrivals, back: None };
         let even = of([vec![0], vec![200; 12], vec![100]].concat());
-        assert!(even.even(25.0) && (even.busiest(), even.spread()) == (200, 13));
-        assert!(!of(vec![2_500]).even(25.0) && !of(vec![401, 100]).even(25.0));
+        assert!(even.even(25.0, 2) && (even.busiest(), even.spread()) == (200, 13));
+        assert!(!of(vec![2_500]).even(25.0, 2) && !of(vec![401, 100]).even(25.0, 2));
+        assert!(of(vec![401, 100]).even(25.0, 8), "a node of eight shards is done sooner");
         assert_eq!(of(vec![]).spread(), 0);
         assert_eq!(open_files("Max open files            1024                 524288               files\n"), 1024);
     }
