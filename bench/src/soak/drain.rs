@@ -166,9 +166,11 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
             format!("{:.1} s", it.stop.as_secs_f64()),
             within,
         ));
+        let most = it.evenly(args.grace as f64, shards) * UNEVEN;
         let what =
-            format!("{name}: the busiest second has at most {UNEVEN} times an even spread over half of the grace");
-        bars.push(Bar::new(what, it.busiest().to_string(), it.even(args.grace as f64) && it.sessions > 0.0));
+            format!("{name}: connections in the busiest second, at most {UNEVEN} times an even spread ({most:.0})");
+        let reached = it.even(args.grace as f64, shards) && it.sessions > 0.0;
+        bars.push(Bar::new(what, it.busiest().to_string(), reached));
     }
     Ok(show(&bars))
 }
