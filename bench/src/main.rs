@@ -38,7 +38,11 @@ enum Scenario {
     /// Time from the Mirror's send to a client's receipt at a steady rate.
     E2e(e2e::Args),
     /// Resident memory of the hub over a million small changes, or over large objects.
-    Soak(soak::Args),
+    Soak(soak::memory::Args),
+    /// Clients of all kinds on two nodes, while nodes and Redis die: nothing lost, memory flat, nothing left behind.
+    SoakHub(soak::hub::Args),
+    /// A rolling restart of two nodes behind nginx under thousands of clients: nothing lost, no storm.
+    SoakDrain(soak::drain::Args),
     /// One channel, many subscribers: processor time and latency of each delivery.
     Fanout(realtime::fanout::Args),
     /// Many channels, publications as fast as they are accepted.
@@ -70,7 +74,9 @@ async fn main() -> ExitCode {
         match Cli::parse().scenario {
             Scenario::Ingest(args) => ingest::run(&args).await,
             Scenario::E2e(args) => e2e::run(&args).await,
-            Scenario::Soak(args) => soak::run(&args).await,
+            Scenario::Soak(args) => soak::memory::run(&args).await,
+            Scenario::SoakHub(args) => soak::hub::run(&args).await,
+            Scenario::SoakDrain(args) => soak::drain::run(&args).await,
             Scenario::Fanout(args) => realtime::fanout::run(&args).await,
             Scenario::Burst(args) => realtime::burst::run(&args).await,
             Scenario::Idle(args) => realtime::idle::run(&args).await,

@@ -56,6 +56,11 @@ impl Scrape {
         }
     }
 
+    /// A gauge or counter, summed over its labels; zero when there is none.
+    pub(crate) fn value(&self, name: &str) -> f64 {
+        self.series.get(name).copied().unwrap_or(0.0)
+    }
+
     /// What a histogram saw since an earlier scrape. The name may lack its prefix; `None` when there was nothing to see.
     pub(crate) fn since(&self, before: &Self, name: &str) -> Option<Spread> {
         let (full, after) = self.buckets.iter().find(|(known, _)| known.ends_with(name))?;

@@ -68,6 +68,8 @@ impl Prefix {
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
             .args(["-subj", "/CN=dzvin.test", "-addext", "subjectAltName=IP:127.0.0.1"])
+            // An authority of its own would not be taken as a server's certificate by everybody.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
             .arg("-keyout")
             .arg(self.0.path().join("dzvin/tls.key"))
             .arg("-out")
@@ -102,7 +104,7 @@ impl Nginx {
         let (addr, plain) = (free_address(), free_address());
         let servers: String =
             hubs.iter().map(|hub| format!("server {} max_fails=2 fail_timeout=5s;\n", hub.addr)).collect();
-        let tls = shipped_place("tls.conf").replace("listen [::]:443 ssl http2;\n", "");
+        let tls = shipped_place("tls.conf").replace("listen [::]:443 ssl http2 backlog=4096;\n", "");
         let tls = tls.replace("listen 443", &format!("listen {addr}"));
         let http = format!("listen {plain};\nserver_name _;\n");
         let mut replaced = vec![("hubs.conf", &*servers), ("tls.conf", &*tls), ("plain.conf", &*http)];
@@ -128,7 +130,7 @@ impl Nginx {
         self.prefix.ca()
     }
 
-    fn client(&self) -> reqwest::Client {
+    pub(crate) fn client(&self) -> reqwest::Client {
         let pem = fs::read(self.prefix.ca()).expect("certificate");
         let known = reqwest::Certificate::from_pem(&pem).expect("certificate");
         let client = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).tls_certs_merge([known]);

@@ -23,7 +23,7 @@ mod sockudo;
 mod stamp;
 mod target;
 mod usage;
-mod wire;
+pub(crate) mod wire;
 
 use crate::error::{BenchError, Fallible};
 use crate::world::WorldArgs;

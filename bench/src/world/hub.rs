@@ -1,4 +1,5 @@
-//! The hub: the built binary, configured as in production but on loopback, with the bus in memory.
+//! The hub: the built binary, configured as in production but on loopback, with the bus in memory unless it is told of a Redis. It
+//! can be killed, and comes back on the same ports.
 
 use super::{Cluster, Feeder};
 use crate::error::{BenchError, Fallible};
@@ -23,6 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the token of the bench is good.
 const TOKEN_HOURS: i64 = 12;
+/// Ports of our own: below those that connections get on Linux unless it is told otherwise.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+/// How often one is looked for.
+const PORT_ATTEMPTS: usize = 200;
 /// Lines of the hub's log that are shown when it fails.
 const LAST_LINES: usize = 15;
 
@@ -31,6 +36,9 @@ const LAST_LINES: usize = 15;
 pub(crate) struct Hub {
     child: Child,
     pid: u32,
+    binary: PathBuf,
+    config: PathBuf,
+    core: Option<usize>,
     address: String,
     internal: String,
     log: PathBuf,
@@ -85,28 +93,40 @@ impl Hub {
         fs::write(&config, configuration(&address, &internal, &secret, setup))
             .map_err(BenchError::because("writing the configuration"))?;
         let log = setup.cluster.folder().join(format!("{}.log", setup.name));
-        let command = |name: &str| -> Fallible<Command> {
-            let out =
-                File::options().create(true).append(true).open(&log).map_err(BenchError::because("making a log"))?;
-            let also = out.try_clone().map_err(BenchError::because("making a log"))?;
-            let mut command = setup.core.map_or_else(|| Command::new(binary), |core| pinned::command(core, binary));
-            command.arg(name).arg("--config").arg(&config).stdin(Stdio::null()).stdout(out).stderr(also);
-            command.process_group(0).kill_on_drop(true);
-            // What somebody set for a hub of their own is not meant for this one.
-            for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DZVIN__")) {
-                command.env_remove(name);
-            }
-            Ok(command)
-        };
-        let migrated = command("migrate")?.status().await.map_err(BenchError::because("running the hub"))?;
+        let migrated = command(binary, "migrate", &config, &log, setup.core)?.status().await;
+        let migrated = migrated.map_err(BenchError::because("running the hub"))?;
         if !migrated.success() {
             return Err(BenchError::new(format!("dzvin migrate failed\n{}", last_lines(&log))));
         }
-        let child = command("serve")?.spawn().map_err(BenchError::because("starting the hub"))?;
-        let (pid, client) = (child.id().unwrap_or_default(), reqwest::Client::new());
-        let mut hub = Self { child, pid, address, internal, log, secret, client };
+        let child = serve(binary, &config, &log, setup.core)?;
+        let (pid, client, binary) = (child.id().unwrap_or_default(), reqwest::Client::new(), binary.to_owned());
+        let core = setup.core;
+        let mut hub = Self { child, pid, binary, config, core, address, internal, log, secret, client };
         hub.ready().await?;
         Ok(hub)
+    }
+
+    /// Kills it as the kernel would.
+    pub(crate) async fn kill(&mut self) -> Fallible<()> {
+        self.child.kill().await.map_err(BenchError::because("killing the hub"))
+    }
+
+    /// Starts it again, where it was, and waits until it is ready.
+    pub(crate) async fn again(&mut self) -> Fallible<()> {
+        self.child = serve(&self.binary, &self.config, &self.log, self.core)?;
+        self.pid = self.child.id().unwrap_or_default();
+        self.ready().await
+    }
+
+    /// The address of its metrics.
+    pub(crate) fn internal(&self) -> &str {
+        &self.internal
+    }
+
+    /// Lines of its log with this in them.
+    pub(crate) fn lines_with(&self, what: &str) -> Vec<String> {
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().filter(|line| line.contains(what)).map(str::to_owned).collect()
     }
 
     async fn ready(&mut self) -> Fallible<()> {
@@ -165,20 +185,46 @@ impl Hub {
 
     /// Asks it to leave in order; one that stays is killed when it is dropped.
     pub(crate) async fn stop(mut self) -> Fallible<()> {
+        self.terminate().await.map(drop)
+    }
+
+    /// The same, of one that may be started again; answers how long it took.
+    pub(crate) async fn terminate(&mut self) -> Fallible<Duration> {
+        let begun = Instant::now();
         let told = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.pid.to_string()]).status().await;
         told.map_err(BenchError::because("stopping the hub"))?;
         match timeout(GRACE, self.child.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) if status.success() => Ok(begun.elapsed()),
             Ok(Ok(status)) => Err(BenchError::new(format!("the hub stopped with {status}\n{}", last_lines(&self.log)))),
             _ => Err(BenchError::new(format!("the hub does not stop\n{}", last_lines(&self.log)))),
         }
     }
 }
 
-/// A port that is free now. Another program may take it first; then the hub says so.
+fn serve(binary: &Path, config: &Path, log: &Path, core: Option<usize>) -> Fallible<Child> {
+    command(binary, "serve", config, log, core)?.spawn().map_err(BenchError::because("starting the hub"))
+}
+
+fn command(binary: &Path, name: &str, config: &Path, log: &Path, core: Option<usize>) -> Fallible<Command> {
+    let out = File::options().create(true).append(true).open(log).map_err(BenchError::because("making a log"))?;
+    let also = out.try_clone().map_err(BenchError::because("making a log"))?;
+    let mut command = core.map_or_else(|| Command::new(binary), |core| pinned::command(core, binary));
+    command.arg(name).arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(also);
+    command.process_group(0).kill_on_drop(true);
+    // What somebody set for a hub of their own is not meant for this one.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DZVIN__")) {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+/// A port that is free now. Another program may take it first; then the hub says so. Not one that the kernel gives to connections: a
+/// server that is killed must find it free when it comes back.
 pub(crate) fn free_address() -> Fallible<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map(|address| address.to_string()).map_err(BenchError::because("finding a free port"))
+    let ports = (0..PORT_ATTEMPTS).map(|_| rand::rng().random_range(PORTS));
+    let bound = ports.map(|port| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr()));
+    let found = bound.into_iter().find_map(Result::ok);
+    found.map(|address| address.to_string()).ok_or_else(|| BenchError::new("no free port was found"))
 }
 
 fn configuration(address: &str, internal: &str, secret: &str, setup: Setup<'_>) -> String {

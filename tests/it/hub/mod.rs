@@ -5,6 +5,7 @@ mod alone;
 mod answers;
 mod channels;
 mod cluster;
+mod drain;
 mod hostile;
 mod kills;
 mod logs;

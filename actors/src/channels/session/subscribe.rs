@@ -360,7 +360,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 );
                 Ok(Start::fresh(position))
             }
-            Ok(Err(HistoryError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(HistoryError::Unknown)) => Err(forgotten(channel)),
             Ok(Err(error)) => {
                 tracing::warn!(client = %self.session.client, user = self.session.user(), channel = request.channel, %error, "recovery could not be read");
                 Err(Refusal::Error(ErrorCode::Internal))
@@ -380,7 +380,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if here || top.offset == 0 {
             return Ok(Start { recovered: here, ..Start::fresh(top) });
         }
-        let slice = self.page(channel, top.offset - 1, 1).await?;
+        let slice = self.page(channel, top.offset - 1, 1).await.map_err(|refusal| match refusal {
+            Refusal::Error(ErrorCode::UnknownChannel) => forgotten(channel),
+            other => other,
+        })?;
         // What came since is read again live, and dropped there.
         let publications: Vec<Publication> = slice.publications.into_iter().take(1).collect();
         let position = Position { offset: publications.last().map_or(top.offset, |it| it.offset), ..slice.position };
@@ -433,5 +436,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // The shard is stuck or gone; its own end closes this session.
             tracing::warn!(client = %self.session.client, user = self.session.user(), channel = %name, "shard did not confirm the end of a subscription");
         }
+    }
+}
+
+/// What is answered when a stream is gone that had just been attached to. The application's was forgotten by the bus in between,
+/// which may happen to any of them: the next attempt opens it anew, so the client must not be sent away for good.
+const fn forgotten(channel: &Channel) -> Refusal {
+    match channel {
+        Channel::Application(_) | Channel::User(_) => Refusal::Error(ErrorCode::Internal),
+        Channel::Entities(_) | Channel::Entity(..) | Channel::Query(_) => Refusal::Error(ErrorCode::UnknownChannel),
     }
 }

@@ -63,6 +63,8 @@ struct World {
     left: AtomicUsize,
     /// True: the log never answers for an entity.
     hanging: AtomicBool,
+    /// True: the bus has lost what it had of the application's streams.
+    emptied: AtomicBool,
 }
 
 fn kind() -> Kind {
@@ -83,6 +85,7 @@ impl World {
             waiting_to_leave: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
             hanging: AtomicBool::new(false),
+            emptied: AtomicBool::new(false),
         })
     }
 
@@ -169,6 +172,9 @@ impl Bus for World {
             return Err(down());
         }
         if stream.kind().is_none() {
+            if self.emptied.load(Ordering::SeqCst) {
+                return Ok(None);
+            }
             let published = self.published.lock().unwrap();
             let rest = published.iter().filter(|it| it.offset > after).take(limit.count).cloned();
             let position = self.position_at(published.len() as u64);

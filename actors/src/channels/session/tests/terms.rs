@@ -332,3 +332,24 @@ async fn a_user_has_so_many_connections_and_no_more() {
     };
     eventually("the place of the one that left is free", free).await;
 }
+
+/// `scripts/soak hub` found it: a client whose stream the bus had lost between its attachment and its recovery was told that there is no
+/// such channel, and never came back.
+#[tokio::test]
+async fn a_stream_that_the_bus_forgets_in_between_sends_nobody_away() {
+    let node = Node::start(Limits::default()).await;
+    node.say("chat.1", "{}", &[]).await;
+    node.say("latest.1", "{}", &[]).await;
+    let mut client = node.client().await.connected("reader").await;
+    let back = |channel: &str| ask(channel, json!({"recover": true, "epoch": "e1", "offset": 1}));
+    node.world.emptied.store(true, Ordering::SeqCst);
+    let latest = || ask("latest.1", json!({"recover": true, "epoch": "e0", "offset": 1}));
+    for again in [back("chat.1"), latest()] {
+        let reply = client.ask(again).await;
+        assert_eq!((&reply["error"]["code"], &reply["error"]["temporary"]), (&json!(100), &json!(true)), "{reply}");
+    }
+    node.world.emptied.store(false, Ordering::SeqCst);
+    for again in [back("chat.1"), latest()] {
+        assert!(client.ask(again).await["subscribe"]["epoch"].is_string());
+    }
+}

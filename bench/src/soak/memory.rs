@@ -130,16 +130,20 @@ impl Watch {
 
 /// What the samples say, in MiB.
 #[derive(Debug, PartialEq)]
-struct Memory {
-    start: f64,
-    warm: f64,
-    end: f64,
+pub(super) struct Memory {
+    /// The first one.
+    pub(super) start: f64,
+    /// After the warm-up.
+    pub(super) warm: f64,
+    /// The last ones.
+    pub(super) end: f64,
     /// An hour, by least squares over what follows the warm-up.
-    slope: f64,
+    pub(super) slope: f64,
 }
 
 impl Memory {
-    fn of(samples: &[f64]) -> Self {
+    /// Of one sample a second.
+    pub(super) fn of(samples: &[f64]) -> Self {
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
         let (_, steady) = samples.split_at((samples.len() as f64 * WARM_UP) as usize);
         let (middle, level) = ((steady.len() as f64 - 1.0) / 2.0, mean(steady));
@@ -154,7 +158,7 @@ impl Memory {
     }
 
     /// Zero is no measurement.
-    fn flat(&self) -> bool {
+    pub(super) fn flat(&self) -> bool {
         self.warm > 0.0 && self.end > 0.0 && self.end <= (self.warm * (1.0 + FLAT.0)).max(self.warm + FLAT.1)
     }
 }

@@ -1,0 +1,23 @@
+//! What takes too long for every commit: memory over a million changes (`memory`), clients of all kinds while servers die (`hub`),
+//! and a rolling restart behind nginx (`drain`).
+//!
+//! `ledger` is the checker: what each client was told against the promise; `verdict` holds the bars. Both are tried with
+//! planted faults. `client` is one that means well, `hostile` one that does not, `words` what they say; `stage` starts the servers,
+//! `chaos` plans what befalls them.
+
+mod chaos;
+mod client;
+pub(crate) mod drain;
+mod ground;
+mod hostile;
+pub(crate) mod hub;
+mod ledger;
+mod line;
+pub(crate) mod memory;
+mod nginx;
+mod publish;
+mod redis;
+mod stage;
+mod verdict;
+mod watch;
+mod words;

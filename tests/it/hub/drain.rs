@@ -1,0 +1,159 @@
+//! A rolling restart of two nodes behind the shipped nginx: what `scripts/soak drain` does with 5,000 clients, with 200.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use serde_json::{Value, json};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio_tungstenite::{Connector, connect_async_tls_with_config, tungstenite::Message};
+
+use crate::{
+    nginx::Nginx,
+    spine::{caught_up, play},
+    support::{eventually::eventually, hub::World, node::Followers},
+};
+
+const API_KEY: &str = "an api key of thirty-two bytes and more";
+/// Clients of each protocol.
+const FOLLOWERS: usize = 160;
+const PUSHERS: usize = 40;
+/// What a client of Pusher's does when its connection did not come to be.
+const PAUSE: Duration = Duration::from_millis(200);
+
+fn rules() -> String {
+    format!(
+        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"app-key\", secret = \"an app secret of many bytes\" }}]\n"
+    )
+}
+
+/// What a client of Pusher's met.
+#[derive(Debug, Default)]
+struct Met {
+    codes: BTreeSet<u16>,
+    numbers: usize,
+    /// Between two cuts everything comes, once and in order.
+    faults: Vec<(u64, u64)>,
+}
+
+/// Comes back at once after every close, until it is told to end.
+async fn pusher(nginx: String, trust: Connector, mut end: watch::Receiver<bool>) -> Met {
+    let mut met = Met::default();
+    while !*end.borrow() {
+        let connecting = connect_async_tls_with_config(&nginx, None, false, Some(trust.clone())).await;
+        let Ok((mut socket, _)) = connecting else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let subscribe = json!({"event": "pusher:subscribe", "data": {"channel": "room"}});
+        let _ = socket.send(subscribe.to_string().into()).await;
+        let mut last = None;
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => message,
+                _ = end.wait_for(|end| *end) => break,
+            };
+            match message {
+                Some(Ok(Message::Text(text))) => {
+                    let event: Value = serde_json::from_str(&text).expect("json");
+                    let data = event["data"].as_str().and_then(|data| serde_json::from_str::<Value>(data).ok());
+                    let Some(n) = data.unwrap_or_else(|| event["data"].clone())["n"].as_u64() else { continue };
+                    met.numbers += 1;
+                    if let Some(last) = last.replace(n).filter(|last| last + 1 != n) {
+                        met.faults.push((last, n));
+                    }
+                }
+                Some(Ok(Message::Close(frame))) => {
+                    met.codes.insert(frame.map_or(0, |frame| u16::from(frame.code)));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+    met
+}
+
+/// Publishes one number after the other; answers how many, and those that nobody acknowledged. nginx does not repeat a POST on a connection
+/// which the hub closes at that moment: it may have been taken.
+async fn publish(client: reqwest::Client, url: String, end: watch::Receiver<bool>) -> (u64, BTreeSet<u64>) {
+    let (mut n, mut unknown) = (0, BTreeSet::new());
+    while !*end.borrow() {
+        n += 1;
+        let body = json!({"channel": "room", "data": {"n": n}}).to_string();
+        let answer = client.post(&url).header("x-api-key", API_KEY).body(body).send().await.expect("answered");
+        let answer = answer.json::<Value>().await.expect("json");
+        if !answer["result"]["offset"].is_u64() {
+            assert_eq!(answer["status"], 503, "publication {n}: {answer}");
+            unknown.insert(n);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    (n, unknown)
+}
+
+/// Whether all that was passed over may never have been published.
+fn excused((last, n): (u64, u64), unknown: &BTreeSet<u64>) -> bool {
+    last < n && (last + 1..n).all(|passed| unknown.contains(&passed))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
+    let world = World::new(50, true).await;
+    let (mut a, mut b) = tokio::join!(world.hub_with("a", &rules()), world.hub_with("b", &rules()));
+    let nginx = Nginx::start(&[&a, &b], &[]).await;
+    caught_up(&world, &b).await;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(nginx.ca()).expect("a certificate")).expect("trusted");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let trust = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let trust = Arc::new(trust.expect("versions").with_root_certificates(roots).with_no_client_auth());
+    let end = watch::Sender::new(false);
+    let mut pushers = JoinSet::new();
+    let address = nginx.url("/app/app-key?protocol=7").replace("https", "wss");
+    for _ in 0..PUSHERS {
+        pushers.spawn(pusher(address.clone(), Connector::Rustls(Arc::clone(&trust)), end.subscribe()));
+    }
+    let mut followers = Followers::start_trusting(&nginx.url(""), FOLLOWERS, &nginx.ca()).await;
+    let all = (FOLLOWERS + PUSHERS) as f64;
+    eventually("everybody is there", async || {
+        a.metric("dzvin_sessions").await + b.metric("dzvin_sessions").await == all
+    })
+    .await;
+    play(&world, 50);
+    let publishing = tokio::spawn(publish(nginx.client(), nginx.url("/api/publish"), end.subscribe()));
+
+    assert_eq!(a.stop().await, Some(0));
+    a.start().await;
+    eventually("everybody is at the other node", async || b.metric("dzvin_sessions").await == all).await;
+    assert_eq!(b.stop().await, Some(0));
+    b.start().await;
+    eventually("everybody is at the first node", async || a.metric("dzvin_sessions").await == all).await;
+    let now = followers.progress().await.into_iter().max().expect("some");
+    eventually("changes reach everybody", async || followers.progress().await.into_iter().all(|it| it > now)).await;
+
+    play(&world, 0);
+    end.send_replace(true);
+    let (published, unknown) = publishing.await.expect("publishes");
+    assert!(unknown.len() as u64 * 100 <= published, "{unknown:?} of {published} are not acknowledged");
+    caught_up(&world, &b).await;
+    let report = followers.finish().await;
+    println!("{published} publications; {report}");
+    for key in ["lost", "doubled", "behind", "differences", "unrecovered"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert!(report["recovered"].as_u64() >= Some(FOLLOWERS as u64), "everybody came back: {report}");
+    // 0 is a client's own beginning.
+    let codes = report["disconnects"].as_object().expect("codes");
+    assert!(codes.keys().all(|code| code == "0" || code == "3001") && codes.contains_key("3001"), "{report}");
+    while let Some(met) = pushers.join_next().await {
+        let met = met.expect("lives");
+        assert!(met.faults.iter().all(|fault| excused(*fault, &unknown)), "{met:?}, unknown {unknown:?}");
+        assert_eq!(met.codes, BTreeSet::from([4200]), "{met:?}");
+        assert!(met.numbers > 0, "{met:?}");
+    }
+}
