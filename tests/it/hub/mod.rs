@@ -8,6 +8,7 @@ mod cluster;
 mod hostile;
 mod kills;
 mod logs;
+mod publish;
 mod queries;
 mod returns;
 mod rfc6455;
