@@ -231,7 +231,10 @@ impl App {
             allowed_origins: Origins::new(&config.http.allowed_origins),
         };
         endpoint.admission.register(registry);
+        let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
+        refusals.register(registry);
         let transports = channels::Transports {
+            refusals,
             endpoint: endpoint.clone(),
             bus: Arc::clone(&bus),
             mailboxes: hub.mailboxes.clone(),
@@ -244,6 +247,7 @@ impl App {
             namespaces: Arc::clone(&hub.namespaces),
             presence: Arc::clone(&presence),
             occupancy: hub.limits.occupancy,
+            idempotency: config.channels.idempotency_window,
             keys: keys.clone(),
             version: VERSION,
         };

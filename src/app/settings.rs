@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces},
-    platform::ports::{BusEvent, ReadLimit},
+    channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces, PaceRules, Publisher},
+    platform::ports::{Across, BusEvent, ChannelPace, ReadLimit},
 };
 use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect};
 use tokio::{sync::mpsc, time::timeout};
@@ -17,7 +17,10 @@ use crate::{
     },
     entities::{KindSpec, Source},
     platform::{
-        config::{AccessConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig, RecoveryConfig},
+        config::{
+            AccessConfig, AcrossConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig,
+            PublisherConfig, RecoveryConfig,
+        },
         db::DbOptions,
     },
 };
@@ -75,10 +78,14 @@ pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Resu
     let channels = &config.channels;
     let limits =
         HistoryLimits { count: channels.history_count, bytes: channels.history_bytes, age: channels.history_age };
-    let Some(url) = &config.redis.url else { return Ok(AnyBus::Memory(MemoryBus::new(limits, events))) };
+    let keys = channels.idempotency_keys;
+    let Some(url) = &config.redis.url else {
+        return Ok(AnyBus::Memory(MemoryBus::new(limits, events).with_keys(keys)));
+    };
     let mut redis =
         RedisConfig::new(url.expose(), &config.redis.prefix).map_err(|error| AppError::config("redis.url", error))?;
     redis.limits = limits;
+    redis.max_keys = keys;
     redis.command_timeout = config.redis.command_timeout;
     let bus = RedisBus::new(redis, events);
     // Of a cluster every primary; when one is away for good, the others have to do.
@@ -134,6 +141,20 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         join_leave: of.join_leave,
         deltas: of.deltas,
         latest_only: of.recovery == RecoveryConfig::Latest,
+        pace: (of.publications_per_second > 0).then(|| PaceRules {
+            pace: ChannelPace {
+                per_second: of.publications_per_second,
+                across: match of.publications_across {
+                    AcrossConfig::Node => Across::Node,
+                    AcrossConfig::Cluster => Across::Cluster,
+                },
+            },
+            only: match of.publications_of {
+                PublisherConfig::Everybody => None,
+                PublisherConfig::Clients => Some(Publisher::Client),
+                PublisherConfig::Servers => Some(Publisher::Server),
+            },
+        }),
         hold: (!of.hold.is_zero()).then(|| HoldRules {
             every: of.hold,
             conflate: match of.conflate {

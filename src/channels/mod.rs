@@ -12,4 +12,4 @@ mod transports;
 pub use admission::Admission;
 pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
-pub use transports::Transports;
+pub use transports::{Refusals, Transports};

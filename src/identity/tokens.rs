@@ -7,18 +7,15 @@
 //! Invariants: a token with an algorithm of the HMAC family is checked with keys of ours alone, any other with the keys of
 //! the issuer that it names alone; what is known is answered at once, without a lock held while anything is computed.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
-};
+mod inner;
+mod rules;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use dzvin_actors::platform::ports::{
-    AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, Verified,
+    AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, TokenMark, Verified,
 };
-use dzvin_protocols::identity::{
-    Audience, ClaimError, ClaimRules, Claims, Compact, Family, MAX_PERMISSIONS, PermissionError, Permissions,
-    SubscriptionClaims, base64url,
-};
+use dzvin_protocols::identity::{Claims, SubscriptionClaims, base64url};
 use futures_util::future::{self, FutureExt};
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
@@ -26,123 +23,19 @@ use tokio::{sync::watch, task::JoinSet};
 
 pub use dzvin_protocols::identity::MAX_TOKEN;
 
-use super::{
-    issuer::{Issuer, Now},
-    keys::{self, SigningKey},
-    metrics::IdentityMetrics,
-    revocations::Revocations,
-    setup::Setup,
-};
+use self::inner::{Inner, Open, Purpose, Signed};
+use super::{keys::SigningKey, metrics::IdentityMetrics, revocations::Revocations, setup::Setup};
 
-/// One that signs and one that is on its way out.
-pub const MAX_KEYS: usize = 2;
-/// RFC 7518 3.2: an HS256 key has at least the size of the hash.
-pub const MIN_KEY: usize = 32;
-/// Most sets of roles whose rights are remembered: as many as organisations have; tokens with other sets have rights of their own.
-const MAX_ROLE_SETS: usize = 256;
+pub use self::rules::{IdentityError, MAX_KEYS, MIN_KEY, TokenRules};
+
 /// Clocks of machines that keep time by NTP differ by less.
 pub(super) const LEEWAY_SECONDS: i64 = 5;
-
-/// Keys or rules that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    /// None, or more than [`MAX_KEYS`], or two with one id.
-    #[error("one or two keys with different ids are needed")]
-    Keys,
-    /// Shorter than its algorithm allows.
-    #[error("the key {id:?} is shorter than {least} bytes")]
-    ShortKey {
-        /// The key.
-        id: String,
-        /// What its algorithm needs.
-        least: usize,
-    },
-    /// Empty or too long.
-    #[error("a key id is 1 to {} visible ASCII characters", keys::MAX_KEY_ID)]
-    KeyId,
-    /// A secret for an algorithm that has none.
-    #[error("the key {0:?} is a secret: its algorithm is HS256, HS384 or HS512")]
-    NotSymmetric(String),
-    /// A public key that is none, or does not fit its algorithm.
-    #[error("the public key {0:?} is not one PEM section PUBLIC KEY that fits its algorithm")]
-    PublicKey(String),
-    /// A role that grants something malformed.
-    #[error("the role {role:?} is not usable")]
-    Role {
-        /// Its name.
-        role: String,
-        /// What is wrong.
-        #[source]
-        source: PermissionError,
-    },
-    /// The claims cannot be written, or the token would be longer than [`MAX_TOKEN`].
-    #[error("the token cannot be made")]
-    Sign,
-}
-
-/// What tokens must say and what their roles mean.
-#[derive(Debug, Clone)]
-pub struct TokenRules {
-    /// Required `iss`, also written into tokens that we sign.
-    pub issuer: Option<String>,
-    /// Required `aud`, also written into tokens that we sign.
-    pub audience: Option<String>,
-    /// Permissions of each role.
-    pub roles: BTreeMap<String, Vec<String>>,
-}
-
-impl Default for TokenRules {
-    /// Admin everything; operator reads everything and operates mirrors; viewer reads.
-    fn default() -> Self {
-        let role = |name: &str, all: &[&str]| (name.to_owned(), all.iter().map(ToString::to_string).collect());
-        let roles = BTreeMap::from([
-            role("admin", &["*"]),
-            role("operator", &["entities:read:*", "mirrors:read:*", "mirrors:operate:*"]),
-            role("viewer", &["entities:read:*", "mirrors:read:*"]),
-        ]);
-        Self { issuer: None, audience: None, roles }
-    }
-}
 
 /// Signs and verifies. Cheap to share by `Arc`; [`Verifier::replace`] changes keys and rules without a restart.
 pub struct Verifier {
     inner: watch::Sender<Arc<Inner>>,
     revocations: Revocations,
     metrics: IdentityMetrics,
-}
-
-struct Inner {
-    keys: Vec<SigningKey>,
-    /// Those of subscriptions' tokens; empty: the same.
-    subscription_keys: Vec<SigningKey>,
-    issuers: Vec<Arc<Issuer>>,
-    rules: TokenRules,
-    claim_rules: ClaimRules,
-    /// What a client without a token may do; `None`: there are no such clients.
-    anonymous: Option<Arc<Permissions>>,
-    /// What sets of roles grant, as tokens have named them.
-    of_roles: RwLock<HashMap<Vec<String>, Arc<Permissions>>>,
-}
-
-/// What a token is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Connection,
-    Subscription,
-}
-
-/// A token whose signature is good.
-struct Signed {
-    payload: Vec<u8>,
-    /// Who signed it; `None`: we.
-    by: Option<Arc<Issuer>>,
-}
-
-/// A token that is not known to be good.
-enum Open<'a> {
-    Refused,
-    /// The issuer's keys have to be asked for.
-    Ask(Arc<Issuer>, Box<Compact<'a>>, Vec<u8>),
 }
 
 impl std::fmt::Debug for Verifier {
@@ -330,8 +223,9 @@ impl Verifier {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = inner.subscription_claims(signed, user, channel, now)?;
         self.admit(user, claims.jti.as_deref(), claims.iat, now)?;
-        let (expires_at, info) = (moment(claims.ends_at()), claims.info_bytes());
-        Ok(SubscriptionGrant { expires_at, info, overrides: claims.overrides })
+        let expires_at = moment(inner.end_of(signed, &claims, now)?);
+        let mark = TokenMark { jti: claims.jti.as_deref().map(Arc::from), issued_at: claims.iat };
+        Ok(SubscriptionGrant { expires_at, info: claims.info_bytes(), overrides: claims.overrides, mark: Some(mark) })
     }
 }
 
@@ -365,150 +259,6 @@ fn server_subscriptions(claims: &Claims) -> Arc<[ServerSubscription]> {
     all.into_values().collect()
 }
 
-fn auth_error(error: ClaimError) -> AuthError {
-    if error == ClaimError::Expired { AuthError::Expired } else { AuthError::Invalid }
-}
-
-impl Inner {
-    fn new(setup: Setup, known: &[Arc<Issuer>]) -> Result<Self, IdentityError> {
-        let Setup { keys, subscription_keys, issuers, rules, anonymous, pace } = setup;
-        for keys in [&keys, &subscription_keys] {
-            let same_id = keys.len() == 2 && keys.first().map(|k| &k.id) == keys.last().map(|k| &k.id);
-            if keys.len() > MAX_KEYS || same_id {
-                return Err(IdentityError::Keys);
-            }
-        }
-        if keys.is_empty() && issuers.is_empty() {
-            return Err(IdentityError::Keys);
-        }
-        let role = |role: &str, all: &[String]| {
-            Permissions::parse(all.iter().map(String::as_str))
-                .map_err(|source| IdentityError::Role { role: role.to_owned(), source })
-        };
-        for (name, all) in &rules.roles {
-            role(name, all)?;
-        }
-        let anonymous = anonymous.map(|name| {
-            let granted = name.as_ref().and_then(|name| rules.roles.get(name)).map_or(&[][..], Vec::as_slice);
-            role(name.as_deref().unwrap_or_default(), granted).map(Arc::new)
-        });
-        let issuers = issuers.iter().map(|config| {
-            let same = known.iter().find(|issuer| issuer.config() == config);
-            same.map_or_else(|| Issuer::new(config, LEEWAY_SECONDS, pace).map(Arc::new), |same| Ok(Arc::clone(same)))
-        });
-        let (issuer, audience) = (rules.issuer.clone(), rules.audience.clone());
-        Ok(Self {
-            issuers: issuers.collect::<Result<_, _>>()?,
-            anonymous: anonymous.transpose()?,
-            keys,
-            subscription_keys,
-            rules,
-            claim_rules: ClaimRules { leeway: LEEWAY_SECONDS, issuer, audience },
-            of_roles: RwLock::default(),
-        })
-    }
-
-    fn keys_for(&self, purpose: Purpose) -> &[SigningKey] {
-        match purpose {
-            Purpose::Subscription if !self.subscription_keys.is_empty() => &self.subscription_keys,
-            _ => &self.keys,
-        }
-    }
-
-    fn fill(&self, issuer: &mut Option<String>, audience: &mut Audience) {
-        if issuer.is_none() {
-            issuer.clone_from(&self.rules.issuer);
-        }
-        if let (true, Some(name)) = (audience.is_empty(), &self.rules.audience) {
-            *audience = Audience::One(name.clone());
-        }
-    }
-
-    /// Checks the signature with what is known.
-    fn signed<'a>(&self, token: &'a str, purpose: Purpose) -> Result<Signed, Open<'a>> {
-        let refused = |_| Open::Refused;
-        let compact = Compact::parse(token).map_err(refused)?;
-        if compact.algorithm.family() == Family::Hmac {
-            if !keys::signed_by_us(self.keys_for(purpose), &compact) {
-                return Err(Open::Refused);
-            }
-            return Ok(Signed { payload: compact.payload().map_err(refused)?, by: None });
-        }
-        if self.issuers.is_empty() {
-            return Err(Open::Refused);
-        }
-        let payload = compact.payload().map_err(refused)?;
-        let named = Compact::claimed_issuer(&payload).ok_or(Open::Refused)?;
-        let of = |issuer: &&Arc<Issuer>| {
-            let config = issuer.config();
-            let serves = match purpose {
-                Purpose::Connection => config.connections,
-                Purpose::Subscription => config.subscriptions,
-            };
-            serves && config.issuer == *named
-        };
-        let issuer = Arc::clone(self.issuers.iter().find(of).ok_or(Open::Refused)?);
-        match issuer.check(&compact) {
-            Now::Signed => Ok(Signed { payload, by: Some(issuer) }),
-            Now::Refused => Err(Open::Refused),
-            Now::Later => Err(Open::Ask(issuer, Box::new(compact), payload)),
-        }
-    }
-
-    fn claims(&self, signed: &Signed, now: i64) -> Result<Claims, AuthError> {
-        let (claims, rules) = match &signed.by {
-            None => (serde_json::from_slice(&signed.payload).ok(), &self.claim_rules),
-            Some(issuer) => (issuer.names.read(&signed.payload), &issuer.rules),
-        };
-        let claims: Claims = claims.ok_or(AuthError::Invalid)?;
-        claims.check(now, rules).map_err(auth_error)?;
-        Ok(claims)
-    }
-
-    fn subscription_claims(
-        &self,
-        signed: &Signed,
-        user: &str,
-        channel: &str,
-        now: i64,
-    ) -> Result<SubscriptionClaims, AuthError> {
-        let mut claims: SubscriptionClaims = serde_json::from_slice(&signed.payload).map_err(|_| AuthError::Invalid)?;
-        let rules = match &signed.by {
-            None => &self.claim_rules,
-            Some(issuer) => {
-                claims.sub = issuer.names.user(&claims.sub);
-                &issuer.rules
-            }
-        };
-        claims.check(user, channel, now, rules).map_err(auth_error)?;
-        Ok(claims)
-    }
-
-    /// Tokens of the same roles share what these grant: thousands of sessions have few sets of rights.
-    fn shared_permissions(&self, claims: &Claims) -> Result<Arc<Permissions>, PermissionError> {
-        if !claims.permissions.is_empty() {
-            return self.permissions(claims).map(Arc::new);
-        }
-        let known = |of_roles: &HashMap<Vec<String>, Arc<Permissions>>| of_roles.get(&claims.roles).cloned();
-        if let Some(known) = known(&self.of_roles.read().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(known);
-        }
-        let made = Arc::new(self.permissions(claims)?);
-        let mut of_roles = self.of_roles.write().unwrap_or_else(PoisonError::into_inner);
-        if of_roles.len() < MAX_ROLE_SETS {
-            of_roles.insert(claims.roles.clone(), Arc::clone(&made));
-        }
-        Ok(made)
-    }
-
-    /// Unknown roles grant nothing: a token may carry roles meant for another system.
-    fn permissions(&self, claims: &Claims) -> Result<Permissions, PermissionError> {
-        let of_roles =
-            claims.roles.iter().take(MAX_PERMISSIONS).filter_map(|role| self.rules.roles.get(role)).flatten();
-        Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))
-    }
-}
-
 impl Authenticator for Verifier {
     fn authenticate<'a>(&'a self, token: &'a str) -> Verified<'a, Identity> {
         if token.is_empty() {
@@ -525,6 +275,11 @@ impl Authenticator for Verifier {
 
     fn revoked(&self, identity: &Identity) -> bool {
         self.revocations.concern(identity, OffsetDateTime::now_utc().unix_timestamp())
+    }
+
+    fn revoked_for(&self, user: &str, mark: &TokenMark) -> bool {
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        self.revocations.holds(user, mark.jti.as_deref(), mark.issued_at, now)
     }
 }
 

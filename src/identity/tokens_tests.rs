@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dzvin_protocols::identity::{Algorithm as Alg, MAX_TOKEN_CHANNELS};
+use dzvin_protocols::identity::{Algorithm as Alg, MAX_TOKEN_CHANNELS, Permissions};
 use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation};
 use proptest::prelude::*;
@@ -392,6 +392,49 @@ fn subscriptions_may_have_keys_of_their_own() {
     assert_eq!(open("subject_prefix = 'p-'"), Err(AuthError::Invalid));
     assert_eq!(open("subject_prefix = 'p-'\nsubscriptions = true"), Ok(()));
     assert_eq!(open("subscriptions = true"), Err(AuthError::Invalid), "another user");
+}
+
+/// What an issuer says of its tokens is believed up to a limit of ours.
+#[test]
+fn an_issuers_token_opens_subscriptions_for_so_long_and_no_longer() {
+    let signer = Signer::new("e", Alg::Es256);
+    let open = |lifetime: &str, more: Value| {
+        let more_config = format!("subscriptions = true\n{lifetime}");
+        let hub = of(vec![with_keys(ISSUER, &[&signer], &more_config)]);
+        let mut claims = foreign(&json!({"channel": "news"}));
+        claims.as_object_mut().expect("claims").remove("exp");
+        for (name, value) in more.as_object().expect("claims") {
+            claims[name] = value.clone();
+        }
+        let grant = hub.subscription(&signer.token(&claims), "olha", "news").now_or_never().expect("at once");
+        grant.map(|grant| grant.expires_at.map(|at| at.unix_timestamp() - now()))
+    };
+    let (hour, day) = ("max_subscription_lifetime = '1h'", 24 * 3600);
+    let about = |seconds: i64, found: Result<Option<i64>, AuthError>| {
+        let left = found.expect("good").expect("an end");
+        assert!((seconds - 5..=seconds).contains(&left), "{left} where {seconds} are left");
+    };
+    // One without an end has one all the same, from when it was made.
+    about(day, open("", json!({"iat": now()})));
+    about(3600, open(hour, json!({"iat": now()})));
+    about(600, open(hour, json!({"iat": now() - 3000})));
+    about(600, open(hour, json!({"iat": now() - 3000, "exp": now() + 100_000})));
+    about(600, open(hour, json!({"iat": now() - 3000, "exp": now() + 60, "expire_at": 0})));
+    about(60, open(hour, json!({"iat": now(), "exp": now() + 60})));
+    about(3600, open(hour, json!({"iat": now() + 3})));
+    assert_eq!(open(hour, json!({"iat": now() - 3700})), Err(AuthError::Expired));
+    about(3600, open(hour, json!({"iat": now() + 1_000_000})));
+    // Who does not say when it was made has to say when it ends, soon.
+    assert_eq!(open(hour, json!({})), Err(AuthError::Invalid));
+    assert_eq!(open(hour, json!({"exp": now() + 4000})), Err(AuthError::Invalid));
+    about(3000, open(hour, json!({"exp": now() + 3000})));
+    assert_eq!(open("max_subscription_lifetime = '0s'", json!({})), Ok(None), "where that is wanted");
+    // Keys of ours are in our own hands.
+    let claims = SubscriptionClaims { sub: "olha".into(), channel: "news".into(), ..SubscriptionClaims::default() };
+    let hub = verifier(vec![key("a", 1)]);
+    let token = hub.sign_subscription(&claims).expect("signed");
+    let grant = hub.subscription(&token, "olha", "news").now_or_never().expect("at once").expect("good");
+    assert_eq!(grant.expires_at, None);
 }
 
 #[test]

@@ -15,6 +15,8 @@ const { values: args } = parseArgs({
     key: { type: 'string' },
     secret: { type: 'string' },
     sandbox: { type: 'string' },
+    admin: { type: 'string' },
+    master: { type: 'string' },
     timeout: { type: 'string', default: '15000' },
   },
 });
@@ -22,7 +24,7 @@ const { hostname: host, port } = new URL(args.url);
 const report = {};
 const server = new Server({
   appId: 'main', key: args.key, secret: args.secret, host, port,
-  encryptionMasterKeyBase64: randomBytes(32).toString('base64'),
+  encryptionMasterKeyBase64: args.master ?? randomBytes(32).toString('base64'),
 });
 const clients = [];
 
@@ -173,7 +175,17 @@ const sections = {
     const base64 = (bytes) => Buffer.from(bytes).toString('base64');
     await publish(name, 'secret', { nonce: base64(nonce), ciphertext: base64(box) });
     await until('a secret', () => heard.length === 1);
-    return heard;
+    // The hub's own endpoint hands out the key, and the application's server encrypts by itself.
+    const safe = connect({ user_id: 'b' }, ofHub(args.admin)).subscribe('private-encrypted-safe');
+    const opened = event(safe, 'secret');
+    await subscribed(safe);
+    await server.trigger('private-encrypted-safe', 'secret', { text: 'ключ' });
+    await until('an opened secret', () => opened.length === 1);
+    const refused = [];
+    const barred = connect({ user_id: 'c' }, ofHub()).subscribe('private-encrypted-safe');
+    barred.bind('pusher:subscription_error', ({ status }) => refused.push(status));
+    await until('a refusal', () => refused.length > 0);
+    return { heard, opened, refused: refused[0] };
   },
 
   async cache() {

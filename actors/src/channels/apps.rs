@@ -38,6 +38,9 @@ pub enum AppsError {
     /// Two have one key.
     #[error("this key is used twice")]
     SameKey,
+    /// The master key is none.
+    #[error("encryption_master_key is not 32 bytes in base64")]
+    MasterKey,
 }
 
 /// What one client of the protocol may cost.
@@ -104,6 +107,32 @@ const fn hook_name(event: &WebhookEvent) -> &'static str {
     }
 }
 
+/// What an application's keys of encrypted channels are derived from.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MasterKey([u8; 32]);
+
+impl MasterKey {
+    /// As the application's server libraries have it.
+    ///
+    /// # Errors
+    /// [`AppsError::MasterKey`] for anything but 32 bytes.
+    pub fn new(bytes: &[u8]) -> Result<Self, AppsError> {
+        bytes.try_into().map(Self).map_err(|_| AppsError::MasterKey)
+    }
+
+    /// The bytes; nobody but who derives a channel's key has a use for them.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(***)")
+    }
+}
+
 /// One application.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -127,6 +156,8 @@ pub struct App {
     pub webhooks: Vec<Webhook>,
     /// What a client may cost.
     pub rules: AppRules,
+    /// With it the hub hands out the keys of encrypted channels.
+    pub master_key: Option<MasterKey>,
 }
 
 impl App {
@@ -151,6 +182,7 @@ impl App {
             max_members: 100,
             webhooks: Vec::new(),
             rules: AppRules::default(),
+            master_key: None,
         })
     }
 

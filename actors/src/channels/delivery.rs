@@ -33,6 +33,7 @@ impl Delivery {
         match &self.what {
             What::Items(items) => items.iter().map(Item::size).sum(),
             What::Word(spoken) => spoken.size,
+            What::Passing(item) => item.size(),
             What::Top(_) | What::Passed { .. } | What::Reset => 0,
         }
     }
@@ -62,6 +63,8 @@ pub enum What {
     Reset,
     /// Something that has no offset.
     Word(Arc<Spoken>),
+    /// A publication that has none.
+    Passing(Arc<Item>),
 }
 
 /// One publication with its frames: the first that needs one builds it, for whoever comes after.

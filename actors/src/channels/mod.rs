@@ -25,13 +25,13 @@ mod users;
 mod wheel;
 mod wire;
 
-pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, Webhook, outside};
+pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, MasterKey, Webhook, outside};
 pub use delivery::{Delivery, Item, Spoken, What};
 pub use handlers::{Handler, Handlers};
 pub use limits::Limits;
 pub use mailbox::{Mailbox, MailboxError, Mailboxes, Posted};
 pub use metrics::Metrics;
-pub use namespaces::{Access, ChannelRules, Namespaces};
+pub use namespaces::{Access, ChannelRules, Namespaces, PaceRules, Publisher};
 pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
 pub use session::{Admission, Hub, Incoming, Permit};

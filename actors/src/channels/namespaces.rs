@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::HoldRules;
-use crate::platform::ports::{HistoryLimits, Identity};
+use crate::platform::ports::{ChannelPace, HistoryLimits, Identity};
 
 /// Who may do something on a channel beside those whom a permission grants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +48,35 @@ pub struct ChannelRules {
     pub hold: Option<HoldRules>,
     /// Whoever comes back gets the latest publication and nothing else of the past.
     pub latest_only: bool,
+    /// How often something may be published on one channel.
+    pub pace: Option<PaceRules>,
+}
+
+/// Who publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publisher {
+    /// A client.
+    Client,
+    /// A server of the application.
+    Server,
+}
+
+/// How often something may be published on one channel, and by whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PaceRules {
+    /// How often.
+    pub pace: ChannelPace,
+    /// Who is counted and refused; `None`: everybody, together.
+    pub only: Option<Publisher>,
+}
+
+impl ChannelRules {
+    /// What holds for a publication of somebody.
+    #[must_use]
+    pub fn pace_of(&self, publisher: Publisher) -> Option<ChannelPace> {
+        let rules = self.pace.filter(|rules| rules.only.is_none_or(|only| only == publisher))?;
+        Some(rules.pace)
+    }
 }
 
 /// The rules of every channel of the application.

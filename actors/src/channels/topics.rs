@@ -14,14 +14,14 @@ use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{Channel, Control, Epoch, Position, Publication, Word},
-    platform::StreamName,
+    channels::{Channel, Control, Epoch, Message, Position, Publication, Word},
+    platform::{EntityId, StreamName},
 };
 use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Delivery, Hub, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What};
+use super::{Delivery, Hub, Item, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What};
 use crate::{
     platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query, ReadLimit},
     supervise::{Progress, Slot},
@@ -363,6 +363,12 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     fn word(&self, stream: &StreamName, word: &Bytes) -> Option<(u64, Delivery)> {
         let stream = self.streams.get(stream)?;
         match Word::decode(word) {
+            Ok(Word::Publication { data, at, trace, extra }) => {
+                let data = Bytes::copy_from_slice(data.get().as_bytes());
+                let id = EntityId::new(stream.source.name().as_str()).ok()?;
+                let publication = Message { data, at, trace, extra }.publication(id, 0);
+                stream.passing(Arc::new(Item::new(0, publication)))
+            }
             Ok(spoken) => stream.word(Arc::new(Spoken::new(spoken, word.len()))),
             Err(error) => {
                 self.args.metrics.unknown_words.inc();

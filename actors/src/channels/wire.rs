@@ -215,7 +215,7 @@ impl Wire {
         match word {
             Word::Join { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Join { info })),
             Word::Leave { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Leave { info })),
-            Word::Event { .. } | Word::Count { .. } => None,
+            Word::Event { .. } | Word::Count { .. } | Word::Publication { .. } => None,
         }
     }
 
@@ -238,11 +238,12 @@ impl Wire {
             Disconnect::InvalidToken | Disconnect::ForceDisconnect | Disconnect::PermissionDenied => {
                 pusher::Close::Unauthorized
             }
+            // As on the other wire: whoever came back each second would be refused each second.
+            Disconnect::ConnectionLimit => pusher::Close::OverQuota,
             // A client that has to wait for room, or that would only do the same again: back in a second, not at once.
             Disconnect::Slow
             | Disconnect::TooManyRequests
             | Disconnect::TooManyErrors
-            | Disconnect::ConnectionLimit
             | Disconnect::ChannelLimit
             | Disconnect::BadRequest
             | Disconnect::InappropriateProtocol
@@ -336,6 +337,8 @@ mod tests {
             let back = pusher::ClientAction::of(code).reconnects();
             assert!(back || !why.reconnect(), "{why:?} {code}");
             assert!((4000..4300).contains(&code) && !reason.is_empty());
+            // What nothing but another page, or another user's leaving, can mend is not tried each second.
+            assert_eq!(*why == Disconnect::ConnectionLimit, code == 4004);
             assert_eq!(Wire::CentrifugeJson.close_code(*why).0, why.code());
         }
     }

@@ -5,6 +5,7 @@
 
 mod identity;
 mod presence;
+mod put;
 mod queries;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -20,11 +21,14 @@ use dzvin_protocols::{
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
-pub use identity::{AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, Verified};
+pub use identity::{
+    AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, TokenMark, Verified,
+};
 pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,
 };
+pub use put::{Across, ChannelPace, Conditions, Offer, Once, Published, Version};
 pub use queries::{Queries, Query};
 
 /// The answer of a port.
@@ -195,6 +199,12 @@ pub trait Bus: Send + Sync + 'static {
         message: Message,
         keep: &HistoryLimits,
     ) -> impl Answer<Result<Position, BusError>>;
+    /// The same on conditions, or without keeping it. Conditions and publication are one step: of many nodes that offer the same
+    /// at once one publishes it, and all are answered alike.
+    fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> impl Answer<Result<Published, BusError>>;
+    /// Forgets what is kept of an application's stream. Its position stays, so that whoever has everything goes on undisturbed, and
+    /// whoever comes back from before is told that the past is lost.
+    fn forget(&self, stream: &StreamName) -> impl Answer<Result<(), BusError>>;
     /// Where an application's stream stands; one that is not known begins now, with a new epoch.
     fn open(&self, stream: &StreamName) -> impl Answer<Result<Position, BusError>>;
     /// The top of each stream, `None` for what the bus knows nothing of; as few round trips as it takes.

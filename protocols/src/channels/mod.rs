@@ -13,5 +13,5 @@ mod word;
 pub use control::{ConnectionInfo, Control, ControlError, Whose};
 pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, QueryId, RESERVED};
 pub use position::{Epoch, Position};
-pub use publication::{Extra, Message, Publication, PublicationError, in_one_line};
+pub use publication::{Extra, Message, Publication, PublicationError, in_one_line, now_micros};
 pub use word::{Word, WordError};

@@ -4,7 +4,10 @@
 //! JSON of the data. Ids have no control characters, so the separators are safe. `extra` is a JSON object, there only when
 //! there is something to say; a reader ignores members that it does not know.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -83,6 +86,13 @@ impl Message {
         let Self { data, at, trace, extra } = self;
         Publication { offset, id: channel, revision: offset, at, data, trace, extra }
     }
+}
+
+/// Now, as messages say when they were given: in microseconds since 1970.
+#[must_use]
+pub fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// JSON without newlines, at which clients split frames: between the parts of JSON they are only white space, and inside a

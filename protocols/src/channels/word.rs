@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::centrifuge::ClientInfo;
+use super::{Extra, Message, centrifuge::ClientInfo};
 
 /// What is said on a channel without being kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +45,19 @@ pub enum Word {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         except: Option<Arc<str>>,
     },
+    /// Somebody publishes what nothing is to keep.
+    Publication {
+        /// What is published, as it was given.
+        data: Arc<RawValue>,
+        /// When, in microseconds since 1970.
+        at: i64,
+        /// W3C `traceparent`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<Arc<str>>,
+        /// What goes with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        extra: Option<Arc<Extra>>,
+    },
     /// So many subscribers the channel has now.
     Count {
         /// On all nodes.
@@ -58,6 +71,16 @@ pub enum Word {
 pub struct WordError;
 
 impl Word {
+    /// A message that nothing is to keep.
+    ///
+    /// # Errors
+    /// Data that is no JSON.
+    pub fn of_message(message: &Message) -> Result<Self, WordError> {
+        let text = std::str::from_utf8(&message.data).map_err(|_| WordError)?;
+        let data = RawValue::from_string(text.to_owned()).map_err(|_| WordError)?.into();
+        Ok(Self::Publication { data, at: message.at, trace: message.trace.clone(), extra: message.extra.clone() })
+    }
+
     /// As nodes say it.
     #[must_use]
     pub fn encode(&self) -> Bytes {
@@ -82,12 +105,19 @@ mod tests {
     #[test]
     fn the_form_is_that_of_every_version() {
         let info = || ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
+        let tags = std::collections::BTreeMap::from([("k".to_owned(), "v".to_owned())]).try_into().expect("tags");
+        let extra = Some(Extra { tags, ..Extra::default() }.into());
+        let message = Message { data: "{\"a\": 1.0}".into(), at: 5, trace: Some("t".into()), extra };
         let data = Some(RawValue::from_string("{\"a\": 1.0}".to_owned()).expect("json").into());
         let event = Word::Event { event: "client-x".into(), data, user: None, except: Some("1.2".into()) };
         for (word, form) in [
             (Word::Join { info: info(), first: true }, r#"{"join":{"info":{"user":"u","client":"c"},"first":true}}"#),
             (Word::Leave { info: info(), last: false }, r#"{"leave":{"info":{"user":"u","client":"c"},"last":false}}"#),
             (event, r#"{"event":{"event":"client-x","data":{"a": 1.0},"except":"1.2"}}"#),
+            (
+                Word::of_message(&message).expect("json"),
+                r#"{"publication":{"data":{"a": 1.0},"at":5,"trace":"t","extra":{"tags":{"k":"v"}}}}"#,
+            ),
             (Word::Count { subscribers: 7 }, r#"{"count":{"subscribers":7}}"#),
         ] {
             assert_eq!(word.encode(), form);

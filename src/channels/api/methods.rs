@@ -1,19 +1,13 @@
 //! What each method does.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
+use axum::http::StatusCode;
 use dzvin_actors::platform::ports::{Bus, BusError, ReadLimit, Slice};
 use dzvin_protocols::{
     channels::{
-        Channel, Extra, Message, Position, Publication,
-        centrifuge::{ErrorCode, Form, HistoryRequest, HistoryResult, Pub, Tags},
-        in_one_line,
+        Channel, Publication,
+        centrifuge::{ErrorCode, Form, HistoryRequest, HistoryResult, Pub},
     },
     platform::StreamName,
 };
@@ -25,11 +19,9 @@ use super::{Refusal, ServerApi, caller::ApiCaller, json, refusal};
 use crate::platform::http::Problem;
 
 /// Most commands of one batch, and channels of one broadcast: a body of a megabyte holds no more small ones.
-const MAX_COMMANDS: usize = 10_000;
+pub(super) const MAX_COMMANDS: usize = 10_000;
 /// Commands of one batch that are under way at once: what a pipeline to the bus gains from, without a queue of its own.
 const CONCURRENCY: usize = 64;
-/// Largest data of one publication: what clients of the protocol expect at most, and far below a session's queue.
-const MAX_DATA: usize = 64 * 1024;
 /// Most publications and bytes of one page of history.
 const HISTORY: ReadLimit = ReadLimit { count: 1000, bytes: 512 * 1024 };
 /// Most bytes of one answer: a batch of histories beyond it is refused.
@@ -43,22 +35,8 @@ pub(super) struct Call<'a> {
 }
 
 #[derive(Deserialize)]
-struct Publish<'a> {
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-    #[serde(default)]
-    tags: Tags,
-}
-
-#[derive(Deserialize)]
-struct Broadcast<'a> {
-    channels: Vec<String>,
-    #[serde(borrow)]
-    data: &'a RawValue,
-    #[serde(default)]
-    tags: Tags,
+struct OfChannel {
+    channel: String,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +59,7 @@ impl Call<'_> {
             "publish" => self.publish(body).await,
             "broadcast" => self.broadcast(body).await,
             "history" => self.history(body).await,
+            "history_remove" => self.history_remove(body).await,
             "presence" => self.presence(body).await,
             "presence_stats" => self.presence_stats(body).await,
             "channels" => self.channels(body).await,
@@ -91,26 +70,6 @@ impl Call<'_> {
             "info" => Ok(format!("{{\"nodes\":[{{\"name\":\"dzvin\",\"version\":{}}}]}}", json(&self.api.version))),
             _ => Err(ErrorCode::MethodNotFound.into()),
         }
-    }
-
-    async fn publish(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Publish { channel, data, tags } = parse(body)?;
-        self.put(&channel, &self.message(data, tags)?).await.map(|position| published(&position))
-    }
-
-    /// Answers of the channels stand in their order; one that fails leaves the others alone.
-    async fn broadcast(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Broadcast { channels, data, tags } = parse(body)?;
-        if channels.len() > MAX_COMMANDS {
-            return Err(ErrorCode::LimitExceeded.into());
-        }
-        let message = self.message(data, tags)?;
-        let mut puts = Vec::with_capacity(channels.len());
-        for channel in &channels {
-            puts.push(self.put_one(channel, &message));
-        }
-        let responses = in_order(puts).await?;
-        Ok(format!("{{\"responses\":[{}]}}", responses.join(",")))
     }
 
     /// Commands for one channel keep their order: they are begun one after the other, and the bus takes them as they come.
@@ -125,13 +84,6 @@ impl Call<'_> {
         }
         let replies = in_order(answers).await?;
         Ok(format!("{{\"replies\":[{}]}}", replies.join(",")))
-    }
-
-    async fn put_one(&self, channel: &str, message: &Message) -> Result<String, Refusal> {
-        match self.put(channel, message).await {
-            Ok(position) => Ok(format!("{{\"result\":{}}}", published(&position))),
-            Err(refused) => Ok(refusal(among_others(refused))),
-        }
     }
 
     async fn command(&self, command: &BTreeMap<Cow<'_, str>, &RawValue>) -> Result<String, Refusal> {
@@ -174,21 +126,12 @@ impl Call<'_> {
         String::from_utf8(out).map_err(|error| Refusal::Problem(Problem::internal(error)))
     }
 
-    fn message(&self, data: &RawValue, tags: Tags) -> Result<Message, Refusal> {
-        let text = data.get().as_bytes();
-        if text.len() > MAX_DATA {
-            return Err(ErrorCode::LimitExceeded.into());
-        }
-        let data = in_one_line(Bytes::copy_from_slice(text));
-        let extra = Extra { tags, ..Extra::default() };
-        let extra = (!extra.is_empty()).then(|| Arc::new(extra));
-        Ok(Message { data, at: now_micros(), trace: self.trace.clone(), extra })
-    }
-
-    async fn put(&self, channel: &str, message: &Message) -> Result<Position, Refusal> {
-        let stream = self.stream("publish", channel)?;
-        let keep = &self.api.namespaces.of(channel).keep;
-        self.api.bus.publish(&stream, message.clone(), keep).await.map_err(away)
+    /// Forgets the past of a channel. Whoever has everything is not disturbed; whoever comes back from before loads anew.
+    async fn history_remove(&self, body: &[u8]) -> Result<String, Refusal> {
+        let OfChannel { channel } = parse(body)?;
+        let stream = self.stream("history_remove", &channel)?;
+        self.api.bus.forget(&stream).await.map_err(away)?;
+        Ok("{}".to_owned())
     }
 
     /// The stream of a channel of the application on which the caller may do this.
@@ -204,9 +147,10 @@ impl Call<'_> {
 }
 
 /// What an answer of HTTP is among the answers of a batch: others may have been done.
-fn among_others(refused: Refusal) -> ErrorCode {
+pub(super) fn among_others(refused: Refusal) -> ErrorCode {
     match refused {
         Refusal::Error(error) => error,
+        Refusal::Problem(problem) if problem.status() == StatusCode::TOO_MANY_REQUESTS => ErrorCode::TooManyRequests,
         Refusal::Problem(problem) if problem.status().is_client_error() => ErrorCode::BadRequest,
         Refusal::Problem(_) => ErrorCode::Internal,
     }
@@ -218,22 +162,12 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal
     })
 }
 
-/// Now, in microseconds since 1970.
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-fn published(position: &Position) -> String {
-    format!("{{\"offset\":{},\"epoch\":{}}}", position.offset, json(&position.epoch))
-}
-
 pub(super) fn away(error: BusError) -> Refusal {
     let text = "the bus did not confirm the publication; try again soon";
     Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
 }
 
-async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
+pub(super) async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
     let mut answers = stream::iter(all).buffered(CONCURRENCY);
     let (mut done, mut bytes) = (Vec::new(), 0);
     while let Some(answer) = answers.next().await {

@@ -7,8 +7,9 @@ mod caller;
 mod control;
 mod methods;
 mod present;
+mod publish;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
@@ -40,6 +41,8 @@ pub struct ServerApi {
     pub presence: Arc<AnyPresence>,
     /// Whether it is kept how many subscribers channels have.
     pub occupancy: bool,
+    /// How long a publisher's key is remembered.
+    pub idempotency: Duration,
     /// Keys of servers.
     pub keys: ApiKeys,
     /// Name and version, for `info`.
@@ -63,6 +66,12 @@ enum Refusal {
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
         Self::Error(code)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
     }
 }
 

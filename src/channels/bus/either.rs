@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, HistoryLimits, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{
+    Appended, Bus, BusError, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice,
+};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
     platform::StreamName,
@@ -58,6 +60,14 @@ impl Bus for AnyBus {
 
     async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
         either!(self, bus => bus.publish(stream, message, keep).await)
+    }
+
+    async fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> Result<Published, BusError> {
+        either!(self, bus => bus.put(stream, offer, on).await)
+    }
+
+    async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {
+        either!(self, bus => bus.forget(stream).await)
     }
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {

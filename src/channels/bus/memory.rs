@@ -6,13 +6,15 @@
 //! than this node delivers is held back, for beyond its history nothing would bring back what was lost.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{
+    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice, Version,
+};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
     platform::{EntityId, StreamName},
@@ -22,7 +24,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{BusMetrics, Unnamed, check_run, check_word, new_epoch, new_node};
+use super::{
+    BusMetrics, MAX_KEYS, Unnamed, check_run, check_word,
+    keys::{self, Answers},
+    new_epoch, new_node,
+    paces::Paces,
+    ring::Ring,
+};
 
 /// Most streams that are remembered. Durable streams are as few as kinds; the rest is for the application, whose empty
 /// streams give way first.
@@ -44,23 +52,17 @@ pub struct MemoryBus {
     events: Events,
     metrics: BusMetrics,
     node: Arc<str>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    rings: HashMap<StreamName, Ring>,
-    subscribed: HashSet<StreamName>,
-    /// When all rings were last looked through for what is too old.
-    swept: Option<Instant>,
+    paces: Paces,
 }
 
 #[derive(Debug)]
-struct Ring {
-    position: Position,
-    limits: HistoryLimits,
-    /// Publication and when it was appended; their offsets end at the position's.
-    entries: VecDeque<(Publication, Instant)>,
-    bytes: usize,
+struct State {
+    rings: HashMap<StreamName, Ring>,
+    subscribed: HashSet<StreamName>,
+    /// What publishers' keys were answered.
+    answers: Answers,
+    /// When all rings were last looked through for what is too old.
+    swept: Option<Instant>,
 }
 
 /// The node does not get its events delivered.
@@ -80,13 +82,27 @@ impl MemoryBus {
         let metrics = BusMetrics::default();
         metrics.connected.set(1);
         metrics.servers.set(1);
+        let state = State {
+            rings: HashMap::new(),
+            subscribed: HashSet::new(),
+            answers: Answers::new(MAX_KEYS, metrics.keys.clone()),
+            swept: None,
+        };
         Self {
             limits,
-            state: Mutex::default(),
+            state: Mutex::new(state),
+            paces: Paces::new(metrics.paced.clone()),
             events: Events { sender: events, owed: Arc::default(), metrics: metrics.clone() },
             metrics,
             node: new_node(),
         }
+    }
+
+    /// The same, which remembers so many publishers' keys at once.
+    #[must_use]
+    pub fn with_keys(self, most: usize) -> Self {
+        self.state().answers = Answers::new(most, self.metrics.keys.clone());
+        self
     }
 
     /// What it counts.
@@ -134,22 +150,69 @@ impl MemoryBus {
         self.metrics.history_bytes.inc_by(gauge(ring.bytes) - gauge(before));
     }
 
+    /// All in one step: what the conditions say, the offer itself, and the memory of it.
+    fn put_now(
+        &self,
+        stream: &StreamName,
+        offer: Step,
+        on: &Conditions,
+        room: Option<mpsc::Permit<'_, BusEvent>>,
+    ) -> Result<Published, TooManyStreams> {
+        let mut state = self.state();
+        self.sweep(&mut state);
+        if let Some(once) = &on.once {
+            if let Some(answer) = state.answers.find(stream, once) {
+                self.metrics.repeated.inc();
+                return Ok(Published::Again(answer));
+            }
+            if !state.answers.has_room() {
+                return Ok(Published::TooMany { wait: keys::WAIT });
+            }
+        }
+        let older = on.version.as_ref().and_then(|version| state.rings.get(stream)?.older(version));
+        if older.is_none()
+            && let Some(wait) = on.pace.and_then(|pace| self.paces.wait(stream, pace.per_second))
+        {
+            return Ok(Published::TooMany { wait });
+        }
+        let published = match (older, offer) {
+            (Some(position), _) => Published::Older(position),
+            (None, Step::Append(id, message, keep)) => {
+                Published::At(self.publish_now(&mut state, stream, id, message, &keep, on.version.as_ref(), room)?)
+            }
+            (None, Step::Tell(word)) => {
+                if state.subscribed.contains(stream) {
+                    self.events.offer(BusEvent::Word { stream: stream.clone(), word });
+                }
+                Published::Told
+            }
+        };
+        if let Some(once) = &on.once {
+            state.answers.remember(stream, once, published.position().cloned());
+        }
+        Ok(published)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step, called in one place")]
     fn publish_now(
         &self,
+        state: &mut State,
         stream: &StreamName,
         id: EntityId,
         message: Message,
         keep: &HistoryLimits,
+        version: Option<&Version>,
         room: Option<mpsc::Permit<'_, BusEvent>>,
     ) -> Result<Position, TooManyStreams> {
-        let mut state = self.state();
-        self.sweep(&mut state);
-        let State { rings, subscribed, .. } = &mut *state;
+        let State { rings, subscribed, .. } = state;
         if !rings.contains_key(stream) {
             self.begin(rings, subscribed, stream, Position { epoch: new_epoch(), offset: 0 })?;
         }
         let Some(ring) = rings.get_mut(stream) else { return Err(TooManyStreams) };
         ring.limits = *keep;
+        if let Some(version) = version {
+            ring.note(version);
+        }
         let publication = message.publication(id, ring.position.offset + 1);
         self.extend(ring, std::slice::from_ref(&publication));
         let position = ring.position.clone();
@@ -191,7 +254,7 @@ impl MemoryBus {
                 return Err(TooManyStreams);
             }
         }
-        rings.insert(stream.clone(), Ring { position, limits: self.limits, entries: VecDeque::new(), bytes: 0 });
+        rings.insert(stream.clone(), Ring::new(position, self.limits));
         self.metrics.streams.set(gauge(rings.len()));
         Ok(())
     }
@@ -235,17 +298,40 @@ impl Bus for MemoryBus {
     }
 
     async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
+        let published = self.put(stream, Offer::Kept(message, *keep), &Conditions::default()).await?;
+        // Without conditions there is nothing else that it could come to.
+        published.position().cloned().ok_or(BusError { doing: "publish", source: Box::new(Unnamed) })
+    }
+
+    async fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> Result<Published, BusError> {
         let failed = |source| BusError { doing: "publish", source };
-        let id = EntityId::new(stream.as_str()).map_err(|_| failed(Box::new(Unnamed)))?;
-        let followed = self.state().subscribed.contains(stream);
-        let room = if followed {
-            let room = timeout(PATIENCE, self.events.sender.reserve()).await;
-            // Without a receiver nobody has to be told.
-            room.map_err(|_| failed(Box::new(Behind)))?.ok()
-        } else {
-            None
+        let (step, room) = match offer {
+            Offer::Passing(word) => {
+                check_word("publish", &word)?;
+                (Step::Tell(word), None)
+            }
+            Offer::Kept(message, keep) => {
+                let id = EntityId::new(stream.as_str()).map_err(|_| failed(Box::new(Unnamed)))?;
+                let followed = self.state().subscribed.contains(stream);
+                let room = if followed {
+                    let room = timeout(PATIENCE, self.events.sender.reserve()).await;
+                    // Without a receiver nobody has to be told.
+                    room.map_err(|_| failed(Box::new(Behind)))?.ok()
+                } else {
+                    None
+                };
+                (Step::Append(id, message, keep), room)
+            }
         };
-        self.publish_now(stream, id, message, keep, room).map_err(|e| failed(Box::new(e)))
+        self.put_now(stream, step, on, room).map_err(|e| failed(Box::new(e)))
+    }
+
+    async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {
+        if let Some(ring) = self.state().rings.get_mut(stream) {
+            self.metrics.history_bytes.dec_by(gauge(ring.bytes));
+            ring.forget();
+        }
+        Ok(())
     }
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
@@ -315,51 +401,10 @@ impl Bus for MemoryBus {
     }
 }
 
-impl Ring {
-    fn extend(&mut self, run: &[Publication]) {
-        let now = Instant::now();
-        for publication in run {
-            self.position.offset = publication.offset;
-            self.bytes += weight(publication);
-            self.entries.push_back((publication.clone(), now));
-        }
-        self.trim();
-    }
-
-    /// What is kept when memory is short.
-    fn keep_newest(&mut self) {
-        self.entries.drain(..self.entries.len().saturating_sub(1));
-        self.bytes = self.entries.iter().map(|(publication, _)| weight(publication)).sum();
-    }
-
-    fn trim(&mut self) {
-        let (now, limits) = (Instant::now(), self.limits);
-        while let Some((oldest, at)) = self.entries.front() {
-            let old = now.saturating_duration_since(*at) > limits.age;
-            if self.entries.len() <= limits.count && self.bytes <= limits.bytes && !old {
-                break;
-            }
-            self.bytes -= weight(oldest);
-            self.entries.pop_front();
-        }
-    }
-
-    fn slice(&self, after: u64, limit: ReadLimit) -> Slice {
-        // Offsets have no gaps, so the place in the ring is arithmetic.
-        let first = self.position.offset + 1 - self.entries.len() as u64;
-        let start = after.saturating_add(1);
-        let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX).min(self.entries.len());
-        let mut room = limit.bytes;
-        let mut publications = Vec::new();
-        for (publication, _) in self.entries.range(skip..).take(limit.count.max(1)) {
-            if !publications.is_empty() && publication.size() > room {
-                break;
-            }
-            room = room.saturating_sub(publication.size());
-            publications.push(publication.clone());
-        }
-        Slice { position: self.position.clone(), publications, complete: start >= first }
-    }
+/// An offer whose stream has been looked at.
+enum Step {
+    Append(EntityId, Message, HistoryLimits),
+    Tell(Bytes),
 }
 
 /// The way to the receiver of events.
@@ -390,11 +435,6 @@ impl Events {
             }
         });
     }
-}
-
-/// What a publication costs in a ring: its data and a little for the rest.
-fn weight(publication: &Publication) -> usize {
-    publication.size() + publication.id.as_str().len() + size_of::<(Publication, Instant)>()
 }
 
 fn gauge(n: usize) -> i64 {

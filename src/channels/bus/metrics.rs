@@ -28,6 +28,12 @@ pub struct BusMetrics {
     pub subscriptions: Gauge,
     /// Messages from the bus that were not in our form.
     pub malformed: Counter,
+    /// Publishers' keys that this node has remembered.
+    pub keys: Gauge,
+    /// Publications that had been published before under the same key.
+    pub repeated: Counter,
+    /// Channels whose pace this node counts by itself.
+    pub paced: Gauge,
 }
 
 impl BusMetrics {
@@ -44,5 +50,9 @@ impl BusMetrics {
         registry.register("history_bytes", "Bytes of history in this node's memory", self.history_bytes.clone());
         registry.register("subscriptions", "Streams that this node is subscribed to", self.subscriptions.clone());
         registry.register("malformed", "Messages from the bus that were not in our form", self.malformed.clone());
+        registry.register("idempotency_keys", "Publishers' keys that this node has remembered", self.keys.clone());
+        let repeated = "Publications that had been published before under the same key";
+        registry.register("publications_repeated", repeated, self.repeated.clone());
+        registry.register("paced_channels", "Channels whose pace this node counts by itself", self.paced.clone());
     }
 }

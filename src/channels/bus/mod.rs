@@ -6,15 +6,19 @@
 //! Not here: who may publish, what a gap means for a subscriber, when to refill. The relay and `topics` decide that.
 
 mod either;
+mod keys;
 pub mod memory;
 mod metrics;
+mod paces;
 pub mod redis;
+mod ring;
 
 use dzvin_actors::platform::ports::BusError;
 pub use dzvin_actors::platform::ports::HistoryLimits;
 use dzvin_protocols::channels::{Epoch, Publication};
 
 pub use either::AnyBus;
+pub use keys::MAX_KEYS;
 pub use memory::MemoryBus;
 pub use metrics::BusMetrics;
 pub use redis::{RedisBus, RedisConfig, RedisConfigError};

@@ -2,10 +2,11 @@
 
 use std::num::NonZeroU16;
 
-use dzvin_actors::channels::{App, AppRules, Apps, AppsError, Webhook};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use dzvin_actors::channels::{App, AppRules, Apps, AppsError, MasterKey, Webhook};
 use dzvin_protocols::channels::pusher::{Credentials, CredentialsError};
 
-use crate::platform::config::{Pusher, PusherApp, PusherWebhookEvent};
+use crate::platform::config::{Pusher, PusherApp, PusherWebhookEvent, Secret};
 
 /// The applications that the configuration describes.
 ///
@@ -48,8 +49,14 @@ fn one(app: &PusherApp, rules: AppRules) -> Result<App, AppsError> {
         max_members: app.max_members,
         webhooks: webhooks.collect(),
         rules,
+        master_key: app.encryption_master_key.as_ref().map(master_key).transpose()?,
         ..App::new(&app.id, keys.collect::<Result<_, _>>()?)?
     })
+}
+
+fn master_key(text: &Secret) -> Result<MasterKey, AppsError> {
+    let bytes = STANDARD.decode(text.expose().trim()).map_err(|_| AppsError::MasterKey)?;
+    MasterKey::new(&bytes)
 }
 
 const fn name(event: PusherWebhookEvent) -> &'static str {

@@ -15,8 +15,9 @@ use axum::{
     http::{HeaderMap, Uri, header},
     routing::post,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use dzvin_actors::{
-    channels::{App, Apps, Namespaces},
+    channels::{App, Apps, MasterKey, Namespaces},
     platform::ports::{AuthError, Authenticator, Identity},
 };
 use dzvin_protocols::channels::{
@@ -25,6 +26,7 @@ use dzvin_protocols::channels::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use crate::platform::http::Problem;
 
@@ -61,13 +63,18 @@ struct Asked {
     channel_name: Option<String>,
 }
 
-#[derive(Debug, Serialize, PartialEq, Eq)]
+/// It holds what nobody is to read in a log.
+#[derive(Serialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 struct Signed {
     auth: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     channel_data: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_data: Option<String>,
+    /// The key of an encrypted channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_secret: Option<String>,
 }
 
 async fn channel(
@@ -153,7 +160,7 @@ impl Signing {
         let forbidden = |action: &str| Problem::forbidden(format_args!("{action}:{name}"));
         let data = match (name.kind().guard, name.target()) {
             (Guard::Public | Guard::User, _) => return Err(malformed("this channel needs no signature".to_owned())),
-            (Guard::Encrypted, _) => {
+            (Guard::Encrypted, _) if app.master_key.is_none() => {
                 return Err(malformed("the application's server has the keys of encrypted channels".to_owned()));
             }
             (_, Target::Channel(Channel::Entities(kind) | Channel::Entity(kind, _))) => {
@@ -173,7 +180,9 @@ impl Signing {
             }
         };
         let auth = app.ring.signer().channel_token(socket, name.as_str(), data.as_deref());
-        Ok(Signed { auth, channel_data: data, user_data: None })
+        let encrypted = name.kind().guard == Guard::Encrypted;
+        let shared_secret = app.master_key.as_ref().filter(|_| encrypted).map(|key| shared_secret(key, name.as_str()));
+        Ok(Signed { auth, channel_data: data, user_data: None, shared_secret })
     }
 }
 
@@ -188,7 +197,13 @@ fn sign_user(app: &App, identity: &Identity, token: &str, socket: &SocketId) -> 
     let data = Data { id: &member.id, user_info: member.info.as_deref() };
     let data = with_token(&serde_json::to_string(&data).map_err(Problem::internal)?, token);
     let auth = app.ring.signer().user_token(socket, &data);
-    Ok(Signed { auth, channel_data: None, user_data: Some(data) })
+    Ok(Signed { auth, channel_data: None, user_data: Some(data), shared_secret: None })
+}
+
+/// The key of one channel, as the server libraries derive it, in base64. Whoever has it reads and writes the channel; of the master
+/// key, and of other channels' keys, it tells nothing.
+fn shared_secret(master: &MasterKey, channel: &str) -> String {
+    STANDARD.encode(Sha256::new().chain_update(channel).chain_update(master.expose()).finalize())
 }
 
 /// The bearer as others see it.
@@ -238,7 +253,12 @@ mod tests {
     }
 
     fn who(user: &str) -> Identity {
-        let granted = ["entities:read:procedure", "channels:subscribe:private-chat.*", "channels:subscribe:presence-*"];
+        let granted = [
+            "entities:read:procedure",
+            "channels:subscribe:private-chat.*",
+            "channels:subscribe:private-encrypted-safe.*",
+            "channels:subscribe:presence-*",
+        ];
         Identity::new(user, Arc::new(Permissions::parse(granted).expect("permissions")))
     }
 
@@ -248,7 +268,10 @@ mod tests {
         };
         let apps = Apps::default();
         let isolated = App { isolated: true, ..app("own", "k0") };
-        apps.replace(vec![isolated, app("main", "k1"), App { enabled: false, ..app("off", "k2") }]).expect("apps");
+        let master_key = Some(MasterKey::new(&[7; 32]).expect("a key"));
+        let safe = App { master_key, ..app("safe", "k3") };
+        apps.replace(vec![isolated, app("main", "k1"), App { enabled: false, ..app("off", "k2") }, safe])
+            .expect("apps");
         assert_eq!(Access::default(), Access::Granted, "nobody else is let in");
         Signing { apps, namespaces: Arc::default(), auth: Arc::new(Olha) }
     }
@@ -333,5 +356,29 @@ mod tests {
         let signed = sign_user(&app, &who("olha"), "good", &SocketId::parse("1.2").expect("id")).expect("signed");
         assert_eq!(signed.user_data.as_deref(), Some(r#"{"id":"olha","hub_token":"good"}"#));
         assert!(sign_user(&app, &who(""), "good", &SocketId::parse("1.2").expect("id")).is_err(), "nobody is no user");
+    }
+    #[tokio::test]
+    async fn keys_of_encrypted_channels_are_for_those_who_may_listen() {
+        let ask = async |app, channel: &str| {
+            let body = format!("socket_id=1.2&channel_name={channel}");
+            ask(Some(app), &["Bearer good"], FORM, &body).await
+        };
+        let signed = ask("safe", "private-encrypted-safe.1").await.expect("signed");
+        // What npm `pusher` answers for a master key of 32 bytes of 7.
+        let known = "vx/t5ISIZkdJKjztNi6faNL96YTgcxy25fZIzJ9AsVk=";
+        assert_eq!((signed.shared_secret.as_deref(), signed.channel_data), (Some(known), None));
+        let other = ask("safe", "private-encrypted-safe.2").await.expect("signed");
+        assert_ne!(other.shared_secret.as_deref(), Some(known), "each channel has its own");
+        assert_eq!(ask("safe", "private-encrypted-other").await.err(), Some("forbidden"));
+        assert_eq!(
+            ask("main", "private-encrypted-safe.1").await.err(),
+            Some("channel_unknown"),
+            "without a master key"
+        );
+        assert_eq!(ask("safe", "private-chat.1").await.expect("signed").shared_secret, None);
+        assert_eq!(format!("{:?}", MasterKey::new(&[7; 32])), "Ok(MasterKey(***))");
+        for length in [0, 16, 31, 33] {
+            MasterKey::new(&vec![7; length]).expect_err("no key");
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     body::Bytes,
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -15,18 +16,32 @@ use dzvin_protocols::channels::{
 };
 
 use super::{Transports, form_of};
-use crate::platform::http::Problem;
+use crate::{
+    channels::bus::MAX_WORD,
+    platform::http::{ClientAddress, Problem},
+};
 
 /// Names of nodes and sessions are our own: 128 bits in hexadecimal. Nothing else is looked for.
 const NAME: usize = 32;
 
 pub(super) async fn emulate(
     State(transports): State<Arc<Transports>>,
+    client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, Problem> {
+    let client = client.map(|Extension(client)| client);
     transports.endpoint.check_origin(&headers)?;
-    let form = form_of(&headers);
+    transports.refusals.admit(client)?;
+    let answer = hand_over(&transports, &headers, body).await;
+    if answer.as_ref().is_err_and(|problem| problem.status().is_client_error()) {
+        transports.refusals.count(client);
+    }
+    answer
+}
+
+async fn hand_over(transports: &Transports, headers: &HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
+    let form = form_of(headers);
     let malformed = || Problem::bad_request("bad_request", "the body must be session, node and data");
     let EmulationRequest { node, session, data } = EmulationRequest::parse(form, body).map_err(|_| malformed())?;
     let commands = pack_commands(form, data).ok_or_else(malformed)?;
@@ -44,13 +59,23 @@ pub(super) async fn emulate(
             }
         };
     }
-    let order = Control::Emulate { session: session.into(), data: commands };
-    match transports.bus.tell(Some(&node), order.encode()).await {
+    let word = Control::Emulate { session: session.into(), data: commands }.encode();
+    if word.len() > MAX_WORD {
+        return Err(too_long());
+    }
+    match transports.bus.tell(Some(&node), word).await {
         // That node has it. Should it not know the session, the client's stream has ended, which it sees itself.
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) => Err(unknown()),
         Err(error) => Err(Problem::from(error)),
     }
+}
+
+/// Quotes within the commands count twice in what nodes say to each other.
+fn too_long() -> Problem {
+    let detail = "the session is on another node, and these commands are more than one word between nodes holds (64 KiB, each quote \
+                  and backslash counted twice): send fewer at once, or smaller ones";
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "commands_too_large", detail)
 }
 
 fn unknown() -> Problem {

@@ -8,6 +8,7 @@
 
 mod emulation;
 mod pipe;
+mod refusals;
 mod stream;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use axum::{
 use dzvin_actors::channels::{Mailboxes, Wire};
 use dzvin_protocols::channels::centrifuge::Form;
 
+pub use self::refusals::Refusals;
 use super::{
     bus::AnyBus,
     endpoint::{Endpoint, upgrade},
@@ -39,6 +41,8 @@ pub struct Transports {
     pub mailboxes: Mailboxes,
     /// The largest body: that of a client's message.
     pub max_message: usize,
+    /// How often commands may be for sessions that are not there.
+    pub refusals: Refusals,
 }
 
 impl Transports {

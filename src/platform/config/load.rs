@@ -64,7 +64,7 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 fn describe(figment: &Figment, error: &figment::Error, file: &str) -> ConfigError {
     let path = &error.path;
     let key = path.join(".");
-    let secret = ["token", "secret", "url", "keys"].iter().any(|word| key.contains(word));
+    let secret = ["token", "secret", "url", "keys", "master_key"].iter().any(|word| key.contains(word));
     let shown = |actual: &Actual| if secret { "another type".to_owned() } else { actual.to_string() };
     let what = match &error.kind {
         Kind::UnknownField(_, known) => match nearest(path.last().map_or("", String::as_str), known) {
@@ -144,6 +144,9 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
             let name = format!("pusher.apps.{i}.keys.{k}.secret");
             key.secret = secret(key.secret.is_some(), &key.secret_file, &name)?.or(key.secret.take());
         }
+        let name = format!("pusher.apps.{i}.encryption_master_key");
+        let read = secret(app.encryption_master_key.is_some(), &app.encryption_master_key_file, &name)?;
+        app.encryption_master_key = read.or(app.encryption_master_key.take());
     }
     for (i, mirror) in config.mirrors.iter_mut().enumerate() {
         let name = format!("mirrors.{i}.token");

@@ -12,9 +12,9 @@ mod values;
 
 pub use load::{ConfigError, load, load_from};
 pub use sections::{
-    AccessConfig, ApiKeyConfig, Cdb, Changes, Channels, ClientHeader, Config, ConflateConfig, Database, Dev, Http,
-    IdentityConfig, IssuerConfig, KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat, MirrorConfig,
-    NamespaceConfig, PublicKeyConfig, Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile,
-    RecoveryConfig, Redis, Shutdown, Tap, Tls,
+    AccessConfig, AcrossConfig, ApiKeyConfig, Cdb, Changes, Channels, ClientHeader, Config, ConflateConfig, Database,
+    Dev, Http, IdentityConfig, IssuerConfig, KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat,
+    MirrorConfig, NamespaceConfig, PublicKeyConfig, PublisherConfig, Pusher, PusherApp, PusherKey, PusherWebhook,
+    PusherWebhookEvent, Reconcile, RecoveryConfig, Redis, Shutdown, Tap, Tls,
 };
 pub use values::{Network, Secret, SecretUrl, parse_duration};

@@ -43,6 +43,8 @@ const MAX_EVENT_CHANNELS: usize = 1_000;
 const MAX_BATCH: usize = 100;
 /// The hosted service's limit; clients are told seconds.
 const MAX_CACHE_AGE: u64 = 1800;
+/// Longest memory of a publisher's key: whoever tries again after a day does not know any more what it has done.
+const MAX_WINDOW: u64 = 24 * 3600;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
@@ -279,9 +281,12 @@ fn channels(config: &Config) -> Result<(), String> {
         ("history_bytes", c.history_bytes),
         ("recovery_count", c.recovery_count),
         ("max_sessions", c.max_sessions),
+        ("idempotency_keys", c.idempotency_keys),
     ] {
         ensure(value > 0, || format!("channels.{key}: must be above 0"))?;
     }
+    let window = (1..=MAX_WINDOW).contains(&c.idempotency_window.as_secs());
+    ensure(window, || "channels.idempotency_window: must be from 1s to 24h".to_owned())?;
     ensure(c.namespaces.len() <= MAX_NAMESPACES, || format!("channels.namespaces: at most {MAX_NAMESPACES}"))?;
     for (name, of) in &c.namespaces {
         let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-=@,;".contains(&b));

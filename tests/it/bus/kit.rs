@@ -1,6 +1,7 @@
 //! A bus to test, whichever it is, and words to speak of it.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     ops::RangeInclusive,
     sync::{
@@ -11,9 +12,9 @@ use std::{
 };
 
 use dzvin::channels::bus::{HistoryLimits, MemoryBus, RedisBus, RedisConfig};
-use dzvin_actors::platform::ports::{Bus, BusEvent, ReadLimit};
+use dzvin_actors::platform::ports::{Appended, Bus, BusEvent, ReadLimit};
 use dzvin_protocols::{
-    channels::{Epoch, Position, Publication},
+    channels::{Epoch, Extra, Message, Position, Publication},
     platform::{EntityId, StreamName},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -145,4 +146,39 @@ pub async fn next_run(events: &mut mpsc::Receiver<BusEvent>) -> (StreamName, Epo
             BusEvent::Lost | BusEvent::Begun { .. } | BusEvent::Word { .. } | BusEvent::Told(_) => {}
         }
     }
+}
+
+/// Holds every bus to these promises.
+macro_rules! all {
+    ($($promise:ident),* $(,)?) => {
+        mod memory { $(#[tokio::test] async fn $promise() { super::$promise::<super::InMemory>().await; })* }
+        mod redis { $(#[tokio::test] async fn $promise() { super::$promise::<super::InRedis>().await; })* }
+        mod cluster { $(#[tokio::test] async fn $promise() { super::$promise::<super::InCluster>().await; })* }
+    };
+}
+pub(super) use all;
+
+pub async fn started<K: Kit>() -> World<K::Bus, K::Server> {
+    let world = K::start(HistoryLimits::default()).await;
+    world.bus.reset(&stream(), &at("e1", 0)).await.expect("reset");
+    world
+}
+
+pub async fn append<B: Bus>(bus: &B, epoch_name: &str, run: &[Publication]) -> Appended {
+    bus.append(&stream(), &epoch(epoch_name), run).await.expect("appended")
+}
+
+pub async fn history<B: Bus>(bus: &B) -> Vec<u64> {
+    let slice = bus.read(&stream(), 0, ALL).await.expect("read").expect("known");
+    slice.publications.iter().map(|p| p.offset).collect()
+}
+
+pub fn chat() -> StreamName {
+    StreamName::from_checked("chat.1")
+}
+
+pub fn message(n: u64) -> Message {
+    let tags = BTreeMap::from([("n".to_owned(), n.to_string())]).try_into().expect("tags");
+    let data = format!("{{\"n\":{n},\"ї\":\"\\n\"}}").into_bytes().into();
+    Message { data, at: 5, trace: None, extra: Some(Arc::new(Extra { tags, ..Extra::default() })) }
 }

@@ -9,6 +9,7 @@ mod drain;
 mod hostile;
 mod kills;
 mod logs;
+mod publish;
 mod queries;
 mod returns;
 mod rfc6455;

@@ -370,6 +370,60 @@ async fn bodies_that_are_none_are_refused() {
     nobody_left(&hub).await;
 }
 
+/// Who guesses sessions is not looked at any more, and nobody else behind the same address suffers before.
+#[tokio::test]
+async fn guesses_have_a_limit() {
+    let world = World::new(1, false).await;
+    let limit = "[channels]\nmax_refused_emulations_per_second = 5\n";
+    let hub = world.hub_with("a", &format!("{limit}{}", rules())).await;
+    let (mut stream, connected) = Stream::connected(&hub, "http_stream").await;
+    let body =
+        |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
+    let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
+    for id in 2..30 {
+        assert_eq!(emulate(&hub, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
+        assert_eq!(stream.next().await.expect("an answer")["id"], id);
+    }
+    let guess = json!("0".repeat(32));
+    let mut seen = 0;
+    let refused = async {
+        loop {
+            let (status, code) = emulate(&hub, body(&guess, "{}")).await;
+            if status == 429 {
+                return code;
+            }
+            assert_eq!(status, 404);
+            seen += 1;
+        }
+    };
+    assert_eq!(timeout(patience(), refused).await.expect("a limit"), "too_many_refused");
+    assert!(seen >= 5, "{seen} were looked at");
+    assert!(hub.metric("dzvin_emulation_refused_unseen_total").await >= 1.0);
+    assert_eq!(hub.metric("dzvin_emulation_refusal_addresses").await, 1.0);
+    eventually("it is let in again", async || emulate(&hub, body(&connected["session"], "{}")).await.0 == 204).await;
+}
+
+/// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
+#[tokio::test]
+async fn commands_that_are_too_large_for_another_node_are_refused() {
+    let world = World::new(1, true).await;
+    let more = "[channels]\nmax_message = \"256KiB\"\n";
+    let more = format!("{more}{}", rules());
+    let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
+    let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
+    let publish = |id: u32, length: usize| {
+        let command = json!({"id": id, "publish": {"channel": "room.1", "data": "x".repeat(length)}}).to_string();
+        json!({"session": connected["session"], "node": connected["node"], "data": command}).to_string()
+    };
+    assert_eq!(emulate(&b, publish(2, 60_000)).await.0, 204);
+    assert_eq!(stream.next().await.expect("an answer")["id"], 2);
+    assert_eq!(emulate(&b, publish(3, 66_000)).await, (413, json!("commands_too_large")));
+    let quotes = json!({"session": connected["session"], "node": connected["node"], "data": "\"".repeat(40_000)});
+    assert_eq!(emulate(&b, quotes.to_string()).await, (413, json!("commands_too_large")), "as nodes spell them");
+    assert_eq!(emulate(&a, publish(4, 60_000)).await.0, 204);
+    assert_eq!(stream.next().await.expect("an answer")["id"], 4, "and the session goes on");
+}
+
 #[tokio::test]
 async fn commands_need_a_session_that_is_there() {
     let world = World::new(1, false).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dzvin::identity::{SigningKey, TokenRules, Verifier};
-use dzvin_protocols::identity::Claims;
+use dzvin_protocols::identity::{Claims, SubscriptionClaims};
 use serde_json::{Value, json};
 use sqlx::Connection;
 use time::OffsetDateTime;
@@ -94,6 +94,65 @@ async fn what_is_revoked_on_one_node_is_refused_on_all() {
     eventually("the user is let in", async || status(&a, &token("olha", None, -3)).await == 200).await;
     assert_eq!(a.metric("dzvin_identity_revocations").await, 2.0);
     assert!(b.metric("dzvin_identity_tokens_total").await > 0.0);
+}
+
+/// A subscription lives on a token of its own, which may be taken back while the connection's is good.
+#[tokio::test]
+async fn a_subscription_ends_with_its_own_token() {
+    let world = World::new(0, true).await;
+    let (a, b) = (world.hub("a").await, world.hub("b").await);
+    let opens = |channel: &str, jti: Option<&str>, age: i64| {
+        let key = SigningKey::new("test", KEY.as_bytes()).expect("key");
+        let verifier = Verifier::new(vec![key], TokenRules::default()).expect("verifier");
+        let claims = SubscriptionClaims {
+            sub: "olha".to_owned(),
+            channel: channel.to_owned(),
+            jti: jti.map(str::to_owned),
+            iat: Some(OffsetDateTime::now_utc().unix_timestamp() - age),
+            exp: Some(OffsetDateTime::now_utc().unix_timestamp() + 3600),
+            ..SubscriptionClaims::default()
+        };
+        verifier.sign_subscription(&claims).expect("signed")
+    };
+    let mut client = Client::new(&b).await;
+    // Made in a while, so that what is taken back of the user's does not concern it.
+    let connection = token("olha", None, -4);
+    assert!(client.ask(&json!({"id": 1, "connect": {"token": connection}}).to_string()).await["connect"].is_object());
+    let mut subscribe = async |channel: &str, token: &str| {
+        let ask = json!({"id": 2, "subscribe": {"channel": channel, "token": token}}).to_string();
+        let mut reply = client.ask(&ask).await;
+        while reply["id"] != 2 {
+            reply = client.receive().await;
+        }
+        reply["error"]["code"].as_u64().unwrap_or(0)
+    };
+    for (channel, jti, age) in
+        [("news.1", Some("s-1"), 60), ("news.2", Some("s-2"), 60), ("news.3", None, 60), ("news.4", Some("s-4"), -4)]
+    {
+        assert_eq!(subscribe(channel, &opens(channel, jti, age)).await, 0, "{channel}");
+    }
+    // It goes on with another token, and with the one before no more.
+    let refresh = json!({"id": 3, "sub_refresh": {"channel": "news.2", "token": opens("news.2", Some("s-3"), 60)}});
+    assert!(client.ask(&refresh.to_string()).await["sub_refresh"].is_object());
+
+    let ended = async |client: &mut Client, body: Value| {
+        let begun = Instant::now();
+        revoke(&a, body).await;
+        let push = client.receive().await["push"].take();
+        assert!(begun.elapsed() < FELT, "{:?}", begun.elapsed());
+        assert_eq!(push["unsubscribe"]["code"], 2000, "{push}");
+        push["channel"].as_str().expect("a channel").to_owned()
+    };
+    revoke(&a, json!({"token": "s-2"})).await;
+    assert_eq!(ended(&mut client, json!({"token": "s-1"})).await, "news.1");
+    assert_eq!(ended(&mut client, json!({"token": "s-3"})).await, "news.2");
+    assert_eq!(ended(&mut client, json!({"user": "olha"})).await, "news.3", "made before the moment");
+    // The rest is well, and what was taken back opens nothing.
+    let mut reply = client.ask(&json!({"id": 4, "ping": {}}).to_string()).await;
+    assert_eq!(reply, json!({"id": 4, "ping": {}}), "nothing else has ended");
+    let again = json!({"id": 5, "subscribe": {"channel": "news.1", "token": opens("news.1", Some("s-1"), 60)}});
+    reply = client.ask(&again.to_string()).await;
+    assert_eq!(reply["error"]["code"], 103, "{reply}");
 }
 
 #[tokio::test]

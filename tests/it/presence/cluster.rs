@@ -120,7 +120,7 @@ fn spoken(event: BusEvent) -> Option<String> {
         Word::Join { info, first } => format!("+{}{}", info.client, if first { "!" } else { "" }),
         Word::Leave { info, last } => format!("-{}{}", info.client, if last { "!" } else { "" }),
         Word::Count { subscribers } => format!("#{subscribers}"),
-        Word::Event { .. } => panic!("nobody says events here"),
+        Word::Event { .. } | Word::Publication { .. } => panic!("nobody says events here"),
     };
     Some(format!("{stream} {word}"))
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use super::{API_KEY, KEY, SECRET, assert_discreet, hub};
+use super::{API_KEY, KEY, MASTER_KEY, SECRET, assert_discreet, hub};
 use crate::support::{
     eventually::patience,
     hub::{Hub, World},
@@ -32,7 +32,8 @@ async fn run(script: &str, hub: &Hub, more: &[&str]) -> Value {
 async fn pusher_js(world: &World) {
     let hub = hub(world).await;
     let control = format!("{}/control", world.sandbox.url());
-    let report = run("pusher.mjs", &hub, &["--sandbox", &control]).await;
+    let more = ["--sandbox", &control, "--admin", &World::token("admin"), "--master", MASTER_KEY];
+    let report = run("pusher.mjs", &hub, &more).await;
     assert_eq!(
         report["public"],
         json!({"heard": [{"text": "Їжак\n<b>", "n": 1.5}], "later": ["a text"], "socket": true, "failures": []})
@@ -53,7 +54,8 @@ async fn pusher_js(world: &World) {
     assert_eq!(presence["whispers"], json!([{"data": {}, "user": "2"}]));
     assert_eq!((&presence["stayed"], &presence["removed"]), (&json!(0), &json!([{"id": "2", "info": two}])));
     assert_eq!(presence["failures"], json!([]));
-    assert_eq!(report["encrypted"], json!([{"text": "їжак"}]));
+    let secrets = json!({"heard": [{"text": "їжак"}], "opened": [{"text": "ключ"}], "refused": 403});
+    assert_eq!(report["encrypted"], secrets);
     assert_eq!(report["cache"], json!({"misses": 1, "heard": [{"n": 1}, {"n": 2}, {"n": 2}]}));
     assert_eq!(report["signin"]["user"], json!({"id": "7", "user_info": {"name": "О"}}));
     assert_eq!(report["signin"]["own"], "#server-to-user-7");

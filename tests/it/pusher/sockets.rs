@@ -1,6 +1,6 @@
 //! Sockets of our own: who may not stay, what is counted, and how the node says goodbye.
 
-use dzvin_protocols::channels::pusher::{Credentials, SocketId};
+use dzvin_protocols::channels::pusher::{Credentials, SocketId, http_api::sign_query};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
@@ -229,4 +229,61 @@ async fn the_hub_signs_for_the_bearers_of_tokens_alone() {
         assert!(!answer.to_string().contains(SECRET));
     }
     assert_discreet(&hub);
+}
+
+/// A channel's pace: clients are told by 4301 and stay, servers by 429.
+#[tokio::test]
+async fn a_channel_has_its_pace() {
+    let world = World::new(1, true).await;
+    let pace = "[channels.namespaces.private-slow]\npublications_per_second = 1\npublications_across = \"cluster\"\n";
+    let rules = format!("{pace}{}", rules());
+    let (a, b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
+    let channel = "private-slow.1";
+    let (mut one, _) = Socket::on(&a, KEY, channel, None).await;
+    let (mut two, _) = Socket::on(&b, KEY, channel, None).await;
+    let said = json!({"event": "client-x", "channel": channel, "data": {}});
+    let refused = async |socket: &mut Socket| {
+        // One a second in all: the second of two is too many, wherever it is said.
+        loop {
+            let heard = socket.hear().await;
+            if heard["event"] == "pusher:error" {
+                return heard["data"]["code"].clone();
+            }
+        }
+    };
+    for _ in 0..4 {
+        one.say(&said).await;
+        two.say(&said).await;
+    }
+    assert_eq!((refused(&mut one).await, refused(&mut two).await), (json!(4301), json!(4301)));
+    // An event of a server takes from the same.
+    let credentials = Credentials::new(KEY, SECRET).expect("key");
+    let path = "/apps/main/events";
+    let body = json!({"name": "x", "channel": channel, "data": "{}"}).to_string();
+    let post = async |hub: &Hub| {
+        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("now").as_secs()).expect("a time");
+        let query = sign_query("POST", path, &[], body.as_bytes(), &credentials, now);
+        let request = reqwest::Client::new().post(format!("http://{}{path}?{query}", hub.addr)).body(body.clone());
+        let answer = request.send().await.expect("answered");
+        let after = answer.headers().get("retry-after").map(|it| it.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), after)
+    };
+    let mut answer = post(&a).await;
+    for _ in 0..5 {
+        if answer.0 == 429 {
+            break;
+        }
+        assert_eq!(answer.0, 200);
+        answer = post(&b).await;
+    }
+    assert_eq!(answer, (429, Some("1".to_owned())));
+    eventually("time gives it back", async || post(&a).await.0 == 200).await;
+    one.say(&json!({"event": "pusher:ping", "data": {}})).await;
+    loop {
+        let heard = one.hear().await;
+        assert_eq!(heard.get("close"), None, "it stays");
+        if heard["event"] == "pusher:pong" {
+            break;
+        }
+    }
 }

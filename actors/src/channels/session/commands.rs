@@ -13,7 +13,7 @@ use dzvin_protocols::{
             About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form,
             PingResult, PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
         },
-        in_one_line,
+        in_one_line, now_micros,
     },
     platform::StreamName,
 };
@@ -26,8 +26,8 @@ use super::{
     pusher::Talk,
 };
 use crate::{
-    channels::{metrics::CommandLabel, shard::ShardMessage, users::Counted},
-    platform::ports::{AuthError, Bus, ChangeLog, Identity},
+    channels::{Publisher, metrics::CommandLabel, shard::ShardMessage, users::Counted},
+    platform::ports::{AuthError, Bus, ChangeLog, Conditions, Identity, Offer, Published},
 };
 
 /// One connection's talk: who it is, and the state that only its own task touches.
@@ -324,9 +324,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
         let message = Message { data: in_one_line(request.data), at: now_micros(), trace: None, extra };
-        let (stream, keep) = (StreamName::from_checked(&name), &self.hub.namespaces.of(&name).keep);
-        let published = tokio::time::timeout(self.hub.limits.command, self.hub.bus.publish(&stream, message, keep));
-        match published.await {
+        let (stream, rules) = (StreamName::from_checked(&name), self.hub.namespaces.of(&name));
+        let on = Conditions { pace: rules.pace_of(Publisher::Client), ..Conditions::default() };
+        let published = self.hub.bus.put(&stream, Offer::Kept(message, rules.keep), &on);
+        match tokio::time::timeout(self.hub.limits.command, published).await {
+            Ok(Ok(Published::TooMany { .. })) => Err(Refusal::Error(ErrorCode::TooManyRequests)),
             Ok(Ok(_)) => Ok(self.encode(id, &PublishResult)),
             Ok(Err(error)) => {
                 tracing::warn!(client = %self.session.client, %error, "a client's publication was not taken");
@@ -352,11 +354,6 @@ const fn instead(error: ErrorCode) -> Disconnect {
 pub(super) fn seconds_left(until: Option<OffsetDateTime>) -> Option<u32> {
     let left = (until? - OffsetDateTime::now_utc()).whole_seconds().max(1);
     Some(u32::try_from(left).unwrap_or(u32::MAX))
-}
-
-/// Now, in microseconds since 1970.
-pub(super) fn now_micros() -> i64 {
-    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or_default()
 }
 
 const fn name(request: &Request) -> &'static str {

@@ -11,6 +11,7 @@ use crate::channels::{
     outbox::Outbox,
     wire::{Alias, Data, Shape},
 };
+use crate::platform::ports::TokenMark;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -39,6 +40,8 @@ pub(super) struct Terms {
     pub(super) granted: bool,
     /// When it ends, in milliseconds of the session's clock.
     pub(super) expires_at: Option<u64>,
+    /// By what the token that opened it may be revoked. Boxed: most subscriptions have none.
+    pub(super) mark: Option<Box<TokenMark>>,
 }
 
 impl Terms {
@@ -90,8 +93,8 @@ pub(super) fn buffer(live: &mut Vec<Delivery>, bytes: &mut usize, delivery: &Del
             items.iter().map(|item| item.offset).max().unwrap_or(0)
         }
         // What has no offset is not promised.
-        What::Word(_) if *bytes + delivery.size() > limit => return,
-        What::Word(_) => {
+        What::Word(_) | What::Passing(_) if *bytes + delivery.size() > limit => return,
+        What::Word(_) | What::Passing(_) => {
             *bytes += delivery.size();
             return live.push(delivery.clone());
         }
@@ -171,6 +174,15 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
         let frame = if heard { spoken.frame(&delivery.channel, view.wire, view.client) } else { None };
         return frame.map_or(Ok(0), |frame| outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow));
     }
+    if let What::Passing(item) = &delivery.what {
+        if item.spares(view.client) || !view.terms.admits(&item.publication) {
+            return Ok(0);
+        }
+        // The client takes the next patch from this one, of which nobody makes one: what follows comes whole.
+        place.seen = 0;
+        let frame = item.frame(delivery, view.wire, view.terms.shape(delivery, item, place.seen, view.wire));
+        return outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow);
+    }
     if delivery.epoch != place.epoch {
         return Err(Stop::Insufficient);
     }
@@ -181,7 +193,9 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
             place.next = place.next.max(to.saturating_add(1));
             return Ok(0);
         }
-        What::Top(_) | What::Passed { .. } | What::Reset | What::Word(_) => return Err(Stop::Insufficient),
+        What::Top(_) | What::Passed { .. } | What::Reset | What::Word(_) | What::Passing(_) => {
+            return Err(Stop::Insufficient);
+        }
     };
     let mut queued = 0;
     let fresh = items.partition_point(|item| item.offset < place.next);

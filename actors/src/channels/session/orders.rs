@@ -36,7 +36,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Order::Recheck if self.identity.as_ref().is_some_and(|it| self.hub.auth.revoked(it)) => {
                 self.session.close(Disconnect::InvalidToken);
             }
-            Order::Recheck => self.keep_to_rights().await,
+            Order::Recheck => {
+                self.keep_to_tokens().await;
+                self.keep_to_rights().await;
+            }
             // That protocol has no word for it.
             Order::Subscribe(_) if self.session.wire == Wire::Pusher => {}
             Order::Subscribe(channel) => self.subscribed_by_server(&channel).await,

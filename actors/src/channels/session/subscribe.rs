@@ -139,7 +139,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     let grant = SubscriptionGrant {
                         info: subscription.info.clone(),
                         overrides: subscription.overrides,
-                        expires_at: None,
+                        ..SubscriptionGrant::default()
                     };
                     self.prepare(request, channel, terms, grant, subscription.data.clone()).await
                 }
@@ -192,10 +192,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return Err(Refusal::Error(ErrorCode::LimitExceeded));
         }
         let name: Arc<str> = request.channel.as_str().into();
-        let ttl = seconds_left(grant.expires_at);
-        let ends = ttl.map(|ttl| now() + millis(Duration::from_secs(ttl.into()) + self.hub.limits.expiry_grace));
+        let (ttl, ends) = self.lasting(&grant);
         let (delta, numbered, filtered) = (terms.delta, terms.numbered, terms.filter.is_some());
-        if !self.session.begin(&name, Terms { expires_at: ends, ..terms }) {
+        let mark = grant.mark.clone().map(Box::new);
+        if !self.session.begin(&name, Terms { expires_at: ends, mark, ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
         let member = self.member(&channel, &grant);
@@ -396,15 +396,32 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return Err(Refusal::Error(ErrorCode::NotAvailable));
         }
         let grant = self.verified(&request.token, &request.channel, ErrorCode::Expired).await?;
-        let ttl = seconds_left(grant.expires_at);
-        let ends = ttl.map(|ttl| now() + millis(Duration::from_secs(ttl.into()) + self.hub.limits.expiry_grace));
-        if !self.session.prolong(&request.channel, ends) {
+        let (ttl, ends) = self.lasting(&grant);
+        if !self.session.prolong(&request.channel, ends, grant.mark) {
             return Err(Refusal::Error(ErrorCode::PermissionDenied));
         }
         if let Some(ends) = ends {
             self.look_by(self.session.ends_at(ends));
         }
         Ok(self.encode(id, &SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or_default() }))
+    }
+
+    /// How long the client is told that a grant lasts, in seconds, and when the subscription ends by the session's clock: the grace
+    /// is for those who fetch another token.
+    fn lasting(&self, grant: &SubscriptionGrant) -> (Option<u32>, Option<u64>) {
+        let ttl = seconds_left(grant.expires_at);
+        let ends = |ttl: u32| now() + millis(Duration::from_secs(ttl.into()) + self.hub.limits.expiry_grace);
+        (ttl, ttl.map(ends))
+    }
+
+    /// Ends the subscriptions whose own token has been revoked. As with the connection's, nobody is to try again with it.
+    pub(super) async fn keep_to_tokens(&self) {
+        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
+        for channel in self.session.marked(|mark| self.hub.auth.revoked_for(user, mark)) {
+            let seat = self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server));
+            self.leave(&channel, seat).await;
+        }
+        self.session.flush();
     }
 
     /// Ends the subscriptions that the user's rights no longer allow. A token of its own opened what has an end of its own.

@@ -11,7 +11,7 @@ use super::{
     Inner, Seat, Session, Subscribed, Subscription,
     live::{Place, Stop, Terms},
 };
-use crate::channels::Delivery;
+use crate::{channels::Delivery, platform::ports::TokenMark};
 
 /// A subscription that goes live.
 pub(super) struct Going {
@@ -119,12 +119,20 @@ impl Session {
         ended.seat
     }
 
-    /// Moves the end of a subscription. False when there is none.
-    pub(super) fn prolong(&self, channel: &str, expires_at: Option<u64>) -> bool {
+    /// Moves the end of a subscription, which lives on another token from now on. False when there is none.
+    pub(super) fn prolong(&self, channel: &str, expires_at: Option<u64>, mark: Option<TokenMark>) -> bool {
         let mut inner = self.lock();
         let Some(at) = inner.find(channel) else { return false };
-        inner.subscriptions[at].terms.expires_at = expires_at;
+        let terms = &mut inner.subscriptions[at].terms;
+        (terms.expires_at, terms.mark) = (expires_at, mark.map(Box::new));
         true
+    }
+
+    /// Of the subscriptions that live on a token of their own those whose token is such.
+    pub(super) fn marked(&self, such: impl Fn(&TokenMark) -> bool) -> Vec<Arc<str>> {
+        let inner = self.lock();
+        let marked = inner.subscriptions.iter().filter(|it| it.terms.mark.as_deref().is_some_and(&such));
+        marked.map(|it| Arc::clone(&it.channel)).collect()
     }
 
     /// Ends the subscriptions whose time is over; answers their seats, and when the next one ends.

@@ -42,8 +42,8 @@ use crate::{
         Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Users, Wire,
     },
     platform::ports::{
-        Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, HistoryLimits, Identity, LogSlice,
-        ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant, Verified,
+        Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits, Identity,
+        LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant, Verified,
     },
     supervise::{Progress, Slot},
 };
@@ -152,6 +152,15 @@ impl Bus for World {
         let offset = published.len() as u64 + 1;
         published.push(message.publication(id, offset));
         Ok(self.position_at(offset))
+    }
+    async fn put(&self, stream: &StreamName, offer: Offer, _: &Conditions) -> Result<Published, BusError> {
+        match offer {
+            Offer::Kept(message, keep) => self.publish(stream, message, &keep).await.map(Published::At),
+            Offer::Passing(_) => Ok(Published::Told),
+        }
+    }
+    async fn forget(&self, _: &StreamName) -> Result<(), BusError> {
+        Ok(())
     }
     async fn open(&self, _: &StreamName) -> Result<Position, BusError> {
         Ok(self.position_at(self.published.lock().unwrap().len() as u64))

@@ -293,4 +293,8 @@ impl Stream {
     pub(super) fn word(&self, spoken: Arc<Spoken>) -> Option<(u64, Delivery)> {
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Word(spoken))
     }
+    /// A publication that nothing keeps, for the same.
+    pub(super) fn passing(&self, item: Arc<Item>) -> Option<(u64, Delivery)> {
+        self.news(&self.whole, self.wanted.get(&self.whole)?, What::Passing(item))
+    }
 }

@@ -28,6 +28,11 @@ pub trait Authenticator: Send + Sync + 'static {
     fn revoked(&self, _identity: &Identity) -> bool {
         false
     }
+
+    /// The same of a token that this user has shown for one subscription.
+    fn revoked_for(&self, _user: &str, _mark: &TokenMark) -> bool {
+        false
+    }
 }
 
 /// A signed-in user.
@@ -87,6 +92,17 @@ pub struct SubscriptionGrant {
     pub info: Option<Bytes>,
     /// Choices that go before the configuration's.
     pub overrides: Overrides,
+    /// By what the token may be revoked; `None` where no token of its own opened the subscription.
+    pub mark: Option<TokenMark>,
+}
+
+/// By what a token may be revoked, beside its user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenMark {
+    /// Its id.
+    pub jti: Option<Arc<str>>,
+    /// When it was made, in seconds since 1970; without it the token counts as older than any moment.
+    pub issued_at: Option<i64>,
 }
 
 /// Tokens that are no longer good from now on: one, those of a user that are older than a moment, or all of a user. Whoever

@@ -63,7 +63,7 @@ impl Close {
             Self::TlsRequired => "only TLS connections are accepted",
             Self::UnknownApp => "no application has this key",
             Self::AppDisabled => "the application is disabled",
-            Self::OverQuota => "the application is over its connection quota",
+            Self::OverQuota => "too many connections",
             Self::PathNotFound => "path not found",
             Self::BadVersion => "the version is not understood",
             Self::UnsupportedProtocol => "the protocol version is not supported",

@@ -8,7 +8,7 @@ use fred::types::{
     config::{Config, Server, ServerConfig, TcpConfig},
 };
 
-use super::super::HistoryLimits;
+use super::super::{HistoryLimits, MAX_KEYS};
 
 /// Messages that the client buffers for a reader that lags, before `Lost` replaces them. Its own default of 32 is gone
 /// in one burst.
@@ -52,6 +52,8 @@ pub struct RedisConfig {
     pub prefix: String,
     /// What is kept of each stream.
     pub limits: HistoryLimits,
+    /// Publishers' keys that this node has remembered at once.
+    pub max_keys: usize,
     /// How long the position of an idle stream is remembered. It outlives its history, so that a subscriber of a quiet
     /// stream is not told to reload: 30 days, as the protocol's reference does.
     pub keep_position: Duration,
@@ -112,6 +114,7 @@ impl RedisConfig {
             deployment,
             prefix: prefix.to_owned(),
             limits: HistoryLimits::default(),
+            max_keys: MAX_KEYS,
             keep_position: Duration::from_secs(30 * 24 * 3600),
             command_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),

@@ -21,32 +21,32 @@ mod config;
 mod keeper;
 mod link;
 mod nodes;
+mod put;
 mod route;
 mod script;
 mod sentinel;
 mod server;
 mod shard;
+mod shared;
 mod topology;
 mod wire;
 
-use std::{
-    collections::HashSet,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use dzvin_actors::platform::ports::{Appended, Bus, BusError, BusEvent, HistoryLimits, ReadLimit, Slice};
+use dzvin_actors::platform::ports::{
+    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice,
+};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
-    platform::{EntityId, StreamName},
+    platform::StreamName,
 };
 use fred::{
     interfaces::HashesInterface,
     types::{Key, Value},
 };
 use futures_util::future::try_join_all;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc;
 
 use self::{
     config::Deployment,
@@ -54,8 +54,9 @@ use self::{
     link::Link,
     route::{Command, NotConnected},
     shard::{Routes, Shard, Site, slot},
+    shared::Shared,
 };
-use super::{BusMetrics, Unnamed, check_run, check_word, new_node};
+use super::{BusMetrics, check_run, check_word};
 
 pub use self::config::{RedisConfig, RedisConfigError};
 pub(in crate::channels) use self::{script::Script, server::Server};
@@ -64,6 +65,7 @@ static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
 static READ: Script = Script::new(include_str!("../lua/read.lua"));
 static RESET: Script = Script::new(include_str!("../lua/reset.lua"));
 static OPEN: Script = Script::new(include_str!("../lua/open.lua"));
+static FORGET: Script = Script::new(include_str!("../lua/forget.lua"));
 
 /// Most publications in one script call: far below the 8,000 values that Lua unpacks.
 const CHUNK_COUNT: usize = 128;
@@ -86,27 +88,6 @@ pub struct RedisBus {
     _keeper: AbortOnDrop,
 }
 
-/// What the bus shares with the tasks that keep its connections.
-#[derive(Debug)]
-struct Shared {
-    config: RedisConfig,
-    metrics: BusMetrics,
-    /// Who has what.
-    routes: Mutex<Arc<Routes>>,
-    /// Grows with every connection made or lost and every new shape.
-    changes: watch::Sender<u64>,
-    /// Asks for another look at the shape of the cluster.
-    refresh: Notify,
-    /// Looks so far.
-    looks: watch::Sender<u64>,
-    /// What this node wants to be told of, whether or not there is a connection.
-    subscribed: Mutex<HashSet<StreamName>>,
-    /// Channels whose subscription has to follow their slot.
-    unheard: Mutex<HashSet<String>>,
-    /// The name of this node.
-    node: Arc<str>,
-}
-
 /// An offset that Lua cannot count.
 #[derive(Debug, thiserror::Error)]
 #[error("an offset above 2^53")]
@@ -122,17 +103,7 @@ impl RedisBus {
             Deployment::Watched(_) => Some(Site::Watched),
             Deployment::Cluster(_) => None,
         };
-        let shared = Arc::new(Shared {
-            config,
-            metrics: BusMetrics::default(),
-            routes: Mutex::default(),
-            changes: watch::Sender::new(0),
-            refresh: Notify::new(),
-            looks: watch::Sender::new(0),
-            subscribed: Mutex::default(),
-            unheard: Mutex::default(),
-            node: new_node(),
-        });
+        let shared = Arc::new(Shared::new(config));
         let keeper = match site.map(|site| Shard::new(site, Vec::new())) {
             Some(shard) => {
                 shared.set_routes(Routes::one(Arc::clone(&shard)));
@@ -191,42 +162,28 @@ impl RedisBus {
         stream: &StreamName,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
+        self.on_keys(doing, script, stream, &["position", "history"], args).await
+    }
+
+    /// The same with these of the stream's keys.
+    async fn on_keys(
+        &self,
+        doing: &'static str,
+        script: &Script,
+        stream: &StreamName,
+        keys: &[&str],
+        args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
+    ) -> Result<Value, BusError> {
         let tag = self.shared.config.tag(stream);
-        let (position, history) = (format!("{tag}:position"), format!("{tag}:history"));
-        let command = |link: &Link| {
-            let keys = vec![position.as_str().into(), history.as_str().into()];
-            Command::Script(script, keys, args(link))
-        };
-        let answer = self.shared.run(doing, &position, command).await?;
+        let keys: Vec<Key> = keys.iter().map(|key| format!("{tag}:{key}").into()).collect();
+        let command = |link: &Link| Command::Script(script, keys.clone(), args(link));
+        let answer = self.shared.run(doing, &tag, command).await?;
         if answer.ahead {
             // The event was told where the slot is going to be; who listens does so where it still is.
             let channel = self.shared.config.channel(stream);
             let _ = self.shared.run(doing, &channel, |_| Command::Publish(channel.clone(), wire::check())).await;
         }
         Ok(answer.value)
-    }
-
-    /// The arguments of the script that appends.
-    fn run(
-        &self,
-        stream: &StreamName,
-        epoch: &Epoch,
-        first: u64,
-        keep: &HistoryLimits,
-        publications: &[Bytes],
-    ) -> Vec<Value> {
-        let config = &self.shared.config;
-        let head = [
-            config.channel(stream).into(),
-            epoch.as_str().into(),
-            wire::number(first),
-            wire::number(keep.count as u64),
-            wire::number(keep.bytes as u64),
-            wire::millis(keep.age),
-            wire::millis(config.keep_position),
-            if first == 0 { self.shared.routes().vouched().into() } else { "".into() },
-        ];
-        head.into_iter().chain(publications.iter().cloned().map(Value::Bytes)).collect()
     }
 
     /// The positions of streams that one server has, in their order.
@@ -299,7 +256,7 @@ impl Bus for RedisBus {
         while let [head, ..] = rest {
             let (chunk, count) = wire::chunk(rest, CHUNK_COUNT, CHUNK_BYTES);
             let limits = &self.shared.config.limits;
-            let args = |_: &Link| self.run(stream, epoch, head.offset, limits, &chunk);
+            let args = |_: &Link| self.run(stream, epoch, head.offset, limits, Vec::new(), &chunk);
             let appended = self.on("append", &APPEND, stream, args).await?;
             answer = wire::appended(appended).map_err(failed("append"))?;
             if !matches!(answer, Appended::Accepted { .. }) {
@@ -328,13 +285,16 @@ impl Bus for RedisBus {
     }
 
     async fn publish(&self, stream: &StreamName, message: Message, keep: &HistoryLimits) -> Result<Position, BusError> {
-        let id = EntityId::new(stream.as_str()).map_err(|_| failed("publish")(Unnamed))?;
-        let message = [wire::headless(message, id)];
-        let args = |link: &Link| self.run(stream, &link.new_epoch(), 0, keep, &message);
-        let answer = self.on("publish", &APPEND, stream, args).await?;
-        let position = wire::published(answer).map_err(failed("publish"))?;
-        self.shared.metrics.appended.inc();
-        Ok(position)
+        let published = self.put(stream, Offer::Kept(message, *keep), &Conditions::default()).await?;
+        published.position().cloned().ok_or_else(|| failed("publish")(wire::Malformed("answer of publish")))
+    }
+
+    async fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> Result<Published, BusError> {
+        self.put_on(stream, offer, on).await
+    }
+
+    async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {
+        self.on("forget", &FORGET, stream, |_| Vec::new()).await.map(drop)
     }
 
     async fn open(&self, stream: &StreamName) -> Result<Position, BusError> {
@@ -436,89 +396,6 @@ impl Bus for RedisBus {
         let args = vec![wire::number(nodes::MAX_NODES)];
         let answer = self.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
         wire::names(answer).map_err(failed("nodes"))
-    }
-}
-
-impl Shared {
-    async fn eval(
-        &self,
-        doing: &'static str,
-        script: &Script,
-        keys: Vec<Key>,
-        args: Vec<Value>,
-    ) -> Result<Value, BusError> {
-        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
-        let answer = self.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
-        Ok(answer.value)
-    }
-
-    fn is_cluster(&self) -> bool {
-        matches!(self.config.deployment, Deployment::Cluster(_))
-    }
-
-    fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&held(&self.routes))
-    }
-
-    /// Answers what was before.
-    fn set_routes(&self, routes: Routes) -> Arc<Routes> {
-        let before = mem::replace(&mut *held(&self.routes), Arc::new(routes));
-        self.changed();
-        before
-    }
-
-    fn set_link(&self, shard: &Shard, link: Option<Arc<Link>>) {
-        shard.set_link(link);
-        self.changed();
-    }
-
-    fn changed(&self) {
-        let routes = self.routes();
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.servers.set(count(routes.shards.len()));
-        self.metrics.connected.set(count(routes.shards.iter().filter(|shard| shard.is_linked()).count()));
-        self.changes.send_modify(|n| *n += 1);
-    }
-
-    /// Whether it has what is about nodes.
-    fn is_home(&self, shard: &Arc<Shard>) -> bool {
-        self.routes().has(shard, &self.config.nodes_tag())
-    }
-
-    /// Every channel that this node listens to on this server.
-    fn wanted_of(&self, shard: &Arc<Shard>) -> Vec<String> {
-        let (routes, mut channels) = (self.routes(), self.wanted());
-        channels.retain(|channel| routes.has(shard, channel));
-        channels
-    }
-
-    /// Every channel that this node listens to.
-    fn wanted(&self) -> Vec<String> {
-        let mut channels: Vec<_> = self.subscribed().iter().map(|stream| self.config.channel(stream)).collect();
-        channels.extend([self.config.node_channel(Some(&self.node)), self.config.node_channel(None)]);
-        channels
-    }
-
-    /// Channels that are to be subscribed where they are now.
-    fn unheard(&self, channels: Vec<String>) {
-        held(&self.unheard).extend(channels);
-    }
-
-    /// Those of them that are still wanted.
-    fn take_unheard(&self) -> Vec<String> {
-        let mut unheard = mem::take(&mut *held(&self.unheard));
-        unheard.retain(|channel| self.config.stream(channel).is_none_or(|stream| self.subscribed().contains(&stream)));
-        unheard.into_iter().collect()
-    }
-
-    fn subscribed(&self) -> MutexGuard<'_, HashSet<StreamName>> {
-        held(&self.subscribed)
-    }
-
-    fn change_subscribed(&self, change: impl FnOnce(&mut HashSet<StreamName>) -> bool) {
-        let mut all = self.subscribed();
-        change(&mut all);
-        self.metrics.subscriptions.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use dzvin_actors::platform::ports::{Appended, BusEvent, Slice};
+use dzvin_actors::platform::ports::{Appended, BusEvent, Published, Slice};
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
     platform::{EntityId, StreamName},
@@ -69,12 +69,22 @@ pub(super) fn appended(answer: Value) -> Result<Appended, Malformed> {
     }
 }
 
-/// Where a publication went: `{accepted, top, epoch}`.
-pub(super) fn published(answer: Value) -> Result<Position, Malformed> {
-    let parts = array(answer)?;
-    let [Value::Integer(1), top, epoch, ..] = parts.as_slice() else { return Err(Malformed("answer of publish")) };
-    let epoch = epoch.as_string().ok_or(Malformed("epoch"))?;
-    Ok(Position { epoch: Epoch::new(&epoch), offset: top.as_u64().ok_or(Malformed("top"))? })
+/// What became of a publication: `{accepted, top, epoch}`, `{again | older, top, epoch}`, `{too many, milliseconds}` or `{told}`.
+pub(super) fn published(answer: Value) -> Result<Published, Malformed> {
+    let mut parts = array(answer)?.into_iter();
+    let status = parts.next().and_then(|v| v.as_u64());
+    let number = parts.next().and_then(|v| v.as_u64());
+    let epoch = parts.next().and_then(|v| v.as_string());
+    let position = number.zip(epoch).map(|(offset, epoch)| Position { epoch: Epoch::new(&epoch), offset });
+    match (status, position, number) {
+        (Some(1), Some(position), _) => Ok(Published::At(position)),
+        // No publication has offset 0: what was told has none.
+        (Some(4), Some(position), _) => Ok(Published::Again(Some(position).filter(|at| at.offset > 0))),
+        (Some(5), Some(position), _) => Ok(Published::Older(position)),
+        (Some(6), _, Some(wait)) => Ok(Published::TooMany { wait: Duration::from_millis(wait) }),
+        (Some(7), ..) => Ok(Published::Told),
+        _ => Err(Malformed("answer of publish")),
+    }
 }
 
 pub(super) fn position(answer: Value) -> Result<Option<Position>, Malformed> {

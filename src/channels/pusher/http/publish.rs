@@ -1,10 +1,6 @@
 //! `events`, `batch_events`, and the older form of one event.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     extract::{Path, State},
@@ -12,12 +8,12 @@ use axum::{
 };
 use bytes::Bytes;
 use dzvin_actors::{
-    channels::App,
-    platform::ports::{Bus, HistoryLimits, Presence},
+    channels::{App, Publisher, outside},
+    platform::ports::{Bus, ChannelPace, Conditions, HistoryLimits, Offer, Presence, Published},
 };
 use dzvin_protocols::{
     channels::{
-        Extra, Message,
+        Extra, Message, now_micros,
         pusher::{
             EVENT_TAG, Name, data_of_text,
             http_api::{ApiError, ChannelInfo, Publish, encode_batch, encode_published, parse_batch, parse_events},
@@ -43,6 +39,7 @@ struct Put {
     stream: StreamName,
     message: Message,
     keep: HistoryLimits,
+    pace: Option<ChannelPace>,
 }
 
 /// `POST /apps/{id}/events`.
@@ -106,15 +103,19 @@ async fn publish<B: Bus, P: Presence>(
         for name in &event.channels {
             let channel = inside(&signed.app, name).map_err(refusal::refused)?;
             let keep = signed.app.keep(name.kind(), &channel, &api.namespaces);
-            puts.push(Put { stream: StreamName::from_checked(&channel), message: message.clone(), keep });
+            let pace = api.namespaces.of(outside(&channel)).pace_of(Publisher::Server);
+            puts.push(Put { stream: StreamName::from_checked(&channel), message: message.clone(), keep, pace });
         }
     }
-    let puts = puts.into_iter().map(|put| async move { api.bus.publish(&put.stream, put.message, &put.keep).await });
-    stream::iter(puts)
-        .buffered(CONCURRENCY)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await
-        .map_err(refusal::unpublished)
+    let puts = puts.into_iter().map(|Put { stream, message, keep, pace }| async move {
+        let on = Conditions { pace, ..Conditions::default() };
+        match api.bus.put(&stream, Offer::Kept(message, keep), &on).await {
+            Ok(Published::TooMany { wait }) => Err(refusal::too_often(wait)),
+            Ok(_) => Ok(()),
+            Err(error) => Err(refusal::unpublished(error)),
+        }
+    });
+    stream::iter(puts).buffered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await
 }
 
 fn message(event: &Publish, trace: Option<Arc<str>>) -> Result<Message, ApiError> {
@@ -151,10 +152,4 @@ async fn infos<'a, B: Bus, P: Presence>(
         }
     });
     stream::iter(each).buffered(CONCURRENCY).collect().await
-}
-
-/// Now, in microseconds since 1970.
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

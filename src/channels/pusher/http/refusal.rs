@@ -1,5 +1,7 @@
 //! What a refused call is told. The libraries read the status; the text is for whoever looks for the reason.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use dzvin_actors::platform::ports::BusError;
 use dzvin_protocols::channels::pusher::http_api::{ApiError, SignatureError};
@@ -37,6 +39,12 @@ pub(super) fn refused(error: ApiError) -> Problem {
 pub(super) fn unpublished(error: BusError) -> Problem {
     let text = "the bus did not confirm every event; try again soon";
     Problem::unavailable("bus_unavailable", text).caused_by(error)
+}
+
+/// A channel has had as many events as it may have. Those before it may have been published.
+pub(super) fn too_often(wait: Duration) -> Problem {
+    let text = "a channel has had as many events as it may have; what stands before it was published";
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_publications", text).retry_after(wait)
 }
 
 /// More than an answer holds.

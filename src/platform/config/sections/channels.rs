@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::super::values::{duration, size};
+use crate::channels::bus::MAX_KEYS;
 
 /// `[channels]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -47,6 +48,11 @@ pub struct Channels {
     pub max_connection_age: Duration,
     /// Whether it is kept how many subscribers each channel of the application has.
     pub occupancy: bool,
+    /// How long it is remembered what was published under a server's key.
+    #[serde(with = "duration")]
+    pub idempotency_window: Duration,
+    /// Such keys of this node that are remembered at once; above it publications that bring one are refused.
+    pub idempotency_keys: usize,
     /// Connections of one user to this node; 0: no limit.
     pub max_sessions_per_user: u32,
     /// Commands of one client in a second, on average; 0: no limit.
@@ -57,6 +63,8 @@ pub struct Channels {
     pub max_sessions_per_address: usize,
     /// New sessions of this node in a second; 0: as fast as they come.
     pub max_connects_per_second: u32,
+    /// Requests of one client address to `/emulation` that are refused, in a second; 0: any number.
+    pub max_refused_emulations_per_second: u32,
     /// Rules of the application's channels, by the word before their first dot; `default` holds for the rest.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
 }
@@ -94,6 +102,36 @@ pub struct NamespaceConfig {
     pub conflate: ConflateConfig,
     /// The tag whose values are told apart when `conflate` is `tag`.
     pub conflate_tag: String,
+    /// Publications on one channel in a second, on average; 0: no limit.
+    pub publications_per_second: u32,
+    /// Of whom they are counted.
+    pub publications_of: PublisherConfig,
+    /// Over how much.
+    pub publications_across: AcrossConfig,
+}
+
+/// Whose publications are counted and refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PublisherConfig {
+    /// Those of clients and of servers, together.
+    #[default]
+    Everybody,
+    /// Those of clients.
+    Clients,
+    /// Those of servers.
+    Servers,
+}
+
+/// Over how much publications are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcrossConfig {
+    /// Each node by itself.
+    #[default]
+    Node,
+    /// All nodes together.
+    Cluster,
 }
 
 /// What goes out of what was held back.
@@ -150,6 +188,9 @@ impl Default for NamespaceConfig {
             hold: Duration::ZERO,
             conflate: ConflateConfig::Nothing,
             conflate_tag: "key".to_owned(),
+            publications_per_second: 0,
+            publications_of: PublisherConfig::Everybody,
+            publications_across: AcrossConfig::Node,
         }
     }
 }
@@ -171,11 +212,14 @@ impl Default for Channels {
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,
             occupancy: false,
+            idempotency_window: Duration::from_secs(300),
+            idempotency_keys: MAX_KEYS,
             max_sessions_per_user: 0,
             commands_per_second: 0,
             max_refusals: 100,
             max_sessions_per_address: 0,
             max_connects_per_second: 0,
+            max_refused_emulations_per_second: 50,
             namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
         }
     }

@@ -1,11 +1,11 @@
 //! `[identity]`: keys, issuers, roles and revocations.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use dzvin_protocols::identity::Algorithm;
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{Secret, SecretUrl};
+use super::super::values::{Secret, SecretUrl, duration};
 use crate::identity::TokenRules;
 
 /// `[identity]`
@@ -104,6 +104,9 @@ pub struct IssuerConfig {
     /// Whether its tokens open subscriptions.
     #[serde(default)]
     pub subscriptions: bool,
+    /// How long a token that opens a subscription is good after it was made, whatever it says itself; 0: as long as it says.
+    #[serde(default = "IssuerConfig::day", with = "duration")]
+    pub max_subscription_lifetime: Duration,
     /// Whether its tokens may name permissions and channels beside roles.
     #[serde(default)]
     pub trusted: bool,
@@ -132,6 +135,11 @@ impl IssuerConfig {
 
     fn yes() -> bool {
         true
+    }
+
+    /// A working day and its night: whoever leaves in the evening is gone the next.
+    fn day() -> Duration {
+        Duration::from_secs(24 * 3600)
     }
 
     fn default_subject() -> String {

@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use dzvin_protocols::platform::Kind;
 use serde::{Deserialize, Serialize};
 
-pub use channels::{AccessConfig, Channels, ConflateConfig, NamespaceConfig, RecoveryConfig};
+pub use channels::{
+    AccessConfig, AcrossConfig, Channels, ConflateConfig, NamespaceConfig, PublisherConfig, RecoveryConfig,
+};
 pub use feeds::{KindConfig, KindSource, MirrorConfig, Reconcile, Tap};
 pub use http::{ClientHeader, Http, Tls};
 pub use identity::{ApiKeyConfig, IdentityConfig, IssuerConfig, KeyConfig, PublicKeyConfig};

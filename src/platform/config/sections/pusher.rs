@@ -75,6 +75,12 @@ pub struct PusherApp {
     /// Members of a presence channel.
     #[serde(default = "PusherApp::default_max_members")]
     pub max_members: usize,
+    /// 32 bytes in base64, the same that the application's server has: with it the hub hands out keys of encrypted channels.
+    #[serde(default)]
+    pub encryption_master_key: Option<Secret>,
+    /// A file that holds it.
+    #[serde(default)]
+    pub encryption_master_key_file: Option<PathBuf>,
     /// Where the application hears of its channels.
     #[serde(default)]
     pub webhooks: Vec<PusherWebhook>,

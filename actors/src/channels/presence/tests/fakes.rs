@@ -21,8 +21,8 @@ use super::super::{
 };
 use crate::{
     platform::ports::{
-        Appended, Buried, Bus, BusError, Changed, Counts, Crowd, Entered, Exited, HistoryLimits, Life, Member,
-        MemberChange, MemberPage, Occupied, Outcome, Presence, ReadLimit, Slice,
+        Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, HistoryLimits, Life,
+        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice,
     },
     supervise::{Progress, Slot},
 };
@@ -127,7 +127,7 @@ impl Fake {
                 Word::Join { info, first } => format!("+{}{}", info.client, if *first { "!" } else { "" }),
                 Word::Leave { info, last } => format!("-{}{}", info.client, if *last { "!" } else { "" }),
                 Word::Count { subscribers } => format!("#{subscribers}"),
-                Word::Event { .. } => "?".to_owned(),
+                Word::Event { .. } | Word::Publication { .. } => "?".to_owned(),
             })
             .collect()
     }
@@ -316,6 +316,12 @@ impl Bus for Fake {
         Err(error())
     }
     async fn publish(&self, _: &StreamName, _: Message, _: &HistoryLimits) -> Result<Position, BusError> {
+        Err(error())
+    }
+    async fn put(&self, _: &StreamName, _: Offer, _: &Conditions) -> Result<Published, BusError> {
+        Err(error())
+    }
+    async fn forget(&self, _: &StreamName) -> Result<(), BusError> {
         Err(error())
     }
     async fn open(&self, _: &StreamName) -> Result<Position, BusError> {

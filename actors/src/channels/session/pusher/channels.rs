@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{
     Channel, Publication,
     centrifuge::SubscribeRequest,
+    now_micros,
     pusher::{
         self, Grant, Guard, MAX_NAME, Member, Name, NameError, Refusal, Subscribe, WebhookEvent, encode_cache_miss,
         encode_change, encode_error, encode_publication, encode_subscription_error, encode_subscription_succeeded,
@@ -19,7 +20,6 @@ use crate::{
         Access, Alias, App, outside,
         session::{
             Session,
-            commands::now_micros,
             live::Terms,
             start::{Prepared, Start},
         },

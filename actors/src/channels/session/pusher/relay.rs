@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 
 use super::Conversation;
 use crate::{
-    channels::App,
-    platform::ports::{Bus, ChangeLog},
+    channels::{App, Publisher, outside},
+    platform::ports::{Bus, ChangeLog, Conditions, Offer, Published},
 };
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
@@ -58,8 +58,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         let told = WebhookEvent::client_event(name.as_str(), event, data, socket.as_str(), member);
         let stream = StreamName::from_checked(&inside);
-        match tokio::time::timeout(limits, self.hub.bus.whisper(&stream, word.encode())).await {
-            Ok(Ok(())) => {
+        let pace = self.hub.namespaces.of(outside(&inside)).pace_of(Publisher::Client);
+        let on = Conditions { pace, ..Conditions::default() };
+        match tokio::time::timeout(limits, self.hub.bus.put(&stream, Offer::Passing(word.encode()), &on)).await {
+            Ok(Ok(Published::TooMany { .. })) => Err("too many events on this channel"),
+            Ok(Ok(_)) => {
                 self.hub.observer.observe(app, told);
                 Ok(())
             }

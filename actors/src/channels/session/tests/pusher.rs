@@ -1,6 +1,9 @@
 //! The Pusher protocol over real sockets: what is answered, what is refused, and that a refusal ends nothing.
 
-use dzvin_protocols::channels::pusher::{Close, Credentials, SocketId};
+use dzvin_protocols::channels::{
+    Control, Whose,
+    pusher::{ClientAction, Close, Credentials, SocketId},
+};
 
 use super::*;
 use crate::channels::{Admission, App};
@@ -419,5 +422,33 @@ async fn too_many_channels_are_refused_and_members_need_presence() {
     assert_eq!(refused(&one.signed(channel, None).await, channel), 401, "who is it?");
     assert_eq!(one.subscribe("b", "", None).await, succeeded("b"), "what was refused takes no place");
     assert_eq!(refused(&one.subscribe("c", "", None).await, "c"), 429);
+    one.is_well().await;
+}
+
+/// Whoever came back each second would be refused each second.
+#[tokio::test]
+async fn a_user_with_too_many_connections_stays_away() {
+    let node = node_with(Limits { of_user: Some(1), ..Limits::default() }).await;
+    let mut one = pusher(&node, "main").await;
+    assert_eq!(one.sign_in(r#"{"id":"u1"}"#).await["event"], "pusher:signin_success");
+    let mut two = pusher(&node, "main").await;
+    let close = two.sign_in(r#"{"id":"u1"}"#).await;
+    assert_eq!(close, json!({"close": 4004}));
+    assert!(!ClientAction::of(4004).reconnects());
+    let mut other = pusher(&node, "main").await;
+    assert_eq!(other.sign_in(r#"{"id":"u2"}"#).await["event"], "pusher:signin_success");
+    one.is_well().await;
+}
+
+/// No client of this protocol can be told that it has been subscribed: the order is passed over.
+#[tokio::test]
+async fn a_server_subscribes_nobody_here() {
+    let node = node().await;
+    let mut one = pusher(&node, "main").await;
+    assert_eq!(one.sign_in(r#"{"id":"u1"}"#).await["event"], "pusher:signin_success");
+    let whose = Whose { user: Some("u1".into()), ..Whose::default() };
+    node.hub.shards.order(&Arc::new(Control::Subscribe { whose, channel: "chat.1".into() }));
+    one.is_well().await;
+    node.say("chat.1", "{}", &[]).await;
     one.is_well().await;
 }

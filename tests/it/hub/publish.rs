@@ -1,0 +1,250 @@
+//! The server API to the end: what is published once, only when newer, without being kept, and not too often; on two nodes.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::{SinkExt, future::join_all};
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually::eventually,
+    hub::{Hub, World},
+    session::Client,
+};
+
+const API_KEY: &str = "an api key of thirty-two bytes and more";
+
+fn rules() -> String {
+    format!(
+        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         [channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
+         [channels.namespaces.slow]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
+         publications_per_second = 2\npublications_across = \"cluster\"\n\
+         [channels.namespaces.quiet]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
+         publications_per_second = 1\npublications_of = \"clients\"\n"
+    )
+}
+
+async fn call(hub: &Hub, method: &str, body: &Value) -> (u16, Option<String>, Value) {
+    let url = format!("http://{}/api/{method}", hub.addr);
+    let request = reqwest::Client::new().post(url).header("x-api-key", API_KEY).body(body.to_string());
+    let answer = request.send().await.expect("an answer");
+    let after = answer.headers().get("retry-after").map(|it| it.to_str().expect("text").to_owned());
+    (answer.status().as_u16(), after, answer.json().await.expect("json"))
+}
+
+async fn done(hub: &Hub, method: &str, body: &Value) -> Value {
+    let (status, _, answer) = call(hub, method, body).await;
+    assert!(status == 200 && answer["result"].is_object(), "{method} {body}: {status} {answer}");
+    answer["result"].clone()
+}
+
+/// The next publication.
+async fn heard(client: &mut Client) -> Value {
+    loop {
+        let mut message = client.receive().await;
+        if message == json!({}) {
+            client.0.send("{}".into()).await.expect("sent");
+        }
+        let publication = message["push"]["pub"].take();
+        if !publication.is_null() {
+            return publication;
+        }
+    }
+}
+
+async fn subscribed(hub: &Hub, more: &Value) -> (Client, Value) {
+    let mut client = Client::connected(hub, "viewer").await;
+    let mut ask = json!({"id": 2, "subscribe": {"channel": "chat.1"}});
+    for (key, value) in more.as_object().expect("more") {
+        ask["subscribe"][key] = value.clone();
+    }
+    let reply = client.ask(&ask.to_string()).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+    (client, reply["subscribe"].clone())
+}
+
+async fn on_two_nodes(redis: bool) {
+    let world = World::new(1, redis).await;
+    let a = world.hub_with("a", &rules()).await;
+    let second = if redis { Some(world.hub_with("b", &rules()).await) } else { None };
+    let b = second.as_ref().unwrap_or(&a);
+    let (mut plain, _) = subscribed(&a, &json!({})).await;
+    let (mut patched, _) = subscribed(b, &json!({"delta": "fossil"})).await;
+    let (mut filtered, _) = subscribed(b, &json!({"tf": {"op": "", "cmp": "eq", "key": "for", "val": "all"}})).await;
+    let long = "x".repeat(200);
+
+    // Once, whoever is asked, and however many ask at once.
+    let body = json!({"channel": "chat.1", "data": {"n": 1, "text": long}, "idempotency_key": "order 7", "tags": {"for": "all"}});
+    let first = done(&a, "publish", &body).await;
+    assert_eq!(first["offset"], 1, "{first}");
+    let again = join_all((0..10).map(|n| done(if n % 2 == 0 { &a } else { b }, "publish", &body))).await;
+    assert!(again.iter().all(|it| *it == first), "{again:?}");
+    let other = json!({"channels": ["chat.1", "chat.2", "a b"], "data": 0, "idempotency_key": "order 7"});
+    let broadcast = done(b, "broadcast", &other).await;
+    assert_eq!(broadcast["responses"][0]["result"], first, "on this channel it was published");
+    assert_eq!(broadcast["responses"][1]["result"]["offset"], 1);
+    assert_eq!(broadcast["responses"][2]["error"]["code"], 107);
+    assert_eq!(done(b, "broadcast", &other).await, broadcast);
+    assert!(a.metric("dzvin_bus_publications_repeated_total").await >= 5.0);
+    assert!(a.metric("dzvin_bus_idempotency_keys").await >= 1.0);
+
+    // What nothing keeps has no offset, reaches everybody whom it concerns, and what follows it comes whole.
+    let passing = json!({"channel": "chat.1", "data": {"n": "passing"}, "skip_history": true, "delta": true, "idempotency_key": "p"});
+    assert_eq!(done(b, "publish", &passing).await, json!({}));
+    assert_eq!(done(&a, "publish", &passing).await, json!({}));
+    let text = STANDARD.encode(format!("{{\"n\":\n2,\"text\":\"{long}\"}}"));
+    let second =
+        done(&a, "publish", &json!({"channel": "chat.1", "b64data": text, "data": 5, "tags": {"for": "all"}})).await;
+    assert_eq!(second["offset"], 2);
+    let third = json!({"channel": "chat.1", "data": {"n": 3, "text": long}, "tags": {"for": "all"}});
+    assert_eq!(done(b, "publish", &third).await["offset"], 3);
+    let seen: Vec<Value> =
+        [heard(&mut plain).await, heard(&mut plain).await, heard(&mut plain).await, heard(&mut plain).await].into();
+    assert_eq!(
+        seen.iter().map(|it| it["data"]["n"].clone()).collect::<Vec<_>>(),
+        [json!(1), json!("passing"), json!(2), json!(3)]
+    );
+    assert_eq!(
+        seen.iter().map(|it| it["offset"].clone()).collect::<Vec<_>>(),
+        [json!(1), Value::Null, json!(2), json!(3)]
+    );
+    assert_eq!(seen[0]["tags"], json!({"for": "all"}));
+    let mut whole = Vec::new();
+    for _ in 0..4 {
+        let it = heard(&mut patched).await;
+        let text = it["data"].as_str().expect("a text, where patches were asked for").to_owned();
+        whole.push((it["delta"] == true, serde_json::from_str::<Value>(&text).ok().map(|data| data["n"].clone())));
+    }
+    assert_eq!(whole[..3], [(false, Some(json!(1))), (false, Some(json!("passing"))), (false, Some(json!(2)))]);
+    assert!(whole[3].0, "and the next is a patch again: {whole:?}");
+    for n in [1, 2, 3] {
+        assert_eq!(heard(&mut filtered).await["data"]["n"], n, "what has no such tag is not for it");
+    }
+
+    // Only what is newer.
+    let versioned = |version: u64, epoch: &str| json!({"channel": "chat.1", "data": {"v": version}, "version": version, "version_epoch": epoch});
+    assert_eq!(done(&a, "publish", &versioned(1_764_000_000_000_000_001, "db")).await["offset"], 4);
+    for version in [7, 1_764_000_000_000_000_000, 1_764_000_000_000_000_001] {
+        assert_eq!(done(b, "publish", &versioned(version, "db")).await["offset"], 4, "left out: {version}");
+    }
+    assert_eq!(done(b, "publish", &versioned(1, "another")).await["offset"], 5);
+    let history = done(&a, "history", &json!({"channel": "chat.1", "limit": 100})).await;
+    assert_eq!(history["publications"].as_array().expect("publications").len(), 5);
+
+    // The past goes, and nobody who has everything is disturbed.
+    let (mut late, stands) = subscribed(b, &json!({})).await;
+    assert_eq!(stands["offset"], 5);
+    assert_eq!(done(b, "history_remove", &json!({"channel": "chat.1"})).await, json!({}));
+    let history = done(&a, "history", &json!({"channel": "chat.1", "limit": 100})).await;
+    assert_eq!((&history["publications"], &history["offset"]), (&json!([]), &json!(5)));
+    let back = |offset: u64| json!({"recover": true, "offset": offset, "epoch": stands["epoch"]});
+    let (_, recovered) = subscribed(&a, &back(5)).await;
+    assert_eq!(recovered["recovered"], true, "{recovered}");
+    let (_, lost) = subscribed(&a, &back(3)).await;
+    assert!(lost["was_recovering"] == true && lost["recovered"] != true, "who comes back from before is told: {lost}");
+    assert_eq!(done(&a, "publish", &json!({"channel": "chat.1", "data": {"n": 6}})).await["offset"], 6);
+    assert_eq!(heard(&mut late).await["offset"], 6, "told nothing in between");
+    let (_, recovered) = subscribed(b, &back(5)).await;
+    assert_eq!((&recovered["recovered"], recovered["publications"].as_array().map(Vec::len)), (&json!(true), Some(1)));
+}
+
+#[tokio::test]
+async fn publications_keep_to_their_conditions_in_memory() {
+    on_two_nodes(false).await;
+}
+
+#[tokio::test]
+async fn publications_keep_to_their_conditions_on_two_nodes() {
+    on_two_nodes(true).await;
+}
+
+#[tokio::test]
+async fn conditions_that_are_none_are_refused() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let with = |more: Value| {
+        let mut body = json!({"channel": "chat.1", "data": 1});
+        for (key, value) in more.as_object().expect("more") {
+            body[key] = value.clone();
+        }
+        body
+    };
+    let large = STANDARD.encode(vec![b'1'; 64 * 1024 + 1]);
+    for (body, code) in [
+        (with(json!({"idempotency_key": "k".repeat(256)})), 107),
+        (with(json!({"version": 1, "version_epoch": "e".repeat(256)})), 107),
+        (with(json!({"version_epoch": "e"})), 107),
+        (with(json!({"version": 1, "skip_history": true})), 107),
+        (with(json!({"b64data": "no base64"})), 107),
+        (with(json!({"b64data": STANDARD.encode("no json")})), 107),
+        (with(json!({"b64data": STANDARD.encode([0xff, 0xfe])})), 107),
+        (with(json!({"b64data": STANDARD.encode("{} {}")})), 107),
+        (with(json!({"b64data": large})), 106),
+        (with(json!({"data": "x".repeat(64 * 1024 - 10), "skip_history": true})), 106),
+        (json!({"data": 1}), 107),
+    ] {
+        let (status, _, answer) = call(&hub, "publish", &body).await;
+        let start: String = body.to_string().chars().take(80).collect();
+        assert_eq!((status, &answer["error"]["code"]), (200, &json!(code)), "{start} {answer}");
+    }
+    for body in [
+        with(json!({"version": -1})),
+        with(json!({"version": 1.5})),
+        with(json!({"skip_history": "yes"})),
+        json!({"channel": "chat.1"}),
+    ] {
+        assert_eq!(call(&hub, "publish", &body).await.0, 400, "{body}");
+    }
+    for data in [json!(null), json!({"n": null})] {
+        assert!(done(&hub, "publish", &with(json!({"data": data, "version": 0}))).await["epoch"].is_string());
+    }
+    let (_, _, refused) = call(&hub, "history_remove", &json!({"channel": "entities.procedure"})).await;
+    assert_eq!(refused["error"]["code"], 103, "the hub's own past is not to be removed");
+}
+
+#[tokio::test]
+async fn a_channel_has_its_pace_on_all_nodes_together() {
+    let world = World::new(1, true).await;
+    let rules = rules();
+    let (a, b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
+    let body = json!({"channel": "slow.1", "data": 1});
+    let (mut taken, mut refused) = (0, 0);
+    let begun = std::time::Instant::now();
+    for n in 0..12 {
+        let (status, after, answer) = call(if n % 2 == 0 { &a } else { &b }, "publish", &body).await;
+        match status {
+            200 => taken += 1,
+            429 => {
+                refused += 1;
+                assert_eq!((after.as_deref(), &answer["code"]), (Some("1"), &json!("too_many_publications")));
+            }
+            _ => panic!("{status} {answer}"),
+        }
+    }
+    let most = 2 + begun.elapsed().as_millis() / 500 + 1;
+    assert!(taken >= 2 && taken <= most && refused > 0, "{taken} taken, {refused} refused");
+    // Of many in one call each has its own answer.
+    let batch = json!({"commands": (0..8).map(|_| json!({"publish": body})).collect::<Vec<_>>()});
+    let replies = done(&a, "batch", &batch).await;
+    let replies = replies["replies"].as_array().expect("replies").clone();
+    assert!(replies.iter().any(|it| it["error"]["code"] == 111), "{replies:?}");
+    // Clients share it, and try again.
+    let mut client = Client::connected(&b, "viewer").await;
+    let publish = json!({"id": 5, "publish": {"channel": "slow.1", "data": {}}}).to_string();
+    let mut reply = client.ask(&publish).await;
+    let mut tries = 0;
+    while reply["error"].is_null() && tries < 10 {
+        tries += 1;
+        reply = client.ask(&publish).await;
+    }
+    assert_eq!((&reply["error"]["code"], &reply["error"]["temporary"]), (&json!(111), &json!(true)), "{reply}");
+    eventually("time gives it back", async || client.ask(&publish).await["publish"].is_object()).await;
+    // Another channel has a pace of its own, and one that is for clients does not concern servers.
+    done(&a, "publish", &json!({"channel": "slow.2", "data": 1})).await;
+    let quiet = json!({"id": 6, "publish": {"channel": "quiet.1", "data": {}}}).to_string();
+    assert!(client.ask(&quiet).await["publish"].is_object());
+    assert_eq!(client.ask(&quiet).await["error"]["code"], 111);
+    for _ in 0..5 {
+        done(&b, "publish", &json!({"channel": "quiet.1", "data": 1})).await;
+    }
+    assert!(b.metric("dzvin_bus_paced_channels").await >= 1.0);
+}
