@@ -5,24 +5,18 @@
 //! mailbox is bounded, for everybody else waits for an answer. When a shard ends, its sessions end with it, and their clients
 //! come back to another.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod delivering;
+mod spread;
+
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
-use tokio::{
-    task::{JoinSet, yield_now},
-    time::{Instant, sleep_until},
-};
+use tokio::task::{JoinSet, yield_now};
 
 use super::{
-    Delivery, What,
     presence::PresenceMessage,
     roster::Roster,
     session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
@@ -34,6 +28,7 @@ use crate::{
     platform::ports::{Bus, ChangeLog, Member},
     supervise::Progress,
 };
+use spread::spread;
 
 /// A session as others carry it.
 #[derive(Debug, Clone)]
@@ -257,7 +252,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             return;
         }
         let (connection, reading) = Connection::split(incoming);
-        let shared = Shared { limits: &self.hub.limits, waiting: &self.hub.metrics.queue_bytes };
+        let hub = &self.hub;
+        let shared = Shared { limits: &hub.limits, waiting: &hub.metrics.queue_bytes, tracer: &hub.tracer };
         let session = self.sessions.add(|id| Session::new(id, connection, shared));
         let id = session.id;
         self.hub.metrics.sessions.inc();
@@ -356,69 +352,6 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let _ = self.hub.topics.cast(TopicsMessage::Detach { channel: name, shard: self.index });
     }
 
-    /// Everything that waits, in two phases: append it all, then flush each touched session once.
-    async fn deliver(&mut self) {
-        let batches = self.queue.take();
-        if batches.is_empty() {
-            return;
-        }
-        let deliveries = || batches.iter().flat_map(|(batch, _)| batch.iter());
-        let alone = deliveries().nth(1).is_none();
-        let mut oldest = i64::MAX;
-        let mut frames = 0;
-        for delivery in deliveries() {
-            frames += self.offer(delivery, alone && delivery.is_single()).await;
-            if let What::Items(items) = &delivery.what {
-                oldest = oldest.min(items.first().map_or(i64::MAX, |item| item.publication.at));
-            }
-        }
-        for (n, session) in std::mem::take(&mut self.dirty).into_iter().enumerate() {
-            session.flush();
-            breathe(n).await;
-        }
-        if frames > 0 {
-            self.hub.metrics.deliveries.inc_by(frames);
-            self.hub.metrics.commit_to_write.observe(seconds_since(oldest));
-        }
-    }
-
-    /// One delivery to every subscriber of its channel; answers how many frames went out.
-    async fn offer(&mut self, delivery: &Delivery, alone: bool) -> u64 {
-        let Some(number) = self.names.get(&delivery.channel).copied() else { return 0 };
-        let Some(channel) = self.channels.get_mut(number as usize) else { return 0 };
-        let (mut frames, mut told) = (0, 0);
-        let mut over = Vec::new();
-        for (n, (member, seated)) in channel.members.iter_mut().enumerate() {
-            let (offered, touched) = seated.session.offer(number, &mut seated.hint, delivery, alone);
-            if touched {
-                self.dirty.push(Arc::clone(&seated.session));
-            }
-            match offered {
-                Offered::Queued(queued) => frames += queued,
-                Offered::Skipped => {}
-                Offered::Ended | Offered::Gone => {
-                    told += u64::from(offered == Offered::Ended);
-                    over.push(member);
-                }
-            }
-            breathe(n).await;
-        }
-        for member in &over {
-            let left = channel.members.remove(*member);
-            self.hub.exit(self.index, &delivery.channel, &left);
-        }
-        self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
-        self.hub.metrics.insufficient.inc_by(told);
-        let empty = channel.members.is_empty();
-        if !over.is_empty() {
-            self.recount(number);
-        }
-        if empty {
-            self.forget(number);
-        }
-        frames
-    }
-
     fn tick(&mut self) {
         for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
             self.leave(seat, id);
@@ -506,27 +439,9 @@ impl<B, L> Drop for ShardState<B, L> {
     }
 }
 
-/// Sessions that are served in a row before others get the thread: a few milliseconds of writing.
-const IN_A_ROW: usize = 512;
-
-async fn breathe(served: usize) {
-    if served % IN_A_ROW == IN_A_ROW - 1 {
-        yield_now().await;
-    }
-}
-
 /// Keys of a slab are its places; there is no memory for more than this.
 fn narrow(key: usize) -> u32 {
     u32::try_from(key).unwrap_or(u32::MAX)
-}
-
-/// Does something to each, evenly over the time: however many there are, and however coarse the clock is.
-async fn spread<T>(all: Vec<T>, within: Duration, each: impl Fn(T) + Send) {
-    let (began, count) = (Instant::now(), all.len().max(1));
-    for (n, one) in all.into_iter().enumerate() {
-        sleep_until(began + within.mul_f64(n as f64 / count as f64)).await;
-        each(one);
-    }
 }
 
 /// Tells the shard that a session's task is over, however it ended.
@@ -535,38 +450,5 @@ struct Farewell(SessionId, ActorRef<ShardMessage>);
 impl Drop for Farewell {
     fn drop(&mut self) {
         let _ = self.1.cast(ShardMessage::Ended(self.0));
-    }
-}
-
-/// Age of a moment given in microseconds since 1970, by our clock; never negative.
-fn seconds_since(micros: i64) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let then = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-    now.saturating_sub(then).as_secs_f64()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn many_are_spread_over_the_time_and_no_more() {
-        for count in [0, 1, 3, 10_000] {
-            let (began, within) = (Instant::now(), Duration::from_millis(900));
-            let seen = std::sync::Mutex::new(Vec::new());
-            spread((0..count).collect(), within, |n: usize| seen.lock().expect("lock").push((n, began.elapsed())))
-                .await;
-            assert!(began.elapsed() <= within, "{count} took {:?}", began.elapsed());
-            let seen = seen.into_inner().expect("seen");
-            assert_eq!(seen.len(), count);
-            assert!(
-                count < 3 || seen[count / 3].1 <= within / 3 + Duration::from_millis(2),
-                "not all at once at the end"
-            );
-            assert!(
-                count < 3 || seen[count * 2 / 3].1 >= within * 2 / 3 - Duration::from_millis(2),
-                "nor at the start"
-            );
-        }
     }
 }

@@ -7,6 +7,7 @@ mod names;
 mod position;
 mod publication;
 pub mod pusher;
+mod trace;
 pub mod websocket;
 mod word;
 
@@ -14,4 +15,5 @@ pub use control::{ConnectionInfo, Control, ControlError, Whose};
 pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, QueryId, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Extra, Message, Publication, PublicationError, in_one_line};
+pub use trace::{Happening, TraceEvent, TraceLine, TraceTarget};
 pub use word::{Word, WordError};

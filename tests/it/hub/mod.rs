@@ -11,4 +11,5 @@ mod logs;
 mod queries;
 mod returns;
 mod rfc6455;
+mod trace;
 mod transports;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use dzvin_protocols::channels::{
-    Epoch, Publication,
+    Epoch, Happening, Publication,
     centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
 };
 
 use super::{
     Inner, Seat, Session, Subscribed, Subscription,
     live::{Place, Stop, Terms},
+    traced::shown,
 };
 use crate::channels::Delivery;
 
@@ -82,6 +83,7 @@ impl Session {
         for (channel, waited) in live {
             if let Err(seat) = self.catch_up(inner, &channel, &waited) {
                 over.push((channel, seat));
+            self.tell_live(inner, &channel);
             }
         }
         (true, over)
@@ -100,7 +102,11 @@ impl Session {
         for delivery in waited {
             result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
         }
+            let traced = if self.tracer.is_on() { shown(place, delivery, view) } else { Vec::new() };
         match result {
+            if result.is_ok() && !traced.is_empty() {
+                self.tell_shown(delivery, &traced);
+            }
             Ok(()) => return Ok(()),
             Err(Stop::Slow) => {
                 self.close_locked(inner, Disconnect::Slow);
@@ -117,6 +123,7 @@ impl Session {
         let ended = inner.take(channel)?;
         self.tell_unsubscribed(&mut inner, channel, ended.terms.alias, why);
         ended.seat
+        self.tell_trace(Some(channel), Happening::Unsubscribe { code: why.code });
     }
 
     /// Moves the end of a subscription. False when there is none.
@@ -178,7 +185,7 @@ impl Session {
     }
 
     pub(super) fn channels(&self) -> Vec<Arc<str>> {
-        self.lock().subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect()
+        self.lock().channels().collect()
     }
 
     /// The seats of the session, for the shard to forget.

@@ -120,7 +120,8 @@ async fn an_overflow_while_recovering_is_told() {
     };
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
-    let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
+    let shared = Shared { limits: &limits, waiting: &waiting, tracer: &node.hub.tracer };
+    let session = Session::new(1, connection, shared);
     let (channel, epoch, seat): (Arc<str>, _, _) =
         ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
     for (covered, stays) in [(1, false), (2, true), (3, true)] {
