@@ -19,7 +19,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::{
     presence::PresenceMessage,
     roster::Roster,
-    session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
+    session::{Connection, Hub, Incoming, Online, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
     wheel::Wheel,
@@ -58,6 +58,8 @@ pub enum ShardMessage {
     },
     /// A session no longer wants it.
     Leave(Left, RpcReplyPort<()>),
+    /// The user of a session is online. Answered once that is noted.
+    Online(Joining, RpcReplyPort<()>),
     /// Batches wait.
     Deliver,
     /// A session has to be looked at by then, earlier than it was armed for.
@@ -214,6 +216,13 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 state.leave(seat, session);
                 let _ = reply.send(());
             }
+            ShardMessage::Online(Joining(session), reply) => {
+                // Of one that ended meanwhile nobody would say that it is gone.
+                if state.sessions.get(session.id).is_some() {
+                    state.enter_online(&session);
+                }
+                let _ = reply.send(());
+            }
             ShardMessage::Deliver => {
                 // Whoever is ready to publish does so first, and what they publish leaves together.
                 yield_now().await;
@@ -331,6 +340,12 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
     }
 
+    /// Tells presence that the user of a session is online, if it is.
+    fn enter_online(&self, session: &Session) {
+        let Some(Online { channel, member }) = session.online().cloned() else { return };
+        let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+    }
+
     /// Everything that presence has to know of this shard.
     fn present(&mut self) {
         for (_, ChannelState { name, members }) in &self.channels {
@@ -340,6 +355,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                 let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
             }
         }
+        self.sessions.iter().for_each(|session| self.enter_online(session));
         let all: Vec<u32> = self.channels.iter().map(|(number, _)| narrow(number)).collect();
         all.into_iter().for_each(|number| self.recount(number));
         self.tell_counts();
@@ -362,6 +378,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     fn ended(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         self.hub.metrics.sessions.dec();
+        session.tell_end();
+        if let Some(Online { channel, member }) = session.online().cloned() {
+            let client = Arc::clone(&member.info.client);
+            let _ = self.hub.presence.cast(PresenceMessage::Exit { channel, shard: self.index, client });
+        }
         for seat in session.seats() {
             self.leave(seat, id);
         }

@@ -256,7 +256,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 Some((Source::Durable(query.kind.clone()), Some(query)))
             }
             Channel::Application(name) => Some((Source::Application(StreamName::from_checked(name)), None)),
-            Channel::User(_) => Some((Source::Application(StreamName::from_checked(&channel.to_string())), None)),
+            Channel::User(_) | Channel::Online(_) => {
+                Some((Source::Application(StreamName::from_checked(&channel.to_string())), None))
+            }
         }
     }
 

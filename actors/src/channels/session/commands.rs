@@ -305,7 +305,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // Whose it is was looked up when it was asked for.
             Channel::Query(id) => self.hub.queries.known(id).is_some_and(|it| identity.permissions.may_read(&it.kind)),
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
-            Channel::User(_) => false,
+            Channel::User(_) | Channel::Online(_) => false,
         });
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }

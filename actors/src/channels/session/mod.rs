@@ -163,6 +163,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
+    /// Where it is told that its user is online, once it is: boxed, for few sessions have it.
+    online: OnceLock<Box<Online>>,
     pub(super) wire: Wire,
     /// When it began, in milliseconds of the clock.
     began: u64,
@@ -175,6 +177,13 @@ pub(super) struct Session {
     mailbox: Option<Box<Mailbox>>,
     _permit: Permit,
     tracer: Tracer,
+}
+
+/// Where it is told that a session's user is online, and as whom.
+#[derive(Debug, Clone)]
+pub(super) struct Online {
+    pub(super) channel: Arc<str>,
+    pub(super) member: Arc<Member>,
 }
 
 /// What clients and logs know a session by: unguessable.
@@ -283,6 +292,7 @@ impl Session {
             id,
             client: ClientId(rand::random()),
             user: OnceLock::new(),
+            online: OnceLock::new(),
             wire: connection.wire,
             began: clock::now(),
             socket: connection.socket,
@@ -301,6 +311,16 @@ impl Session {
     }
 
             tracer: hub.tracer.clone(),
+    /// Where it is told that its user is online, if it is.
+    pub(super) fn online(&self) -> Option<&Online> {
+        self.online.get().map(|online| &**online)
+    }
+
+    /// Its user is online: for good, as the user is.
+    fn goes_online(&self, online: Online) {
+        let _ = self.online.set(Box::new(online));
+    }
+
     /// A session is of one user for good: another's token is refused.
     fn signed_in(&self, user: &Arc<str>) {
         let _ = self.user.set(Arc::clone(user));

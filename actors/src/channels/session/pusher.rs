@@ -9,6 +9,7 @@ mod channels;
 mod members;
 mod relay;
 mod signin;
+mod watchlist;
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 

@@ -340,7 +340,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     Some(query) => query_since(bus, log, &query, &after, limit).await,
                     None => Err(HistoryError::Unknown),
                 },
-                Channel::Application(_) | Channel::User(_) => {
+                Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
                     since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await
                 }
             }

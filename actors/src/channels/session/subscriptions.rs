@@ -22,6 +22,8 @@ pub(super) struct Going {
     pub(super) from: u64,
     /// The publication that it is shown last with the reply; 0 for none.
     pub(super) seen: u64,
+    /// Of a watchlist: whether the client is told with the reply that the user is online.
+    pub(super) online: Option<bool>,
 }
 
 /// Subscriptions that are over, each with the seat that the shard must forget.
@@ -180,10 +182,17 @@ impl Session {
         publications.into_iter().filter(|it| terms.admits(it)).collect()
     }
 
+    /// How many there are, those of a watchlist aside.
     pub(super) fn subscription_count(&self) -> usize {
-        self.lock().subscriptions.len()
+        self.lock().subscriptions.iter().filter(|it| !it.terms.watching).count()
     }
 
+    /// How many there are of a watchlist.
+    pub(super) fn watched(&self) -> usize {
+        self.lock().subscriptions.iter().filter(|it| it.terms.watching).count()
+    }
+
+    /// Their names, those of a watchlist aside.
     pub(super) fn channels(&self) -> Vec<Arc<str>> {
         self.lock().channels().collect()
     }
@@ -195,10 +204,20 @@ impl Session {
 }
 
 impl Inner {
+    /// The names of subscriptions that somebody has asked for.
+    pub(super) fn channels(&self) -> impl Iterator<Item = Arc<str>> {
+        self.subscriptions.iter().filter(|it| !it.terms.watching).map(|it| Arc::clone(&it.channel))
+    }
+
     /// What came while the past was read; `None` when the subscription is over.
     fn go_live(&mut self, going: &Going) -> Option<Vec<Delivery>> {
         let at = self.find(&going.channel)?;
-        let place = Place { epoch: going.epoch.clone(), next: going.from.saturating_add(1), seen: going.seen };
+        let place = Place {
+            epoch: going.epoch.clone(),
+            next: going.from.saturating_add(1),
+            seen: going.seen,
+            online: going.online,
+        };
         match std::mem::replace(&mut self.subscriptions[at].state, Subscription::Live(place)) {
             Subscription::Recovering { live, .. } => Some(live),
             Subscription::Live(_) => None,

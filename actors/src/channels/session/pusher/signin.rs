@@ -60,8 +60,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             );
         }
         tracing::debug!(client = %self.socket(), user = self.session.user(), app = %app.id, "a user signed in");
+        let watchlist = user.watchlist.clone();
         if let Some(talk) = &mut self.talk {
             talk.user = Some(user);
+        }
+        if app.watchlists {
+            self.watch(app, &watchlist).await;
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ async fn an_overflow_while_recovering_is_told() {
         assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
         assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
         assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));
-        let going = Going { channel: Arc::clone(&channel), epoch: epoch.clone(), from: covered, seen: 0 };
+        let going = Going { channel: Arc::clone(&channel), epoch: epoch.clone(), from: covered, seen: 0, online: None };
         let (_, over) = session.settle(vec![going], &[b"{}"]);
         assert_eq!(over, if stays { vec![] } else { vec![(Arc::clone(&channel), Some(seat))] });
         assert_eq!(session.end(&channel).is_some(), stays, "the past was read up to {covered}");
