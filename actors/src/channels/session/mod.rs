@@ -174,9 +174,9 @@ pub(super) struct Session {
     wake: Wake,
     queue_bytes: usize,
     waiting: Gauge,
+    tracer: Tracer,
     mailbox: Option<Box<Mailbox>>,
     _permit: Permit,
-    tracer: Tracer,
 }
 
 /// Where it is told that a session's user is online, and as whom.
@@ -300,6 +300,7 @@ impl Session {
             wake: Wake::default(),
             queue_bytes: hub.limits.queue_bytes,
             waiting: hub.waiting.clone(),
+            tracer: hub.tracer.clone(),
             mailbox: connection.mailbox.map(Box::new),
             _permit: connection.permit,
         })
@@ -310,7 +311,6 @@ impl Session {
         self.user.get().map(|user| &**user)
     }
 
-            tracer: hub.tracer.clone(),
     /// Where it is told that its user is online, if it is.
     pub(super) fn online(&self) -> Option<&Online> {
         self.online.get().map(|online| &**online)

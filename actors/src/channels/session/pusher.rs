@@ -16,8 +16,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
-        centrifuge::{Disconnect, ErrorCode, Form},
         Happening,
+        centrifuge::{Disconnect, ErrorCode, Form},
         pusher::{self, Close, Event, Member, Name, PONG, SocketId, User, encode_error},
     },
     identity::Permissions,
@@ -134,8 +134,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             wrong: 0,
         }));
         tracing::debug!(client = %socket, app = %app.id, "session connected");
-    }
         self.session.tell_trace(None, Happening::Connect { wire: self.session.wire.name() });
+    }
 
     /// The reason as the first frame, for clients that know no close codes, and as the close code for all others.
     fn refuse(&mut self, close: Close) {
@@ -215,7 +215,6 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     fn count(&self, command: &'static str, channel: Option<&str>, began: Instant, error: u16) {
         self.hub.metrics.commands.get_or_create(&CommandLabel { command, error }).inc();
-    }
         self.session.tell_trace(channel, Happening::Command { command, error, took_ms: millis(began.elapsed()) });
     }
 
@@ -226,6 +225,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
         let inside = Name::parse(channel).ok().and_then(|name| app.channel(&name));
         inside.map_or(channel.into(), |inside| inside.to_string().into())
+    }
 
     /// Who the bearer of a token is, when the hub itself knows; for the time of the token.
     async fn bearer(&mut self, token: &str) -> Result<Identity, Trouble> {

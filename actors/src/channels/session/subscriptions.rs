@@ -83,9 +83,9 @@ impl Session {
         }
         self.queue_replies(inner);
         for (channel, waited) in live {
+            self.tell_live(inner, &channel);
             if let Err(seat) = self.catch_up(inner, &channel, &waited) {
                 over.push((channel, seat));
-            self.tell_live(inner, &channel);
             }
         }
         (true, over)
@@ -102,13 +102,13 @@ impl Session {
         let (seat, view) = (*seat, self.view(terms));
         let mut result = Ok(());
         for delivery in waited {
-            result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
-        }
             let traced = if self.tracer.is_on() { shown(place, delivery, view) } else { Vec::new() };
-        match result {
+            result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
             if result.is_ok() && !traced.is_empty() {
                 self.tell_shown(delivery, &traced);
             }
+        }
+        match result {
             Ok(()) => return Ok(()),
             Err(Stop::Slow) => {
                 self.close_locked(inner, Disconnect::Slow);
@@ -123,9 +123,9 @@ impl Session {
     pub(super) fn revoke(&self, channel: &Arc<str>, why: UnsubscribePush<'_>) -> Option<Seat> {
         let mut inner = self.lock();
         let ended = inner.take(channel)?;
+        self.tell_trace(Some(channel), Happening::Unsubscribe { code: why.code });
         self.tell_unsubscribed(&mut inner, channel, ended.terms.alias, why);
         ended.seat
-        self.tell_trace(Some(channel), Happening::Unsubscribe { code: why.code });
     }
 
     /// Moves the end of a subscription. False when there is none.
