@@ -18,7 +18,7 @@ use super::{MAX_WORD, Told, Traces};
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Follows, or goes on following until another lease has ended.
-pub(super) fn follow(traces: &Traces, id: Arc<str>, from: Arc<str>, by: &str, target: TraceTarget, lease: Duration) {
+pub(super) fn follow(traces: &Traces, id: Arc<str>, from: Arc<str>, by: &str, target: &TraceTarget, lease: Duration) {
     let until = Instant::now() + lease;
     let mut followed = traces.followed();
     if let Some(known) = followed.get(&id) {

@@ -75,7 +75,7 @@ impl Traces {
         match letter {
             Control::Trace { id, from, by, target, seconds } => {
                 let lease = Duration::from_secs(seconds.into()).min(LEASE);
-                follow::follow(self, id, from, &by, target, lease);
+                follow::follow(self, id, from, &by, &target, lease);
             }
             Control::Untrace { id } => drop(self.followed().remove(&id)),
             Control::Traced { id, node, before, lines, refused } => {
