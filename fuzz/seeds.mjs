@@ -167,3 +167,46 @@ seeds("pusher_http", [
   ["", "", '{"name":"pusher:error","channel":"x","data":""}'], ["", "", '{"name":"a","channel":"x","data":{"n": 1.50}}'], ["", "", `{"name":"a","channel":"x","data":"${"x".repeat(65)}"}`],
   ["", "", '{"batch":[]}'], ["", "", `{"name":"a","channel":"x","data":${"[".repeat(300)}${"]".repeat(300)}}`],
 ].map((lines) => lines.join("\n")));
+
+const nots = (depth, inner) => (depth ? `{"not":${nots(depth - 1, inner)}}` : inner);
+const filterDoc = '{"status":"active","value":{"amount":904.240},"owner":null,"flag":true,"at":"2026-11-26T12:00:00+02:00","a":"ї"}';
+seeds("filters", [
+  '{}', '{"status":"active"}', '{"status":["active","complete"],"value.amount":{"gte":900,"lt":904.24}}', '{"owner":null}', '{"owner":{"ne":null}}', '{"flag":true}', '{"flag":{"lt":true}}',
+  '{"or":[{"owner":null},{"not":{"region":["30","32"]}}],"status":{"prefix":"act"}}', '{"at":{"gt":{"time":"2026-11-26T10:00:00Z"}}}', '{"at":{"in":[{"time":"2026-11-26T10:00:00Z"}]}}', '{"a":{"in":[]}}', '{"a":{"in":["x",1]}}',
+  '{"and":[]}', '{"a":1,"a":2}', '{"a":{"eq":1e400}}', `{"a":{"eq":${"9".repeat(64)}}}`, `{"a":{"eq":${"9".repeat(65)}}}`, nots(8, '{"a":1}'), nots(8, '{"a":1,"b":2}'), nots(7, '{"a":1,"b":2}'), nots(9, '{"a":1}'),
+  `{"or":[${Array.from({ length: 63 }, (_, n) => `{"f${n}":${n}}`).join(",")}]}`, `{${Array.from({ length: 64 }, (_, n) => `"f${n}":${n}`).join(",")}}`, `{"a":[${Array.from({ length: 100 }, (_, n) => `"${n}"`).join(",")}]}`,
+  `{${Array.from({ length: 60 }, (_, n) => `"${"x".repeat(250)}${n}":${n}`).join(",")}}`, '{"a\\u0000":1}', '{"a":"\\ud800"}', '{"a":{"null":true}}', '{"and":[{"a":1},{"a":1},{"b":2}]}', '[]', '"x"', '{"a":[[1]]}',
+  '{"key":"a","cmp":"eq","val":"ї"}', '{"op":"and","nodes":[{"key":"a","cmp":"in","vals":["1","2"]},{"op":"not","nodes":[{"key":"b","cmp":"ex"}]}]}', '{"op":"or","nodes":[{"key":"a","cmp":"gte","val":"-1.50"}]}',
+  '{"op":"not","nodes":[]}', '{"op":"xor","nodes":[]}', '{"key":"","cmp":"eq","val":"x"}', `{"key":"a","cmp":"nin","vals":[${Array.from({ length: 128 }, () => '"x"').join(",")}]}`, `{"key":"a","cmp":"lt","val":"${"9".repeat(400)}"}`,
+].flatMap((filter) => [filter, `${filter}\n${filterDoc}`]));
+
+const base64 = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
+const jws = (header, payload, signature = "AAAA") => [base64(header), base64(payload), signature].join(".");
+const point = (size) => Buffer.alloc(size, 3).toString("base64url");
+const jwks = (...keys) => JSON.stringify({ keys });
+const rsaKey = { kty: "RSA", kid: "r", n: Buffer.alloc(256, 0x80).toString("base64url"), e: "AQAB" };
+const ecKey = { kty: "EC", crv: "P-256", kid: "a", x: point(32), y: point(32) };
+seeds("jose", [
+  jws({ alg: "HS256", typ: "JWT", kid: "k1" }, { sub: "olha", iss: "me", exp: 1700000000 }), jws({ alg: "none" }, {}), jws({ alg: "EdDSA" }, { iss: "https://issuer.example/ї" }), jws({ alg: "Ed25519" }, {}), jws({ alg: "RS256", crit: ["exp"] }, {}),
+  jws({ alg: "ES512", kid: "k".repeat(256) }, {}), jws({ alg: "ES512", kid: "k".repeat(257) }, {}), jws('{"alg":"HS256","alg":"none"}', {}), jws('{"alg":5}', {}), jws("[]", {}), jws('{"alg":"\\u0048S256"}', '{"iss":"\\ud800"}'), jws({ alg: "PS384", jwk: ecKey, jku: "http://evil" }, "x", "A".repeat(1366)),
+  jws({ alg: "HS256" }, {}, "A".repeat(1367)), jws({ alg: "HS256" }, {}, "A=="), "a.b", "a.b.c.d", "...", "", `${jws({ alg: "HS256" }, {})}\n${jwks(ecKey)}`, `${jws({ alg: "HS512" }, {})}.`, jws({ alg: "HS256" }, "x".repeat(6200)),
+  jwks(rsaKey), jwks(ecKey), jwks({ kty: "EC", crv: "P-384", x: point(48), y: point(48) }, { kty: "EC", crv: "P-521", x: point(66), y: point(66), alg: "ES512" }), jwks({ kty: "OKP", crv: "Ed25519", x: point(32), use: "sig", key_ops: ["verify"] }),
+  jwks({ ...ecKey, use: "enc" }, rsaKey), jwks({ ...ecKey, x: point(31) }), jwks({ ...rsaKey, e: "AQ" }), jwks({ ...rsaKey, n: `AA${rsaKey.n}` }), jwks({ ...rsaKey, n: point(128) }), jwks({ kty: "oct", k: point(32) }), jwks({ ...rsaKey, alg: "RS256" }, { ...rsaKey, alg: "RSA-OAEP" }),
+  jwks(...Array(100).fill(ecKey)), jwks(...Array(101).fill({})), '{"keys":{}}', '{"keys":[1,null,"x"]}', "[]", `{"keys":[${"[".repeat(300)}`,
+]);
+
+const wordInfo = '{"user":"ї","client":"1.2","conn_info":{"n": 1.0},"chan_info":{"user_info":[]}}';
+seeds("words", [
+  `{"join":{"info":${wordInfo},"first":true}}`, `{"leave":{"info":${wordInfo},"last":true}}`, `{"join":{"info":${wordInfo}}}`, '{"join":{"info":{"user":"","client":""},"first":true}}', `{"leave":{"info":{"user":"${"u".repeat(300)}","client":"c"},"last":true}}`,
+  '{"event":{"event":"client-x","data":{"a": 1.50},"user":"u","except":"1.2"}}', '{"event":{"event":"client-x","data":"\\ud800"}}', '{"event":{"event":"\\u0000"}}', '{"count":{"subscribers":18446744073709551615}}', '{"count":{"subscribers":-1}}', '{"join":{},"leave":{}}', '{"later":{}}', "{}", "[]",
+  '{"disconnect":{"whose":{"user":"u","client":"c","except":["d"]},"code":3503,"reason":"r"}}', '{"unsubscribe":{"whose":{},"channel":"x","code":2000,"reason":""}}', '{"subscribe":{"whose":{"user":"u"},"channel":"x"}}', '{"refresh":{"whose":{},"expire_at":-9223372036854775808}}', '{"recheck":{"whose":{}}}',
+  '{"emulate":{"session":"s","data":"{}\\n"}}', '{"survey":{"id":"i","from":"n","whose":{"user":"u"},"limit":5}}', '{"answer":{"id":"i","node":"n","connections":[{"client":"c","user":"u","wire":"w","age_seconds":1,"queue_bytes":2,"channels":["x"]}],"more":true,"silent":[1,4294967295]}}',
+  '{"trace":{"id":"i","from":"n","by":"o","target":{"user":"u"},"seconds":9}}', '{"trace":{"id":"i","from":"n","by":"o","target":{"channel":"x"},"seconds":4294967296}}', '{"traced":{"id":"i","node":"n","before":7,"lines":[{"event":"later","n": 1.0},[],"x"]}}', '{"traced":{"id":"i","node":"n","before":7,"refused":true}}', '{"untrace":{"id":"i"}}',
+  `{"traced":{"id":"i","node":"n","before":0,"lines":[${"[".repeat(200)}${"]".repeat(200)}]}}`, '{"traced":{"id":"i","node":"n","before":0,"lines":{}}}',
+]);
+
+seeds("edges", [
+  '{"session":"a secret name","node":"n","data":"{\\"id\\":1}\\n{}"}', '{"session":"s","node":"n","data":{}}', '{"session":"s"}', bytes([10, 1, 110, 18, 9], "secretive", [26, 2, 0, 255]), bytes([10, 200, 1]), bytes([26, 0]), bytes(Array(11).fill(0xff)),
+  "protocol=7&client=js&version=8.6.0&flash=false", "protocol=4", "protocol=+7", "protocol=7&protocol=5", "version=%20&protocol=7", `version=${"1".repeat(65)}`, "client=x&x&protocol=5", "protocol=",
+  "123.456", "18446744073709551615.1", "1.", ".1", "1.2.3", "a user \u0457", "a\u0000b", "AAEC", "AA==", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "00-дзвіндзвіндзвіндзвін", '{"n": 1.50}', '"a text"', '"\\ud800"', "\u2028 \\ \"", "1e999", "",
+]);

@@ -6,31 +6,39 @@
 mod answers;
 mod centrifuge;
 mod documents;
+mod edges;
+mod filters;
 mod fossil;
 mod frames;
 mod identity;
+mod jose;
 mod mirror;
 mod names;
 mod pusher;
 mod tree;
 mod versions;
+mod words;
 
 pub use answers::answers;
 pub use centrifuge::{commands, protobuf};
 pub use documents::documents;
+pub use edges::edges;
+pub use filters::filters;
 pub use fossil::fossil;
 pub use frames::websocket;
 pub use identity::{claims, subscription_claims};
+pub use jose::jose;
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
 pub use pusher::{pusher_events, pusher_http};
 pub use versions::versions;
+pub use words::words;
 
 /// A check of one decoder.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 15] = [
+pub const TARGETS: [(&str, Check); 19] = [
     ("websocket", websocket),
     ("commands", commands),
     ("protobuf", protobuf),
@@ -46,6 +54,10 @@ pub const TARGETS: [(&str, Check); 15] = [
     ("answers", answers),
     ("pusher_events", pusher_events),
     ("pusher_http", pusher_http),
+    ("filters", filters),
+    ("jose", jose),
+    ("words", words),
+    ("edges", edges),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

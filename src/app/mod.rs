@@ -19,7 +19,7 @@ use axum::Extension;
 use dzvin_actors::{
     channels::{
         Apps, Handlers, Hub, Mailboxes, Metrics, Notices, Numbers, Reader, ReaderArgs, Shard, ShardArgs, Shards,
-        Topics, TopicsArgs, Users,
+        Topics, TopicsArgs, Tracer, Users,
         presence::{PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMetrics},
     },
     entities::{RelayArgs, RelayConfig, RelayHandle, RelayMetrics},
@@ -259,7 +259,15 @@ impl App {
             limits: settings::publish_limits(config),
         };
         let connections = channels::Connections::new(Arc::clone(&bus), hub.shards.clone());
-        let (corresponding, over) = (connections.clone().correspond(received), reached(phase.clone(), Phase::Ending));
+        let traces = channels::Traces::new(Arc::clone(&bus), hub.tracer.clone());
+        hub.tracer.metrics().register(registry);
+        let (stopping, over) = (traces.clone(), reached(phase.clone(), Phase::Closing));
+        tasks.spawn(async move {
+            over.await;
+            stopping.stop();
+        });
+        let corresponding = channels::correspond(connections.clone(), traces.clone(), received);
+        let over = reached(phase.clone(), Phase::Ending);
         tasks.spawn(async move {
             tokio::select! {
                 () = corresponding => {}
@@ -274,7 +282,8 @@ impl App {
             .merge(entities::queries::router(queries, room))
             .merge(mirror::router(mirrors))
             .merge(channels::api::router(server_api))
-            .merge(channels::connections_router(connections));
+            .merge(channels::connections_router(connections))
+            .merge(channels::trace_router(traces));
         let api = api.merge(revocations::router(revocations)).layer(Extension(verifier));
         let signing = channels::pusher::auth::Signing {
             apps: hub.apps.clone(),
@@ -429,6 +438,7 @@ fn hub(
         apps,
         presence: Slot::default(),
         observer: Arc::new(notices.clone()),
+        tracer: Tracer::default(),
         mailboxes: Mailboxes::default(),
         queries: Arc::new(queries.clone()),
         letters,

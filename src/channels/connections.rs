@@ -1,7 +1,7 @@
 //! `/api/v1/connections`: who is connected, on all nodes, and the operator's word that a connection ends.
 //!
 //! Each node asks all others over the bus and waits a moment for those that are alive. What does not answer in time is named
-//! as missing: an answer is never made up.
+//! as missing, and so is a shard that does not answer its own node: an answer is never made up.
 
 use std::{
     collections::HashMap,
@@ -18,8 +18,10 @@ use axum::{
 use dzvin_actors::{
     channels::{ShardMessage, Shards},
     platform::ports::Bus,
+    supervise::CallError,
 };
 use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::mpsc,
@@ -31,6 +33,8 @@ use crate::{identity::Caller, platform::http::Problem};
 
 /// How long other nodes may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a shard may take: what the others have said is still in time then.
+const SHARD_PATIENCE: Duration = Duration::from_secs(1);
 /// Surveys of this node that are under way: each is a question to every node.
 const MAX_SURVEYS: usize = 16;
 /// Connections of one answer of a node, so that it fits a word between nodes.
@@ -53,6 +57,7 @@ struct Part {
     node: Arc<str>,
     connections: Vec<ConnectionInfo>,
     more: bool,
+    silent: Vec<u32>,
 }
 
 impl Connections {
@@ -62,19 +67,12 @@ impl Connections {
         Self { bus, shards, waiting: Arc::default() }
     }
 
-    /// Deals with what other nodes ask and answer, until the hub is gone.
-    pub async fn correspond(self, mut letters: mpsc::Receiver<Control>) {
-        while let Some(letter) = letters.recv().await {
-            match letter {
-                Control::Survey { id, from, whose, limit } => self.answer(id, &from, whose, limit).await,
-                Control::Answer { id, node, connections, more } => {
-                    let asker = self.waiting().get(&id).cloned();
-                    if let Some(asker) = asker {
-                        let _ = asker.try_send(Part { node, connections, more });
-                    }
-                }
-                _ => {}
-            }
+    /// Another node has answered, or this one.
+    pub(super) fn answered(&self, letter: Control) {
+        let Control::Answer { id, node, connections, more, silent } = letter else { return };
+        let asker = self.waiting().get(&id).cloned();
+        if let Some(asker) = asker {
+            let _ = asker.try_send(Part { node, connections, more, silent });
         }
     }
 
@@ -82,21 +80,29 @@ impl Connections {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(&self, id: Arc<str>, to: &str, whose: Whose, limit: u32) {
+    /// Answers what another node asks, or this one.
+    pub(super) async fn answer(&self, id: Arc<str>, to: &str, whose: Whose, limit: u32) {
         let limit = usize::try_from(limit).unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
-        let (mut connections, mut more) = (Vec::new(), false);
-        for shard in (0..self.shards.count()).filter_map(|index| self.shards.get(index)) {
+        let (mut connections, mut more, mut silent) = (Vec::new(), false, Vec::new());
+        let asking = (0..self.shards.count()).filter_map(|index| self.shards.get(index)).map(|shard| {
             let whose = whose.clone();
-            let ask = move |reply| ShardMessage::Survey { whose, limit, reply };
-            // A shard between two lives has no connections.
-            let Ok((found, further)) = shard.slot.call(ask, PATIENCE).await else { continue };
-            connections.extend(found);
-            more |= further;
+            shard.slot.call(move |reply| ShardMessage::Survey { whose, limit, reply }, SHARD_PATIENCE)
+        });
+        for (shard, answer) in (0..).zip(join_all(asking).await) {
+            match answer {
+                Ok((found, further)) => {
+                    connections.extend(found);
+                    more |= further;
+                }
+                // A shard between two lives has no connections.
+                Err(CallError::Away) => {}
+                Err(CallError::Timeout) => silent.push(shard),
+            }
         }
         let fits = fitting(&connections, limit);
         more |= fits < connections.len();
         connections.truncate(fits);
-        let letter = Control::Answer { id, node: self.bus.node().into(), connections, more };
+        let letter = Control::Answer { id, node: self.bus.node().into(), connections, more, silent };
         if let Err(error) = self.bus.tell(Some(to), letter.encode()).await {
             tracing::debug!(%error, "a question of another node was not answered");
         }
@@ -128,6 +134,7 @@ impl Connections {
         {
             missing.retain(|node| *node != part.node);
             survey.more |= part.more;
+            survey.silent.extend(part.silent.into_iter().map(|shard| Silent { node: Arc::clone(&part.node), shard }));
             let of_node = part.connections.into_iter();
             survey.items.extend(of_node.map(|connection| Shown { node: Arc::clone(&part.node), connection }));
         }
@@ -167,6 +174,14 @@ struct Survey {
     more: bool,
     /// Nodes that did not answer in time.
     missing: Vec<Arc<str>>,
+    /// Shards that did not answer their node in time: their connections are not shown.
+    silent: Vec<Silent>,
+}
+
+#[derive(Debug, Serialize)]
+struct Silent {
+    node: Arc<str>,
+    shard: u32,
 }
 
 #[derive(Debug, Serialize)]

@@ -5,11 +5,15 @@ pub mod api;
 pub mod bus;
 mod connections;
 mod endpoint;
+mod letters;
 pub mod presence;
 pub mod pusher;
+mod trace;
 mod transports;
 
 pub use admission::Admission;
 pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
+pub use letters::correspond;
+pub use trace::{Traces, router as trace_router};
 pub use transports::{Refusals, Transports};

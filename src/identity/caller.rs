@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
-    http::{header, request::Parts},
+    http::{HeaderMap, header, request::Parts},
 };
 use dzvin_actors::platform::ports::{AuthError, Authenticator};
 use dzvin_protocols::{identity::Permissions, platform::Kind};
@@ -46,7 +46,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             .extensions
             .get::<Arc<Verifier>>()
             .ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
-        let token = bearer(parts).ok_or_else(Problem::unauthorized)?;
+        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
         let identity = verifier.authenticate(token).await.map_err(|error| match error {
             AuthError::Expired => Problem::token_expired(),
             AuthError::Invalid => Problem::unauthorized(),
@@ -60,9 +60,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// The token of the only `Authorization` header; two of them are nobody's.
-fn bearer(parts: &Parts) -> Option<&str> {
-    let mut all = parts.headers.get_all(header::AUTHORIZATION).iter();
+/// The bearer token of the only `Authorization` header; two of them are nobody's.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let (only, None) = (all.next()?, all.next()) else { return None };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;
     // The empty token is that of a client without one, and is none here.

@@ -18,7 +18,7 @@ mod setup;
 mod tokens;
 
 pub use api_keys::ApiKeys;
-pub use caller::Caller;
+pub use caller::{Caller, bearer};
 pub(crate) use fetch::is_allowed as may_be_fetched;
 pub use keys::SigningKey;
 pub use metrics::IdentityMetrics;

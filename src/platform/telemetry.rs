@@ -111,7 +111,8 @@ impl Collector for Process {
         gauge("process_open_fds", "Open file descriptors", None, descriptors)?;
         gauge("process_max_fds", "The limit of open file descriptors", None, field(&limits, "Max open files"))?;
         gauge("process_threads", "Threads", None, field(&status, "Threads:"))?;
-        let tasks = tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks() as f64);
+        let tasks =
+            tokio::runtime::Handle::try_current().ok().map(|runtime| runtime.metrics().num_alive_tasks() as f64);
         gauge("process_tasks", "Tasks of the runtime that have not ended", None, tasks)?;
         let started = self.started.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs_f64());
         gauge("process_start_time", "When it was started", Some(&Unit::Seconds), started)?;

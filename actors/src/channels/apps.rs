@@ -150,6 +150,8 @@ pub struct App {
     pub client_events: bool,
     /// Clients are told how many subscribe.
     pub subscription_counts: bool,
+    /// Clients that sign in are told which users of their watchlist are online.
+    pub watchlists: bool,
     /// Members of a presence channel.
     pub max_members: usize,
     /// Where it hears of its channels.
@@ -179,6 +181,7 @@ impl App {
             isolated: false,
             client_events: false,
             subscription_counts: false,
+            watchlists: false,
             max_members: 100,
             webhooks: Vec::new(),
             rules: AppRules::default(),
@@ -218,6 +221,13 @@ impl App {
     #[must_use]
     pub fn user(&self, user: &UserId) -> Arc<str> {
         if self.isolated { [&self.prefix(), user.as_str()].concat().into() } else { user.as_str().into() }
+    }
+
+    /// The channel on which it is said whether one of its users is online.
+    #[must_use]
+    pub fn online_channel(&self, user: &UserId) -> Channel {
+        let own = if self.isolated { &*self.id } else { "" };
+        Channel::Online(format!("{own}/{user}").into())
     }
 
     /// A channel inside the hub as this application knows it; `None` when it is not in its set. The hub's own are not named so.

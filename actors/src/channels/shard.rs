@@ -5,27 +5,21 @@
 //! mailbox is bounded, for everybody else waits for an answer. When a shard ends, its sessions end with it, and their clients
 //! come back to another.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+mod delivering;
+mod spread;
+
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Epoch, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
-use tokio::{
-    task::{JoinSet, yield_now},
-    time::{Instant, sleep_until},
-};
+use tokio::task::{JoinSet, yield_now};
 
 use super::{
-    Delivery, What,
     presence::PresenceMessage,
     roster::Roster,
-    session::{Connection, Hub, Incoming, Offered, Seat, Session, SessionId, Shared, now, run},
+    session::{Connection, Hub, Incoming, Online, Seat, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
     wheel::Wheel,
@@ -34,6 +28,7 @@ use crate::{
     platform::ports::{Bus, ChangeLog, Member},
     supervise::Progress,
 };
+use spread::spread;
 
 /// A session as others carry it.
 #[derive(Debug, Clone)]
@@ -63,6 +58,8 @@ pub enum ShardMessage {
     },
     /// A session no longer wants it.
     Leave(Left, RpcReplyPort<()>),
+    /// The user of a session is online. Answered once that is noted.
+    Online(Joining, RpcReplyPort<()>),
     /// Batches wait.
     Deliver,
     /// A session has to be looked at by then, earlier than it was armed for.
@@ -157,16 +154,6 @@ struct ChannelState {
     compared: Option<(Epoch, u64)>,
 }
 
-impl ChannelState {
-    /// A quiet stream is compared every few seconds: to walk over everybody each time would be most of what idle sessions cost.
-    fn has_to_hear(&mut self, delivery: &Delivery) -> bool {
-        let What::Top(top) = delivery.what else { return true };
-        let now = Some((delivery.epoch.clone(), top));
-        let before = std::mem::replace(&mut self.compared, now);
-        self.compared != before
-    }
-}
-
 /// A subscriber.
 struct Seated {
     session: Arc<Session>,
@@ -231,6 +218,13 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 state.leave(seat, session);
                 let _ = reply.send(());
             }
+            ShardMessage::Online(Joining(session), reply) => {
+                // Of one that ended meanwhile nobody would say that it is gone.
+                if state.sessions.get(session.id).is_some() {
+                    state.enter_online(&session);
+                }
+                let _ = reply.send(());
+            }
             ShardMessage::Deliver => {
                 // Whoever is ready to publish does so first, and what they publish leaves together.
                 yield_now().await;
@@ -269,7 +263,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             return;
         }
         let (connection, reading) = Connection::split(incoming);
-        let shared = Shared { limits: &self.hub.limits, waiting: &self.hub.metrics.queue_bytes };
+        let hub = &self.hub;
+        let shared = Shared { limits: &hub.limits, waiting: &hub.metrics.queue_bytes, tracer: &hub.tracer };
         let session = self.sessions.add(|id| Session::new(id, connection, shared));
         let id = session.id;
         self.hub.metrics.sessions.inc();
@@ -348,6 +343,12 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
     }
 
+    /// Tells presence that the user of a session is online, if it is.
+    fn enter_online(&self, session: &Session) {
+        let Some(Online { channel, member }) = session.online().cloned() else { return };
+        let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
+    }
+
     /// Everything that presence has to know of this shard.
     fn present(&mut self) {
         for (_, ChannelState { name, members, .. }) in &self.channels {
@@ -357,6 +358,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                 let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
             }
         }
+        self.sessions.iter().for_each(|session| self.enter_online(session));
         let all: Vec<u32> = self.channels.iter().map(|(number, _)| narrow(number)).collect();
         all.into_iter().for_each(|number| self.recount(number));
         self.tell_counts();
@@ -369,72 +371,6 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let _ = self.hub.topics.cast(TopicsMessage::Detach { channel: name, shard: self.index });
     }
 
-    /// Everything that waits, in two phases: append it all, then flush each touched session once.
-    async fn deliver(&mut self) {
-        let batches = self.queue.take();
-        if batches.is_empty() {
-            return;
-        }
-        let deliveries = || batches.iter().flat_map(|(batch, _)| batch.iter());
-        let alone = deliveries().nth(1).is_none();
-        let mut oldest = i64::MAX;
-        let mut frames = 0;
-        for delivery in deliveries() {
-            frames += self.offer(delivery, alone && delivery.is_single()).await;
-            if let What::Items(items) = &delivery.what {
-                oldest = oldest.min(items.first().map_or(i64::MAX, |item| item.publication.at));
-            }
-        }
-        for (n, session) in std::mem::take(&mut self.dirty).into_iter().enumerate() {
-            session.flush();
-            breathe(n).await;
-        }
-        if frames > 0 {
-            self.hub.metrics.deliveries.inc_by(frames);
-            self.hub.metrics.commit_to_write.observe(seconds_since(oldest));
-        }
-    }
-
-    /// One delivery to every subscriber of its channel; answers how many frames went out.
-    async fn offer(&mut self, delivery: &Delivery, alone: bool) -> u64 {
-        let Some(number) = self.names.get(&delivery.channel).copied() else { return 0 };
-        let Some(channel) = self.channels.get_mut(number as usize) else { return 0 };
-        if !channel.has_to_hear(delivery) {
-            return 0;
-        }
-        let (mut frames, mut told) = (0, 0);
-        let mut over = Vec::new();
-        for (n, (member, seated)) in channel.members.iter_mut().enumerate() {
-            let (offered, touched) = seated.session.offer(number, &mut seated.hint, delivery, alone);
-            if touched {
-                self.dirty.push(Arc::clone(&seated.session));
-            }
-            match offered {
-                Offered::Queued(queued) => frames += queued,
-                Offered::Skipped => {}
-                Offered::Ended | Offered::Gone => {
-                    told += u64::from(offered == Offered::Ended);
-                    over.push(member);
-                }
-            }
-            breathe(n).await;
-        }
-        for member in &over {
-            let left = channel.members.remove(*member);
-            self.hub.exit(self.index, &delivery.channel, &left);
-        }
-        self.hub.metrics.subscriptions.dec_by(i64::try_from(over.len()).unwrap_or(0));
-        self.hub.metrics.insufficient.inc_by(told);
-        let empty = channel.members.is_empty();
-        if !over.is_empty() {
-            self.recount(number);
-        }
-        if empty {
-            self.forget(number);
-        }
-        frames
-    }
-
     fn tick(&mut self) {
         for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
             self.leave(seat, id);
@@ -445,6 +381,11 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     fn ended(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(id) else { return };
         self.hub.metrics.sessions.dec();
+        session.tell_end();
+        if let Some(Online { channel, member }) = session.online().cloned() {
+            let client = Arc::clone(&member.info.client);
+            let _ = self.hub.presence.cast(PresenceMessage::Exit { channel, shard: self.index, client });
+        }
         for seat in session.seats() {
             self.leave(seat, id);
         }
@@ -522,27 +463,9 @@ impl<B, L> Drop for ShardState<B, L> {
     }
 }
 
-/// Sessions that are served in a row before others get the thread: a few milliseconds of writing.
-const IN_A_ROW: usize = 512;
-
-async fn breathe(served: usize) {
-    if served % IN_A_ROW == IN_A_ROW - 1 {
-        yield_now().await;
-    }
-}
-
 /// Keys of a slab are its places; there is no memory for more than this.
 fn narrow(key: usize) -> u32 {
     u32::try_from(key).unwrap_or(u32::MAX)
-}
-
-/// Does something to each, evenly over the time: however many there are, and however coarse the clock is.
-async fn spread<T>(all: Vec<T>, within: Duration, each: impl Fn(T) + Send) {
-    let (began, count) = (Instant::now(), all.len().max(1));
-    for (n, one) in all.into_iter().enumerate() {
-        sleep_until(began + within.mul_f64(n as f64 / count as f64)).await;
-        each(one);
-    }
 }
 
 /// Tells the shard that a session's task is over, however it ended.
@@ -551,57 +474,5 @@ struct Farewell(SessionId, ActorRef<ShardMessage>);
 impl Drop for Farewell {
     fn drop(&mut self) {
         let _ = self.1.cast(ShardMessage::Ended(self.0));
-    }
-}
-
-/// Age of a moment given in microseconds since 1970, by our clock; never negative.
-fn seconds_since(micros: i64) -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let then = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-    now.saturating_sub(then).as_secs_f64()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quiet_stream_is_compared_once_by_those_who_are_there() {
-        let name: Arc<str> = Arc::from("news");
-        let mut channel = ChannelState { name: Arc::clone(&name), members: Slab::new(), compared: None };
-        let told = |epoch: &str, what: What| Delivery {
-            channel: Arc::clone(&name),
-            number: 0,
-            epoch: Epoch::new(epoch),
-            what,
-        };
-        let mut hears = |epoch, what| channel.has_to_hear(&told(epoch, what));
-        assert!(hears("a", What::Top(7)));
-        assert!(!hears("a", What::Top(7)), "nothing has happened");
-        assert!(hears("a", What::Top(8)));
-        assert!(hears("b", What::Top(8)), "another past");
-        assert!(hears("b", What::Reset) && hears("b", What::Reset), "whatever else is told is told to all");
-        assert!(!hears("b", What::Top(8)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn many_are_spread_over_the_time_and_no_more() {
-        for count in [0, 1, 3, 10_000] {
-            let (began, within) = (Instant::now(), Duration::from_millis(900));
-            let seen = std::sync::Mutex::new(Vec::new());
-            spread((0..count).collect(), within, |n: usize| seen.lock().expect("lock").push((n, began.elapsed())))
-                .await;
-            assert!(began.elapsed() <= within, "{count} took {:?}", began.elapsed());
-            let seen = seen.into_inner().expect("seen");
-            assert_eq!(seen.len(), count);
-            assert!(
-                count < 3 || seen[count / 3].1 <= within / 3 + Duration::from_millis(2),
-                "not all at once at the end"
-            );
-            assert!(
-                count < 3 || seen[count * 2 / 3].1 >= within * 2 / 3 - Duration::from_millis(2),
-                "nor at the start"
-            );
-        }
     }
 }

@@ -256,7 +256,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 Some((Source::Durable(query.kind.clone()), Some(query)))
             }
             Channel::Application(name) => Some((Source::Application(StreamName::from_checked(name)), None)),
-            Channel::User(_) => Some((Source::Application(StreamName::from_checked(&channel.to_string())), None)),
+            Channel::User(_) | Channel::Online(_) => {
+                Some((Source::Application(StreamName::from_checked(&channel.to_string())), None))
+            }
         }
     }
 
@@ -385,7 +387,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 // Who gave the order was told that the node is alive; the client finds out by itself.
                 let _ = self.args.mailboxes.deliver(&session, data);
             }
-            Ok(letter @ (Control::Survey { .. } | Control::Answer { .. })) => {
+            Ok(letter) if letter.is_letter() => {
                 // Whoever asks has patience of their own, and asks again.
                 let _ = self.args.letters.try_send(letter);
             }

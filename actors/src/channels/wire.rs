@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    Word,
+    ONLINE_PREFIX, Word,
     centrifuge::{self, About, Disconnect, DisconnectPush, Event, Form},
     pusher,
     websocket::{binary_frame, close_frame, text_frame},
@@ -210,7 +210,12 @@ impl Wire {
     /// A word on a channel, for those clients whose protocol has it.
     pub(super) fn word(self, channel: &str, word: &Word) -> Option<Bytes> {
         if self == Self::Pusher {
-            return pusher::encode_word(outside(channel), word).map(|frame| self.frame(&frame));
+            let watched = channel.strip_prefix(ONLINE_PREFIX).and_then(|user| user.split_once('/'));
+            let frame = match watched {
+                Some((_, id)) => pusher::encode_online(id, word),
+                None => pusher::encode_word(outside(channel), word),
+            };
+            return frame.map(|frame| self.frame(&frame));
         }
         match word {
             Word::Join { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Join { info })),

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::{TraceLine, TraceTarget};
+
 /// Whose sessions are meant: every condition that is given holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -95,6 +97,42 @@ pub enum Control {
         connections: Vec<ConnectionInfo>,
         /// There are more.
         more: bool,
+        /// Shards of that node that did not answer in time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        silent: Vec<u32>,
+    },
+    /// Tell from now on what the target does, until the lease that this word gives ends. Said again it gives another.
+    Trace {
+        /// What the answers are to name.
+        id: Arc<str>,
+        /// The node that asks.
+        from: Arc<str>,
+        /// Who asks, for the log.
+        by: Arc<str>,
+        /// What is traced.
+        target: TraceTarget,
+        /// How long the lease is.
+        seconds: u32,
+    },
+    /// What happened at one node: lines that followed each other.
+    Traced {
+        /// The trace.
+        id: Arc<str>,
+        /// Who tells.
+        node: Arc<str>,
+        /// How much had happened there before these, told or not.
+        before: u64,
+        /// The lines; none: the node has heard of the trace, and nothing more has happened.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lines: Vec<TraceLine>,
+        /// The node follows too many already.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
+    },
+    /// Nobody wants to hear of a trace any more.
+    Untrace {
+        /// The trace.
+        id: Arc<str>,
     },
 }
 
@@ -130,8 +168,22 @@ impl Control {
             | Self::Subscribe { whose, .. }
             | Self::Refresh { whose, .. }
             | Self::Recheck { whose } => Some(whose),
-            Self::Emulate { .. } | Self::Survey { .. } | Self::Answer { .. } => None,
+            Self::Emulate { .. }
+            | Self::Survey { .. }
+            | Self::Answer { .. }
+            | Self::Trace { .. }
+            | Self::Traced { .. }
+            | Self::Untrace { .. } => None,
         }
+    }
+
+    /// Whether it is between nodes, and no session hears of it.
+    #[must_use]
+    pub const fn is_letter(&self) -> bool {
+        matches!(
+            self,
+            Self::Survey { .. } | Self::Answer { .. } | Self::Trace { .. } | Self::Traced { .. } | Self::Untrace { .. }
+        )
     }
 
     /// As nodes say it.
@@ -166,6 +218,8 @@ mod tests {
             channels: vec!["x".into()],
         };
         let whose = || Whose { user: Some("u".into()), ..Whose::default() };
+        let lines: Vec<TraceLine> = serde_json::from_str(r#"[{"event":"later","n":1.0}]"#).expect("lines");
+        let told = |lines, refused| Control::Traced { id: "i".into(), node: "n".into(), before: 7, lines, refused };
         let all = Whose { client: Some("c".into()), except: vec!["d".into()], ..whose() };
         for (order, form) in [
             (
@@ -194,9 +248,32 @@ mod tests {
                 r#"{"survey":{"id":"i","from":"n","whose":{"user":"u"},"limit":5}}"#,
             ),
             (
-                Control::Answer { id: "i".into(), node: "n".into(), connections: vec![connection()], more: true },
+                Control::Answer {
+                    id: "i".into(),
+                    node: "n".into(),
+                    connections: vec![connection()],
+                    more: true,
+                    silent: vec![],
+                },
                 r#"{"answer":{"id":"i","node":"n","connections":[{"client":"c","user":"u","wire":"w","age_seconds":1,"queue_bytes":2,"channels":["x"]}],"more":true}}"#,
             ),
+            (
+                Control::Answer { id: "i".into(), node: "n".into(), connections: vec![], more: false, silent: vec![1] },
+                r#"{"answer":{"id":"i","node":"n","connections":[],"more":false,"silent":[1]}}"#,
+            ),
+            (
+                Control::Trace {
+                    id: "i".into(),
+                    from: "n".into(),
+                    by: "o".into(),
+                    target: TraceTarget::User("u".into()),
+                    seconds: 9,
+                },
+                r#"{"trace":{"id":"i","from":"n","by":"o","target":{"user":"u"},"seconds":9}}"#,
+            ),
+            (told(lines, false), r#"{"traced":{"id":"i","node":"n","before":7,"lines":[{"event":"later","n":1.0}]}}"#),
+            (told(vec![], true), r#"{"traced":{"id":"i","node":"n","before":7,"refused":true}}"#),
+            (Control::Untrace { id: "i".into() }, r#"{"untrace":{"id":"i"}}"#),
         ] {
             assert_eq!(order.encode(), form);
             assert_eq!(Control::decode(form.as_bytes()), Ok(order));

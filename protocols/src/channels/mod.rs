@@ -7,11 +7,13 @@ mod names;
 mod position;
 mod publication;
 pub mod pusher;
+mod trace;
 pub mod websocket;
 mod word;
 
 pub use control::{ConnectionInfo, Control, ControlError, Whose};
-pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, QueryId, RESERVED};
+pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, ONLINE_PREFIX, QueryId, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Extra, Message, Publication, PublicationError, in_one_line, now_micros};
+pub use trace::{Happening, TraceEvent, TraceLine, TraceTarget};
 pub use word::{Word, WordError};

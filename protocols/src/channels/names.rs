@@ -18,6 +18,9 @@ pub const MAX_CHANNEL: usize = 255;
 pub const MAX_PLAIN_KEY: usize = 100;
 /// What the name of a user's own channel begins with, on the Pusher wire.
 pub const USER_PREFIX: &str = "#server-to-user-";
+/// What the channel begins with on which it is said whether a user of the Pusher protocol is online: inside the hub alone, for no
+/// name that anybody can give begins so.
+pub const ONLINE_PREFIX: &str = "#online-";
 /// Words before the first dot that no application channel may begin with.
 pub const RESERVED: [&str; 5] = ["entities", "entity", "query", "calls", "inbox"];
 
@@ -144,6 +147,9 @@ pub enum Channel {
     /// `#server-to-user-{id}`: what servers send to one user of the Pusher protocol. Nobody subscribes to it but that user,
     /// by signing in.
     User(Arc<str>),
+    /// `#online-{app}/{id}`: whether one user of the Pusher protocol has signed in. Nothing is published on it; `app` stands there where
+    /// the application's users are its own.
+    Online(Arc<str>),
     /// Anything else belongs to the application.
     Application(Arc<str>),
 }
@@ -178,12 +184,15 @@ impl Channel {
         ours.ok_or(ChannelError::Reserved)
     }
 
-    /// Reads a name as the hub itself keeps it: that of an isolated application's channel too, which nobody can give from
-    /// outside.
+    /// Reads a name as the hub itself keeps it: that of an isolated application's channel too, and of what is said of a user, which
+    /// nobody can give from outside.
     ///
     /// # Errors
     /// As [`Self::parse`].
     pub fn of_hub(name: &str) -> Result<Self, ChannelError> {
+        if let Some(user) = name.strip_prefix(ONLINE_PREFIX) {
+            return Ok(Self::Online(user.into()));
+        }
         if name.starts_with(ISOLATED) { Ok(Self::Application(name.into())) } else { Self::parse(name) }
     }
 
@@ -201,6 +210,7 @@ impl fmt::Display for Channel {
             Self::Entity(kind, key) => write!(f, "entity.{kind}.{}", key.as_str()),
             Self::Query(id) => write!(f, "query.{id}"),
             Self::User(user) => write!(f, "{USER_PREFIX}{user}"),
+            Self::Online(user) => write!(f, "{ONLINE_PREFIX}{user}"),
             Self::Application(name) => f.write_str(name),
         }
     }
@@ -214,6 +224,14 @@ mod tests {
 
     fn id(text: &str) -> EntityId {
         EntityId::new(text).expect("id")
+    }
+
+    #[test]
+    fn whether_somebody_is_online_is_asked_by_the_hub_alone() {
+        let name = "#online-own/\u{457} 7";
+        let channel = Channel::of_hub(name).expect("a name of the hub's");
+        assert_eq!((channel.to_string().as_str(), &channel), (name, &Channel::Online("own/\u{457} 7".into())));
+        assert_eq!(Channel::parse(name), Err(ChannelError::Malformed));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Permissions: `{area}:{action}:{object}`, where the object may end with `*`, which stands for any ending; `*` alone is everything.
 //!
 //! Known today: `entities:read:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
-//! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`.
+//! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`,
+//! `trace:user:{user}`, `trace:channel:{channel}`.
 
 use std::collections::BTreeSet;
 

@@ -42,7 +42,7 @@ impl Call<'_> {
         let stream = self.shown(&channel)?;
         let limit = limit.unwrap_or(MAX_LISTED).clamp(1, MAX_LISTED);
         let page = self.api.presence.members(&stream, cursor, limit).await.map_err(away)?;
-        let clients = page.members.iter().map(|member| &member.info).collect();
+        let clients = page.members.iter().filter(|member| member.shown).map(|member| &member.info).collect();
         let mut out = Vec::new();
         Form::Json.result(&mut out, &PresenceResult { clients });
         let mut result = String::from_utf8(out).map_err(|_| ErrorCode::Internal)?;

@@ -22,7 +22,7 @@ use dzvin_actors::platform::ports::{
 };
 use dzvin_protocols::platform::StreamName;
 use fred::types::{Key, Value};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use super::{
@@ -31,18 +31,27 @@ use super::{
 };
 use wire::{failed, millis, number};
 
-static CHANGE: Script = Script::new(include_str!("lua/change.lua"));
-static OCCUPY: Script = Script::new(include_str!("lua/occupy.lua"));
-static OCCUPIED: Script = Script::new(include_str!("lua/occupied.lua"));
+/// A script that uses what several share.
+macro_rules! shared {
+    ($lua:literal) => {
+        Script::new(concat!(include_str!("lua/shared.lua"), include_str!($lua)))
+    };
+}
+
+static CHANGE: Script = shared!("lua/change.lua");
+static OCCUPY: Script = shared!("lua/occupy.lua");
+static OCCUPIED: Script = shared!("lua/occupied.lua");
 static MEMBERS: Script = Script::new(include_str!("lua/members.lua"));
-static TURN: Script = Script::new(include_str!("lua/turn.lua"));
-static RENEW: Script = Script::new(include_str!("lua/renew.lua"));
+static TURN: Script = shared!("lua/turn.lua");
+static RENEW: Script = shared!("lua/renew.lua");
 static RESIGN: Script = Script::new(include_str!("lua/resign.lua"));
 static LIVES: Script = Script::new(include_str!("lua/lives.lua"));
-static DEAD: Script = Script::new(include_str!("lua/dead.lua"));
-static BURY: Script = Script::new(include_str!("lua/bury.lua"));
-static REST: Script = Script::new(include_str!("lua/rest.lua"));
+static DEAD: Script = shared!("lua/dead.lua");
+static BURY: Script = shared!("lua/bury.lua");
+static REST: Script = shared!("lua/rest.lua");
 static INDEX: Script = Script::new(include_str!("lua/index.lua"));
+static ENROL: Script = Script::new(include_str!("lua/enrol.lua"));
+static ADOPT: Script = shared!("lua/adopt.lua");
 
 /// How long the answer to the newest ticket is kept: longer than any node that waits for it may live unrenewed.
 const KEEP_ANSWERS: Duration = Duration::from_secs(600);
@@ -54,6 +63,9 @@ const DEAD_AT_ONCE: u64 = 8;
 const GRAVES: usize = 32;
 /// Members in one call: a millisecond of the server's time.
 const PAGE: usize = 512;
+/// Copies of the list of lives, each in a place of its own. On a cluster each lies on any of the servers: that one server has the list and
+/// all of these is less likely than that two fail in the same minute.
+const COPIES: usize = 8;
 /// Names that are looked up in one go while channels are listed.
 const NAMES: usize = 128;
 
@@ -73,6 +85,8 @@ struct State {
     life: Option<Current>,
     /// The name of the last one.
     before: Option<Arc<str>>,
+    /// A life has begun: what the list of lives has lost is still to be looked for.
+    searching: bool,
 }
 
 #[derive(Debug)]
@@ -124,6 +138,51 @@ impl RedisPresence {
 
     fn index(&self, life: &str) -> Key {
         format!("{{{}:node:{life}}}:channels", self.server.config().prefix).into()
+    }
+
+    fn copy(&self, n: usize) -> Key {
+        format!("{{{}:roll:{n}}}", self.server.config().prefix).into()
+    }
+
+    /// The answers of all copies, those of servers that are away aside.
+    async fn copies(&self, args: Vec<Value>) -> Vec<Result<Value, BusError>> {
+        join_all((0..COPIES).map(|n| self.run(&ENROL, vec![self.copy(n)], args.clone()))).await
+    }
+
+    /// Writes a life into the copies, before anything is entered in it. One is enough to be found by.
+    async fn enrol(&self, life: &str) -> Result<(), BusError> {
+        let answers = self.copies(vec!["+".into(), life.into()]).await;
+        if answers.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        answers.into_iter().next().map_or(Ok(()), |answer| answer.map(drop))
+    }
+
+    /// Looks for lives that the list has lost: a node that ended in the moment of the loss would be buried by nobody.
+    async fn search(&self) -> Result<(), BusError> {
+        let mut whole = Ok(());
+        let mut lives = BTreeSet::new();
+        for answer in self.copies(vec!["?".into()]).await {
+            match answer.and_then(wire::names) {
+                Ok(names) => lives.extend(names),
+                Err(error) => whole = Err(error),
+            }
+        }
+        let keys = ["presence", "dying", "buried", "left"].map(|name| self.nodes(name)).to_vec();
+        let mut args = vec![millis(self.settings.lease)];
+        args.extend(lives.into_iter().map(Value::from));
+        let over = wire::names(self.run(&ADOPT, keys, args).await?)?;
+        if !over.is_empty() {
+            self.strike(over).await;
+        }
+        whole
+    }
+
+    /// Takes lives of which nothing is left out of the copies. One that stays there is looked for once more, and nothing is found.
+    async fn strike(&self, lives: Vec<String>) {
+        let mut args = vec!["-".into()];
+        args.extend(lives.into_iter().map(Value::from));
+        self.copies(args).await;
     }
 
     async fn run(&self, script: &'static Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, BusError> {
@@ -206,6 +265,9 @@ impl Presence for RedisPresence {
             number(u64::from(begins)),
         ];
         let answer = wire::count(&self.run(&RENEW, keys, args).await?)?;
+        if answer != 0 {
+            self.enrol(&next).await?;
+        }
         let mut state = self.state();
         if answer == 0 {
             // Unless it was ended meanwhile.
@@ -217,6 +279,7 @@ impl Presence for RedisPresence {
         }
         state.lives += 1;
         state.before = life.or_else(|| state.before.take());
+        state.searching = true;
         state.life = Some(Current { name: next, renewed: asked, primaries, noted: HashSet::new() });
         Ok(Life::Anew { told: answer == 2 })
     }
@@ -319,6 +382,12 @@ impl Presence for RedisPresence {
     }
 
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>, BusError> {
+        if std::mem::take(&mut self.state().searching)
+            && let Err(error) = self.search().await
+        {
+            tracing::debug!(%error, "not all lives could be looked for");
+            self.state().searching = true;
+        }
         let keys = ["presence", "dying", "left"].map(|name| self.nodes(name)).to_vec();
         let lives = wire::names(self.run(&DEAD, keys, vec![number(DEAD_AT_ONCE)]).await?)?;
         let (mut buried, mut room) = (Vec::new(), limit.max(1));
@@ -328,6 +397,7 @@ impl Presence for RedisPresence {
                 if names.is_empty() {
                     let keys = ["dying", "buried"].map(|name| self.nodes(name)).to_vec();
                     self.run(&REST, keys, vec![life.as_str().into()]).await?;
+                    self.strike(vec![life.clone()]).await;
                     break;
                 }
                 for name in names {

@@ -46,6 +46,7 @@ fn one(app: &PusherApp, rules: AppRules) -> Result<App, AppsError> {
         isolated: app.isolated,
         client_events: app.client_events,
         subscription_counts: app.subscription_counts,
+        watchlists: app.watchlists,
         max_members: app.max_members,
         webhooks: webhooks.collect(),
         rules,

@@ -12,13 +12,12 @@ use axum::{
 use dzvin_actors::channels::{Incoming, Wire};
 use dzvin_protocols::channels::centrifuge::Form;
 use serde::Deserialize;
-use tokio::net::UnixStream;
 
 use super::{
     Transports, form_of,
     pipe::{Stream, client_frame},
 };
-use crate::platform::http::{ClientAddress, Problem};
+use crate::platform::http::{ClientAddress, Problem, pipe};
 
 /// What stands before the first event: it makes proxies and polyfills open the stream at once, and says nothing.
 const GREETING: &[u8] = b"\r\n";
@@ -95,7 +94,7 @@ impl Transports {
             ));
         }
         let permit = self.endpoint.admit(address.map(|Extension(address)| address))?;
-        let (ours, theirs) = UnixStream::pair().map_err(|error| {
+        let (ours, theirs) = pipe().map_err(|error| {
             let detail = "this node has no room for another connection; try again soon";
             Problem::unavailable("too_many_sessions", detail).caused_by(error)
         })?;

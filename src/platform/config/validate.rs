@@ -84,6 +84,7 @@ fn http(config: &Config) -> Result<(), String> {
         ("request_timeout", http.request_timeout),
         ("header_timeout", http.header_timeout),
         ("write_timeout", http.write_timeout),
+        ("peer_timeout", http.peer_timeout),
     ] {
         ensure(!value.is_zero(), || format!("http.{key}: must be above 0s"))?;
     }

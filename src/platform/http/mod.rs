@@ -24,6 +24,7 @@ pub use ops::{Check, Readiness, internal_router};
 pub use origins::{Origins, is_origin};
 pub use patient::socket;
 pub use problem::{Problem, chain};
+pub use pump::pipe;
 pub use room::{AnswerRoom, Room};
 pub use serve::{BACKLOG, ListenError, Serving, listen, serve};
 pub use tls::{Certificates, Pair, TlsError};

@@ -32,12 +32,21 @@ const PIPE: usize = 64 * 1024;
 /// How long a client may take the last words of its session: above the time that a session waits for its client's goodbye.
 const PARTING: Duration = Duration::from_secs(5);
 
-/// Begins to carry. Gives the session's end of the pipe, and the permit by which its end will be known.
-pub(super) fn start(mut client: Secure, permit: Permit) -> io::Result<(Socket, Permit)> {
+/// A pipe between a session and whoever serves its client, bounded in both directions.
+///
+/// # Errors
+/// No descriptors are left.
+pub fn pipe() -> io::Result<(UnixStream, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     for end in [&ours, &theirs] {
         SockRef::from(end).set_send_buffer_size(PIPE)?;
     }
+    Ok((ours, theirs))
+}
+
+/// Begins to carry. Gives the session's end of the pipe, and the permit by which its end will be known.
+pub(super) fn start(mut client: Secure, permit: Permit) -> io::Result<(Socket, Permit)> {
+    let (ours, theirs) = pipe()?;
     client.wait_for_ever();
     let (held, gone) = oneshot::channel::<()>();
     let counted = Counted::new(&client.metrics.tls_sessions);

@@ -60,11 +60,18 @@ async fn an_upgrade_gives_the_socket_back() {
             let (socket, leftover, _permit) = super::super::socket(upgraded, place.into()).expect("of this server");
             let Socket::Tcp(mut stream) = socket else { panic!("no plain TCP") };
             assert!(stream.nodelay().expect("asked"));
+            #[cfg(target_os = "linux")]
+            assert_eq!(
+                socket2::SockRef::from(&stream).tcp_user_timeout().expect("asked"),
+                Some(Duration::from_secs(7)),
+                "as it is configured"
+            );
             stream.write_all(&[leftover.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
         });
         (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
     }
-    let server = run(Router::new().route("/", get(upgrade)), |_| ()).await;
+    let change = |serving: &mut Serving| serving.peer_timeout = Duration::from_secs(7);
+    let server = run(Router::new().route("/", get(upgrade)), change).await;
     let mut stream = TcpStream::connect(server.addr).await.expect("connected");
     let head = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: bell\r\n\r\nthere";
     stream.write_all(head).await.expect("sent");

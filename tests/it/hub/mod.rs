@@ -13,4 +13,5 @@ mod publish;
 mod queries;
 mod returns;
 mod rfc6455;
+mod trace;
 mod transports;

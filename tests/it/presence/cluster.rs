@@ -231,3 +231,49 @@ async fn a_node_that_stops_is_told_as_gone_at_once() {
     assert_eq!(a.hear(|heard| heard.len() == 1).await, ["chat -1!"]);
     assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
 }
+
+/// An outage in which every lease ends. Whoever comes back first must not take the others for dead.
+async fn outage(redis: &mut Redis, held: bool) {
+    let (mut a, b) = (Node::start(&redis.url()).await, Node::start(&redis.url()).await);
+    let dead = Node::start(&redis.url()).await;
+    for (node, client) in [(&a, "1"), (&b, "2"), (&dead, "3")] {
+        node.enter("chat", client, client);
+        node.count("chat", 1);
+    }
+    a.hear(|heard| heard.len() == 3).await;
+    a.rest().await;
+    if held {
+        redis.hold(true);
+    } else {
+        redis.save().await;
+        redis.kill();
+    }
+    dead.die();
+    eventually("it is known to be away", async || a.metrics.away.get() + b.metrics.away.get() == 2).await;
+    tokio::time::sleep(LEASE * 2).await;
+    if held {
+        redis.hold(false);
+    } else {
+        redis.restart().await;
+    }
+    let back = Instant::now();
+    let heard = a.hear(|heard| heard.iter().any(|word| word == "chat -3!")).await;
+    let took = back.elapsed();
+    let heard: Vec<_> = heard.into_iter().chain(a.rest().await).collect();
+    assert_eq!(heard, ["chat -3!"], "those who live are not told as gone, nor as come");
+    assert!(took > LEASE / 2 && took < LEASE * 3, "one lease after the outage, not {took:?}");
+    let members = a.members("chat").await.expect("asked");
+    assert_eq!(members.counts.clients, 2);
+    let events: Vec<_> = std::iter::from_fn(|| a.events.try_recv().ok()).collect();
+    assert!(!events.contains(&PresenceEvent::Vacated { channel: "chat".into() }), "{events:?}");
+}
+
+#[tokio::test]
+async fn while_redis_hangs_for_longer_than_the_lease_nobody_dies_but_the_dead() {
+    outage(&mut Redis::start().await, true).await;
+}
+
+#[tokio::test]
+async fn while_redis_is_away_for_longer_than_the_lease_nobody_dies_but_the_dead() {
+    outage(&mut Redis::start().await, false).await;
+}

@@ -85,7 +85,7 @@ async fn what_others_see_may_change<K: Kit>() {
     enter(&node, "chat", "1", "olha").await;
     let mut info = member("1", "olha").info.clone();
     info.chan_info = Some("{\"mood\": \"ї\\n\", \"n\": 12345678901234567890.10}".into());
-    let known = Arc::new(Member { info, told: false });
+    let known = Arc::new(Member { info, told: false, shown: true });
     change(&node, "chat", &[dzvin_actors::platform::ports::MemberChange::Enter(Arc::clone(&known))]).await;
     let page = node.members(&channel("chat"), 0, 10).await.expect("members");
     assert_eq!(page.members, [known], "as it was said last, to the byte");

@@ -139,7 +139,7 @@ pub fn channel(name: &str) -> StreamName {
 
 pub fn member(client: &str, user: &str) -> Arc<Member> {
     let info = ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None };
-    Arc::new(Member { info, told: true })
+    Arc::new(Member { info, told: true, shown: true })
 }
 
 pub fn entering(client: &str, user: &str) -> MemberChange {

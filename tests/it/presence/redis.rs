@@ -117,6 +117,60 @@ async fn while_the_server_is_away_calls_fail_at_once() {
 }
 
 #[tokio::test]
+async fn who_ends_while_the_list_of_lives_is_lost_is_buried_all_the_same() {
+    let kit = InRedis::start().await;
+    let (node, dead) = (kit.alive(settings(SHORT)).await, kit.alive(settings(SHORT)).await);
+    enter(&node, "chat", "1", "olha").await;
+    enter(&dead, "chat", "2", "ivan").await;
+    occupy(&dead, "news", 1).await;
+    // As a server of a cluster loses it on which nothing else lies.
+    for name in ["presence", "dying", "buried", "left"] {
+        kit.server.command(&["DEL", &format!("{{dz:nodes}}:{name}")]).await.expect("answered");
+    }
+    drop(dead);
+    assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: false });
+    assert_eq!(node.bury(10).await.expect("buried"), [], "it has a lease's time to come back");
+    assert_eq!(enter(&node, "chat", "1", "olha").await, (false, true));
+    let (mut gone, mut vacated) = (Vec::new(), 0);
+    eventually("it is buried", async || {
+        assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+        for grave in node.bury(10).await.expect("buried") {
+            gone.extend(grave.left.iter().map(|(it, last)| (it.info.client.to_string(), *last)));
+            vacated += usize::from(grave.occupied.before == 1 && grave.occupied.now == 0);
+        }
+        !gone.is_empty() && vacated > 0
+    })
+    .await;
+    assert_eq!((gone, vacated), (vec![("2".to_owned(), true)], 1));
+    assert_eq!(clients(&node, "chat", 10).await, BTreeSet::from(["1".to_owned()]));
+    eventually("the copies of the list have the living alone", async || {
+        node.renew().await.expect("renewed");
+        node.bury(10).await.expect("buried");
+        kit.server.command(&["SCARD", "{dz:roll:0}"]).await.expect("answered") == ":1\r\n"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn answers_are_kept_of_those_who_may_still_ask() {
+    let kit = InRedis::start().await;
+    let node = kit.alive(settings(LONG)).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_millis();
+    // Nodes that left the channel, of now and of long ago.
+    for n in 0..20 {
+        for (name, at) in [("now", now), ("old", 1)] {
+            let (life, answer) = (format!("{name}{n}.1"), format!("{n} o 0 1 0 @{at}"));
+            kit.server.command(&["HSET", "{dz:chat}:answers", &life, &answer]).await.expect("answered");
+        }
+    }
+    kit.server.command(&["HSET", "{dz:chat}:answers", "older.1", "1 o 0 1 0"]).await.expect("answered");
+    enter(&node, "chat", "1", "olha").await;
+    let kept = kit.server.command(&["HKEYS", "{dz:chat}:answers"]).await.expect("answered");
+    assert_eq!((kept.matches("now").count(), kept.matches("old").count()), (20, 0), "{kept}");
+    assert!(kept.starts_with("*21"), "{kept}");
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_who_came_and_went() {
     let kit = InRedis::start().await;
     let (dead, node) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);

@@ -11,7 +11,7 @@ use crate::support::{
     hub::{Hub, World},
 };
 
-async fn run(script: &str, hub: &Hub, more: &[&str]) -> Value {
+pub(super) async fn run(script: &str, hub: &Hub, more: &[&str]) -> Value {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
     let url = format!("http://{}", hub.addr);
     let millis = patience().as_millis().to_string();

@@ -144,7 +144,7 @@ async fn channels_are_described_out_of_redis_and_nothing_is_acknowledged_without
     presence.occupy(&room, 1, 3).await.expect("told");
     let member = |(client, user): (&str, &str)| {
         let info = ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None };
-        MemberChange::Enter(Arc::new(Member { info, told: true }))
+        MemberChange::Enter(Arc::new(Member { info, told: true, shown: true }))
     };
     presence.change(&room, 2, &[("1", "u1"), ("2", "u2"), ("3", "u1")].map(member)).await.expect("told");
     let apps = Apps::default();

@@ -3,6 +3,7 @@
 mod clients;
 mod http;
 mod sockets;
+mod watchlist;
 mod webhooks;
 
 use crate::support::hub::{Hub, World};

@@ -15,7 +15,7 @@ use crate::support::{
     hub::{Hub, World},
 };
 
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(super) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     async fn open(hub: &Hub, path: &str, origin: Option<&str>) -> Self {
@@ -31,7 +31,7 @@ impl Socket {
     }
 
     /// A client of the application with this key, and its socket's id.
-    async fn of(hub: &Hub, key: &str) -> (Self, SocketId) {
+    pub(super) async fn of(hub: &Hub, key: &str) -> (Self, SocketId) {
         let path = format!("/app/{key}?protocol=7&client=js&version=8.6.0&flash=false");
         let mut it = Self::open(hub, &path, None).await;
         let hello = it.hear().await;
@@ -51,11 +51,11 @@ impl Socket {
         (it, answer)
     }
 
-    async fn say(&mut self, event: &Value) {
+    pub(super) async fn say(&mut self, event: &Value) {
         self.0.send(event.to_string().into()).await.expect("said");
     }
 
-    async fn hear(&mut self) -> Value {
+    pub(super) async fn hear(&mut self) -> Value {
         loop {
             match timeout(patience(), self.0.next()).await.expect("in time").expect("open").expect("well formed") {
                 Message::Text(text) => return serde_json::from_str(&text).expect("json"),
@@ -65,10 +65,17 @@ impl Socket {
         }
     }
 
-    async fn subscribe(&mut self, channel: &str) -> Value {
+    pub(super) async fn subscribe(&mut self, channel: &str) -> Value {
         self.say(&json!({"event": "pusher:subscribe", "data": {"channel": channel}})).await;
         self.hear().await
     }
+}
+
+/// Signs in, and waits until that is done.
+pub(super) async fn sign_in(socket: &mut Socket, key: &str, of: &SocketId, user_data: &str) {
+    let auth = Credentials::new(key, SECRET).expect("key").user_token(of, user_data);
+    socket.say(&json!({"event": "pusher:signin", "data": {"auth": auth, "user_data": user_data}})).await;
+    assert_eq!(socket.hear().await["event"], "pusher:signin_success");
 }
 
 #[tokio::test]

@@ -56,6 +56,13 @@ impl Redis {
         }
     }
 
+    /// Stops it without its clients noticing: they wait. `false` lets it go on.
+    pub fn hold(&self, held: bool) {
+        let server = self.server.as_ref().expect("a running server").id().to_string();
+        let signal = if held { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &server]).status().expect("kill").success());
+    }
+
     /// Starts it again on what was last saved.
     pub async fn restart(&mut self) {
         self.kill();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dzvin_protocols::channels::Word;
+use dzvin_protocols::channels::{ONLINE_PREFIX, Word};
 use tokio::time::Instant;
 
 use super::PresenceEvent;
@@ -63,6 +63,10 @@ impl Tell {
 
     /// What the application's servers may be told.
     pub(super) fn event(&self, channel: &Arc<str>) -> Option<PresenceEvent> {
+        // Whether users are online is between them.
+        if channel.starts_with(ONLINE_PREFIX) {
+            return None;
+        }
         let (channel, user) = (Arc::clone(channel), |member: &Arc<Member>| Arc::clone(&member.info.user));
         match self {
             Self::Join(member, true) => Some(PresenceEvent::MemberAdded { channel, user: user(member) }),

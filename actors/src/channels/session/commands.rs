@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
-        Channel, Extra, Message,
+        Channel, Extra, Happening, Message,
         centrifuge::{
             About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form,
             PingResult, PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
@@ -114,11 +114,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if self.identity.is_some() {
             return;
         }
+        let began = Instant::now();
         let answer = match serde_json::from_slice::<ConnectRequest>(frame) {
             Ok(request) => self.connect(0, &request).await,
             Err(_) => Err(Refusal::Close(Disconnect::BadRequest)),
         };
-        self.count_answer("connect", &answer);
+        self.count_answer("connect", None, began, &answer);
         match answer {
             Ok(reply) => self.session.reply(&reply),
             Err(Refusal::Error(error)) => self.session.close(instead(error)),
@@ -129,6 +130,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     async fn command(&mut self, Command { id, request }: Command) {
         let name = name(&request);
+        let began = Instant::now();
+        // Only where somebody wants to know: the request is gone when it has been answered.
+        let channel = if self.hub.tracer.is_on() { channel(&request).map(str::to_owned) } else { None };
         let answer = match request {
             Request::Pong => {
                 self.session.pong();
@@ -150,7 +154,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Request::Presence { channel } => self.presence(id, &channel).await,
             Request::PresenceStats { channel } => self.presence_stats(id, &channel).await,
         };
-        self.count_answer(name, &answer);
+        self.count_answer(name, channel.as_deref(), began, &answer);
         match answer {
             Ok(reply) => self.session.reply(&reply),
             Err(Refusal::Error(error)) => {
@@ -166,13 +170,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    fn count_answer(&self, command: &'static str, answer: &Answer) {
+    fn count_answer(&self, command: &'static str, channel: Option<&str>, began: Instant, answer: &Answer) {
         let error = match answer {
             Ok(_) | Err(Refusal::Done) => 0,
             Err(Refusal::Error(error)) => error.code(),
             Err(Refusal::Close(why)) => why.code(),
         };
         self.hub.metrics.commands.get_or_create(&CommandLabel { command, error }).inc();
+        self.session.tell_trace(channel, Happening::Command { command, error, took_ms: millis(began.elapsed()) });
     }
 
     pub(super) fn encode(&self, id: u32, result: &impl Reply) -> Vec<u8> {
@@ -196,12 +201,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
             Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
         };
+        // First, so that whoever looks for this user hears of a refusal as well.
+        self.session.signed_in(&identity.user);
         let Some(counted) = self.hub.users.admit(&identity.user, self.hub.limits.of_user) else {
             return Err(Refusal::Close(Disconnect::ConnectionLimit));
         };
         self.counted = counted;
         let ttl = self.keep_until(&identity);
-        self.session.signed_in(&identity.user);
         if self.hub.auth.revoked(&identity) {
             // Between the look at the token and the moment from which this session is told.
             return Err(Refusal::Close(Disconnect::InvalidToken));
@@ -236,6 +242,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             self.encode(id, &result)
         };
         tracing::debug!(client, user = self.session.user(), "session connected");
+        self.session.tell_trace(None, Happening::Connect { wire: self.session.wire.name() });
         if prepared.is_empty() {
             return Ok(reply);
         }
@@ -298,7 +305,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // Whose it is was looked up when it was asked for.
             Channel::Query(id) => self.hub.queries.known(id).is_some_and(|it| identity.permissions.may_read(&it.kind)),
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
-            Channel::User(_) => false,
+            Channel::User(_) | Channel::Online(_) => false,
         });
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }
@@ -354,6 +361,26 @@ const fn instead(error: ErrorCode) -> Disconnect {
 pub(super) fn seconds_left(until: Option<OffsetDateTime>) -> Option<u32> {
     let left = (until? - OffsetDateTime::now_utc()).whole_seconds().max(1);
     Some(u32::try_from(left).unwrap_or(u32::MAX))
+}
+
+/// The channel that a command is about.
+fn channel(request: &Request) -> Option<&str> {
+    match request {
+        Request::Subscribe(it) => Some(&it.channel),
+        Request::Unsubscribe { channel } | Request::Presence { channel } | Request::PresenceStats { channel } => {
+            Some(channel)
+        }
+        Request::History(it) => Some(&it.channel),
+        Request::Publish(it) => Some(&it.channel),
+        Request::SubRefresh(it) => Some(&it.channel),
+        Request::Connect(_)
+        | Request::Refresh { .. }
+        | Request::Ping
+        | Request::Pong
+        | Request::Send { .. }
+        | Request::Rpc(_)
+        | Request::Unknown => None,
+    }
 }
 
 const fn name(request: &Request) -> &'static str {

@@ -84,7 +84,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Channel::Entities(kind) => self.hub.log.read(kind, after, limit).await?.map(of_log),
                 Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
                 Channel::Query(_) => None,
-                Channel::Application(_) | Channel::User(_) => {
+                Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
                     self.hub.bus.read(&StreamName::from_checked(&channel.to_string()), after, limit).await?
                 }
             })

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{
     Epoch, Publication,
     centrifuge::{TagFilter, Tags},
+    pusher::is_online,
 };
 
 use crate::channels::{
@@ -36,6 +37,8 @@ pub(super) struct Terms {
     pub(super) alias: Alias,
     /// Only publications with such tags.
     pub(super) filter: Option<Box<TagFilter>>,
+    /// It is one of a watchlist: nobody but the hub knows of it.
+    pub(super) watching: bool,
     /// A token opened it: the permissions of the user do not end it.
     pub(super) granted: bool,
     /// When it ends, in milliseconds of the session's clock.
@@ -74,6 +77,8 @@ pub(super) struct Place {
     pub(super) next: u64,
     /// The publication that was shown last; 0 for none: what a patch is made of.
     pub(super) seen: u64,
+    /// Of a watchlist: whether the subscriber was last told that the user is online.
+    pub(super) online: Option<bool>,
 }
 
 /// A recovering subscription keeps at most a queue's worth. Of what is beyond only the top is kept: whoever has not read
@@ -169,6 +174,19 @@ pub(super) fn only<'a>(
 /// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
 /// Answers how many frames were queued.
 pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox, view: View<'_>) -> Result<u64, Stop> {
+    if let What::Word(spoken) = &delivery.what
+        && view.terms.watching
+    {
+        // Told once, however often it is said.
+        let now = is_online(&spoken.word);
+        if now.is_none() || now == place.online {
+            return Ok(0);
+        }
+        let Some(frame) = spoken.frame(&delivery.channel, view.wire, view.client) else { return Ok(0) };
+        outbox.push(frame.clone(), view.limit).map_err(|_| Stop::Slow)?;
+        place.online = now;
+        return Ok(1);
+    }
     if let What::Word(spoken) = &delivery.what {
         let heard = view.terms.join_leave || !spoken.is_about_members();
         let frame = if heard { spoken.frame(&delivery.channel, view.wire, view.client) } else { None };

@@ -18,7 +18,9 @@ mod subscriptions;
 mod task;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod wake;
+mod writing;
 
 use std::{
     fmt,
@@ -28,22 +30,18 @@ use std::{
 use bytes::Bytes;
 use dzvin_protocols::channels::{
     Control,
-    centrifuge::{About, Disconnect, Unsubscribe, UnsubscribePush},
-    pusher::{self as wire, SocketId},
+    centrifuge::{Disconnect, Unsubscribe},
+    pusher::SocketId,
 };
-use futures_util::FutureExt;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::{
-    io::{Interest, Ready},
-    sync::{OwnedSemaphorePermit, mpsc},
-};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{
-    Alias, AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket,
+    AppObserver, Apps, Delivery, Handlers, Limits, Mailbox, Mailboxes, Metrics, Namespaces, Numbers, Socket, Tracer,
     Users, Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{
-    platform::ports::{Authenticator, Queries},
+    platform::ports::{Authenticator, Member, Queries},
     supervise::Slot,
 };
 
@@ -54,9 +52,7 @@ use orders::Order;
 pub use pusher::Admission;
 pub(super) use task::{Connection, run};
 use wake::Wake;
-
-/// Bytes of answers that wait for one frame: what a session's queue has room for several times.
-const MAX_REPLIES: usize = 64 * 1024;
+use writing::difference;
 
 /// What every session of a node needs.
 pub struct Hub<B, L> {
@@ -90,6 +86,8 @@ pub struct Hub<B, L> {
     pub mailboxes: Mailboxes,
     /// Which queries there are, and whose.
     pub queries: Arc<dyn Queries>,
+    /// Who follows what sessions do.
+    pub tracer: Tracer,
     /// Where questions and answers of other nodes go. Bounded: what does not fit is asked again.
     pub letters: mpsc::Sender<Control>,
     /// What is counted.
@@ -104,6 +102,8 @@ pub(super) struct Shared<'a> {
     pub(super) limits: &'a Limits,
     /// Bytes that wait for sockets that are full.
     pub(super) waiting: &'a Gauge,
+    /// Who follows what sessions do.
+    pub(super) tracer: &'a Tracer,
 }
 
 /// A socket after its upgrade.
@@ -163,6 +163,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) client: ClientId,
     user: OnceLock<Arc<str>>,
+    /// Where it is told that its user is online, once it is: boxed, for few sessions have it.
+    online: OnceLock<Box<Online>>,
     pub(super) wire: Wire,
     /// When it began, in milliseconds of the clock.
     began: u64,
@@ -172,8 +174,16 @@ pub(super) struct Session {
     wake: Wake,
     queue_bytes: usize,
     waiting: Gauge,
+    tracer: Tracer,
     mailbox: Option<Box<Mailbox>>,
     _permit: Permit,
+}
+
+/// Where it is told that a session's user is online, and as whom.
+#[derive(Debug, Clone)]
+pub(super) struct Online {
+    pub(super) channel: Arc<str>,
+    pub(super) member: Arc<Member>,
 }
 
 /// What clients and logs know a session by: unguessable.
@@ -282,6 +292,7 @@ impl Session {
             id,
             client: ClientId(rand::random()),
             user: OnceLock::new(),
+            online: OnceLock::new(),
             wire: connection.wire,
             began: clock::now(),
             socket: connection.socket,
@@ -289,6 +300,7 @@ impl Session {
             wake: Wake::default(),
             queue_bytes: hub.limits.queue_bytes,
             waiting: hub.waiting.clone(),
+            tracer: hub.tracer.clone(),
             mailbox: connection.mailbox.map(Box::new),
             _permit: connection.permit,
         })
@@ -297,6 +309,16 @@ impl Session {
     /// Who it is, for log lines; `None` before it has said so.
     pub(super) fn user(&self) -> Option<&str> {
         self.user.get().map(|user| &**user)
+    }
+
+    /// Where it is told that its user is online, if it is.
+    pub(super) fn online(&self) -> Option<&Online> {
+        self.online.get().map(|online| &**online)
+    }
+
+    /// Its user is online: for good, as the user is.
+    fn goes_online(&self, online: Online) {
+        let _ = self.online.set(Box::new(online));
     }
 
     /// A session is of one user for good: another's token is refused.
@@ -360,30 +382,6 @@ impl Session {
         (Offered::Ended, !std::mem::replace(&mut inner.dirty, true))
     }
 
-    /// Writes a frame on a socket for which nothing waits.
-    fn write(&self, inner: &mut Inner, frame: &Bytes) -> Offered {
-        match inner.outbox.write(&self.socket, frame) {
-            Ok(true) => {}
-            Ok(false) => {
-                inner.blocked = true;
-                self.report(inner);
-                self.wake.set();
-            }
-            // The socket is gone: the reader notices and ends the session.
-            Err(_) => inner.outbox = Outbox::default(),
-        }
-        Offered::Queued(1)
-    }
-
-    /// Tells the gauge how much waits.
-    fn report(&self, inner: &mut Inner) {
-        let (now, before) = (inner.outbox.bytes(), inner.reported);
-        if now != before {
-            inner.reported = now;
-            self.waiting.inc_by(difference(now, before));
-        }
-    }
-
     /// A queue that is full because nobody has written yet is written first: only a full socket is a slow client.
     fn write_and_follow(
         &self,
@@ -399,175 +397,6 @@ impl Session {
             }
         }
     }
-
-    /// True when the socket took something.
-    fn relieve(&self, outbox: &mut Outbox) -> bool {
-        let before = outbox.bytes();
-        outbox.flush(&self.socket).is_ok() && outbox.bytes() < before
-    }
-
-    /// Whether a reply of so many bytes may be queued now.
-    fn has_room(&self, bytes: usize) -> bool {
-        let mut inner = self.lock();
-        let bytes = bytes + inner.replies.len();
-        let full = |outbox: &Outbox| !outbox.is_empty() && outbox.bytes() + bytes > self.queue_bytes;
-        !full(&inner.outbox) || (self.relieve(&mut inner.outbox) && !full(&inner.outbox))
-    }
-
-    /// Whether the client has closed its side, as far as the kernel has told.
-    fn left(&self) -> bool {
-        let ready = self.socket.ready(Interest::READABLE).now_or_never();
-        ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
-    }
-
-    /// Writes what the socket takes; the task goes on when it would block.
-    pub(super) fn flush(&self) {
-        self.flush_locked(&mut self.lock());
-    }
-
-    fn flush_locked(&self, inner: &mut Inner) {
-        inner.dirty = false;
-        if inner.blocked {
-            return;
-        }
-        match inner.outbox.flush(&self.socket) {
-            Ok(true) => {}
-            Ok(false) => {
-                inner.blocked = true;
-                self.wake.set();
-            }
-            // The socket is gone: the reader notices and ends the session.
-            Err(_) => inner.outbox = Outbox::default(),
-        }
-        self.report(inner);
-    }
-
-    /// Closes with a code of the protocol; the first reason wins.
-    pub(super) fn close(&self, why: Disconnect) {
-        self.close_locked(&mut self.lock(), why);
-    }
-
-    /// Closes with a code that is not of the protocol's own: the client's, one of the framing, or one of the application.
-    pub(super) fn close_with(&self, code: u16, reason: &str) {
-        self.finish(&mut self.lock(), code, reason);
-    }
-
-    fn close_locked(&self, inner: &mut Inner, why: Disconnect) {
-        let (code, reason) = self.wire.close_code(why);
-        if why == Disconnect::Slow && inner.closing.is_none() {
-            inner.replies = Vec::new();
-            inner.outbox.clear();
-        }
-        self.finish(inner, code, reason);
-    }
-
-    fn finish(&self, inner: &mut Inner, code: u16, reason: &str) {
-        if inner.closing.is_some() {
-            return;
-        }
-        self.queue_replies(inner);
-        if inner.closing.is_some() {
-            return;
-        }
-        inner.closing = Some(code);
-        let _ = inner.outbox.push(self.wire.farewell(code, reason), usize::MAX);
-        self.wake.set();
-    }
-
-    /// Ends a subscription and says so. Where the client would not subscribe again by itself the connection ends, which it
-    /// begins anew.
-    fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {
-        let Some(ended) = inner.take(channel) else { return };
-        let stays = self.wire != Wire::Pusher && !ended.terms.of_server;
-        match why {
-            Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),
-            Unsubscribe::StateInvalidated if !stays => self.close_locked(inner, Disconnect::StateInvalidated),
-            Unsubscribe::Expired if !stays => self.close_locked(inner, Disconnect::SubscriptionExpired),
-            _ => self.tell_unsubscribed(inner, channel, ended.terms.alias, UnsubscribePush::from(why)),
-        }
-    }
-
-    /// On the Pusher wire there is no such word: who loses a channel there is told by an error.
-    fn tell_unsubscribed(&self, inner: &mut Inner, channel: &Arc<str>, alias: Alias, push: UnsubscribePush<'_>) {
-        if inner.closing.is_some() {
-            return;
-        }
-        let push = if self.wire == Wire::Pusher {
-            let name = alias.name(channel);
-            let error = wire::encode_subscription_error(&name, wire::Refusal::Forbidden, push.reason);
-            self.wire.frame(error.as_bytes())
-        } else {
-            self.wire.push(About::Channel(channel), &push)
-        };
-        if inner.outbox.push(push, self.queue_bytes).is_err() {
-            self.close_locked(inner, Disconnect::Slow);
-        }
-    }
-
-    /// Adds an answer to those of this reading.
-    fn reply(&self, encoded: &[u8]) {
-        let mut inner = self.lock();
-        self.wire.add(&mut inner.replies, encoded);
-        if inner.replies.len() > MAX_REPLIES {
-            self.queue_replies(&mut inner);
-        }
-    }
-
-    /// Queues the answers so far, as one frame.
-    fn queue_replies(&self, inner: &mut Inner) {
-        if inner.replies.is_empty() || inner.closing.is_some() {
-            return;
-        }
-        let frame = self.wire.seal(std::mem::take(&mut inner.replies));
-        // Only a full socket is a slow client, not a queue that nobody has written yet.
-        let room = inner.outbox.is_empty() || inner.outbox.bytes() + frame.len() <= self.queue_bytes;
-        if !room {
-            self.relieve(&mut inner.outbox);
-        }
-        if inner.outbox.push(frame, self.queue_bytes).is_err() {
-            self.close_locked(inner, Disconnect::Slow);
-        }
-    }
-
-    /// Writes the answers so far.
-    fn send_replies(&self) {
-        self.queue_replies(&mut self.lock());
-        self.flush();
-    }
-
-    /// The code with which we closed, if we did.
-    fn closing(&self) -> Option<u16> {
-        self.lock().closing
-    }
-
-    fn blocked(&self) -> bool {
-        self.lock().blocked
-    }
-
-    fn drained(&self) -> bool {
-        self.lock().outbox.is_empty()
-    }
-
-    /// The socket takes bytes again.
-    fn unblock(&self) {
-        self.lock().blocked = false;
-        self.flush();
-    }
-
-    fn send_frame(&self, frame: Bytes) {
-        let mut inner = self.lock();
-        if inner.closing.is_none() && inner.outbox.push(frame, self.queue_bytes).is_err() {
-            self.close_locked(&mut inner, Disconnect::Slow);
-        }
-        drop(inner);
-        self.flush();
-    }
-
-    /// Nothing more will be written.
-    fn shut_down(&self) {
-        // The other side may be gone already, which is as good.
-        let _ = self.socket.shut_down();
-    }
 }
 
 impl Drop for Session {
@@ -575,8 +404,4 @@ impl Drop for Session {
         let reported = self.lock().reported;
         self.waiting.inc_by(difference(0, reported));
     }
-}
-
-fn difference(now: usize, before: usize) -> i64 {
-    i64::try_from(now).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX)
 }

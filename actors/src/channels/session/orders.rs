@@ -98,7 +98,7 @@ impl Session {
             wire: self.wire.name().into(),
             age_seconds: now().saturating_sub(self.began) / 1000,
             queue_bytes: inner.outbox.bytes() as u64,
-            channels: inner.subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect(),
+            channels: inner.channels().collect(),
         }
     }
 
@@ -143,7 +143,13 @@ impl Session {
                 self.prolong_connection(*expire_at);
                 Vec::new()
             }
-            Control::Emulate { .. } | Control::Survey { .. } | Control::Answer { .. } => Vec::new(),
+            // Between nodes.
+            Control::Emulate { .. }
+            | Control::Survey { .. }
+            | Control::Answer { .. }
+            | Control::Trace { .. }
+            | Control::Traced { .. }
+            | Control::Untrace { .. } => Vec::new(),
         }
     }
 

@@ -39,14 +39,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             conn_info: identity.and_then(|identity| identity.info.clone()).filter(usable).map(in_one_line),
             chan_info: grant.info.clone().filter(usable).map(in_one_line),
         };
-        Some(Arc::new(Member { info, told }))
+        Some(Arc::new(Member { info, told, shown }))
     }
 
     pub(super) async fn presence(&self, id: u32, channel: &str) -> Answer {
         let channel = self.may_see(channel)?;
         let ask = |reply| PresenceMessage::Members { channel, from: 0, limit: MAX_LISTED, reply };
         let page = self.asked(self.hub.presence.call(ask, self.hub.limits.command).await)?;
-        let clients = page.members.iter().take(MAX_LISTED).map(|member| &member.info).collect();
+        let shown = page.members.iter().filter(|member| member.shown);
+        let clients = shown.take(MAX_LISTED).map(|member| &member.info).collect();
         Ok(self.encode(id, &PresenceResult { clients }))
     }
 

@@ -9,20 +9,22 @@ mod channels;
 mod members;
 mod relay;
 mod signin;
+mod watchlist;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
+        Happening,
         centrifuge::{Disconnect, ErrorCode, Form},
-        pusher::{self, Close, Event, Member, PONG, SocketId, User, encode_error},
+        pusher::{self, Close, Event, Member, Name, PONG, SocketId, User, encode_error},
     },
     identity::Permissions,
 };
 
 use super::{
-    clock::NEVER,
+    clock::{NEVER, millis},
     commands::{Conversation, Refusal},
     pace::Pace,
 };
@@ -132,6 +134,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             wrong: 0,
         }));
         tracing::debug!(client = %socket, app = %app.id, "session connected");
+        self.session.tell_trace(None, Happening::Connect { wire: self.session.wire.name() });
     }
 
     /// The reason as the first frame, for clients that know no close codes, and as the close code for all others.
@@ -172,13 +175,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let event = match pusher::decode(text, app.rules.max_client_event) {
             Ok(event) => event,
             Err(error) => {
-                self.count("malformed", error.code().map_or(400, pusher::ErrorCode::code));
+                self.count("malformed", None, Instant::now(), error.code().map_or(400, pusher::ErrorCode::code));
                 tracing::debug!(client = %self.socket(), user = self.session.user(), %error, "an event was refused");
                 return self.wrong(error.frame().as_bytes());
             }
         };
         if !self.pace.admits() {
-            self.count("too many", pusher::Refusal::Limit.status());
+            self.count("too many", None, Instant::now(), pusher::Refusal::Limit.status());
             return self.wrong(encode_error(None, "too many events").as_bytes());
         }
         if let Some(talk) = &mut self.talk {
@@ -210,8 +213,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.session.reply(frame);
     }
 
-    fn count(&self, command: &'static str, error: u16) {
+    fn count(&self, command: &'static str, channel: Option<&str>, began: Instant, error: u16) {
         self.hub.metrics.commands.get_or_create(&CommandLabel { command, error }).inc();
+        self.session.tell_trace(channel, Happening::Command { command, error, took_ms: millis(began.elapsed()) });
+    }
+
+    /// The channel's name inside the hub, for a trace; as the client spells it where there is none.
+    fn inside<'a>(&self, app: &App, channel: &'a str) -> Cow<'a, str> {
+        if !self.hub.tracer.is_on() {
+            return channel.into();
+        }
+        let inside = Name::parse(channel).ok().and_then(|name| app.channel(&name));
+        inside.map_or(channel.into(), |inside| inside.to_string().into())
     }
 
     /// Who the bearer of a token is, when the hub itself knows; for the time of the token.

@@ -133,6 +133,7 @@ impl Prepared {
             epoch: self.start.position.epoch.clone(),
             from: self.start.position.offset,
             seen: self.start.publications.last().map_or(0, |it| self.offset_of(it)),
+            online: None,
         }
     }
 }

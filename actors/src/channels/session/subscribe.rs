@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
-        Channel, Epoch, Position, Publication,
+        Channel, Epoch, Happening, Position, Publication,
         centrifuge::{
             Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
             UnsubscribePush, UnsubscribeResult,
@@ -287,7 +287,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session.
-    async fn listen(
+    pub(super) async fn listen(
         &self,
         channel: &Channel,
         name: &Arc<str>,
@@ -340,7 +340,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     Some(query) => query_since(bus, log, &query, &after, limit).await,
                     None => Err(HistoryError::Unknown),
                 },
-                Channel::Application(_) | Channel::User(_) => {
+                Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
                     since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await
                 }
             }
@@ -436,8 +436,16 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {
-        self.undo(&channel.into()).await;
+        self.given_up(&channel.into()).await;
         Ok(self.encode(id, &UnsubscribeResult))
+    }
+
+    /// The client wants a subscription no longer.
+    pub(super) async fn given_up(&self, name: &Arc<str>) {
+        if self.session.has(name) {
+            self.session.tell_trace(Some(name), Happening::Unsubscribe { code: 0 });
+        }
+        self.undo(name).await;
     }
 
     pub(super) async fn undo(&self, name: &Arc<str>) {

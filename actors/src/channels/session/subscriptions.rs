@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use dzvin_protocols::channels::{
-    Epoch, Publication,
+    Epoch, Happening, Publication,
     centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
 };
 
 use super::{
     Inner, Seat, Session, Subscribed, Subscription,
     live::{Place, Stop, Terms},
+    traced::shown,
 };
 use crate::{channels::Delivery, platform::ports::TokenMark};
 
@@ -21,6 +22,8 @@ pub(super) struct Going {
     pub(super) from: u64,
     /// The publication that it is shown last with the reply; 0 for none.
     pub(super) seen: u64,
+    /// Of a watchlist: whether the client is told with the reply that the user is online.
+    pub(super) online: Option<bool>,
 }
 
 /// Subscriptions that are over, each with the seat that the shard must forget.
@@ -80,6 +83,7 @@ impl Session {
         }
         self.queue_replies(inner);
         for (channel, waited) in live {
+            self.tell_live(inner, &channel);
             if let Err(seat) = self.catch_up(inner, &channel, &waited) {
                 over.push((channel, seat));
             }
@@ -98,7 +102,11 @@ impl Session {
         let (seat, view) = (*seat, self.view(terms));
         let mut result = Ok(());
         for delivery in waited {
+            let traced = if self.tracer.is_on() { shown(place, delivery, view) } else { Vec::new() };
             result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
+            if result.is_ok() && !traced.is_empty() {
+                self.tell_shown(delivery, &traced);
+            }
         }
         match result {
             Ok(()) => return Ok(()),
@@ -115,6 +123,7 @@ impl Session {
     pub(super) fn revoke(&self, channel: &Arc<str>, why: UnsubscribePush<'_>) -> Option<Seat> {
         let mut inner = self.lock();
         let ended = inner.take(channel)?;
+        self.tell_trace(Some(channel), Happening::Unsubscribe { code: why.code });
         self.tell_unsubscribed(&mut inner, channel, ended.terms.alias, why);
         ended.seat
     }
@@ -181,12 +190,19 @@ impl Session {
         publications.into_iter().filter(|it| terms.admits(it)).collect()
     }
 
+    /// How many there are, those of a watchlist aside.
     pub(super) fn subscription_count(&self) -> usize {
-        self.lock().subscriptions.len()
+        self.lock().subscriptions.iter().filter(|it| !it.terms.watching).count()
     }
 
+    /// How many there are of a watchlist.
+    pub(super) fn watched(&self) -> usize {
+        self.lock().subscriptions.iter().filter(|it| it.terms.watching).count()
+    }
+
+    /// Their names, those of a watchlist aside.
     pub(super) fn channels(&self) -> Vec<Arc<str>> {
-        self.lock().subscriptions.iter().map(|it| Arc::clone(&it.channel)).collect()
+        self.lock().channels().collect()
     }
 
     /// The seats of the session, for the shard to forget.
@@ -196,10 +212,20 @@ impl Session {
 }
 
 impl Inner {
+    /// The names of subscriptions that somebody has asked for.
+    pub(super) fn channels(&self) -> impl Iterator<Item = Arc<str>> {
+        self.subscriptions.iter().filter(|it| !it.terms.watching).map(|it| Arc::clone(&it.channel))
+    }
+
     /// What came while the past was read; `None` when the subscription is over.
     fn go_live(&mut self, going: &Going) -> Option<Vec<Delivery>> {
         let at = self.find(&going.channel)?;
-        let place = Place { epoch: going.epoch.clone(), next: going.from.saturating_add(1), seen: going.seen };
+        let place = Place {
+            epoch: going.epoch.clone(),
+            next: going.from.saturating_add(1),
+            seen: going.seen,
+            online: going.online,
+        };
         match std::mem::replace(&mut self.subscriptions[at].state, Subscription::Live(place)) {
             Subscription::Recovering { live, .. } => Some(live),
             Subscription::Live(_) => None,

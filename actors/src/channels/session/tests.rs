@@ -5,6 +5,7 @@ mod pusher;
 mod queries;
 mod races;
 mod terms;
+mod traced;
 
 use std::{
     collections::HashSet,
@@ -39,7 +40,7 @@ use super::{Hub, Incoming};
 use crate::{
     channels::{
         Access, Apps, ChannelRules, Conflate, Handlers, HoldRules, Limits, Mailboxes, Metrics, Namespaces, Numbers,
-        Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Users, Wire,
+        Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Tracer, Users, Wire,
     },
     platform::ports::{
         Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits, Identity,
@@ -340,6 +341,7 @@ impl Node {
             handlers: Handlers::default(),
             apps: Apps::default(),
             observer: Arc::new(()),
+            tracer: Tracer::default(),
             mailboxes: Mailboxes::default(),
             queries: Arc::new(queries::OneQuery),
             letters: tokio::sync::mpsc::channel(1).0,

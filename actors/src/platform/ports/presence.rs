@@ -13,6 +13,8 @@ pub struct Member {
     pub info: ClientInfo,
     /// Whether others are told when it comes and goes.
     pub told: bool,
+    /// Whether others find it when they ask who is there. It is counted all the same.
+    pub shown: bool,
 }
 
 /// What is to become of one client on a channel.

@@ -10,7 +10,7 @@ use super::{
     data::text_of_data,
     events::{
         MAX_EVENT, encode_channel_event, encode_client_event, encode_member_added, encode_member_removed,
-        encode_subscription_count,
+        encode_subscription_count, encode_watchlist_events,
     },
 };
 use crate::channels::{Publication, Word, centrifuge::ClientInfo};
@@ -71,6 +71,25 @@ pub fn encode_word(channel: &str, word: &Word) -> Option<Vec<u8>> {
         // Every node writes it as the publication that it is.
         Word::Publication { .. } => None,
     }
+}
+
+/// Whether a word of [`Channel::Online`](crate::channels::Channel::Online) says that the user has come (`true`) or gone; `None` when others of the
+/// user's connections are there all the same.
+#[must_use]
+pub const fn is_online(word: &Word) -> Option<bool> {
+    match word {
+        Word::Join { first: true, .. } => Some(true),
+        Word::Leave { last: true, .. } => Some(false),
+        _ => None,
+    }
+}
+
+/// The same as whoever watches the user is told it.
+#[must_use]
+pub fn encode_online(id: &str, word: &Word) -> Option<Vec<u8>> {
+    let id = [UserId::new(id).ok()?];
+    let (online, offline): (&[UserId], &[UserId]) = if is_online(word)? { (&id, &[]) } else { (&[], &id) };
+    Some(encode_watchlist_events(online, offline).into_bytes())
 }
 
 /// A client of either protocol as a member of a presence channel.
@@ -145,6 +164,17 @@ mod tests {
             "pusher_internal:member_removed"
         );
         assert!(word(Word::Join { info: info(""), first: true }).is_none(), "nobody is no member");
+        let online = |word| encode_online("7", &word).map(read);
+        for (said, told) in [
+            (Word::Join { info: info("own/7"), first: true }, "online"),
+            (Word::Leave { info: info("own/7"), last: true }, "offline"),
+        ] {
+            let frame = online(said).expect("told");
+            assert_eq!(frame["event"], "pusher_internal:watchlist_events");
+            assert_eq!(frame["data"], format!("{{\"events\":[{{\"name\":\"{told}\",\"user_ids\":[\"7\"]}}]}}"));
+        }
+        assert!(online(Word::Join { info: info("7"), first: false }).is_none());
+        assert!(online(Word::Leave { info: info("7"), last: false }).is_none());
         assert_eq!(word(Word::Count { subscribers: 3 }).expect("told")["event"], "pusher_internal:subscription_count");
     }
 }

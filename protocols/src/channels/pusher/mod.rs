@@ -27,7 +27,8 @@ pub use events::{
 };
 pub use handshake::{NEWEST_PROTOCOL, OLDEST_PROTOCOL, check_handshake};
 pub use hub::{
-    CHANGE_EVENT, DEFAULT_EVENT, EVENT_TAG, MAX_DATA, encode_change, encode_publication, encode_word, member,
+    CHANGE_EVENT, DEFAULT_EVENT, EVENT_TAG, MAX_DATA, encode_change, encode_online, encode_publication, encode_word,
+    is_online, member,
 };
 pub use names::{ChannelKind, Grant, Guard, MAX_NAME, Name, NameError, Target, USER_PREFIX};
 pub use user::{DEFAULT_MAX_INFO, MAX_USER_ID, MAX_WATCHLIST, Member, User, UserError, UserId};

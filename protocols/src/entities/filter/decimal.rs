@@ -51,6 +51,11 @@ impl Decimal {
         Some(Self::new(negative, digits, i64::try_from(whole.len()).ok()? + exponent))
     }
 
+    /// How many digits it has, zeros at either end aside.
+    pub(super) fn digits(&self) -> usize {
+        self.digits.len()
+    }
+
     /// Reads a moment, as seconds since 1970; `None` for any other text.
     #[must_use]
     pub fn of_time(text: &str) -> Option<Self> {

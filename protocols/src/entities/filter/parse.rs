@@ -20,6 +20,8 @@ pub const MAX_FILTER_TESTS: usize = 64;
 pub const MAX_FILTER_LIST: usize = 100;
 /// Longest number of a filter: 38 digits are the largest that databases usually count with.
 pub const MAX_FILTER_NUMBER: usize = 64;
+/// What such a number may be in its one spelling: its exponent is written out, and zeros where that has no room.
+const SPELLED_NUMBER: usize = 4 * MAX_FILTER_NUMBER;
 
 /// What is no filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -195,8 +197,14 @@ fn operand(field: &str, value: &str) -> Result<Operand, FilterError> {
             }
             _ => return Err(wrong()),
         },
-        Some(b'-' | b'0'..=b'9') if value.len() <= MAX_FILTER_NUMBER => {
-            Operand::Number(Decimal::parse(value).ok_or_else(wrong)?)
+        Some(b'-' | b'0'..=b'9') if value.len() <= SPELLED_NUMBER => {
+            let number = Decimal::parse(value).ok_or_else(wrong)?;
+            // The one spelling of what was taken may be longer, and has to be taken as well.
+            let ours = || number.digits() <= MAX_FILTER_NUMBER && number.to_string() == value;
+            if value.len() > MAX_FILTER_NUMBER && !ours() {
+                return Err(wrong());
+            }
+            Operand::Number(number)
         }
         _ => return Err(wrong()),
     })

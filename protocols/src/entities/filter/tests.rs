@@ -11,6 +11,17 @@ fn value<'a>(fields: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<&'a st
 }
 
 #[test]
+fn the_one_spelling_of_a_long_number_is_a_filter_too() {
+    for number in [&"9".repeat(64), &format!("-{}e-999", "7".repeat(58)), &format!("0.{}e-999", "3".repeat(57))] {
+        let filter = Filter::parse(&format!("{{\"a\":{number}}}")).expect(number);
+        assert_eq!(Filter::parse(&filter.to_string()).as_ref(), Ok(&filter), "{filter}");
+    }
+    for long in [&"9".repeat(65), &format!("{}e0", "9".repeat(65)), &format!("1.{}", "0".repeat(63))] {
+        assert!(Filter::parse(&format!("{{\"a\":{long}}}")).is_err(), "{long}");
+    }
+}
+
+#[test]
 fn filters_hold_in_three_values() {
     let row = [("status", "active"), ("amount", "1000.00"), ("end", "2026-11-26T10:00:00+02:00"), ("flag", "true")];
     for (text, expected) in [

@@ -27,24 +27,10 @@ for _ = 1, tonumber(ARGV[2]) do
   end
 end
 
-local function sum()
-  local all = 0
-  for _, subscribers in ipairs(redis.call('HVALS', occupancy)) do all = all + tonumber(subscribers) end
-  return all
-end
-
-local rest, before = redis.call('SCARD', theirs), sum()
+local rest, before = redis.call('SCARD', theirs), sum(occupancy)
 if rest == 0 then
   redis.call('HDEL', occupancy, life)
   redis.call('HDEL', answers, life)
 end
-local clients, crowded = redis.call('HLEN', members), 0
-if clients > tonumber(ARGV[3]) then
-  crowded = 1
-  redis.call('SET', crowd, 1)
-elseif clients >= tonumber(ARGV[4]) then
-  crowded = redis.call('EXISTS', crowd)
-else
-  redis.call('DEL', crowd)
-end
-return {clients, redis.call('HLEN', users), crowded, before, sum(), rest, unpack(told)}
+local clients, crowded = judge(members, crowd, ARGV[3], ARGV[4])
+return {clients, redis.call('HLEN', users), crowded, before, sum(occupancy), rest, unpack(told)}

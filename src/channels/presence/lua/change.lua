@@ -15,7 +15,7 @@ end
 
 local known = redis.call('HGET', answers, life)
 if known then
-  local used, kind, text = string.match(known, '^(%d+) (%a) (.*)$')
+  local used, kind, text = string.match(known, '^(%d+) (%a) ([^@]*) @')
   used = tonumber(used)
   if used == ticket and kind == 'c' then return answer(text) end
   if used >= ticket then return {} end
@@ -68,17 +68,8 @@ for i = 6, #ARGV, 4 do
   digits[#digits + 1] = digit
 end
 
-local clients, crowded = redis.call('HLEN', members), 0
-if clients > tonumber(ARGV[3]) then
-  crowded = 1
-  redis.call('SET', crowd, 1)
-elseif clients >= tonumber(ARGV[4]) then
-  crowded = redis.call('EXISTS', crowd)
-else
-  redis.call('DEL', crowd)
-end
+local clients, crowded = judge(members, crowd, ARGV[3], ARGV[4])
 local left = redis.call('EXISTS', mine) + redis.call('HEXISTS', occupancy, life) == 0 and 1 or 0
 local text = table.concat(digits) .. ' ' .. clients .. ' ' .. redis.call('HLEN', users) .. ' ' .. crowded .. ' ' .. left
-redis.call('HSET', answers, life, string.format('%.0f', ticket) .. ' c ' .. text)
-redis.call('PEXPIRE', answers, ARGV[5])
+remember(answers, life, known, ticket, 'c ' .. text, ARGV[5])
 return answer(text)

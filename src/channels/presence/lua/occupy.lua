@@ -6,23 +6,16 @@ local occupancy, answers, mine = unpack(KEYS)
 local life, ticket = ARGV[1], tonumber(ARGV[3])
 local known = redis.call('HGET', answers, life)
 if known then
-  local used, kind, before, now, left = string.match(known, '^(%d+) (%a) (%d+) (%d+) (%d)$')
+  local used, kind, before, now, left = string.match(known, '^(%d+) (%a) (%d+) (%d+) (%d) @')
   used = tonumber(used or string.match(known, '^%d+'))
   if used == ticket and kind == 'o' then return {tonumber(before), tonumber(now), tonumber(left)} end
   if used >= ticket then return {} end
 end
 
-local function sum()
-  local all = 0
-  for _, subscribers in ipairs(redis.call('HVALS', occupancy)) do all = all + tonumber(subscribers) end
-  return all
-end
-
-local before = sum()
+local before = sum(occupancy)
 if ARGV[2] ~= '' then redis.call('HDEL', occupancy, ARGV[2]) end
 if ARGV[4] == '0' then redis.call('HDEL', occupancy, life) else redis.call('HSET', occupancy, life, ARGV[4]) end
-local now = sum()
+local now = sum(occupancy)
 local left = (ARGV[4] == '0' and redis.call('EXISTS', mine) == 0) and 1 or 0
-redis.call('HSET', answers, life, string.format('%.0f o %.0f %.0f %d', ticket, before, now, left))
-redis.call('PEXPIRE', answers, ARGV[5])
+remember(answers, life, known, ticket, string.format('o %.0f %.0f %d', before, now, left), ARGV[5])
 return {before, now, left}

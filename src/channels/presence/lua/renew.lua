@@ -2,12 +2,21 @@
 -- KEYS: lives (life -> until when, ms), those that are being buried, those that have been (life -> when), those that their nodes
 --       left for another (life -> when they are to be buried).
 -- ARGV: life or nothing, the next one, lease (ms), how long the buried are remembered (ms), 1 when the next is to begin in any case.
+-- When no life goes on any more it is this server that was away, and not all nodes: each has one lease more in which to come back, those
+-- aside that their nodes ended (0).
 -- Answers 0 when it goes on, 1 when another began and nobody tells of the last one's members, 2 when somebody does. Said again
 -- after its answer was lost it answers the same.
 local lives, dying, buried, left = unpack(KEYS)
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local now = now_ms()
 local stop = string.format('%.0f', now + tonumber(ARGV[3]))
+local newest = redis.call('ZREVRANGE', lives, 0, 0, 'WITHSCORES')[2]
+if newest and tonumber(newest) <= now then
+  for _, key in ipairs({lives, left}) do
+    for _, waits in ipairs(redis.call('ZRANGEBYSCORE', key, '(0', string.format('%.0f', now))) do
+      redis.call('ZADD', key, stop, waits)
+    end
+  end
+end
 local life, told = ARGV[1], 2
 if life ~= '' then
   if ARGV[5] ~= '1' and redis.call('ZSCORE', lives, life) then

@@ -1,6 +1,4 @@
 -- Whose turn it is to tell how many subscribers a channel has: one call in this time is answered with the number, others with nil.
 -- KEYS: turn, occupancy. ARGV: time (ms).
 if not redis.call('SET', KEYS[1], 1, 'NX', 'PX', ARGV[1]) then return false end
-local all = 0
-for _, subscribers in ipairs(redis.call('HVALS', KEYS[2])) do all = all + tonumber(subscribers) end
-return all
+return sum(KEYS[2])

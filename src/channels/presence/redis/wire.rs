@@ -109,17 +109,23 @@ fn counts(clients: &Value, users: &Value, crowded: &Value) -> Result<Counts, Bus
     Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: count(crowded)? == 1 })
 }
 
-/// `1` or `0`, whether others are told of it, and then what they may see.
+/// A digit, and then what others may see: 1, they are told of it and find it; 0, they only find it; 2, they are only told of it.
 fn encode(member: &Member) -> String {
     // Text and raw JSON of ours: this cannot fail.
     let info = serde_json::to_string(&member.info).unwrap_or_default();
-    format!("{}{info}", u8::from(member.told))
+    let digit = match (member.told, member.shown) {
+        (true, true) => 1,
+        (true, false) => 2,
+        // Who is neither told of nor shown is entered by nobody.
+        (false, _) => 0,
+    };
+    format!("{digit}{info}")
 }
 
 fn member(kept: &Value) -> Option<Arc<Member>> {
     let kept = kept.as_string()?;
     let (told, info) = kept.split_at_checked(1)?;
-    Some(Arc::new(Member { info: serde_json::from_str(info).ok()?, told: told == "1" }))
+    Some(Arc::new(Member { info: serde_json::from_str(info).ok()?, told: told != "0", shown: told != "2" }))
 }
 
 fn array(value: Value) -> Result<Vec<Value>, BusError> {
@@ -144,13 +150,16 @@ mod tests {
             conn_info: Some("{\"n\": 1.0}".into()),
             chan_info: None,
         };
-        let known = Member { info, told: true };
+        let known = Member { info, told: true, shown: true };
         let form = "1{\"user\":\"\u{457}\\t\",\"client\":\"c\",\"conn_info\":{\"n\": 1.0}}";
         assert_eq!(encode(&known), form);
         assert_eq!(member(&form.into()).as_deref(), Some(&known));
         for unknown in ["", "1", "{}", "\u{457}", "1{}"] {
             assert_eq!(member(&unknown.into()), None, "{unknown}");
         }
+        let hidden = Member { shown: false, ..known.clone() };
+        assert_eq!(member(&encode(&hidden).into()).as_deref(), Some(&hidden));
+        assert!(encode(&hidden).starts_with('2'));
         let later = "0{\"user\":\"u\",\"client\":\"c\",\"later\":[]}";
         assert!(!member(&later.into()).expect("known").told, "what a later version adds is passed over");
     }

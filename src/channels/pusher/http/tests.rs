@@ -65,7 +65,7 @@ impl Census {
         let member = |(n, user): (usize, &&str)| {
             let info =
                 ClientInfo { user: (*user).into(), client: format!("c{n}").into(), conn_info: None, chan_info: None };
-            MemberChange::Enter(Arc::new(Member { info, told: true }))
+            MemberChange::Enter(Arc::new(Member { info, told: true, shown: true }))
         };
         let changes: Vec<_> = users.iter().enumerate().map(member).collect();
         self.store.change(&stream, ticket(), &changes).await.expect("told");

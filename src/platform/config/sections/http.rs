@@ -37,6 +37,9 @@ pub struct Http {
     /// Longest time in which a client may read nothing of an answer that waits for it.
     #[serde(with = "duration")]
     pub write_timeout: Duration,
+    /// Longest time in which nothing that was sent is acknowledged by the client's machine.
+    #[serde(with = "duration")]
+    pub peer_timeout: Duration,
     /// Memory that answers with documents may hold at once.
     #[serde(with = "size")]
     pub answer_bytes: usize,
@@ -97,6 +100,8 @@ impl Default for Http {
             // Above the 60 s for which nginx keeps idle upstream connections, so that we are never the first to close.
             header_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
+            // Two pings of a client that only listens: whose machine is gone is known within a minute and a half.
+            peer_timeout: Duration::from_secs(60),
             // Four objects of the upstream's greatest size while they are read, eight while they are sent.
             answer_bytes: 64 * 1024 * 1024,
             tls: None,

@@ -72,6 +72,9 @@ pub struct PusherApp {
     /// Clients are told how many subscribe to their channels.
     #[serde(default)]
     pub subscription_counts: bool,
+    /// Clients that sign in are told which users of their watchlist are online.
+    #[serde(default)]
+    pub watchlists: bool,
     /// Members of a presence channel.
     #[serde(default = "PusherApp::default_max_members")]
     pub max_members: usize,

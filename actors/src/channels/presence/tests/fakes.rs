@@ -368,7 +368,7 @@ impl Bus for Fake {
 
 pub(super) fn member(client: &str, user: &str) -> Arc<Member> {
     let info = ClientInfo { user: user.into(), client: client.into(), conn_info: None, chan_info: None };
-    Arc::new(Member { info, told: true })
+    Arc::new(Member { info, told: true, shown: true })
 }
 
 /// An actor over a fake.

@@ -72,7 +72,7 @@ async fn who_comes_and_goes_is_told_with_its_user() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_not_to_be_told_is_known_all_the_same() {
     let scene = scene().await;
-    let quiet = Member { info: member("1", "olha").info.clone(), told: false };
+    let quiet = Member { info: member("1", "olha").info.clone(), told: false, shown: true };
     scene.tell(PresenceMessage::Enter { channel: "chat".into(), shard: 0, member: Arc::new(quiet) });
     assert_eq!(scene.members("chat").await.expect("asked").members.len(), 1);
     scene.exit("chat", "1");
@@ -292,7 +292,7 @@ async fn too_many_questions_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn what_a_burial_removed_is_told_here() {
     let mut scene = scene().await;
-    let dead = |client: &str, told| Arc::new(Member { info: member(client, client).info.clone(), told });
+    let dead = |client: &str, told| Arc::new(Member { info: member(client, client).info.clone(), told, shown: true });
     let counts = Counts { clients: 1, users: 1, crowded: false };
     let left = vec![(dead("1", true), true), (dead("2", true), false), (dead("3", false), true)];
     let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);

@@ -1,6 +1,6 @@
 //! Subscribing and unsubscribing: who may, what is answered, and where it goes live.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
@@ -53,6 +53,7 @@ fn alias(name: &Name) -> Alias {
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn subscribe_to(&mut self, app: &Arc<App>, ask: &Subscribe) {
+        let began = Instant::now();
         let status = match self.subscribe_as(app, ask).await {
             Ok(()) | Err(Trouble::Done) => 0,
             Err(Trouble::Close(why)) => {
@@ -68,7 +69,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 why.status()
             }
         };
-        self.count("pusher:subscribe", status);
+        let channel = self.inside(app, &ask.channel);
+        self.count("pusher:subscribe", Some(&channel), began, status);
     }
 
     async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
@@ -263,14 +265,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn unsubscribe_from(&mut self, app: &Arc<App>, channel: &str) {
-        self.count("pusher:unsubscribe", 0);
+        let inside = self.inside(app, channel);
+        self.count("pusher:unsubscribe", Some(&inside), Instant::now(), 0);
         let Ok(name) = Name::parse(channel) else { return };
         let Some(inside) = app.channel(&name) else { return };
         let inside: Arc<str> = inside.to_string().into();
         if self.session.alias_of(&inside) != Some(alias(&name)) {
             return;
         }
-        self.undo(&inside).await;
+        self.given_up(&inside).await;
         if let Some(talk) = &mut self.talk {
             talk.members.retain(|(channel, _)| *channel != inside);
         }

@@ -40,7 +40,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             conn_info: None,
             chan_info: member.info.as_ref().map(|info| Bytes::copy_from_slice(info.get().as_bytes())),
         };
-        Arc::new(Present { info, told: true })
+        Arc::new(Present { info, told: true, shown: true })
     }
 
     pub(super) fn enter_as(&mut self, member: Option<Arc<Present>>) {

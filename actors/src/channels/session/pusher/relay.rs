@@ -1,6 +1,6 @@
 //! Events of clients to each other: nothing keeps them, and whoever is away meanwhile never hears them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use dzvin_protocols::{
     channels::{
@@ -19,8 +19,10 @@ use crate::{
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn relay(&mut self, app: &Arc<App>, event: &str, channel: &str, data: Option<&RawValue>) {
+        let began = Instant::now();
         let refused = self.relayed(app, event, channel, data).await.err();
-        self.count("client event", refused.map_or(0, |_| ErrorCode::ClientEventRejected.code()));
+        let inside = self.inside(app, channel);
+        self.count("client event", Some(&inside), began, refused.map_or(0, |_| ErrorCode::ClientEventRejected.code()));
         if let Some(text) = refused {
             self.tell(encode_error(Some(ErrorCode::ClientEventRejected), text).as_bytes());
         }

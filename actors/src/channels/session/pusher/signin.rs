@@ -1,6 +1,6 @@
 //! Sign-in: who the user of a connection is, as the application's server or the hub's own endpoint has signed.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Instant};
 
 use dzvin_protocols::channels::pusher::{self, ErrorCode, User, encode_error, encode_signin_success};
 use serde_json::value::RawValue;
@@ -16,6 +16,7 @@ const TOKEN: &str = "hub_token";
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn sign_in(&mut self, app: &Arc<App>, auth: &str, user_data: &str) {
+        let began = Instant::now();
         let status = match self.signed_in_as(app, auth, user_data).await {
             Ok(()) | Err(Trouble::Done) => 0,
             Err(Trouble::Close(why)) => {
@@ -27,7 +28,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 ErrorCode::Unauthorized.code()
             }
         };
-        self.count("pusher:signin", status);
+        self.count("pusher:signin", None, began, status);
     }
 
     async fn signed_in_as(&mut self, app: &Arc<App>, auth: &str, user_data: &str) -> Result<(), Trouble> {
@@ -59,8 +60,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             );
         }
         tracing::debug!(client = %self.socket(), user = self.session.user(), app = %app.id, "a user signed in");
+        let watchlist = user.watchlist.clone();
         if let Some(talk) = &mut self.talk {
             talk.user = Some(user);
+        }
+        if app.watchlists {
+            self.watch(app, &watchlist).await;
         }
         Ok(())
     }

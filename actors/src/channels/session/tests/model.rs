@@ -13,7 +13,7 @@ use crate::channels::{
 use dzvin_protocols::channels::Epoch;
 
 fn at(next: u64) -> Place {
-    Place { epoch: Epoch::new("e"), next, seen: 0 }
+    Place { epoch: Epoch::new("e"), next, seen: 0, online: None }
 }
 
 fn view(terms: &Terms) -> View<'_> {

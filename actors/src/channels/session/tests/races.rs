@@ -120,7 +120,8 @@ async fn an_overflow_while_recovering_is_told() {
     };
     let (limits, waiting) = (Limits { queue_bytes: 64 * KIB, ..Limits::default() }, Gauge::default());
     let (connection, _reading) = Connection::split(incoming);
-    let session = Session::new(1, connection, Shared { limits: &limits, waiting: &waiting });
+    let shared = Shared { limits: &limits, waiting: &waiting, tracer: &node.hub.tracer };
+    let session = Session::new(1, connection, shared);
     let (channel, epoch, seat): (Arc<str>, _, _) =
         ("entity.procedure.a".into(), Epoch::new("e1"), Seat { channel: 5, member: 0 });
     for (covered, stays) in [(1, false), (2, true), (3, true)] {
@@ -130,7 +131,7 @@ async fn an_overflow_while_recovering_is_told() {
         assert_eq!(session.offer(4, &mut 0, &items(1, 10), false), (Offered::Gone, false), "another channel");
         assert_eq!(session.offer(5, &mut 7, &items(1, 10), true), (Offered::Skipped, false), "a wrong hint");
         assert_eq!(session.offer(5, &mut 0, &items(2, 100 * KIB), true), (Offered::Skipped, false));
-        let going = Going { channel: Arc::clone(&channel), epoch: epoch.clone(), from: covered, seen: 0 };
+        let going = Going { channel: Arc::clone(&channel), epoch: epoch.clone(), from: covered, seen: 0, online: None };
         let (_, over) = session.settle(vec![going], &[b"{}"]);
         assert_eq!(over, if stays { vec![] } else { vec![(Arc::clone(&channel), Some(seat))] });
         assert_eq!(session.end(&channel).is_some(), stays, "the past was read up to {covered}");

@@ -1,0 +1,30 @@
+//! What nodes ask and tell each other beside what concerns sessions: each letter goes to whom it is for.
+
+use std::sync::Arc;
+
+use dzvin_protocols::channels::Control;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{connections::Connections, trace::Traces};
+
+/// Surveys of other nodes that are answered at once: a stuck shard must not make everybody's questions wait.
+const ANSWERS: usize = 16;
+
+/// Deals with letters until the hub is gone. A survey above the bound is not answered; who asked names this node as missing.
+pub async fn correspond(connections: Connections, traces: Traces, mut letters: mpsc::Receiver<Control>) {
+    let places = Arc::new(Semaphore::new(ANSWERS));
+    while let Some(letter) = letters.recv().await {
+        match letter {
+            Control::Survey { id, from, whose, limit } => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                let connections = connections.clone();
+                tokio::spawn(async move {
+                    connections.answer(id, &from, whose, limit).await;
+                    drop(place);
+                });
+            }
+            Control::Answer { .. } => connections.answered(letter),
+            letter => traces.told(letter),
+        }
+    }
+}
