@@ -177,9 +177,12 @@ impl Tracer {
                     Word::Leave { .. } => "leave",
                     Word::Event { .. } => "event",
                     Word::Count { .. } => "count",
+                    // Of what nothing keeps: it is delivered without an offset.
+                    Word::Publication { .. } => "publication",
                 };
                 self.tell_of_channel(channel, Happening::Word { word, sessions });
             }
+            What::Passing(_) => self.tell_of_channel(channel, Happening::Word { word: "publication", sessions }),
             What::Top(_) | What::Passed { .. } | What::Reset => {}
         }
     }

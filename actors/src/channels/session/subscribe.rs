@@ -468,7 +468,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 /// which may happen to any of them: the next attempt opens it anew, so the client must not be sent away for good.
 const fn forgotten(channel: &Channel) -> Refusal {
     match channel {
-        Channel::Application(_) | Channel::User(_) => Refusal::Error(ErrorCode::Internal),
+        Channel::Application(_) | Channel::User(_) | Channel::Online(_) => Refusal::Error(ErrorCode::Internal),
         Channel::Entities(_) | Channel::Entity(..) | Channel::Query(_) => Refusal::Error(ErrorCode::UnknownChannel),
     }
 }
