@@ -212,9 +212,10 @@ async fn restart(stage: &mut Stage, crowd: &Crowd, node: usize) -> Fallible<Rest
     let first = crowd.ground.tally.second();
     let stop = stage.hubs[node].terminate().await?;
     let ended = Instant::now();
-    stage.hubs[node].again().await?;
-    let there = crowd.complete(BACK.saturating_sub(ended.elapsed())).await;
-    let back = (there == crowd.len()).then(|| ended.elapsed());
+    // They come back to the other node, however long this one takes to start.
+    let coming = async { (crowd.complete(BACK).await == crowd.len()).then(|| ended.elapsed()) };
+    let (again, back) = tokio::join!(stage.hubs[node].again(), coming);
+    again?;
     let arrivals = crowd.ground.tally.look().arrivals.into_iter().skip(first).collect();
     Ok(Restart { sessions, stop, arrivals, back })
 }
