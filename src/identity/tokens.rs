@@ -32,7 +32,9 @@ use super::{
     metrics::IdentityMetrics,
     revocations::Revocations,
     setup::Setup,
+    views::{RoleViews, ViewError},
 };
+use crate::platform::config::ViewsConfig;
 
 /// One that signs and one that is on its way out.
 pub const MAX_KEYS: usize = 2;
@@ -75,6 +77,9 @@ pub enum IdentityError {
         #[source]
         source: PermissionError,
     },
+    /// What a role sees is not usable.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The claims cannot be written, or the token would be longer than [`MAX_TOKEN`].
     #[error("the token cannot be made")]
     Sign,
@@ -89,6 +94,8 @@ pub struct TokenRules {
     pub audience: Option<String>,
     /// Permissions of each role.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// What each role sees of which kind.
+    pub views: ViewsConfig,
 }
 
 impl Default for TokenRules {
@@ -100,7 +107,7 @@ impl Default for TokenRules {
             role("operator", &["entities:read:*", "mirrors:read:*", "mirrors:operate:*"]),
             role("viewer", &["entities:read:*", "mirrors:read:*"]),
         ]);
-        Self { issuer: None, audience: None, roles }
+        Self { issuer: None, audience: None, roles, views: ViewsConfig::new() }
     }
 }
 
@@ -118,6 +125,7 @@ struct Inner {
     issuers: Vec<Arc<Issuer>>,
     rules: TokenRules,
     claim_rules: ClaimRules,
+    views: RoleViews,
     /// What a client without a token may do; `None`: there are no such clients.
     anonymous: Option<Arc<Permissions>>,
     /// What sets of roles grant, as tokens have named them.
@@ -165,8 +173,9 @@ impl Verifier {
     /// # Errors
     /// Unusable keys or rules.
     pub fn of(setup: Setup) -> Result<Self, IdentityError> {
-        let inner = watch::Sender::new(Arc::new(Inner::new(setup, &[])?));
-        Ok(Self { inner, revocations: Revocations::default(), metrics: IdentityMetrics::default() })
+        let (inner, metrics) = (Inner::new(setup, &[])?, IdentityMetrics::default());
+        metrics.masks(&inner.views);
+        Ok(Self { inner: watch::Sender::new(Arc::new(inner)), revocations: Revocations::default(), metrics })
     }
 
     /// Puts new keys and rules into force for the next token.
@@ -183,6 +192,7 @@ impl Verifier {
     /// Unusable keys or rules; then the old ones stay.
     pub fn replace_all(&self, setup: Setup) -> Result<(), IdentityError> {
         let inner = Inner::new(setup, &self.inner().issuers)?;
+        self.metrics.masks(&inner.views);
         self.inner.send_replace(Arc::new(inner));
         Ok(())
     }
@@ -388,9 +398,12 @@ impl Inner {
         for (name, all) in &rules.roles {
             role(name, all)?;
         }
+        let views = RoleViews::read(&rules.views)?;
         let anonymous = anonymous.map(|name| {
             let granted = name.as_ref().and_then(|name| rules.roles.get(name)).map_or(&[][..], Vec::as_slice);
-            role(name.as_deref().unwrap_or_default(), granted).map(Arc::new)
+            let all = role(name.as_deref().unwrap_or_default(), granted)?;
+            let seen = views.of(&[(name.as_deref(), all.clone())]);
+            Ok::<_, IdentityError>(Arc::new(all.with_views(seen)))
         });
         let issuers = issuers.iter().map(|config| {
             let same = known.iter().find(|issuer| issuer.config() == config);
@@ -403,6 +416,7 @@ impl Inner {
             keys,
             subscription_keys,
             rules,
+            views,
             claim_rules: ClaimRules { leeway: LEEWAY_SECONDS, issuer, audience },
             of_roles: RwLock::default(),
         })
@@ -505,7 +519,18 @@ impl Inner {
     fn permissions(&self, claims: &Claims) -> Result<Permissions, PermissionError> {
         let of_roles =
             claims.roles.iter().take(MAX_PERMISSIONS).filter_map(|role| self.rules.roles.get(role)).flatten();
-        Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))
+        let all = Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))?;
+        if self.views.are_none() {
+            return Ok(all);
+        }
+        let of = |granted: &[String]| Permissions::parse(granted.iter().map(String::as_str));
+        let mut grants = vec![(None, of(&claims.permissions)?)];
+        for role in claims.roles.iter().take(MAX_PERMISSIONS) {
+            if let Some(granted) = self.rules.roles.get(role) {
+                grants.push((Some(role.as_str()), of(granted)?));
+            }
+        }
+        Ok(all.with_views(self.views.of(&grants)))
     }
 }
 

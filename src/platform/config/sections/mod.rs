@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use channels::{AccessConfig, Channels, ConflateConfig, NamespaceConfig, RecoveryConfig};
 pub use feeds::{KindConfig, KindSource, MirrorConfig, Reconcile, Tap};
 pub use http::{ClientHeader, Http, Tls};
-pub use identity::{ApiKeyConfig, IdentityConfig, IssuerConfig, KeyConfig, PublicKeyConfig};
+pub use identity::{ApiKeyConfig, IdentityConfig, IssuerConfig, KeyConfig, PublicKeyConfig, ViewConfig, ViewsConfig};
 pub use pusher::{Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent};
 
 use super::values::{SecretUrl, duration};
