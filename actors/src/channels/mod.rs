@@ -22,6 +22,7 @@ mod shards;
 mod socket;
 mod topics;
 mod users;
+mod viewer;
 mod wheel;
 mod wire;
 

@@ -9,8 +9,10 @@ use dzvin_protocols::channels::{
 use crate::channels::{
     Delivery, Item, What, Wire,
     outbox::Outbox,
+    viewer::Viewer,
     wire::{Alias, Data, Shape},
 };
+use dzvin_protocols::entities::Shown;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -35,6 +37,8 @@ pub(super) struct Terms {
     pub(super) alias: Alias,
     /// Only publications with such tags.
     pub(super) filter: Option<Box<TagFilter>>,
+    /// What the subscriber sees of the kind; `None`: everything.
+    pub(super) viewer: Option<Box<Viewer>>,
     /// A token opened it: the permissions of the user do not end it.
     pub(super) granted: bool,
     /// When it ends, in milliseconds of the session's clock.
@@ -144,8 +148,27 @@ fn show<'a>(
     if item.spares(view.client) || !view.terms.admits(&item.publication) {
         return Ok(None);
     }
+    if let Some(viewer) = &view.terms.viewer {
+        return show_part(place, delivery, item, viewer, view);
+    }
     let frame = item.frame(delivery, view.wire, view.terms.shape(delivery, item, place.seen, view.wire));
     place.seen = item.offset;
+    Ok(Some(frame))
+}
+
+/// The same for somebody who does not see everything.
+#[cold]
+fn show_part<'a>(
+    place: &mut Place,
+    delivery: &Delivery,
+    item: &'a Item,
+    viewer: &Viewer,
+    view: View<'_>,
+) -> Result<Option<&'a Bytes>, Insufficient> {
+    let Some((part, shown)) = item.seen_by(viewer).map_err(|_| Insufficient)? else { return Ok(None) };
+    let frame = part.frame(delivery, view.wire, view.terms.shape(delivery, part, place.seen, view.wire));
+    // What comes next is a patch only of what everybody of the same mask was shown.
+    place.seen = if shown == Shown::Whole { item.offset } else { 0 };
     Ok(Some(frame))
 }
 
