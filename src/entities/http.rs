@@ -266,7 +266,8 @@ async fn one(
     let kind = readable(&caller, &kind)?;
     let id = entity_id(&id)?;
     let lens = Lens::of(&caller, &entities, &kind);
-    let known = lens.known(known_tags(&headers));
+    let told = known_tags(&headers);
+    let known = lens.known(&told);
     let read = async |largest| {
         let row = match lens.rows() {
             None => entities.one(&kind, &id, &known, largest).await?,
@@ -276,14 +277,15 @@ async fn one(
     };
     let (mut row, mut tag) = read(INLINE).await?;
     let mut held = None;
-    if row.size > INLINE && !row.purged && !known.contains(&tag) {
+    if row.size > INLINE && !row.purged && !told.contains(&lens.tag(&tag)) {
         // Twice while it is read, as it comes from the database and as text; once more while something is taken out.
         let size = usize::try_from(row.size).unwrap_or_default();
         held = Some(room.take(if lens.masks() { 3 } else { 2 } * size).await?);
         (row, tag) = read(i32::MAX).await?;
     }
-    let etag = HeaderValue::from_str(&format!("\"{}\"", lens.tag(&tag))).map_err(Problem::internal)?;
-    let mut response = if known.contains(&tag) {
+    let tag = lens.tag(&tag);
+    let etag = HeaderValue::from_str(&format!("\"{tag}\"")).map_err(Problem::internal)?;
+    let mut response = if told.contains(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let doc = row.doc.take().map_or_else(|| "null".to_owned(), |doc| lens.own_document(doc));

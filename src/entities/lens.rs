@@ -79,19 +79,22 @@ impl Lens {
         }
     }
 
-    /// An entity tag as this caller is told it.
+    /// An entity tag as this caller is told it. Its last part comes of the version: where that is hidden, it is nothing that the
+    /// caller's document depends on.
     pub(super) fn tag(&self, tag: &str) -> String {
+        let tag = if self.without_version { tag.rsplit_once('.').map_or(tag, |(rest, _)| rest) } else { tag };
         match &self.sight {
             Some(sight) => format!("{tag}.{}", sight.mark()),
             None => tag.to_owned(),
         }
     }
 
-    /// Of the tags that a caller knows those that were told of this sight, as they are stored.
-    pub(super) fn known(&self, tags: Vec<String>) -> Vec<String> {
-        let Some(sight) = &self.sight else { return tags };
+    /// Of the tags that a caller knows those that were told of this sight, as they are stored: a document need not be read of
+    /// which the caller has the same.
+    pub(super) fn known(&self, tags: &[String]) -> Vec<String> {
+        let Some(sight) = &self.sight else { return tags.to_vec() };
         let told = |tag: &String| tag.strip_suffix(sight.mark())?.strip_suffix('.').map(str::to_owned);
-        tags.iter().filter_map(told).collect()
+        tags.iter().filter_map(told).filter(|_| !self.without_version).collect()
     }
 
     /// A revision as this caller sees it, by its declared fields before and after; `None`: not at all.
@@ -170,7 +173,10 @@ mod tests {
     fn tags_and_positions_are_of_one_sight() {
         let (one, other) = (lens(&["phone"], None), lens(&["email"], None));
         let tag = one.tag("e.1.x");
-        assert_eq!(one.known(vec!["e.1.x".into(), tag.clone()]), ["e.1.x"]);
-        assert!(other.known(vec![tag]).is_empty());
+        assert_eq!(one.known(&["e.1.x".into(), tag.clone()]), ["e.1.x"]);
+        assert!(other.known(std::slice::from_ref(&tag)).is_empty());
+        let hidden = Lens { without_version: true, ..one };
+        assert_eq!(hidden.tag("e.1.x"), hidden.tag("e.1.y"), "a version that is hidden is not told by a hash either");
+        assert!(hidden.known(&[hidden.tag("e.1.x")]).is_empty() && hidden.version(Some("v")).is_none());
     }
 }

@@ -190,7 +190,10 @@ fn contradictions_are_found() {
         ("[identity]\nanonymous_role = 'nobody'", "there is no role \"nobody\""),
         ("[kinds.lot]\n[identity.views.nobody.lot]\nmask = ['a']", "identity.views.nobody: there is no such role"),
         ("[identity.views.viewer.lot]\nmask = ['a']", "identity.views.viewer.lot: there is no such kind"),
-        ("[kinds.lot]\n[identity.views.viewer.lot]\nmask = ['a.0']", "identity.views.viewer.lot.mask: \"a.0\" names a place"),
+        (
+            "[kinds.lot]\n[identity.views.viewer.lot]\nmask = ['a.0']",
+            "identity.views.viewer.lot.mask: \"a.0\" names a place",
+        ),
         ("[kinds.lot]\n[identity.views.viewer.lot]", "identity.views.viewer.lot: neither mask nor rows"),
         (
             "[kinds.lot]\nfields = ['status']\n[identity.views.viewer.lot]\nrows = '{\"owner\": \"$user\"}'",
