@@ -67,6 +67,7 @@ impl Reloader {
     /// # Errors
     /// What is wrong; then everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), AppError> {
+        settings::kinds(config)?;
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
         let setup = Setup::of(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
@@ -123,9 +124,9 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
 /// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.
 fn others_decide(before: &IdentityConfig, now: &IdentityConfig) -> bool {
     let rules = |config: &IdentityConfig| {
-        let IdentityConfig { issuer, audience, roles, anonymous, anonymous_role, subscription_keys, .. } =
+        let IdentityConfig { issuer, audience, roles, views, anonymous, anonymous_role, subscription_keys, .. } =
             config.clone();
-        (issuer, audience, roles, anonymous, anonymous_role, subscription_keys)
+        (issuer, audience, roles, views, anonymous, anonymous_role, subscription_keys)
     };
     let stays = |key| now.keys.iter().any(|other| (&other.id, &other.secret, other.algorithm) == key);
     rules(before) != rules(now)

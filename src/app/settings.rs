@@ -6,7 +6,7 @@ use dzvin_actors::{
     channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces, PaceRules, Publisher},
     platform::ports::{Across, BusEvent, ChannelPace, ReadLimit},
 };
-use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect};
+use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect, platform::Kind};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
@@ -16,6 +16,7 @@ use crate::{
         pusher,
     },
     entities::{KindSpec, Source},
+    identity::RoleViews,
     platform::{
         config::{
             AccessConfig, AcrossConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig,
@@ -56,6 +57,7 @@ pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
         .map(|(kind, declared)| {
             let mirror = config.mirrors.iter().find(|mirror| mirror.kind == kind);
             let version_paths = mirror.map(dialect).transpose()?.unwrap_or_default().paths.versions;
+            versions_show_no_rows(config, &kind, &version_paths)?;
             let source = match declared.source {
                 KindSource::Mirrored => Source::Mirrored,
                 KindSource::Local => Source::Local,
@@ -64,6 +66,21 @@ pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
             Ok(KindSpec { kind, source, mirror, fields: declared.fields, version_paths })
         })
         .collect()
+}
+
+/// A version may move without a change being told, and with it a row would come into sight or go out of it unheard.
+fn versions_show_no_rows(config: &Config, kind: &Kind, version_paths: &[String]) -> Result<(), AppError> {
+    let views = RoleViews::read(&config.identity.views).map_err(|error| AppError::config("identity.views", error))?;
+    for (role, _, fields) in views.rows().filter(|(_, of, _)| *of == kind) {
+        let under = |field: &str, path: &String| {
+            field.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if let Some(field) = fields.into_iter().find(|field| version_paths.iter().any(|path| under(field, path))) {
+            let key = format!("identity.views.{role}.{kind}.rows");
+            return Err(AppError::config(key, format!("{field} is a version: it may change without being told")));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn dialect(mirror: &MirrorConfig) -> Result<Dialect, AppError> {

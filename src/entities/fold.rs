@@ -8,20 +8,16 @@ use std::{collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
-    entities::{Derived, FieldChange, Fields, MAX_FIELD_VALUE, Op, Values, check, merge_set},
+    entities::{Derived, FieldChange, Fields, Op, Values, check, merge_set},
     mirror::{MirrorOp, Quarantined, VersionedDoc},
     platform::EntityId,
 };
 use serde_json::value::RawValue;
 
-use super::KindSpec;
+use super::{KindSpec, difference::difference};
 
 /// Longest version that is kept: a timestamp has 27 characters; the index behind it has a limit of its own at 2700 bytes.
 pub const MAX_VERSION: usize = 128;
-/// Most names in a change's `changed`, so that a publication stays small whatever the document.
-pub const MAX_CHANGED: usize = 100;
-/// Longest name in `changed`.
-pub const MAX_CHANGED_NAME: usize = 200;
 
 /// One operation on one entity, whoever asks for it.
 #[derive(Debug, Clone)]
@@ -486,26 +482,6 @@ impl State {
             fresh: self.fresh,
         }
     }
-}
-
-/// Names of the top-level fields that differ, and the earlier values of the declared ones that do.
-fn difference(spec: &KindSpec, old: &Fields<'_>, new: &str) -> (Vec<String>, Option<String>) {
-    let new = Fields::of(new);
-    let mut changed = old.changed(&new);
-    changed.retain(|name| name.len() <= MAX_CHANGED_NAME);
-    changed.truncate(MAX_CHANGED);
-    let mut before = String::new();
-    for field in &spec.fields {
-        let was = old.value_at(field);
-        if was == new.value_at(field) || was.is_some_and(|was| was.len() > MAX_FIELD_VALUE) {
-            continue;
-        }
-        before.push(if before.is_empty() { '{' } else { ',' });
-        before.push_str(&serde_json::Value::from(field.as_str()).to_string());
-        before.push(':');
-        before.push_str(was.unwrap_or("null"));
-    }
-    (changed, (!before.is_empty()).then(|| before + "}"))
 }
 
 #[cfg(test)]

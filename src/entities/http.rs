@@ -2,6 +2,8 @@
 //!
 //! Documents are spliced into answers as the text that is stored; nothing is parsed on the way out.
 
+mod history;
+
 use axum::{
     Router,
     body::Body,
@@ -18,9 +20,8 @@ use dzvin_protocols::{
 };
 use futures_util::stream;
 use serde::Serialize;
-use serde_json::value::RawValue;
 
-use super::{Entities, EntityRow, Filters, HistoryRow, query::INLINE};
+use super::{Entities, EntityRow, Filters, lens::Lens, query::INLINE, seen::SeenPage};
 use crate::{
     identity::Caller,
     platform::http::{AnswerRoom, Problem, Room},
@@ -39,7 +40,7 @@ pub fn router(entities: Entities, room: AnswerRoom) -> Router {
         .route("/api/v1/kinds", get(kinds))
         .route("/api/v1/entities/{kind}", get(list))
         .route("/api/v1/entities/{kind}/{id}", get(one))
-        .route("/api/v1/entities/{kind}/{id}/history", get(history))
+        .route("/api/v1/entities/{kind}/{id}/history", get(history::history))
         .with_state(Served { entities, room })
 }
 
@@ -64,14 +65,19 @@ struct KindItem {
 }
 
 async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Response, Problem> {
-    let item = |row: super::KindRow| KindItem {
-        channel: row.kind.stream().to_string(),
-        readable: true,
-        kind: row.kind,
-        source: row.source,
-        mirror: row.mirror,
-        fields: row.fields,
-        pending: row.pending,
+    let item = |row: super::KindRow| {
+        // Fields are told to be filtered by, and nothing is filtered by what is hidden.
+        let lens = Lens::of(&caller, &entities, &row.kind);
+        let shown = |fields: Vec<String>| fields.into_iter().filter(|field| lens.shows(field)).collect();
+        KindItem {
+            channel: row.kind.stream().to_string(),
+            readable: true,
+            source: row.source,
+            mirror: row.mirror,
+            fields: shown(row.fields),
+            pending: shown(row.pending),
+            kind: row.kind,
+        }
     };
     // Who may not read a kind is not told that there is one.
     let rows = entities.kinds().await?.into_iter().filter(|row| caller.permissions.may_read(&row.kind));
@@ -95,7 +101,7 @@ struct Head<'a> {
 }
 
 /// The item without its closing brace: the document, or what stands for it, follows.
-fn head(kind: &Kind, row: &EntityRow) -> Vec<u8> {
+fn head(kind: &Kind, row: &EntityRow, lens: &Lens) -> Vec<u8> {
     let head = Head {
         kind,
         id: &row.id,
@@ -104,7 +110,7 @@ fn head(kind: &Kind, row: &EntityRow) -> Vec<u8> {
         op: &row.op,
         at: rfc3339_millis(row.at),
         by: &row.by,
-        version: row.version.as_deref(),
+        version: lens.version(row.version.as_deref()),
         trashed_at: row.trashed_at.map(rfc3339_millis),
         missing_since: row.missing_since.map(rfc3339_millis),
         channel: EntityId::new(&row.id).ok().map(|id| Channel::of_entity(kind, &id).to_string()),
@@ -115,12 +121,12 @@ fn head(kind: &Kind, row: &EntityRow) -> Vec<u8> {
     out
 }
 
-pub(super) fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow) {
-    out.extend(head(kind, row));
+pub(super) fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow, lens: &Lens) {
+    out.extend(head(kind, row, lens));
     match &row.doc {
         Some(doc) => {
             out.extend_from_slice(b",\"doc\":");
-            out.extend_from_slice(doc.as_bytes());
+            out.extend_from_slice(lens.document(doc).as_bytes());
         }
         None if row.purged => out.extend_from_slice(b",\"doc\":null"),
         None => out.extend_from_slice(b",\"ref\":true"),
@@ -145,12 +151,17 @@ async fn list(
     caller: Caller,
 ) -> Result<Response, Problem> {
     let kind = readable(&caller, &kind)?;
-    let asked = ListQuery::parse(&entities, &kind, pairs)?;
+    let lens = Lens::of(&caller, &entities, &kind);
+    let asked = ListQuery::parse(&entities, &kind, pairs, &lens)?;
     let below = asked.cursor.as_ref().map(|cursor| cursor.below);
     // What it may come to; what it has come to is held from then on.
     let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
-    let page = entities.list(&kind, &asked.filters, below, asked.limit + 1, asked.total).await?;
-    let mut page = page.ok_or_else(|| unknown_kind(&kind))?;
+    let (most, total) = (asked.limit + 1, asked.total);
+    let found = match lens.rows() {
+        None => entities.list(&kind, &asked.filters, below, most, total).await?.map(SeenPage::from),
+        Some(rows) => entities.list_seen(&kind, rows, &asked.filters, below, most, total).await?,
+    };
+    let SeenPage { mut page, below: end } = found.ok_or_else(|| unknown_kind(&kind))?;
     if let Some(field) = page.pending.first() {
         let detail = format!("{field} was declared lately and is being derived from the documents; try again");
         return Err(Problem::conflict("field_pending", detail));
@@ -158,9 +169,9 @@ async fn list(
     let more = page.rows.len() > usize::from(asked.limit);
     page.rows.truncate(usize::from(asked.limit));
     // Over pages the first one's position counts: what changed since is told to whoever attaches there.
-    let position = asked.cursor.map_or(page.position, |cursor| cursor.position);
+    let position = asked.cursor.map_or_else(|| lens.position(page.position), |cursor| cursor.position);
     let last = page.rows.last().filter(|_| more);
-    let below = last.map(|row| u64::try_from(row.offset).unwrap_or(0));
+    let below = last.map(|row| u64::try_from(row.offset).unwrap_or(0)).or(end);
     let next = below.map(|below| PageCursor { below, position: position.clone() }.to_string());
 
     let mut out = b"{\"items\":[".to_vec();
@@ -168,7 +179,7 @@ async fn list(
         if n > 0 {
             out.push(b',');
         }
-        write_item(&mut out, &kind, row);
+        write_item(&mut out, &kind, row, &lens);
     }
     out.extend_from_slice(b"],");
     let foot = Foot { next, position, channel: kind.stream().to_string(), total: page.total };
@@ -199,7 +210,7 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn parse(entities: &Entities, kind: &Kind, pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+    fn parse(entities: &Entities, kind: &Kind, pairs: Vec<(String, String)>, lens: &Lens) -> Result<Self, Problem> {
         let mut asked = Self { filters: Filters::new(), cursor: None, limit: DEFAULT_LIMIT, total: false };
         let declared = entities.spec(kind).map(|spec| spec.fields.as_slice()).unwrap_or_default();
         for (name, value) in pairs {
@@ -208,13 +219,16 @@ impl ListQuery {
                 "cursor" => asked.cursor = Some(PageCursor::parse(&value).ok_or_else(|| bad("cursor", &value))?),
                 "total" => asked.total = value.parse().map_err(|_| bad("total", &value))?,
                 _ if !declared.contains(&name) => {
+                    let shown: Vec<&str> =
+                        declared.iter().map(String::as_str).filter(|field| lens.shows(field)).collect();
                     let detail =
-                        format!("{:.80} is not a declared field of {kind}; those are: {}", name, declared.join(", "));
+                        format!("{:.80} is not a declared field of {kind}; those are: {}", name, shown.join(", "));
                     return Err(Problem::bad_request("unknown_field", detail));
                 }
                 // What the database refuses in text matches nothing that it holds.
                 _ if value.contains('\0') => return Err(bad("filter", &name)),
                 _ => {
+                    lens.may_filter(&name)?;
                     if asked.filters.insert(name.clone(), value.into()).is_some() {
                         return Err(Problem::bad_request("repeated_field", format!("{name} is given twice")));
                     }
@@ -251,22 +265,31 @@ async fn one(
 ) -> Result<Response, Problem> {
     let kind = readable(&caller, &kind)?;
     let id = entity_id(&id)?;
-    let known = known_tags(&headers);
-    let unknown = || unknown_entity(&kind);
-    let (mut row, mut tag) = entities.one(&kind, &id, &known, INLINE).await?.ok_or_else(unknown)?;
+    let lens = Lens::of(&caller, &entities, &kind);
+    let told = known_tags(&headers);
+    let known = lens.known(&told);
+    let read = async |largest| {
+        let row = match lens.rows() {
+            None => entities.one(&kind, &id, &known, largest).await?,
+            Some(rows) => entities.one_seen(&kind, rows, &id, &known, largest).await?,
+        };
+        row.ok_or_else(|| unknown_entity(&kind))
+    };
+    let (mut row, mut tag) = read(INLINE).await?;
     let mut held = None;
-    if row.size > INLINE && !row.purged && !known.contains(&tag) {
-        // Twice while it is read: as it comes from the database, and as text.
+    if row.size > INLINE && !row.purged && !told.contains(&lens.tag(&tag)) {
+        // Twice while it is read, as it comes from the database and as text; once more while something is taken out.
         let size = usize::try_from(row.size).unwrap_or_default();
-        held = Some(room.take(2 * size).await?);
-        (row, tag) = entities.one(&kind, &id, &known, i32::MAX).await?.ok_or_else(unknown)?;
+        held = Some(room.take(if lens.masks() { 3 } else { 2 } * size).await?);
+        (row, tag) = read(i32::MAX).await?;
     }
+    let tag = lens.tag(&tag);
     let etag = HeaderValue::from_str(&format!("\"{tag}\"")).map_err(Problem::internal)?;
-    let mut response = if known.contains(&tag) {
+    let mut response = if told.contains(&tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let doc = row.doc.take().unwrap_or_else(|| "null".to_owned());
-        whole(head(&kind, &row), doc, held)
+        let doc = row.doc.take().map_or_else(|| "null".to_owned(), |doc| lens.own_document(doc));
+        whole(head(&kind, &row, &lens), doc, held)
     };
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
@@ -294,67 +317,6 @@ fn known_tags(headers: &HeaderMap) -> Vec<String> {
     let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let tags = all.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
     tags.take(MAX_TAGS).map(str::to_owned).collect()
-}
-
-#[derive(Serialize)]
-struct HistoryItem {
-    revision: i64,
-    offset: i64,
-    op: String,
-    at: String,
-    by: String,
-    changed: Vec<String>,
-    before: Option<Box<RawValue>>,
-    #[serde(rename = "ref")]
-    reference: bool,
-}
-
-impl From<HistoryRow> for HistoryItem {
-    fn from(row: HistoryRow) -> Self {
-        Self {
-            revision: row.revision,
-            offset: row.offset,
-            reference: row.without_doc && row.op != "purge",
-            op: row.op,
-            at: rfc3339_millis(row.at),
-            by: row.by,
-            changed: row.changed,
-            before: row.before.and_then(|before| RawValue::from_string(before).ok()),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct HistoryPage {
-    items: Vec<HistoryItem>,
-    next: Option<String>,
-}
-
-async fn history(
-    State(entities): State<Entities>,
-    Path((kind, id)): Path<(String, String)>,
-    Query(pairs): Pairs,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    let kind = readable(&caller, &kind)?;
-    let id = entity_id(&id)?;
-    let (mut count, mut before) = (DEFAULT_LIMIT, None);
-    for (name, value) in pairs {
-        match name.as_str() {
-            "limit" => count = limit(&value)?,
-            "before" => before = Some(value.parse().map_err(|_| bad("before", &value))?),
-            _ => return Err(bad("parameter", &name)),
-        }
-    }
-    let mut rows = entities.history(&kind, &id, before, count + 1).await?;
-    if rows.is_empty() && !entities.exists(&kind, &id).await? {
-        return Err(unknown_entity(&kind));
-    }
-    let more = rows.len() > usize::from(count);
-    rows.truncate(usize::from(count));
-    let next = rows.last().filter(|_| more).map(|row| row.revision.to_string());
-    let page = HistoryPage { items: rows.into_iter().map(HistoryItem::from).collect(), next };
-    Ok(axum::Json(page).into_response())
 }
 
 #[cfg(test)]

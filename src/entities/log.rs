@@ -6,7 +6,7 @@
 use dzvin_actors::platform::ports::{ChangeLog, LogSlice, ReadLimit, StoreError};
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Position},
-    entities::{Change, Op},
+    entities::{Change, Filter, Op},
     platform::{EntityId, Kind},
 };
 use serde_json::value::RawValue;
@@ -160,6 +160,10 @@ impl Entities {
 const FIRST_DAY: Date = time::macros::date!(2000 - 01 - 01);
 
 impl ChangeLog for Entities {
+    async fn shows(&self, kind: &Kind, key: &IdKey, rows: &Filter) -> Result<bool, StoreError> {
+        self.is_seen(kind, rows, key).await
+    }
+
     async fn positions(&self) -> Result<Vec<(Kind, Position)>, StoreError> {
         let rows = sqlx::query!("SELECT name, epoch, top FROM streams WHERE name LIKE 'entities.%' ORDER BY name")
             .fetch_all(self.database.pool())

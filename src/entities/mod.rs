@@ -5,9 +5,11 @@
 //! raw text and pass through untouched. What a Mirror asks for is in `crate::mirror`; publishing is the relay's.
 
 mod derive;
+mod difference;
 mod fold;
 mod http;
 mod kinds;
+mod lens;
 mod listener;
 mod log;
 mod partitions;
@@ -15,10 +17,12 @@ pub mod queries;
 mod query;
 mod recent;
 mod rows;
+mod seen;
 mod write;
 
+pub use difference::{MAX_CHANGED, MAX_CHANGED_NAME};
 pub use dzvin_protocols::entities::MAX_FIELD_VALUE;
-pub use fold::{EntityOp, MAX_CHANGED, MAX_CHANGED_NAME, MAX_VERSION};
+pub use fold::{EntityOp, MAX_VERSION};
 pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
 pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
 pub use listener::ChangeListener;

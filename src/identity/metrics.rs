@@ -9,6 +9,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::views::RoleViews;
+
 /// What a token came to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
@@ -19,6 +21,12 @@ struct ResultLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct IssuerLabel {
     issuer: String,
+}
+
+/// A kind of which not everybody sees everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: String,
 }
 
 /// A fetch from an issuer.
@@ -36,6 +44,7 @@ pub struct IdentityMetrics {
     of_results: Arc<[Counter; 5]>,
     fetches: Family<FetchLabel, Counter>,
     keys: Family<IssuerLabel, Gauge>,
+    masks: Family<KindLabel, Gauge>,
     pub(super) revocations: Gauge,
     pub(super) revocation_errors: Counter,
 }
@@ -51,6 +60,7 @@ impl Default for IdentityMetrics {
             of_results,
             fetches: Family::default(),
             keys: Family::default(),
+            masks: Family::default(),
             revocations: Gauge::default(),
             revocation_errors: Counter::default(),
         }
@@ -64,6 +74,11 @@ impl IdentityMetrics {
         registry.register("tokens", "Tokens that were checked", self.tokens.clone());
         registry.register("key_fetches", "Fetches of an issuer's keys", self.fetches.clone());
         registry.register("keys", "Keys of an issuer", self.keys.clone());
+        registry.register(
+            "masks",
+            "Field masks of a kind, those of users with several roles included",
+            self.masks.clone(),
+        );
         registry.register("revocations", "Revocations in force on this node", self.revocations.clone());
         registry.register("revocation_errors", "Failed attempts to read revocations", self.revocation_errors.clone());
     }
@@ -93,6 +108,15 @@ impl IdentityMetrics {
     pub(super) fn fetched(&self, issuer: &str, good: bool) {
         let result = if good { "ok" } else { "failed" };
         self.fetches.get_or_create(&FetchLabel { issuer: issuer.to_owned(), result }).inc();
+    }
+
+    /// The masks in force instead of those before.
+    pub(super) fn masks(&self, views: &RoleViews) {
+        self.masks.clear();
+        for (kind, count) in views.counts() {
+            let label = KindLabel { kind: kind.to_string() };
+            self.masks.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(super) fn keys(&self, issuer: &str, count: usize) {

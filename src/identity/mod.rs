@@ -16,6 +16,7 @@ mod metrics;
 pub mod revocations;
 mod setup;
 mod tokens;
+mod views;
 
 pub use api_keys::ApiKeys;
 pub use caller::{Caller, bearer};
@@ -24,3 +25,4 @@ pub use keys::SigningKey;
 pub use metrics::IdentityMetrics;
 pub use setup::{Setup, verifier};
 pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, TokenRules, Verifier};
+pub use views::{RoleViews, ViewError};

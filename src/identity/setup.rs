@@ -41,12 +41,12 @@ impl Setup {
             SigningKey::with_algorithm(&key.id, secret.expose().as_bytes(), key.algorithm)
         };
         let keys = |all: &[KeyConfig]| all.iter().map(key).collect::<Result<Vec<_>, _>>();
-        let IdentityConfig { issuer, audience, roles, .. } = config.clone();
+        let IdentityConfig { issuer, audience, roles, views, .. } = config.clone();
         Ok(Self {
             keys: keys(&config.keys)?,
             subscription_keys: keys(&config.subscription_keys)?,
             issuers: config.issuers.clone(),
-            rules: TokenRules { issuer, audience, roles },
+            rules: TokenRules { issuer, audience, roles, views },
             anonymous: config.anonymous.then(|| config.anonymous_role.clone()),
             pace: Pace::default(),
         })

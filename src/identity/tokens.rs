@@ -58,8 +58,9 @@ impl Verifier {
     /// # Errors
     /// Unusable keys or rules.
     pub fn of(setup: Setup) -> Result<Self, IdentityError> {
-        let inner = watch::Sender::new(Arc::new(Inner::new(setup, &[])?));
-        Ok(Self { inner, revocations: Revocations::default(), metrics: IdentityMetrics::default() })
+        let (inner, metrics) = (Inner::new(setup, &[])?, IdentityMetrics::default());
+        metrics.masks(&inner.views);
+        Ok(Self { inner: watch::Sender::new(Arc::new(inner)), revocations: Revocations::default(), metrics })
     }
 
     /// Puts new keys and rules into force for the next token.
@@ -76,6 +77,7 @@ impl Verifier {
     /// Unusable keys or rules; then the old ones stay.
     pub fn replace_all(&self, setup: Setup) -> Result<(), IdentityError> {
         let inner = Inner::new(setup, &self.inner().issuers)?;
+        self.metrics.masks(&inner.views);
         self.inner.send_replace(Arc::new(inner));
         Ok(())
     }

@@ -13,6 +13,7 @@ mod dev_postgres;
 mod entity;
 mod hub;
 mod identity;
+mod masks;
 mod mirror;
 mod nginx;
 mod page;

@@ -8,8 +8,12 @@ use dzvin_protocols::channels::{
     centrifuge::{About, Payload, Pub},
     fossil, pusher,
 };
+use dzvin_protocols::entities::{Shown, Undeclared};
 
-use super::wire::{Data, Shape, Wire};
+use super::{
+    viewer::{Parts, Viewer, Whole},
+    wire::{Data, Shape, Wire},
+};
 
 /// What surrounds the data of a publication in its frame, roughly.
 const ENVELOPE_BYTES: usize = 128;
@@ -81,6 +85,8 @@ pub struct Item {
     /// The client that does not get it.
     except: Option<u128>,
     frames: [OnceLock<Box<[OnceLock<Bytes>; Shape::COUNT]>>; Wire::COUNT],
+    /// The same for those who do not see everything: there only when somebody of them listens.
+    parts: OnceLock<Box<Parts>>,
 }
 
 impl Item {
@@ -88,7 +94,8 @@ impl Item {
     #[must_use]
     pub fn new(offset: u64, publication: Publication) -> Self {
         let except = publication.extra.as_ref().and_then(|extra| extra.except.as_deref()).and_then(socket);
-        Self { offset, skips: 0, publication, base: None, except, frames: std::array::from_fn(|_| OnceLock::new()) }
+        let frames = std::array::from_fn(|_| OnceLock::new());
+        Self { offset, skips: 0, publication, base: None, except, frames, parts: OnceLock::new() }
     }
 
     /// The same, for subscribers that take patches and have seen the base.
@@ -111,6 +118,15 @@ impl Item {
     /// Whether a subscriber that was shown this offset last may get a patch.
     pub(super) fn follows(&self, seen: u64) -> bool {
         self.base.as_ref().is_some_and(|(offset, _)| *offset == seen)
+    }
+
+    /// What a viewer is shown of it, and in which form; `None`: nothing.
+    ///
+    /// # Errors
+    /// It does not say enough to tell.
+    pub(super) fn seen_by(&self, viewer: &Viewer) -> Result<Option<(&Self, Shown)>, Undeclared> {
+        let whole = Whole { offset: self.offset, publication: &self.publication, base: self.base.as_ref() };
+        self.parts.get_or_init(Box::default).of(&whole, viewer)
     }
 
     /// What is written.

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub resets: Counter,
     /// Subscriptions that had to recover because an offset did not follow.
     pub insufficient: Counter,
+    /// Publications that were rewritten for those who do not see everything: once for each mask and form.
+    pub rewritten: Counter,
     /// Words and orders of other nodes that were not understood.
     pub unknown_words: Counter,
     /// Sessions that ended by a panic.
@@ -87,6 +89,7 @@ impl Default for Metrics {
             gaps_healed: Counter::default(),
             resets: Counter::default(),
             insufficient: Counter::default(),
+            rewritten: Counter::default(),
             unknown_words: Counter::default(),
             panics: Counter::default(),
             shard_backlog: Gauge::default(),
@@ -112,6 +115,11 @@ impl Metrics {
         registry.register("gaps_healed", "Runs missed on the bus and fetched afterwards", self.gaps_healed.clone());
         registry.register("stream_resets", "Streams whose past was lost", self.resets.clone());
         registry.register("insufficient_state", "Subscriptions told to recover", self.insufficient.clone());
+        registry.register(
+            "masked_publications",
+            "Publications rewritten, once per mask and form",
+            self.rewritten.clone(),
+        );
         registry.register("unknown_words", "Words of other nodes that were not understood", self.unknown_words.clone());
         registry.register("session_panics", "Sessions that ended by a panic", self.panics.clone());
         registry.register("shard_backlog", "Batches that wait for shards", self.shard_backlog.clone());

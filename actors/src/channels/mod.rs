@@ -23,6 +23,7 @@ mod socket;
 mod topics;
 mod trace;
 mod users;
+mod viewer;
 mod wheel;
 mod wire;
 

@@ -8,6 +8,7 @@ mod fetch;
 mod hold;
 mod numbers;
 mod query;
+mod readings;
 mod stream;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
@@ -17,16 +18,15 @@ use dzvin_protocols::{
     channels::{Channel, Control, Epoch, Message, Position, Publication, Word},
     platform::{EntityId, StreamName},
 };
-use futures_util::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Delivery, Hub, Item, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What};
 use crate::{
-    platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query, ReadLimit},
+    platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query},
     supervise::{Progress, Slot},
 };
-use fetch::{Fetched, fetch, open};
+use fetch::Fetched;
 pub use hold::{Conflate, HoldRules};
 pub use numbers::Numbers;
 use stream::{Source, Stream, Want};
@@ -399,155 +399,6 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 tracing::debug!(%error, "an order of another node was not understood");
             }
         }
-    }
-
-    /// Starts the reading that the stream needs, unless one is under way: then another follows it.
-    fn read(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
-        let Some(stream) = self.streams.get_mut(name) else { return };
-        if std::mem::replace(&mut stream.reading, true) {
-            stream.again = true;
-            return;
-        }
-        stream.again = false;
-        let (bus, log) = (Arc::clone(&self.args.bus), Arc::clone(&self.args.log));
-        // A batch is well below what may wait for one session, or catching up would close those that are not slow.
-        let ReadLimit { count, bytes } = self.args.limits.recovery;
-        let limit = ReadLimit { count, bytes: bytes.min(self.args.limits.queue_bytes / 4) };
-        let (source, name, position, myself) =
-            (stream.source.clone(), name.clone(), stream.position.clone(), myself.clone());
-        let (within, places) = (self.args.limits.command, Arc::clone(&self.readings));
-        tokio::spawn(async move {
-            // The semaphore is never closed.
-            let _place = places.acquire_owned().await;
-            let reading = async {
-                match position {
-                    None => open(bus.as_ref(), log.as_ref(), &source).await,
-                    Some(position) => fetch(bus.as_ref(), log.as_ref(), &source, &position, limit).await,
-                }
-            };
-            let fetched = tokio::time::timeout(within, reading).await.unwrap_or(Fetched::Failed);
-            let _ = myself.cast(TopicsMessage::Fetched(name, fetched));
-        });
-    }
-
-    async fn fetched(&mut self, myself: &ActorRef<TopicsMessage>, name: StreamName, fetched: Fetched) {
-        let Some(stream) = self.streams.get_mut(&name) else { return };
-        stream.reading = false;
-        let mut again = stream.again;
-        match fetched {
-            Fetched::Opened(position) => {
-                for (number, reply) in stream.waiting.drain(..) {
-                    let _ = reply.send(Ok(Attached { position: position.clone(), number }));
-                }
-                stream.stand(position);
-                // What was committed meanwhile.
-                again = true;
-                let batch = stream.greet();
-                self.deliver(batch).await;
-            }
-            Fetched::Run { publications, more } => {
-                let batch = stream.advance(&publications);
-                time(myself, &name, stream);
-                if !batch.is_empty() {
-                    self.args.metrics.gaps_healed.inc();
-                    tracing::debug!(stream = %name, publications = publications.len(), "publications missed on the bus were fetched");
-                }
-                again |= more;
-                self.deliver(batch).await;
-            }
-            Fetched::Lost(position) => {
-                let batch = stream.reset(position);
-                self.args.metrics.resets.inc();
-                tracing::warn!(stream = %name, "the past of a stream is lost; its subscribers reload");
-                self.deliver(batch).await;
-            }
-            Fetched::Unknown => {
-                for (_, reply) in stream.waiting.drain(..) {
-                    let _ = reply.send(Err(AttachError::Unknown));
-                }
-                self.streams.remove(&name);
-                self.count();
-                return;
-            }
-            Fetched::Left if stream.is_wanted() => again = true,
-            Fetched::Left => {
-                self.streams.remove(&name);
-                self.count();
-                return;
-            }
-            Fetched::Failed => {
-                for (_, reply) in stream.waiting.drain(..) {
-                    let _ = reply.send(Err(AttachError::Unavailable));
-                }
-                // The next check tries again.
-                again = false;
-            }
-        }
-        if again {
-            self.read(myself, &name);
-        }
-    }
-
-    /// Reads every followed stream on, tells the shards where it stands, and leaves what nobody wants.
-    async fn check(&mut self, myself: &ActorRef<TopicsMessage>) {
-        let names: Vec<StreamName> = self.streams.keys().cloned().collect();
-        let (mut tops, mut resets) = (Vec::new(), Vec::new());
-        let owed = std::mem::take(&mut self.owed);
-        let mut followed = Vec::new();
-        for name in names {
-            let Some(stream) = self.streams.get_mut(&name) else { continue };
-            resets.extend(stream.resets(owed));
-            if stream.idle_for() > IDLE_CHECKS {
-                self.leave(myself, name);
-                continue;
-            }
-            tops.extend(stream.top());
-            tops.extend(stream.pass_queries());
-            match (&stream.source, &stream.position) {
-                (Source::Application(_), Some(position)) if !stream.reading => followed.push((name, position.clone())),
-                _ => self.read(myself, &name),
-            }
-        }
-        self.compare(myself, followed);
-        self.count();
-        self.deliver(resets).await;
-        self.deliver(tops).await;
-    }
-
-    /// Streams of the application may be many thousands: the bus is asked for all their tops at once, and only what differs is
-    /// read.
-    fn compare(&mut self, myself: &ActorRef<TopicsMessage>, followed: Vec<(StreamName, Position)>) {
-        if followed.is_empty() || std::mem::replace(&mut self.comparing, true) {
-            return;
-        }
-        let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
-        tokio::spawn(async move {
-            let known: HashMap<StreamName, Position> = followed.into_iter().collect();
-            // What cannot be asked for now cannot be compared; the rest of it can.
-            let asked = bus.parts(known.keys().cloned().collect()).into_iter().map(|names| async {
-                let tops = tokio::time::timeout(within, bus.positions(&names)).await.ok()?.ok()?;
-                Some(names.into_iter().zip(tops).collect::<Vec<_>>())
-            });
-            let tops = join_all(asked).await.into_iter().flatten().flatten();
-            let differ = tops.filter(|(name, top)| top.as_ref() != known.get(name));
-            let behind: Vec<StreamName> = differ.map(|(name, _)| name).collect();
-            let _ = myself.cast(TopicsMessage::Behind(behind));
-        });
-    }
-
-    /// The bus is asked for no more events. Whoever wants the stream meanwhile waits until that is done, for the bus
-    /// must not be told to begin before it is told to end.
-    fn leave(&mut self, myself: &ActorRef<TopicsMessage>, name: StreamName) {
-        let Some(stream) = self.streams.get_mut(&name) else { return };
-        if std::mem::replace(&mut stream.reading, true) {
-            return;
-        }
-        stream.position = None;
-        let (bus, myself, within) = (Arc::clone(&self.args.bus), myself.clone(), self.args.limits.command);
-        tokio::spawn(async move {
-            let _ = tokio::time::timeout(within, bus.unsubscribe(&name)).await;
-            let _ = myself.cast(TopicsMessage::Fetched(name, Fetched::Left));
-        });
     }
 
     /// Hands each shard the deliveries that it wants; most often all want all, and share one batch.

@@ -8,7 +8,7 @@
 
 use dzvin_protocols::{
     channels::Position,
-    entities::{Change, Concern, FieldChange, lean, told_by_query},
+    entities::{Change, Concern, FieldChange, Sight, Undeclared, lean, told_by_query},
 };
 
 use super::gap::{Cause, Fold, HistoryError, Recovered};
@@ -19,7 +19,7 @@ const PAGE: usize = 500;
 /// Bytes read at a time.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What concerned the query after `after`, within the limit.
+/// What concerned the query after `after`, within the limit, as much of it as is seen.
 ///
 /// # Errors
 /// [`HistoryError`] when the question cannot be answered now.
@@ -29,9 +29,10 @@ pub async fn query_since<B: Bus, L: ChangeLog>(
     query: &Query,
     after: &Position,
     limit: ReadLimit,
+    sight: Option<&Sight>,
 ) -> Result<Recovered, HistoryError> {
     let stream = query.kind.stream();
-    let mut walk = Walk::new(query, after, limit);
+    let mut walk = Walk::new(query, after, limit, sight);
     // Whatever the bus is not sure of is asked of the log from the beginning.
     while let Ok(Some(slice)) = bus.read(&stream, walk.at, walk.page()).await {
         match walk.take(slice) {
@@ -40,7 +41,7 @@ pub async fn query_since<B: Bus, L: ChangeLog>(
             Step::Cut(..) => break,
         }
     }
-    let mut walk = Walk::new(query, after, limit);
+    let mut walk = Walk::new(query, after, limit, sight);
     loop {
         let read = log.read(&query.kind, walk.at, walk.page()).await.map_err(HistoryError::Log)?;
         let slice = read.ok_or(HistoryError::Unknown)?;
@@ -63,6 +64,7 @@ struct Walk<'a> {
     query: &'a Query,
     after: &'a Position,
     limit: ReadLimit,
+    sight: Option<&'a Sight>,
     at: u64,
     /// The first page's top: what is committed meanwhile comes live.
     target: Option<Position>,
@@ -70,8 +72,8 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(query: &'a Query, after: &'a Position, limit: ReadLimit) -> Self {
-        Self { query, after, limit, at: after.offset, target: None, fold: Fold::new(limit.bytes) }
+    fn new(query: &'a Query, after: &'a Position, limit: ReadLimit, sight: Option<&'a Sight>) -> Self {
+        Self { query, after, limit, sight, at: after.offset, target: None, fold: Fold::new(limit.bytes) }
     }
 
     fn page(&self) -> ReadLimit {
@@ -102,8 +104,18 @@ impl<'a> Walk<'a> {
                 Some(Ok(None)) => true,
                 Some(Ok(Some(concern))) => {
                     let whole = told_by_query(publication, concern);
-                    let reference = if concern == Concern::Leave { whole.clone() } else { lean(&whole) };
-                    self.fold.push_both(whole, reference)
+                    let seen = match self.sight {
+                        Some(sight) => sight.tell(&whole),
+                        None => Ok(Some(whole)),
+                    };
+                    match seen {
+                        Ok(Some(whole)) => {
+                            let reference = if concern == Concern::Leave { whole.clone() } else { lean(&whole) };
+                            self.fold.push_both(whole, reference)
+                        }
+                        Ok(None) => true,
+                        Err(Undeclared) => return cut(Cause::Untold),
+                    }
                 }
                 Some(Err(_)) | None => return cut(Cause::Untold),
             };

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use dzvin_protocols::{
     channels::{IdKey, Position, Publication},
-    entities::Change,
+    entities::{Change, Sight, Undeclared, lean},
     platform::{Kind, StreamName},
 };
 
@@ -50,7 +50,7 @@ pub enum Cause {
     Bytes,
     /// History and retention have cut what follows it.
     Retention,
-    /// Of a query: something was written that does not tell the fields of its filter.
+    /// Of a query, or of who sees only some rows: something was written that does not tell the fields of the filter.
     Untold,
 }
 
@@ -97,9 +97,25 @@ pub async fn since<B: Bus, L: ChangeLog>(
     after: &Position,
     limit: ReadLimit,
 ) -> Result<Recovered, HistoryError> {
+    since_seen(bus, log, stream, after, limit, None).await
+}
+
+/// The same for somebody who does not see everything: what they are not shown is left out, and `position` is the stream's all
+/// the same.
+///
+/// # Errors
+/// As [`since`].
+pub async fn since_seen<B: Bus, L: ChangeLog>(
+    bus: &B,
+    log: &L,
+    stream: &StreamName,
+    after: &Position,
+    limit: ReadLimit,
+    sight: Option<&Sight>,
+) -> Result<Recovered, HistoryError> {
     let unsure = match bus.read(stream, after.offset, limit).await {
         Ok(Some(slice)) if slice.position.epoch == after.epoch => match from_bus(slice, after, limit) {
-            Verdict::Sure(answer) => return Ok(answer),
+            Verdict::Sure(answer) => return Ok(seen(answer, sight)),
             Verdict::Behind(bus) => return behind(log, stream, after, bus).await,
             Verdict::AskLog(position, cause) => Ok(Recovered::Unrecoverable { position, cause }),
         },
@@ -108,7 +124,7 @@ pub async fn since<B: Bus, L: ChangeLog>(
         Err(error) => Err(HistoryError::Bus(error)),
     };
     let Some(kind) = stream.kind() else { return unsure };
-    match (LogWalk { log, kind: &kind, key: None }).since(after, limit).await? {
+    match (LogWalk { log, kind: &kind, key: None, sight }).since(after, limit).await? {
         Some(answer) => Ok(answer),
         None => unsure,
     }
@@ -127,7 +143,38 @@ pub async fn entity_since<L: ChangeLog>(
     after: &Position,
     limit: ReadLimit,
 ) -> Result<Recovered, HistoryError> {
-    LogWalk { log, kind, key: Some(key) }.since(after, limit).await?.ok_or(HistoryError::Unknown)
+    entity_since_seen(log, kind, key, after, limit, None).await
+}
+
+/// The same for somebody who does not see everything.
+///
+/// # Errors
+/// As [`entity_since`].
+pub async fn entity_since_seen<L: ChangeLog>(
+    log: &L,
+    kind: &Kind,
+    key: &IdKey,
+    after: &Position,
+    limit: ReadLimit,
+    sight: Option<&Sight>,
+) -> Result<Recovered, HistoryError> {
+    LogWalk { log, kind, key: Some(key), sight }.since(after, limit).await?.ok_or(HistoryError::Unknown)
+}
+
+/// What of it is seen.
+fn seen(answer: Recovered, sight: Option<&Sight>) -> Recovered {
+    let Some(sight) = sight else { return answer };
+    match answer {
+        Recovered::Complete { position, publications } => {
+            let told: Result<Vec<_>, Undeclared> =
+                publications.iter().filter_map(|publication| sight.tell(publication).transpose()).collect();
+            match told {
+                Ok(publications) => Recovered::Complete { position, publications },
+                Err(Undeclared) => Recovered::Unrecoverable { position, cause: Cause::Untold },
+            }
+        }
+        unrecoverable => unrecoverable,
+    }
 }
 
 /// What the bus alone can say of a position of its own epoch.
@@ -182,6 +229,7 @@ struct LogWalk<'a, L> {
     log: &'a L,
     kind: &'a Kind,
     key: Option<&'a IdKey>,
+    sight: Option<&'a Sight>,
 }
 
 impl<L: ChangeLog> LogWalk<'_, L> {
@@ -222,7 +270,17 @@ impl<L: ChangeLog> LogWalk<'_, L> {
                     return cut(Cause::Retention);
                 }
                 at += 1;
-                if !fold.push(change) {
+                let fits = match self.sight {
+                    None => fold.push(change),
+                    Some(sight) => match sight.tell(&change.publication()) {
+                        Ok(told) => told.is_none_or(|told| {
+                            let reference = lean(&told);
+                            fold.push_both(told, reference)
+                        }),
+                        Err(Undeclared) => return cut(Cause::Untold),
+                    },
+                };
+                if !fits {
                     return cut(Cause::Bytes);
                 }
             }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 pub use dzvin_protocols::cdb::{CdbError, FeedPage};
 use dzvin_protocols::{
     channels::{Epoch, IdKey, Message, Position, Publication},
-    entities::Change,
+    entities::{Change, Filter},
     mirror::{MirrorBatch, parse_time},
     platform::{EntityId, Kind, StreamName},
 };
@@ -246,6 +246,10 @@ pub struct LogSlice {
 
 /// The change log of durable streams: what the relay publishes and what recovery falls back to.
 pub trait ChangeLog: Send + Sync + 'static {
+    /// Whether there is an entity of this key that meets a filter now. A log that cannot tell says no.
+    fn shows(&self, _kind: &Kind, _key: &IdKey, _rows: &Filter) -> impl Answer<Result<bool, StoreError>> {
+        async { Ok(false) }
+    }
     /// Every kind with the position of its stream.
     fn positions(&self) -> impl Answer<Result<Vec<(Kind, Position)>, StoreError>>;
     /// The position of one kind's stream; `None` for an unknown kind.

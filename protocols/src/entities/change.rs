@@ -85,7 +85,8 @@ pub struct Change {
     pub fields: Option<Arc<str>>,
 }
 
-/// The publication of an entity as a query tells it: with `query`, and without the document when the entity leaves.
+/// The publication of an entity as a query tells it: with `query`, and without the document when the entity leaves. The
+/// declared fields stay beside it, for those who see only some rows.
 #[must_use]
 pub fn told_by_query(publication: &Publication, concern: Concern) -> Publication {
     let text = std::str::from_utf8(&publication.data).unwrap_or_default();
@@ -106,7 +107,7 @@ pub fn told_by_query(publication: &Publication, concern: Concern) -> Publication
             data.extend_from_slice(publication.data.get(1..).unwrap_or_default());
         }
     }
-    Publication { data: data.into(), extra: None, ..publication.clone() }
+    Publication { data: data.into(), ..publication.clone() }
 }
 
 /// The leanest form of a publication of an entity: as [`Change::reference`] makes it, for what was made already.
@@ -255,7 +256,7 @@ mod tests {
         let told = |concern| told_by_query(&read, concern);
         let (enter, leave) = (told(Concern::Enter), told(Concern::Leave));
         assert!(enter.data.starts_with(br#"{"query":"enter","kind":"procedure","id":"a1","#));
-        assert!(enter.data.ends_with(br#","doc":{"doc":1,"ref":2}}"#) && enter.extra.is_none());
+        assert!(enter.data.ends_with(br#","doc":{"doc":1,"ref":2}}"#) && enter.extra == read.extra);
         assert_eq!(
             &leave.data[..],
             br#"{"query":"leave","kind":"procedure","id":"a1","revision":2,"offset":7,"op":"update","at":"1970-01-01T00:00:00.000Z","by":"mirror:procedure","changed":["title"]}"#

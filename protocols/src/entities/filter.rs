@@ -18,6 +18,7 @@
 
 mod decimal;
 mod parse;
+mod user;
 mod values;
 
 use std::collections::BTreeSet;
@@ -26,6 +27,7 @@ pub use decimal::{Decimal, MAX_EXPONENT_DIGITS};
 pub use parse::{
     FilterError, MAX_FILTER_BYTES, MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS,
 };
+pub use user::USER;
 pub use values::{Concern, FieldChange, Undeclared, Values};
 
 /// A filter, or a part of one.

@@ -4,9 +4,11 @@ mod change;
 mod derived;
 mod document;
 mod filter;
+mod mask;
 mod page;
 mod patch;
 pub(crate) mod raw;
+mod sight;
 
 pub use change::{Change, INLINE_DOC_LIMIT, Op, lean, told_by_query};
 pub use derived::{Derived, MAX_FIELD_VALUE, filterable};
@@ -15,7 +17,10 @@ pub use document::{
 };
 pub use filter::{
     Check, Comparison, Concern, Decimal, FieldChange, Filter, FilterError, MAX_EXPONENT_DIGITS, MAX_FILTER_BYTES,
-    MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, Undeclared, Values,
+    MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, USER, Undeclared,
+    Values,
 };
+pub use mask::{MAX_MASK_PATH, MAX_MASK_PATHS, MAX_MASK_STEPS, MAX_MASKS, Mask, MaskError};
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};
+pub use sight::{MORE, Shown, Sight, View, masked};

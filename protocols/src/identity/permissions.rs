@@ -4,9 +4,15 @@
 //! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`,
 //! `trace:user:{user}`, `trace:channel:{channel}`.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use crate::platform::Kind;
+use crate::{
+    entities::{Sight, View},
+    platform::Kind,
+};
 
 /// Most permissions one token may carry: a token is a header, and headers are bounded.
 pub const MAX_PERMISSIONS: usize = 256;
@@ -16,9 +22,13 @@ pub const MAX_PERMISSIONS: usize = 256;
 #[error("not a permission: {0:?} (expected area:action:object, or *)")]
 pub struct PermissionError(pub String);
 
-/// What somebody may do.
+/// What somebody may do, and what of it they see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Permissions(BTreeSet<String>);
+pub struct Permissions {
+    granted: BTreeSet<String>,
+    /// Of kinds of which not everything is seen.
+    views: BTreeMap<Kind, Arc<View>>,
+}
 
 impl Permissions {
     /// Checks the form of each.
@@ -35,13 +45,13 @@ impl Permissions {
             }
             all.insert(text.to_owned());
         }
-        Ok(Self(all))
+        Ok(Self { granted: all, views: BTreeMap::new() })
     }
 
     /// Whether `{area}:{action}:{object}` is granted, by itself or by a star.
     #[must_use]
     pub fn allow(&self, area: &str, action: &str, object: &str) -> bool {
-        self.0.iter().any(|granted| {
+        self.granted.iter().any(|granted| {
             let mut parts = granted.splitn(3, ':');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some("*"), None, None) => true,
@@ -59,7 +69,19 @@ impl Permissions {
 
     /// The permissions as they were given, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+        self.granted.iter().map(String::as_str)
+    }
+
+    /// The same; of these kinds not everything is seen.
+    #[must_use]
+    pub fn with_views(self, views: BTreeMap<Kind, Arc<View>>) -> Self {
+        Self { views, ..self }
+    }
+
+    /// What a user with these permissions sees of a kind; `None`: everything. It says nothing of whether the kind may be read.
+    #[must_use]
+    pub fn sight(&self, kind: &Kind, user: &str) -> Option<Sight> {
+        self.views.get(kind).map(|view| view.sight(user))
     }
 }
 

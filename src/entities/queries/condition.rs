@@ -3,6 +3,8 @@
 use dzvin_protocols::entities::{Check, Comparison, Decimal, Filter, Operand, Operands};
 use sqlx::{Postgres, QueryBuilder};
 
+const OR: &str = " OR ";
+
 /// Appends the condition. `row` is the alias of a row with `fields`, declared path -> its scalar as text; only constants of
 /// this code are ever given for it.
 pub fn push_condition(to: &mut QueryBuilder<Postgres>, row: &'static str, filter: &Filter) {
@@ -11,7 +13,7 @@ pub fn push_condition(to: &mut QueryBuilder<Postgres>, row: &'static str, filter
             to.push("true");
         }
         Filter::And(parts) => joined(to, row, " AND ", parts),
-        Filter::Or(parts) => joined(to, row, " OR ", parts),
+        Filter::Or(parts) => joined(to, row, OR, parts),
         Filter::Not(part) => {
             to.push("NOT (");
             push_condition(to, row, part);
@@ -22,6 +24,10 @@ pub fn push_condition(to: &mut QueryBuilder<Postgres>, row: &'static str, filter
 }
 
 fn joined(to: &mut QueryBuilder<Postgres>, row: &'static str, word: &'static str, parts: &[Filter]) {
+    if parts.is_empty() {
+        // Of none all hold, and not one does.
+        to.push(if word == OR { "false" } else { "true" });
+    }
     for (n, part) in parts.iter().enumerate() {
         to.push(if n > 0 { word } else { "" }).push("(");
         push_condition(to, row, part);
@@ -104,7 +110,7 @@ impl Test<'_> {
 
 /// What the index of declared fields finds, where the filter names it outright: objects of which a row's fields must hold
 /// one.
-pub(super) fn anchors(filter: &Filter) -> Option<Vec<String>> {
+pub(in crate::entities) fn anchors(filter: &Filter) -> Option<Vec<String>> {
     /// Of more the index would be asked so often that reading along is as good.
     const MAX_ANCHORS: usize = 16;
     let (field, texts) = filter.anchor().filter(|(_, texts)| texts.len() <= MAX_ANCHORS)?;

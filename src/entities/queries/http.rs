@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dzvin_actors::platform::ports::Query;
 use dzvin_protocols::{
     channels::{Channel, Position, QueryId},
-    entities::{MAX_FILTER_BYTES, PageCursor},
+    entities::{Filter, MAX_FILTER_BYTES, PageCursor},
     platform::{Kind, time::rfc3339_millis},
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::{
     entities::{
         DEFAULT_LIMIT, MAX_LIMIT,
         http::{bad, json, limit, write_item},
+        lens::Lens,
         query::INLINE,
     },
     identity::Caller,
@@ -95,8 +96,13 @@ async fn make(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::bad_request("bad_parameter", format!("limit is 1 to {MAX_LIMIT}")));
     }
+    let lens = Lens::of(&caller, &queries.entities, &kind);
+    // Before it is kept: what may not be asked is nobody's query.
+    if let Ok(filter) = Filter::parse(asked.filter.get()) {
+        filter.fields().into_iter().try_for_each(|field| lens.may_filter(field))?;
+    }
     let query = queries.make(&kind, asked.filter.get(), user).await?;
-    let page = page(&queries, &room, &query, None, limit).await?;
+    let page = page(&queries, &room, &query, &lens, None, limit).await?;
     let place = HeaderValue::from_str(&format!("/api/v1/queries/{}", query.id)).map_err(Problem::internal)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], page).into_response())
 }
@@ -119,7 +125,10 @@ async fn read(
     let (id, user) = (QueryId::parse(&id).ok_or_else(unknown)?, user(&caller)?);
     let query = queries.of_user(&id, user).await?.ok_or_else(unknown)?;
     caller.require_read(&query.kind)?;
-    page(&queries, &room, &query, cursor, count).await
+    let lens = Lens::of(&caller, &queries.entities, &query.kind);
+    // Made when more was to be seen.
+    query.filter.fields().into_iter().try_for_each(|field| lens.may_filter(field))?;
+    page(&queries, &room, &query, &lens, cursor, count).await
 }
 
 /// The query, a page of its rows, and the position of the first page.
@@ -127,14 +136,15 @@ async fn page(
     queries: &StoredQueries,
     room: &AnswerRoom,
     query: &Query,
+    lens: &Lens,
     cursor: Option<PageCursor>,
     limit: u16,
 ) -> Result<Response, Problem> {
     // What it may come to; what it has come to is held from then on.
     let room = room.take(usize::from(limit) * INLINE as usize).await?;
     let below = cursor.as_ref().map(|cursor| cursor.below);
-    let page = queries.page(query, below, limit).await?.ok_or_else(unknown)?;
-    let position = cursor.map_or(page.position, |cursor| cursor.position);
+    let page = queries.page_seen(query, lens.rows(), below, limit).await?.ok_or_else(unknown)?;
+    let position = cursor.map_or_else(|| lens.position(page.position), |cursor| cursor.position);
     let next = page.below.map(|below| PageCursor { below, position: position.clone() }.to_string());
     let head = Head::of(&query.id, query.kind.as_str(), query.filter.to_string())?;
     let mut out = serde_json::to_vec(&head).map_err(Problem::internal)?;
@@ -144,7 +154,7 @@ async fn page(
         if n > 0 {
             out.push(b',');
         }
-        write_item(&mut out, &query.kind, row);
+        write_item(&mut out, &query.kind, row, lens);
     }
     out.extend_from_slice(b"],");
     let foot = serde_json::to_vec(&Foot { next, position }).map_err(Problem::internal)?;

@@ -11,6 +11,7 @@ mod http;
 mod snapshot;
 mod store;
 
+pub(super) use condition::anchors;
 pub use condition::push_condition;
 pub use http::{MAX_QUERY_BODY, router};
 pub use snapshot::{QueryPage, SCAN_ROWS};

@@ -1,19 +1,20 @@
 //! The rows that meet a query, in pages, each with the position of the same snapshot.
 
 use dzvin_actors::platform::ports::{Query, StoreError};
-use dzvin_protocols::channels::{Epoch, Position};
+use dzvin_protocols::{
+    channels::{Epoch, Position},
+    entities::Filter,
+};
 use sqlx::{FromRow, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
-use super::{
-    StoredQueries,
-    condition::{anchors, push_condition},
-};
+use super::{StoredQueries, condition::push_condition};
 use crate::{
     entities::{
         EntityRow,
         log::{bigint, number},
         query::INLINE,
+        seen::{push_anchors, push_seen},
     },
     platform::db::store_error,
 };
@@ -77,7 +78,21 @@ impl StoredQueries {
     /// # Errors
     /// The database is away.
     pub async fn page(&self, query: &Query, below: Option<u64>, limit: u16) -> Result<Option<QueryPage>, StoreError> {
-        let rows = self.page_rows(query, below, limit).await.map_err(store_error("reading a query's rows"))?;
+        self.page_seen(query, None, below, limit).await
+    }
+
+    /// The same, of the rows that meet `rows` as well: those that the caller sees.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn page_seen(
+        &self,
+        query: &Query,
+        rows: Option<&Filter>,
+        below: Option<u64>,
+        limit: u16,
+    ) -> Result<Option<QueryPage>, StoreError> {
+        let rows = self.page_rows(query, rows, below, limit).await.map_err(store_error("reading a query's rows"))?;
         let Some(first) = rows.first() else { return Ok(None) };
         let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
         let end = first.oldest.filter(|_| first.looked >= SCAN_ROWS).map(number);
@@ -88,20 +103,23 @@ impl StoredQueries {
         Ok(Some(QueryPage { rows, position, below: last.or(end) }))
     }
 
-    async fn page_rows(&self, query: &Query, below: Option<u64>, limit: u16) -> Result<Vec<PageRow>, sqlx::Error> {
+    async fn page_rows(
+        &self,
+        query: &Query,
+        rows: Option<&Filter>,
+        below: Option<u64>,
+        limit: u16,
+    ) -> Result<Vec<PageRow>, sqlx::Error> {
         let mut sql = QueryBuilder::<Postgres>::new(
             r#"WITH w AS MATERIALIZED (
-                 SELECT id, revision, "offset", op, at, by, version, size, fields, doc IS NULL OR trashed_at IS NOT NULL
+                 SELECT id, revision, "offset", op, at, by, version, size, fields, CASE WHEN doc IS NOT NULL THEN true END AS doc, doc IS NULL OR trashed_at IS NOT NULL
                      OR missing_since IS NOT NULL AS gone
                  FROM entities WHERE kind = "#,
         );
         sql.push_bind(query.kind.as_str()).push(r#" AND "offset" < "#).push_bind(below.map_or(i64::MAX, bigint));
-        if let Some(anchors) = anchors(&query.filter) {
-            sql.push(" AND (");
-            for (n, object) in anchors.into_iter().enumerate() {
-                sql.push(if n > 0 { " OR " } else { "" }).push("fields @> ").push_bind(object).push("::text::jsonb");
-            }
-            sql.push(")");
+        let anchor = [Some(&query.filter), rows].into_iter().flatten().find(|filter| filter.anchor().is_some());
+        if let Some(filter) = anchor {
+            push_anchors(&mut sql, filter);
         }
         sql.push(r#" ORDER BY "offset" DESC LIMIT "#).push_bind(SCAN_ROWS);
         sql.push(
@@ -116,6 +134,10 @@ impl StoredQueries {
              LEFT JOIN LATERAL (SELECT * FROM w WHERE NOT w.gone AND ("#,
         );
         push_condition(&mut sql, "w", &query.filter);
+        if let Some(rows) = rows {
+            sql.push(") AND (");
+            push_seen(&mut sql, "w", &query.kind, rows);
+        }
         sql.push(r#") ORDER BY w."offset" DESC LIMIT "#).push_bind(i64::from(limit) + 1);
         sql.push(") m ON true WHERE s.name = ").push_bind(query.kind.stream().to_string());
         sql.push(r#" ORDER BY m."offset" DESC"#);

@@ -19,6 +19,7 @@ use crate::identity::{
     issuer::{Issuer, Now},
     keys::{self, SigningKey},
     setup::Setup,
+    views::RoleViews,
 };
 
 /// Most sets of roles whose rights are remembered: as many as organisations have; tokens with other sets have rights of their own.
@@ -32,6 +33,7 @@ pub(super) struct Inner {
     pub(super) issuers: Vec<Arc<Issuer>>,
     rules: TokenRules,
     claim_rules: ClaimRules,
+    pub(super) views: RoleViews,
     /// What a client without a token may do; `None`: there are no such clients.
     pub(super) anonymous: Option<Arc<Permissions>>,
     /// What sets of roles grant, as tokens have named them.
@@ -82,9 +84,12 @@ impl Inner {
         for (name, all) in &rules.roles {
             role(name, all)?;
         }
+        let views = RoleViews::read(&rules.views)?;
         let anonymous = anonymous.map(|name| {
             let granted = name.as_ref().and_then(|name| rules.roles.get(name)).map_or(&[][..], Vec::as_slice);
-            role(name.as_deref().unwrap_or_default(), granted).map(Arc::new)
+            let all = role(name.as_deref().unwrap_or_default(), granted)?;
+            let seen = views.of(&[(name.as_deref(), all.clone())]);
+            Ok::<_, IdentityError>(Arc::new(all.with_views(seen)))
         });
         let issuers = issuers.iter().map(|config| {
             let same = known.iter().find(|issuer| issuer.config() == config);
@@ -97,6 +102,7 @@ impl Inner {
             keys,
             subscription_keys,
             rules,
+            views,
             claim_rules: ClaimRules { leeway: LEEWAY_SECONDS, issuer, audience },
             of_roles: RwLock::default(),
         })
@@ -226,6 +232,17 @@ impl Inner {
     fn permissions(&self, claims: &Claims) -> Result<Permissions, PermissionError> {
         let of_roles =
             claims.roles.iter().take(MAX_PERMISSIONS).filter_map(|role| self.rules.roles.get(role)).flatten();
-        Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))
+        let all = Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))?;
+        if self.views.are_none() {
+            return Ok(all);
+        }
+        let of = |granted: &[String]| Permissions::parse(granted.iter().map(String::as_str));
+        let mut grants = vec![(None, of(&claims.permissions)?)];
+        for role in claims.roles.iter().take(MAX_PERMISSIONS) {
+            if let Some(granted) = self.rules.roles.get(role) {
+                grants.push((Some(role.as_str()), of(granted)?));
+            }
+        }
+        Ok(all.with_views(self.views.of(&grants)))
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use dzvin_protocols::identity::PermissionError;
 
-use crate::identity::keys;
+use crate::{
+    identity::{keys, views::ViewError},
+    platform::config::ViewsConfig,
+};
 
 /// One that signs and one that is on its way out.
 pub const MAX_KEYS: usize = 2;
@@ -42,6 +45,9 @@ pub enum IdentityError {
         #[source]
         source: PermissionError,
     },
+    /// What a role sees is not usable.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// The claims cannot be written, or the token would be longer than [`super::MAX_TOKEN`].
     #[error("the token cannot be made")]
     Sign,
@@ -56,6 +62,8 @@ pub struct TokenRules {
     pub audience: Option<String>,
     /// Permissions of each role.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// What each role sees of which kind.
+    pub views: ViewsConfig,
 }
 
 impl Default for TokenRules {
@@ -67,6 +75,6 @@ impl Default for TokenRules {
             role("operator", &["entities:read:*", "mirrors:read:*", "mirrors:operate:*"]),
             role("viewer", &["entities:read:*", "mirrors:read:*"]),
         ]);
-        Self { issuer: None, audience: None, roles }
+        Self { issuer: None, audience: None, roles, views: ViewsConfig::new() }
     }
 }

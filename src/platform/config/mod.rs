@@ -15,6 +15,6 @@ pub use sections::{
     AccessConfig, AcrossConfig, ApiKeyConfig, Cdb, Changes, Channels, ClientHeader, Config, ConflateConfig, Database,
     Dev, Http, IdentityConfig, IssuerConfig, KeyConfig, KindConfig, KindSource, LeaseConfig, Log, LogFormat,
     MirrorConfig, NamespaceConfig, PublicKeyConfig, PublisherConfig, Pusher, PusherApp, PusherKey, PusherWebhook,
-    PusherWebhookEvent, Reconcile, RecoveryConfig, Redis, Shutdown, Tap, Tls,
+    PusherWebhookEvent, Reconcile, RecoveryConfig, Redis, Shutdown, Tap, Tls, ViewConfig, ViewsConfig,
 };
 pub use values::{Network, Secret, SecretUrl, parse_duration};

@@ -188,6 +188,17 @@ fn contradictions_are_found() {
             "a secret is for HS256",
         ),
         ("[identity]\nanonymous_role = 'nobody'", "there is no role \"nobody\""),
+        ("[kinds.lot]\n[identity.views.nobody.lot]\nmask = ['a']", "identity.views.nobody: there is no such role"),
+        ("[identity.views.viewer.lot]\nmask = ['a']", "identity.views.viewer.lot: there is no such kind"),
+        (
+            "[kinds.lot]\n[identity.views.viewer.lot]\nmask = ['a.0']",
+            "identity.views.viewer.lot.mask: \"a.0\" names a place",
+        ),
+        ("[kinds.lot]\n[identity.views.viewer.lot]", "identity.views.viewer.lot: neither mask nor rows"),
+        (
+            "[kinds.lot]\nfields = ['status']\n[identity.views.viewer.lot]\nrows = '{\"owner\": \"$user\"}'",
+            "identity.views.viewer.lot.rows: \"owner\" is not in kinds.lot.fields",
+        ),
         ("[identity]\nissuers = [{issuer='i', audience='d'}]", "exactly one of jwks_url"),
         ("[identity]\nissuers = [{issuer='i', audience='', discovery=true}]", "must not be empty"),
         (

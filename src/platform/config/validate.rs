@@ -6,7 +6,7 @@ use dzvin_protocols::identity::Family;
 
 use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
 use crate::{
-    identity::{self, MAX_KEYS, MIN_KEY},
+    identity::{self, MAX_KEYS, MIN_KEY, RoleViews},
     platform::http::is_origin,
 };
 
@@ -133,6 +133,7 @@ fn identity(config: &Config) -> Result<(), String> {
     secrets("keys", &config.identity.keys)?;
     secrets("subscription_keys", &config.identity.subscription_keys)?;
     issuers(&config.identity.issuers)?;
+    views(config)?;
     if let Some(role) = &config.identity.anonymous_role {
         let known = config.identity.roles.contains_key(role);
         ensure(known, || format!("identity.anonymous_role: there is no role {role:?} in identity.roles"))?;
@@ -143,6 +144,28 @@ fn identity(config: &Config) -> Result<(), String> {
         let length = key.secret.as_ref().map(|secret| secret.expose().len());
         ensure(length.is_some(), || format!("identity.api_keys.{i}: secret or secret_file is missing"))?;
         ensure(length >= Some(MIN_KEY), || format!("identity.api_keys.{i}.secret: shorter than {MIN_KEY} bytes"))?;
+    }
+    Ok(())
+}
+
+/// What roles see is of kinds that there are, by fields that changes tell of.
+fn views(config: &Config) -> Result<(), String> {
+    for (role, kinds) in &config.identity.views {
+        let known = config.identity.roles.contains_key(role);
+        ensure(known, || format!("identity.views.{role}: there is no such role in identity.roles"))?;
+        for kind in kinds.keys() {
+            let known = config.kinds.contains_key(kind) || config.mirrors.iter().any(|mirror| mirror.kind == *kind);
+            ensure(known, || format!("identity.views.{role}.{kind}: there is no such kind in kinds or mirrors"))?;
+        }
+    }
+    let views = RoleViews::read(&config.identity.views).map_err(|error| error.to_string())?;
+    for (role, kind, fields) in views.rows() {
+        let declared = config.kinds.get(kind).map_or(&[][..], |kind| &kind.fields);
+        for field in fields {
+            ensure(declared.iter().any(|it| it == field), || {
+                format!("identity.views.{role}.{kind}.rows: {field:?} is not in kinds.{kind}.fields")
+            })?;
+        }
     }
     Ok(())
 }

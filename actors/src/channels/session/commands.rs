@@ -303,7 +303,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let allowed = self.identity.as_ref().is_some_and(|identity| match &channel {
             Channel::Entities(kind) | Channel::Entity(kind, _) => identity.permissions.may_read(kind),
             // Whose it is was looked up when it was asked for.
-            Channel::Query(id) => self.hub.queries.known(id).is_some_and(|it| identity.permissions.may_read(&it.kind)),
+            Channel::Query(id) => {
+                let query = self.hub.queries.known(id);
+                query.is_some_and(|it| identity.permissions.may_read(&it.kind) && self.may_ask(&it))
+            }
             Channel::Application(name) => self.hub.namespaces.may_subscribe(name, identity),
             Channel::User(_) | Channel::Online(_) => false,
         });

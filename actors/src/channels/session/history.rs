@@ -7,12 +7,15 @@ use dzvin_protocols::{
         Channel, Position, Publication,
         centrifuge::{ErrorCode, HistoryRequest, HistoryResult, Pub},
     },
-    entities::Change,
+    entities::{Change, Sight},
     platform::StreamName,
 };
 
 use super::commands::{Answer, Conversation, Refusal};
 use crate::platform::ports::{Bus, ChangeLog, LogSlice, ReadLimit, Slice};
+
+/// Publications that are looked at together for somebody who does not see all of them.
+const LOOK: usize = 500;
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn history(&mut self, id: u32, request: &HistoryRequest) -> Answer {
@@ -23,8 +26,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
         let limits = self.hub.limits.history;
         let count = usize::try_from(request.limit).map_or(limits.count, |n| n.min(limits.count));
+        let viewer = self.viewer(&channel)?;
+        let sight = viewer.as_ref().map(|viewer| &*viewer.sight);
+        self.sees(&channel, sight).await?;
         let top = self.page(&channel, u64::MAX, 1).await?.position;
-        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
+        let epoch = sight.map_or_else(|| top.epoch.clone(), |sight| sight.epoch(&top.epoch));
+        if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != epoch.as_str()) {
             return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
         }
         let by_revision = matches!(channel, Channel::Entity(..));
@@ -33,15 +40,23 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Vec::new()
         } else if request.reverse {
             let end = request.since.as_ref().map_or(top.offset, |since| since.offset.saturating_sub(1).min(top.offset));
-            let newest = self.newest(&channel, end, count, place);
+            let newest = async {
+                match sight {
+                    None => self.newest(&channel, end, count, place).await,
+                    Some(sight) => self.newest_seen(&channel, end, count, place, sight).await,
+                }
+            };
             let newest = tokio::time::timeout(self.hub.limits.command, newest).await;
             newest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
         } else {
             let after = request.since.as_ref().map_or(0, |since| since.offset);
-            self.page(&channel, after, count).await?.publications
+            match sight {
+                None => self.page(&channel, after, count).await?.publications,
+                Some(sight) => self.oldest_seen(&channel, after, count, place, sight).await?,
+            }
         };
         let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
-        Ok(self.encode(id, &HistoryResult { publications, epoch: top.epoch.as_str(), offset: top.offset }))
+        Ok(self.encode(id, &HistoryResult { publications, epoch: epoch.as_str(), offset: top.offset }))
     }
 
     /// The last publications up to `end`, newest first, as many as the byte limit allows. The past is read forward: what comes
@@ -69,6 +84,58 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
         }
         Ok(kept.into())
+    }
+
+    /// The publications after `after` that somebody is shown. As many are looked at as a recovery may bring.
+    async fn oldest_seen(
+        &self,
+        channel: &Channel,
+        after: u64,
+        count: usize,
+        place: impl Fn(&Publication) -> u64,
+        sight: &Sight,
+    ) -> Result<Vec<Publication>, Refusal> {
+        let (mut kept, mut bytes, mut at, mut looked) = (Vec::new(), 0, after, 0);
+        while looked < self.hub.limits.recovery.count {
+            let slice = self.page(channel, at, LOOK).await?;
+            let Some(last) = slice.publications.last().map(&place) else { break };
+            (at, looked) = (last, looked + slice.publications.len());
+            // What does not say enough to tell is not shown.
+            for shown in slice.publications.iter().filter_map(|it| sight.tell(it).ok()?) {
+                bytes += weight(&shown);
+                if kept.len() >= count || (bytes > self.hub.limits.history.bytes && !kept.is_empty()) {
+                    return Ok(kept);
+                }
+                kept.push(shown);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The same up to `end`, newest first.
+    async fn newest_seen(
+        &self,
+        channel: &Channel,
+        end: u64,
+        count: usize,
+        place: impl Fn(&Publication) -> u64,
+        sight: &Sight,
+    ) -> Result<Vec<Publication>, Refusal> {
+        let (mut kept, mut bytes, mut end, mut looked) = (Vec::new(), 0, end, 0);
+        while end > 0 && looked < self.hub.limits.recovery.count {
+            let run = self.newest(channel, end, LOOK, &place).await?;
+            for shown in run.iter().filter_map(|it| sight.tell(it).ok()?) {
+                bytes += weight(&shown);
+                if kept.len() >= count || (bytes > self.hub.limits.history.bytes && !kept.is_empty()) {
+                    return Ok(kept);
+                }
+                kept.push(shown);
+            }
+            // The byte limit may have cut the oldest of them.
+            let below = run.last().map_or(end.saturating_sub(LOOK as u64), |oldest| place(oldest).saturating_sub(1));
+            (end, looked) = (below, looked + LOOK);
+        }
+        Ok(kept)
     }
 
     /// A page of the past, on the channel's own counting.

@@ -6,13 +6,17 @@ use dzvin_protocols::channels::{
     centrifuge::{TagFilter, Tags},
     pusher::is_online,
 };
+use dzvin_protocols::entities::Shown;
 
-use crate::channels::{
-    Delivery, Item, What, Wire,
-    outbox::Outbox,
-    wire::{Alias, Data, Shape},
+use crate::{
+    channels::{
+        Delivery, Item, What, Wire,
+        outbox::Outbox,
+        viewer::Viewer,
+        wire::{Alias, Data, Shape},
+    },
+    platform::ports::TokenMark,
 };
-use crate::platform::ports::TokenMark;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -39,6 +43,8 @@ pub(super) struct Terms {
     pub(super) filter: Option<Box<TagFilter>>,
     /// It is one of a watchlist: nobody but the hub knows of it.
     pub(super) watching: bool,
+    /// What the subscriber sees of the kind; `None`: everything.
+    pub(super) viewer: Option<Box<Viewer>>,
     /// A token opened it: the permissions of the user do not end it.
     pub(super) granted: bool,
     /// When it ends, in milliseconds of the session's clock.
@@ -152,8 +158,27 @@ fn show<'a>(
     if item.spares(view.client) || !view.terms.admits(&item.publication) {
         return Ok(None);
     }
+    if let Some(viewer) = &view.terms.viewer {
+        return show_part(place, delivery, item, viewer, view);
+    }
     let frame = item.frame(delivery, view.wire, view.terms.shape(delivery, item, place.seen, view.wire));
     place.seen = item.offset;
+    Ok(Some(frame))
+}
+
+/// The same for somebody who does not see everything.
+#[cold]
+fn show_part<'a>(
+    place: &mut Place,
+    delivery: &Delivery,
+    item: &'a Item,
+    viewer: &Viewer,
+    view: View<'_>,
+) -> Result<Option<&'a Bytes>, Insufficient> {
+    let Some((part, shown)) = item.seen_by(viewer).map_err(|_| Insufficient)? else { return Ok(None) };
+    let frame = part.frame(delivery, view.wire, view.terms.shape(delivery, part, place.seen, view.wire));
+    // What comes next is a patch only of what everybody of the same mask was shown.
+    place.seen = if shown == Shown::Whole { item.offset } else { 0 };
     Ok(Some(frame))
 }
 

@@ -12,6 +12,7 @@ mod orders;
 mod pace;
 mod presence;
 mod pusher;
+mod sight;
 mod start;
 mod subscribe;
 mod subscriptions;

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dzvin_protocols::channels::{
-    Channel, Position, Publication,
-    centrifuge::{Payload, Pub, SubscribeRequest, SubscribeResult},
-    fossil,
+use dzvin_protocols::{
+    channels::{
+        Channel, Epoch, Position, Publication,
+        centrifuge::{Payload, Pub, SubscribeRequest, SubscribeResult},
+        fossil,
+    },
+    entities::Sight,
 };
 
 use super::subscriptions::Going;
@@ -48,6 +51,8 @@ pub(super) struct Prepared {
     by_revision: bool,
     /// Not every offset is shown.
     skips: bool,
+    /// The stream's epoch as somebody is told it who does not see everything.
+    told: Option<Epoch>,
     /// What each publication is as a patch of the one before, where that is shorter.
     patches: Vec<Option<Vec<u8>>>,
 }
@@ -70,9 +75,15 @@ impl Prepared {
             data,
             by_revision: matches!(channel, Channel::Entity(..)),
             skips: matches!(channel, Channel::Query(_)),
+            told: None,
             patches: Vec::new(),
             start,
         }
+    }
+
+    /// It is for somebody who does not see everything.
+    pub(super) fn seen_as(&mut self, sight: &Sight) {
+        (self.skips, self.told) = (true, Some(sight.epoch(&self.start.position.epoch)));
     }
 
     /// What it missed does not fit: it is told so.
@@ -115,7 +126,7 @@ impl Prepared {
             ttl: self.ttl.unwrap_or_default(),
             recoverable: self.recoverable,
             positioned: true,
-            epoch: start.position.epoch.as_str(),
+            epoch: self.told.as_ref().unwrap_or(&start.position.epoch).as_str(),
             offset,
             publications: publications.collect(),
             recovered: start.recovered,
@@ -132,7 +143,8 @@ impl Prepared {
             channel: Arc::clone(&self.name),
             epoch: self.start.position.epoch.clone(),
             from: self.start.position.offset,
-            seen: self.start.publications.last().map_or(0, |it| self.offset_of(it)),
+            // What somebody has recovered who does not see everything need not be what others of the same mask were shown.
+            seen: self.start.publications.last().filter(|_| self.told.is_none()).map_or(0, |it| self.offset_of(it)),
             online: None,
         }
     }

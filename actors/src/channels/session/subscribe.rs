@@ -11,6 +11,7 @@ use dzvin_protocols::{
             UnsubscribePush, UnsubscribeResult,
         },
     },
+    entities::Sight,
     platform::StreamName,
 };
 
@@ -30,7 +31,7 @@ use crate::{
     },
     entities::{
         concerns::query_since,
-        gap::{HistoryError, Recovered, entity_since, since},
+        gap::{HistoryError, Recovered, entity_since_seen, since, since_seen},
     },
     platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant},
 };
@@ -195,11 +196,16 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let (ttl, ends) = self.lasting(&grant);
         let (delta, numbered, filtered) = (terms.delta, terms.numbered, terms.filter.is_some());
         let mark = grant.mark.clone().map(Box::new);
-        if !self.session.begin(&name, Terms { expires_at: ends, mark, ..terms }) {
+        let viewer = self.viewer(&channel)?;
+        let sight = viewer.as_ref().map(|viewer| Arc::clone(&viewer.sight));
+        if !self.session.begin(&name, Terms { expires_at: ends, mark, viewer: viewer.map(Box::new), ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
         let member = self.member(&channel, &grant);
-        let prepared = self.listen_and_recover(&request, &channel, &name, delta, member).await;
+        let prepared = match self.sees(&channel, sight.as_deref()).await {
+            Ok(()) => self.listen_and_recover(&request, &channel, &name, (delta, sight.as_deref()), member).await,
+            Err(refusal) => Err(refusal),
+        };
         let (attached, mut start) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
@@ -220,6 +226,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let number = if numbered { self.session.number(&name, attached.number) } else { 0 };
         let mut prepared = Prepared::new(name, &channel, request, start, data);
         (prepared.delta, prepared.number, prepared.ttl, prepared.recoverable) = (delta, number, ttl, recoverable);
+        if let Some(sight) = &sight {
+            prepared.seen_as(sight);
+        }
         Ok(prepared.with_patches())
     }
 
@@ -228,11 +237,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         request: &SubscribeRequest,
         channel: &Channel,
         name: &Arc<str>,
-        delta: bool,
+        (delta, sight): (bool, Option<&Sight>),
         member: Option<Arc<Member>>,
     ) -> Result<(Attached, Start), Refusal> {
         let attached = self.listen(channel, name, delta, member).await?;
-        let mut start = self.start(request, channel, attached.position.clone()).await?;
+        let mut start = self.start(request, channel, attached.position.clone(), sight).await?;
         if start.recovered && !self.room_for(start.size()).await {
             // To close the client as slow would bring it back to the same recovery.
             start = Start { position: start.position, publications: Vec::new(), recovered: false };
@@ -318,26 +327,37 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    async fn start(&self, request: &SubscribeRequest, channel: &Channel, top: Position) -> Result<Start, Refusal> {
-        if !request.recover {
+    async fn start(
+        &self,
+        request: &SubscribeRequest,
+        channel: &Channel,
+        top: Position,
+        sight: Option<&Sight>,
+    ) -> Result<Start, Refusal> {
+        let named = match sight {
+            Some(sight) if !request.epoch.is_empty() => sight.told(&request.epoch),
+            _ => Some(request.epoch.as_str()),
+        };
+        // A position of another sight says nothing of what this one has missed.
+        let Some(epoch) = named.filter(|_| request.recover) else {
             let one = matches!(channel, Channel::Entity(..));
             return Ok(Start::fresh(if one { self.entity_position(channel).await? } else { top }));
-        }
+        };
         if let Channel::Application(name) = channel
             && self.hub.namespaces.of(name).latest_only
         {
             return self.latest(request, channel, top).await;
         }
         // An empty epoch stands for whichever is current.
-        let epoch = if request.epoch.is_empty() { top.epoch } else { Epoch::new(&request.epoch) };
+        let epoch = if epoch.is_empty() { top.epoch } else { Epoch::new(epoch) };
         let after = Position { epoch, offset: request.offset };
         let (bus, log, limit) = (self.hub.bus.as_ref(), self.hub.log.as_ref(), self.hub.limits.recovery);
         let reading = async {
             match channel {
-                Channel::Entities(kind) => since(bus, log, &kind.stream(), &after, limit).await,
-                Channel::Entity(kind, key) => entity_since(log, kind, key, &after, limit).await,
+                Channel::Entities(kind) => since_seen(bus, log, &kind.stream(), &after, limit, sight).await,
+                Channel::Entity(kind, key) => entity_since_seen(log, kind, key, &after, limit, sight).await,
                 Channel::Query(id) => match self.hub.queries.known(id) {
-                    Some(query) => query_since(bus, log, &query, &after, limit).await,
+                    Some(query) => query_since(bus, log, &query, &after, limit, sight).await,
                     None => Err(HistoryError::Unknown),
                 },
                 Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
@@ -424,13 +444,19 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.session.flush();
     }
 
-    /// Ends the subscriptions that the user's rights no longer allow. A token of its own opened what has an end of its own.
+    /// Ends the subscriptions that the user's rights no longer allow, or of which they now show something else. A token of its
+    /// own opened what has an end of its own.
     pub(super) async fn keep_to_rights(&self) {
         for channel in self.session.channels() {
-            if !self.session.is_granted(&channel) && self.permitted(&channel).is_err() {
-                let seat = self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server));
-                self.leave(&channel, seat).await;
+            if self.session.is_granted(&channel) {
+                continue;
             }
+            let seat = match self.permitted(&channel).and_then(|parsed| self.viewer(&parsed)) {
+                Ok(viewer) if self.session.shows(&channel, viewer.as_ref()) => continue,
+                Ok(_) => self.session.look_again(&channel),
+                Err(_) => self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server)),
+            };
+            self.leave(&channel, seat).await;
         }
         self.session.flush();
     }

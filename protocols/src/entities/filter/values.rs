@@ -115,6 +115,18 @@ impl<'a> FieldChange<'a> {
         serde_json::from_str(text).ok()
     }
 
+    /// The same, of texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> FieldChange<'static> {
+        FieldChange { is: self.is.map(Values::into_owned), was: self.was.map(Values::into_owned) }
+    }
+
+    /// Whether the entity is there after the change.
+    #[must_use]
+    pub const fn remains(&self) -> bool {
+        self.is.is_some()
+    }
+
     /// The text.
     #[must_use]
     pub fn encode(&self) -> String {

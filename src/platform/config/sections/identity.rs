@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dzvin_protocols::identity::Algorithm;
+use dzvin_protocols::{identity::Algorithm, platform::Kind};
 use serde::{Deserialize, Serialize};
 
 use super::super::values::{Secret, SecretUrl, duration};
@@ -26,6 +26,8 @@ pub struct IdentityConfig {
     pub anonymous_role: Option<String>,
     /// Permissions of each role. Naming any role replaces the whole table.
     pub roles: BTreeMap<String, Vec<String>>,
+    /// What roles see of kinds that they may read: role, kind, view.
+    pub views: ViewsConfig,
     /// Others whose tokens are taken.
     pub issuers: Vec<IssuerConfig>,
     /// Servers that call the publish API.
@@ -34,7 +36,7 @@ pub struct IdentityConfig {
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        let TokenRules { issuer, audience, roles } = TokenRules::default();
+        let TokenRules { issuer, audience, roles, views } = TokenRules::default();
         let (keys, subscription_keys, issuers, api_keys) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Self {
             keys,
@@ -44,10 +46,24 @@ impl Default for IdentityConfig {
             anonymous: false,
             anonymous_role: None,
             roles,
+            views,
             issuers,
             api_keys,
         }
     }
+}
+
+/// `[identity.views]`: role, kind, view.
+pub type ViewsConfig = BTreeMap<String, BTreeMap<Kind, ViewConfig>>;
+
+/// `[identity.views.ROLE.KIND]`: what a role does not see of a kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ViewConfig {
+    /// Hidden fields, as dotted paths or JSON Pointers.
+    pub mask: Vec<String>,
+    /// The filter, as of queries, that rows must meet to be seen; the text `$user` is the caller's id.
+    pub rows: Option<String>,
 }
 
 /// `[[identity.keys]]`

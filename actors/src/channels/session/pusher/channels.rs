@@ -187,6 +187,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             let age = app.rules.cache_age.as_micros();
             !of_application || u128::try_from(now_micros() - it.at).unwrap_or(0) <= age
         });
+        // The state as this user sees it, whatever of it changed last.
+        let last = match self.viewer(channel) {
+            Ok(Some(viewer)) => last.and_then(|it| viewer.sight.state(&it)),
+            Ok(None) => last,
+            Err(_) => None,
+        };
         Ok(match last {
             Some(publication) if of_application => encode_publication(name.as_str(), &publication).into(),
             Some(publication) => encode_change(name.as_str(), &publication).into(),
