@@ -149,12 +149,12 @@ async fn on_two_nodes(redis: bool) {
 
 #[tokio::test]
 async fn publications_keep_to_their_conditions_in_memory() {
-    on_two_nodes(false).await;
+    Box::pin(on_two_nodes(false)).await;
 }
 
 #[tokio::test]
 async fn publications_keep_to_their_conditions_on_two_nodes() {
-    on_two_nodes(true).await;
+    Box::pin(on_two_nodes(true)).await;
 }
 
 #[tokio::test]
