@@ -158,7 +158,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         join_leave: of.join_leave,
         deltas: of.deltas,
         latest_only: of.recovery == RecoveryConfig::Latest,
-        pace: (of.publications_per_second > 0).then(|| PaceRules {
+        pace: (of.publications_per_second > 0).then_some(PaceRules {
             pace: ChannelPace {
                 per_second: of.publications_per_second,
                 across: match of.publications_across {

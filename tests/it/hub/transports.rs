@@ -400,7 +400,7 @@ async fn guesses_have_a_limit() {
     assert!(seen >= 5, "{seen} were looked at");
     assert!(hub.metric("dzvin_emulation_refused_unseen_total").await >= 1.0);
     assert_eq!(hub.metric("dzvin_emulation_refusal_addresses").await, 1.0);
-    eventually("it is let in again", async || emulate(&hub, body(&connected["session"], "{}")).await.0 == 204).await;
+    eventually("it is looked at again", async || emulate(&hub, body(&guess, "{}")).await.0 == 404).await;
 }
 
 /// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
