@@ -104,7 +104,8 @@ fn excused((last, n): (u64, u64), unknown: &BTreeSet<u64>) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     let world = World::new(50, true).await;
-    let (mut a, mut b) = tokio::join!(world.hub_with("a", &rules()), world.hub_with("b", &rules()));
+    let rules = rules();
+    let (mut a, mut b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
     let nginx = Nginx::start(&[&a, &b], &[]).await;
     caught_up(&world, &b).await;
     let mut roots = RootCertStore::empty();
