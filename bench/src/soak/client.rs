@@ -20,7 +20,7 @@ const PUSHER_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause when things are to come to rest.
 const SETTLING: Duration = Duration::from_millis(300);
 /// A slow reader takes so much, so often: less than what comes.
-const SLOW: (usize, Duration) = (1024, Duration::from_millis(200));
+const SLOW: (usize, Duration) = (1024, Duration::from_millis(500));
 /// An end without a code.
 const CUT: u16 = 0;
 /// What the kernel may keep for one.
