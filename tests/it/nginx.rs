@@ -102,8 +102,11 @@ pub(crate) struct Nginx {
 impl Nginx {
     pub(crate) async fn start(hubs: &[&Hub], more: &[(&str, &str)]) -> Self {
         let (addr, plain) = (free_address(), free_address());
-        let servers: String =
-            hubs.iter().map(|hub| format!("server {} max_fails=2 fail_timeout=5s;\n", hub.addr)).collect();
+        let shipped = shipped_place("hubs.conf");
+        let of_one = shipped.lines().filter(|line| line.starts_with("server "));
+        let servers: String = of_one
+            .flat_map(|line| hubs.iter().map(move |hub| line.replace("127.0.0.1:8480", &hub.addr.to_string()) + "\n"))
+            .collect();
         let tls = shipped_place("tls.conf").replace("listen [::]:443 ssl http2 backlog=4096;\n", "");
         let tls = tls.replace("listen 443", &format!("listen {addr}"));
         let http = format!("listen {plain};\nserver_name _;\n");

@@ -36,7 +36,10 @@ impl Nginx {
             .map_err(doing())?;
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx");
         let read = |name: &str| fs::read_to_string(shipped.join(name)).map_err(doing());
-        let servers: String = hubs.iter().map(|hub| format!("server {hub} max_fails=2 fail_timeout=5s;\n")).collect();
+        let shipped_hubs = read("dzvin/hubs.conf")?;
+        let of_one = shipped_hubs.lines().filter(|line| line.starts_with("server "));
+        let servers: String =
+            of_one.flat_map(|line| hubs.iter().map(move |hub| line.replace("127.0.0.1:8480", hub) + "\n")).collect();
         let write = |name: &str, text: String| {
             let text = text.replace("/etc/nginx", &prefix.display().to_string());
             fs::write(prefix.join(name), text).map_err(doing())

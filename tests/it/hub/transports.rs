@@ -401,6 +401,9 @@ async fn guesses_have_a_limit() {
     assert!(hub.metric("dzvin_emulation_refused_unseen_total").await >= 1.0);
     assert_eq!(hub.metric("dzvin_emulation_refusal_addresses").await, 1.0);
     eventually("it is looked at again", async || emulate(&hub, body(&guess, "{}")).await.0 == 404).await;
+    eventually("a good one is let in", async || emulate(&hub, body(&connected["session"], &ping(30))).await.0 == 204)
+        .await;
+    assert_eq!(stream.next().await.expect("an answer")["id"], 30);
 }
 
 /// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
