@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold.
+/// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold, but for
+/// those to see entities, which end at once.
 const RECALL: Duration = Duration::from_secs(10);
 
 /// Puts a new configuration into force as far as it can change while running.
@@ -99,6 +100,9 @@ impl Reloader {
         drop(known);
         if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
             tracing::info!("rights may have changed: every session connects again");
+            if others_see(&before, &config.identity) {
+                self.shards.hush();
+            }
             self.shards.recall(RECALL);
         }
         for (mirror, dialect) in dialects {
@@ -119,6 +123,14 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
             .all(|key| same.keys.iter().any(|other| (&other.key, &other.secret) == (&key.key, &key.secret)));
         !keys || (app.enabled && !same.enabled) || app.isolated != same.isolated
     })
+}
+
+/// Whether of entities somebody may now see something else.
+fn others_see(before: &IdentityConfig, now: &IdentityConfig) -> bool {
+    let rules = |config: &IdentityConfig| {
+        (config.roles.clone(), config.views.clone(), config.anonymous, config.anonymous_role.clone())
+    };
+    rules(before) != rules(now)
 }
 
 /// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.
