@@ -52,7 +52,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             let after = request.since.as_ref().map_or(0, |since| since.offset);
             match sight {
                 None => self.page(&channel, after, count).await?.publications,
-                Some(sight) => self.oldest_seen(&channel, after, count, place, sight).await?,
+                Some(sight) => {
+                    let oldest = self.oldest_seen(&channel, after, count, place, sight);
+                    let oldest = tokio::time::timeout(self.hub.limits.command, oldest).await;
+                    oldest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
+                }
             }
         };
         let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
