@@ -126,7 +126,10 @@ fn rows_can_be_told(config: &Config, running: &[KindSpec]) -> Result<(), AppErro
         let unknown = |field: &&str| !declared.unwrap_or_default().iter().any(|it| it == field);
         if let Some(field) = fields.into_iter().find(unknown) {
             let key = format!("identity.views.{role}.{kind}.rows");
-            return Err(AppError::config(key, format!("{field} is not declared where the node runs: restart it first")));
+            return Err(AppError::config(
+                key,
+                format!("{field} is not declared where the node runs: restart it first"),
+            ));
         }
     }
     Ok(())
@@ -180,6 +183,9 @@ mod tests {
         let running = |config: &Config| settings::kinds(config).expect("kinds");
         assert!(rows_can_be_told(&after, &running(&after)).is_ok());
         let refused = rows_can_be_told(&after, &running(&before)).expect_err("refused").to_string();
-        assert!(refused.contains("identity.views.clerk.deal.rows") && refused.contains("restart it first"), "{refused}");
+        assert!(
+            refused.contains("identity.views.clerk.deal.rows") && refused.contains("restart it first"),
+            "{refused}"
+        );
     }
 }
