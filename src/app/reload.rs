@@ -11,14 +11,16 @@ use dzvin_actors::channels::{Apps, Shards};
 use super::{AppError, mirrors::Links, settings};
 use crate::{
     channels::Admission,
-    identity::{ApiKeys, Setup, Verifier},
+    entities::KindSpec,
+    identity::{ApiKeys, RoleViews, Setup, Verifier},
     platform::{
         config::{Config, IdentityConfig, Pusher},
         http::{Certificates, Pair},
     },
 };
 
-/// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold.
+/// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold, but for
+/// those to see entities, which end at once.
 const RECALL: Duration = Duration::from_secs(10);
 
 /// Puts a new configuration into force as far as it can change while running.
@@ -31,6 +33,8 @@ pub struct Reloader {
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
     known: Arc<Mutex<(IdentityConfig, Pusher)>>,
+    /// The kinds that the node runs with, which are others only after a restart.
+    running: Arc<[KindSpec]>,
     admission: Option<Admission>,
     certificates: Option<Certificates>,
 }
@@ -51,6 +55,8 @@ impl Reloader {
             links: links.clone(),
             shards: shards.clone(),
             known: Arc::new(Mutex::new((config.identity.clone(), config.pusher.clone()))),
+            // They have been read before, or nothing would run.
+            running: settings::kinds(config).unwrap_or_default().into(),
             admission: None,
             certificates: None,
         }
@@ -68,6 +74,7 @@ impl Reloader {
     /// What is wrong; then everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), AppError> {
         settings::kinds(config)?;
+        rows_can_be_told(config, &self.running)?;
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
         let setup = Setup::of(&config.identity).map_err(|error| AppError::config("identity.keys", error))?;
@@ -99,6 +106,9 @@ impl Reloader {
         drop(known);
         if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
             tracing::info!("rights may have changed: every session connects again");
+            if others_see(&before, &config.identity) {
+                self.shards.hush();
+            }
             self.shards.recall(RECALL);
         }
         for (mirror, dialect) in dialects {
@@ -106,6 +116,23 @@ impl Reloader {
         }
         Ok(())
     }
+}
+
+/// Rows are judged by fields that the running node derives: with others nobody would see anything until a restart.
+fn rows_can_be_told(config: &Config, running: &[KindSpec]) -> Result<(), AppError> {
+    let views = RoleViews::read(&config.identity.views).map_err(|error| AppError::config("identity.views", error))?;
+    for (role, kind, fields) in views.rows() {
+        let declared = running.iter().find(|spec| spec.kind == *kind).map(|spec| spec.fields.as_slice());
+        let unknown = |field: &&str| !declared.unwrap_or_default().iter().any(|it| it == field);
+        if let Some(field) = fields.into_iter().find(unknown) {
+            let key = format!("identity.views.{role}.{kind}.rows");
+            return Err(AppError::config(
+                key,
+                format!("{field} is not declared where the node runs: restart it first"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a signature that was good may now be none, or open something else. A further application or key changes nothing
@@ -121,6 +148,14 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
     })
 }
 
+/// Whether of entities somebody may now see something else.
+fn others_see(before: &IdentityConfig, now: &IdentityConfig) -> bool {
+    let rules = |config: &IdentityConfig| {
+        (config.roles.clone(), config.views.clone(), config.anonymous, config.anonymous_role.clone())
+    };
+    rules(before) != rules(now)
+}
+
 /// Whether a token that was good may now be none, or grant something else. A further key or issuer changes nothing for anybody.
 fn others_decide(before: &IdentityConfig, now: &IdentityConfig) -> bool {
     let rules = |config: &IdentityConfig| {
@@ -132,4 +167,25 @@ fn others_decide(before: &IdentityConfig, now: &IdentityConfig) -> bool {
     rules(before) != rules(now)
         || !before.keys.iter().map(|key| (&key.id, &key.secret, key.algorithm)).all(stays)
         || !before.issuers.iter().all(|issuer| now.issuers.contains(issuer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_by_fields_that_wait_for_a_restart_are_refused() {
+        let with = |kinds: &str| -> Config {
+            let views = "[identity.views.clerk.deal]\nrows = '{\"owner\": \"me\"}'";
+            toml::from_str(&format!("[database]\nurl = \"postgres://x/y\"\n{kinds}\n{views}")).expect("a configuration")
+        };
+        let [before, after] = ["status", "owner"].map(|field| with(&format!("[kinds.deal]\nfields = [\"{field}\"]")));
+        let running = |config: &Config| settings::kinds(config).expect("kinds");
+        assert!(rows_can_be_told(&after, &running(&after)).is_ok());
+        let refused = rows_can_be_told(&after, &running(&before)).expect_err("refused").to_string();
+        assert!(
+            refused.contains("identity.views.clerk.deal.rows") && refused.contains("restart it first"),
+            "{refused}"
+        );
+    }
 }

@@ -371,7 +371,7 @@ impl Folded {
         // What is stored may lack what was declared lately; the document does not.
         let was = match (&old, &known) {
             (Some(old), _) => Some(Values::of_fields(old, &spec.fields)),
-            (None, Some(known)) => Some(Values::of_stored(known, &spec.fields)),
+            (None, Some(known)) => Some(Values::of_stored_alone(known, &spec.fields)),
             (None, None) => None,
         };
         let tells = op != Op::Update || was.is_some();
@@ -464,7 +464,13 @@ impl State {
 
     /// The declared fields, where they are known.
     fn values<'a>(&'a self, spec: &'a KindSpec) -> Option<Values<'a>> {
-        self.stored.filterable.as_deref().map(|stored| Values::of_stored(stored, &spec.fields))
+        let Stored { doc, filterable, .. } = &self.stored;
+        match (doc, filterable) {
+            (Some(doc), _) => Some(Values::of(doc.text(), &spec.fields)),
+            // What is not there may not be derived yet, and is not said to be nothing.
+            (None, Some(stored)) => Some(Values::of_stored_alone(stored, &spec.fields)),
+            (None, None) => None,
+        }
     }
 
     fn into_row(self, id: EntityId) -> NewState {

@@ -163,6 +163,8 @@ async fn list(
     };
     let SeenPage { mut page, below: end } = found.ok_or_else(|| unknown_kind(&kind))?;
     if let Some(field) = page.pending.first() {
+        // A field of the row filter may be hidden itself.
+        let field = if lens.shows(field) { field.as_str() } else { "a field" };
         let detail = format!("{field} was declared lately and is being derived from the documents; try again");
         return Err(Problem::conflict("field_pending", detail));
     }

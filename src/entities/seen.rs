@@ -24,8 +24,13 @@ use crate::platform::db::store_error;
 /// Appends the condition that a row is seen. What was purged has nothing left to be seen by.
 pub(super) fn push_seen(to: &mut QueryBuilder<Postgres>, row: &'static str, kind: &Kind, rows: &Filter) {
     let fields: Vec<String> = rows.fields().into_iter().map(str::to_owned).collect();
-    to.push("(").push(row).push(".doc IS NOT NULL AND COALESCE((SELECT derived FROM derivations WHERE kind = ");
-    to.push_bind(kind.as_str().to_owned()).push(") @> ").push_bind(fields).push("::text[], false) AND (");
+    to.push("(").push(row).push(".doc IS NOT NULL AND ");
+    // What names no field waits for none.
+    if !fields.is_empty() {
+        to.push("COALESCE((SELECT derived FROM derivations WHERE kind = ").push_bind(kind.as_str().to_owned());
+        to.push(") @> ").push_bind(fields).push("::text[], false) AND ");
+    }
+    to.push("(");
     push_condition(to, row, rows);
     to.push("))");
 }
@@ -174,6 +179,7 @@ impl Entities {
             sql.push("(SELECT count(*) FROM entities t WHERE t.kind = ").push_bind(name.to_owned());
             sql.push(" AND t.fields @> ").push_bind(filters).push("::text::jsonb AND ");
             push_seen(&mut sql, "t", kind, rows);
+            push_anchors(&mut sql, rows);
             sql.push(") AS total,");
         } else {
             sql.push("NULL::int8 AS total,");
@@ -292,5 +298,22 @@ impl Entities {
         sql.push(")");
         let seen = sql.build_query_scalar().persistent(false).fetch_one(self.database.pool()).await;
         seen.map_err(store_error("reading an entity"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_without_fields_waits_for_none() {
+        let seen = |rows: &str| {
+            let mut sql = QueryBuilder::new("");
+            let kind = Kind::new("deal").expect("kind");
+            push_seen(&mut sql, "e", &kind, &Filter::parse(rows).expect("a filter"));
+            sql.sql().as_str().to_owned()
+        };
+        assert_eq!(seen("{}"), "(e.doc IS NOT NULL AND (true))");
+        assert!(seen(r#"{"a":"b"}"#).contains("derivations"));
     }
 }

@@ -373,7 +373,7 @@ fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<
             }
             EntityOp::Set { .. } => true,
             EntityOp::Trash(_) | EntityOp::Missing { .. } | EntityOp::Found(_) => row.size <= INLINE_DOC_LIMIT,
-            EntityOp::Purge(_) => false,
+            EntityOp::Purge(_) => !row.trashed && !row.missing && row.size <= INLINE_DOC_LIMIT,
         };
         if needs {
             needed.insert(op.id().clone(), row.size);

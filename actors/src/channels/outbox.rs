@@ -72,6 +72,18 @@ impl Outbox {
         self.rest = VecDeque::new();
     }
 
+    /// The same; the last frame stays.
+    pub(super) fn keep_last(&mut self) {
+        let Some(last) = self.rest.pop_back() else { return };
+        self.clear();
+        self.bytes += last.len();
+        if self.first.is_none() {
+            self.first = Some(last);
+        } else {
+            self.rest.push_back(last);
+        }
+    }
+
     /// Writes what the socket takes now. True when everything has left, false when the socket is full.
     pub(super) fn flush(&mut self, socket: &Writer) -> io::Result<bool> {
         while let Some(first) = &self.first {
@@ -156,6 +168,19 @@ mod tests {
         outbox.advance(4);
         outbox.clear();
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn the_last_frame_may_stay() {
+        for (left, expected) in [(0, "end"), (2, "cdefend"), (7, "bcdefend"), (13, "nd"), (15, "")] {
+            let mut outbox = Outbox::default();
+            for frame in ["abcdef", "abcdef", "end"] {
+                outbox.push(Bytes::from_static(frame.as_bytes()), 100).expect("room");
+            }
+            outbox.advance(left);
+            outbox.keep_last();
+            assert_eq!((&*outbox.left(), outbox.bytes()), (expected.as_bytes(), expected.len()), "{left}");
+        }
     }
 
     #[tokio::test]

@@ -90,6 +90,8 @@ pub enum ShardMessage {
     },
     /// An order that concerns some sessions, perhaps of this shard.
     Control(Arc<Control>),
+    /// Until they end, the sessions of now are shown nothing of the hub's own channels.
+    Hush,
     /// Closes the sessions of now, spread over the time, with the code that makes clients connect again at once.
     Recall {
         /// The time.
@@ -251,7 +253,10 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
                 let _ = reply.send(state.survey(&whose, limit));
             }
             ShardMessage::Control(order) => state.control(&order),
-            ShardMessage::Recall { within } => state.close_all(within, Disconnect::ForceReconnect),
+            ShardMessage::Hush => state.hush(),
+            ShardMessage::Recall { within } => {
+                state.close_all(within, |session| session.close_unsaid(Disconnect::ForceReconnect));
+            }
         }
         Ok(())
     }
@@ -425,15 +430,25 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
             return;
         }
         self.drained = Some((self.sessions.len(), reply));
-        self.close_all(within, Disconnect::Shutdown);
+        self.close_all(within, |session| session.close(Disconnect::Shutdown));
     }
 
     /// Closing all at once would bring all back at once.
-    fn close_all(&self, within: Duration, why: Disconnect) {
+    fn close_all(&self, within: Duration, close: fn(&Session)) {
         let sessions: Vec<Arc<Session>> = self.sessions.iter().cloned().collect();
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
         let within = within.min(LONGEST_PAUSE.saturating_mul(count));
-        tokio::spawn(spread(sessions, within, move |session| session.close(why)));
+        tokio::spawn(spread(sessions, within, move |session| close(&session)));
+    }
+
+    /// Ends at once what shows entities, for it shows them by rights that no longer hold.
+    fn hush(&mut self) {
+        let sessions: Vec<Arc<Session>> = self.sessions.iter().cloned().collect();
+        for session in sessions {
+            for seat in session.hush() {
+                self.leave(seat, session.id);
+            }
+        }
     }
 }
 

@@ -140,6 +140,15 @@ impl Shards {
         }
     }
 
+    /// Shows every session of now nothing more of the hub's own channels: what it would be shown may be what it may not see any more.
+    /// To be followed by [`Self::recall`].
+    pub fn hush(&self) {
+        for shard in self.all.iter() {
+            // A shard between two lives has no sessions.
+            let _ = shard.slot.cast(ShardMessage::Hush);
+        }
+    }
+
     /// Has every session of now begin again, spread over the time: what it was granted may no longer hold. The shards take
     /// this in order with connections, so nobody who signed in earlier is left out.
     pub fn recall(&self, within: Duration) {

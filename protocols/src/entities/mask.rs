@@ -35,7 +35,9 @@ pub enum MaskError {
     )]
     Path(String),
     /// A place in an array.
-    #[error("{0:?} names a place in an array: arrays are gone through as a whole, leave the number out")]
+    #[error(
+        "{0:?} names a place in an array: arrays are gone through as a whole, leave the number out; where it is the name of a member, hide what it stands in"
+    )]
     Number(String),
     /// More than [`MAX_MASK_PATHS`].
     #[error("a mask has at most {MAX_MASK_PATHS} paths")]

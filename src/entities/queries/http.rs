@@ -101,7 +101,7 @@ async fn make(
     if let Ok(filter) = Filter::parse(asked.filter.get()) {
         filter.fields().into_iter().try_for_each(|field| lens.may_filter(field))?;
     }
-    let query = queries.make(&kind, asked.filter.get(), user).await?;
+    let query = queries.make(&kind, asked.filter.get(), user).await.map_err(|refusal| refusal.told(&lens))?;
     let page = page(&queries, &room, &query, &lens, None, limit).await?;
     let place = HeaderValue::from_str(&format!("/api/v1/queries/{}", query.id)).map_err(Problem::internal)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], page).into_response())
@@ -211,6 +211,19 @@ fn user(caller: &Caller) -> Result<&str, Problem> {
 
 fn unknown() -> Problem {
     Problem::not_found("unknown_query", "you have no such query; it may have been forgotten")
+}
+
+impl QueryRefusal {
+    /// Without the names of what is hidden.
+    fn told(self, lens: &Lens) -> Self {
+        match self {
+            Self::UnknownField { field, declared } => {
+                let shown: Vec<&str> = declared.split(", ").filter(|name| lens.shows(name)).collect();
+                Self::UnknownField { field, declared: shown.join(", ") }
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<QueryRefusal> for Problem {

@@ -87,4 +87,6 @@ async fn a_query_on_a_hidden_field_is_closed_to_who_does_not_see_it() {
     let (status, _, text) = get(&hub, &now, &path, None).await;
     assert!(status == 403 && text.contains("hidden_field"), "{status} {text}");
     assert_eq!(get(&hub, &before, &path, None).await.0, 200);
+    let (status, _, text) = ask_query(&hub, &now, &json!({"none": 1})).await;
+    assert!(status == 400 && text.contains("status") && !text.contains("phone") && !text.contains("email"), "{text}");
 }

@@ -96,6 +96,11 @@ impl Clock {
         }
     }
 
+    /// Commands are being worked on.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// Sets and answers the moment at which it has to be looked at again.
     pub(super) fn arm(&mut self) -> u64 {
         let ends = self.expires_at.min(self.subscription_ends).min(self.retires_at);

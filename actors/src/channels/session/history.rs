@@ -52,7 +52,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             let after = request.since.as_ref().map_or(0, |since| since.offset);
             match sight {
                 None => self.page(&channel, after, count).await?.publications,
-                Some(sight) => self.oldest_seen(&channel, after, count, place, sight).await?,
+                Some(sight) => {
+                    let oldest = self.oldest_seen(&channel, after, count, place, sight);
+                    let oldest = tokio::time::timeout(self.hub.limits.command, oldest).await;
+                    oldest.map_err(|_| Refusal::Error(ErrorCode::Internal))??
+                }
             }
         };
         let publications = page.iter().map(|p| Pub::new(p, place(p))).collect();
@@ -86,7 +90,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(kept.into())
     }
 
-    /// The publications after `after` that somebody is shown. As many are looked at as a recovery may bring.
+    /// The publications after `after` that somebody is shown. As many are looked at, and as many bytes, as a recovery may bring.
     async fn oldest_seen(
         &self,
         channel: &Channel,
@@ -96,10 +100,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         sight: &Sight,
     ) -> Result<Vec<Publication>, Refusal> {
         let (mut kept, mut bytes, mut at, mut looked) = (Vec::new(), 0, after, 0);
-        while looked < self.hub.limits.recovery.count {
+        let (most, mut read) = (self.hub.limits.recovery, 0);
+        while looked < most.count && read < most.bytes {
             let slice = self.page(channel, at, LOOK).await?;
             let Some(last) = slice.publications.last().map(&place) else { break };
             (at, looked) = (last, looked + slice.publications.len());
+            read += slice.publications.iter().map(weight).sum::<usize>();
             // What does not say enough to tell is not shown.
             for shown in slice.publications.iter().filter_map(|it| sight.tell(it).ok()?) {
                 bytes += weight(&shown);
@@ -122,8 +128,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         sight: &Sight,
     ) -> Result<Vec<Publication>, Refusal> {
         let (mut kept, mut bytes, mut end, mut looked) = (Vec::new(), 0, end, 0);
-        while end > 0 && looked < self.hub.limits.recovery.count {
+        let (most, mut read) = (self.hub.limits.recovery, 0);
+        while end > 0 && looked < most.count && read < most.bytes {
             let run = self.newest(channel, end, LOOK, &place).await?;
+            read += run.iter().map(weight).sum::<usize>();
             for shown in run.iter().filter_map(|it| sight.tell(it).ok()?) {
                 bytes += weight(&shown);
                 if kept.len() >= count || (bytes > self.hub.limits.history.bytes && !kept.is_empty()) {

@@ -218,6 +218,8 @@ struct Inner {
     closing: Option<u16>,
     blocked: bool,
     dirty: bool,
+    /// Nothing of the hub's own channels is shown any more, until the session ends, which is soon.
+    hushed: bool,
     /// What the gauge of waiting bytes knows of this session.
     reported: usize,
 }
@@ -287,6 +289,7 @@ impl Session {
             closing: None,
             blocked: false,
             dirty: false,
+            hushed: false,
             reported: 0,
         };
         Arc::new(Self {

@@ -34,7 +34,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
             Order::Recheck if self.identity.as_ref().is_some_and(|it| self.hub.auth.revoked(it)) => {
-                self.session.close(Disconnect::InvalidToken);
+                self.session.close_unsaid(Disconnect::InvalidToken);
             }
             Order::Recheck => {
                 self.keep_to_tokens().await;

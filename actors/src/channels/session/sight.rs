@@ -5,14 +5,15 @@ use std::sync::Arc;
 use dzvin_protocols::{
     channels::{
         Channel,
-        centrifuge::{ErrorCode, Unsubscribe},
+        centrifuge::{Disconnect, ErrorCode, Unsubscribe},
     },
     entities::Sight,
 };
 
 use super::{
-    Seat, Session,
+    Seat, Session, Subscribed,
     commands::{Conversation, Refusal},
+    subscriptions::Over,
 };
 use crate::{
     channels::viewer::Viewer,
@@ -35,6 +36,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             }
             Channel::Application(_) | Channel::User(_) | Channel::Online(_) => return Ok(None),
         };
+        if self.session.is_hushed() {
+            // The client is about to come back anyway.
+            return Err(Refusal::Error(ErrorCode::Internal));
+        }
         let identity = self.identity.as_ref().ok_or_else(unknown)?;
         let sight = identity.permissions.sight(kind, &identity.user);
         Ok(sight.map(|sight| Viewer { sight: Arc::new(sight), rewritten: self.hub.metrics.rewritten.clone() }))
@@ -62,21 +67,60 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 }
 
+/// A subscription that was looked at again: what its user now sees there, `None` where they may not have it any more.
+pub(super) type Judged = (Arc<str>, Option<Option<Viewer>>);
+
 impl Session {
-    /// Whether a subscription shows what this viewer sees.
-    pub(super) fn shows(&self, channel: &str, viewer: Option<&Viewer>) -> bool {
-        let inner = self.lock();
-        let Some(at) = inner.find(channel) else { return true };
-        let shown = inner.subscriptions[at].terms.viewer.as_ref().map(|viewer| &viewer.sight);
-        shown == viewer.map(|viewer| &viewer.sight)
+    /// Ends the subscriptions that the user may no longer have, or of which they now see something else: then the client
+    /// subscribes again, and its position is worth nothing any more. Of the hub's own channels nothing leaves that was queued by
+    /// the rights that were: where something waits, nobody can tell what it is, and the connection ends with it. All under one
+    /// lock, so that nothing is shown between. Answers what the shard must forget.
+    pub(super) fn keep_to(&self, judged: Vec<Judged>) -> Over {
+        let mut inner = self.lock();
+        let inner = &mut *inner;
+        let mut over = Vec::new();
+        for (channel, allowed) in judged {
+            let Some(at) = inner.find(&channel) else { continue };
+            let Subscribed { seat, terms, .. } = &inner.subscriptions[at];
+            let shown = terms.viewer.as_ref().map(|viewer| &viewer.sight);
+            let why = match &allowed {
+                Some(viewer) if shown == viewer.as_ref().map(|viewer| &viewer.sight) => continue,
+                Some(_) => Unsubscribe::InsufficientState,
+                None => Unsubscribe::Server,
+            };
+            over.push((channel, *seat, why));
+        }
+        let waits = !(inner.outbox.is_empty() && inner.replies.is_empty());
+        if waits && over.iter().any(|(channel, ..)| shows_entities(channel)) {
+            self.close_unsaid_locked(inner, Disconnect::ForceReconnect);
+        }
+        for (channel, _, why) in &over {
+            self.unsubscribe_locked(inner, channel, *why);
+        }
+        over.into_iter().map(|(channel, seat, _)| (channel, seat)).collect()
     }
 
-    /// Ends a subscription of which the user now sees something else: the client subscribes again, and its position is worth
-    /// nothing any more. Answers its seat.
-    pub(super) fn look_again(&self, channel: &Arc<str>) -> Option<Seat> {
+    /// What the user sees may have changed, and the session is to be closed a little later: until then it is shown nothing
+    /// of the hub's own channels, nor what waits of them, nor an answer that is being made. Its place in them is told nobody, so
+    /// the client comes back to where it was. Answers the seats that are free.
+    pub(in crate::channels) fn hush(&self) -> Vec<Seat> {
         let mut inner = self.lock();
-        let seat = inner.find(channel).and_then(|at| inner.subscriptions[at].seat);
-        self.unsubscribe_locked(&mut inner, channel, Unsubscribe::InsufficientState);
-        seat
+        let inner = &mut *inner;
+        inner.hushed = true;
+        if inner.clock.is_busy() || !(inner.outbox.is_empty() && inner.replies.is_empty()) {
+            // It cannot be told what of that is of the hub's own channels.
+            self.close_unsaid_locked(inner, Disconnect::ForceReconnect);
+        }
+        let ours = inner.subscriptions.extract_if(.., |it| shows_entities(&it.channel));
+        ours.filter_map(|it| it.seat).collect()
     }
+
+    pub(super) fn is_hushed(&self) -> bool {
+        self.lock().hushed
+    }
+}
+
+/// Whether a channel shows what roles may see in part.
+fn shows_entities(channel: &str) -> bool {
+    matches!(Channel::of_hub(channel), Ok(Channel::Entities(_) | Channel::Entity(..) | Channel::Query(_)))
 }

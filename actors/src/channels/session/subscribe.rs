@@ -447,18 +447,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// Ends the subscriptions that the user's rights no longer allow, or of which they now show something else. A token of its
     /// own opened what has an end of its own.
     pub(super) async fn keep_to_rights(&self) {
-        for channel in self.session.channels() {
-            if self.session.is_granted(&channel) {
-                continue;
-            }
-            let seat = match self.permitted(&channel).and_then(|parsed| self.viewer(&parsed)) {
-                Ok(viewer) if self.session.shows(&channel, viewer.as_ref()) => continue,
-                Ok(_) => self.session.look_again(&channel),
-                Err(_) => self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server)),
-            };
+        let ungranted = self.session.channels().into_iter().filter(|channel| !self.session.is_granted(channel));
+        let judged = ungranted.map(|channel| {
+            let allowed = self.permitted(&channel).and_then(|parsed| self.viewer(&parsed));
+            (channel, allowed.ok())
+        });
+        // First all, then the shard is told: that takes its time, and nothing may be shown meanwhile.
+        let over = self.session.keep_to(judged.collect());
+        self.session.flush();
+        for (channel, seat) in over {
             self.leave(&channel, seat).await;
         }
-        self.session.flush();
     }
 
     pub(super) async fn unsubscribe(&mut self, id: u32, channel: &str) -> Answer {

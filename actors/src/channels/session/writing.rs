@@ -106,6 +106,25 @@ impl Session {
         self.finish(inner, code, reason);
     }
 
+    /// Closes a session whose rights are no longer what they were. What waits was made by those that were: it does not leave,
+    /// but for a frame that has begun to. The client comes back, and recovers what it may still have.
+    pub(in crate::channels) fn close_unsaid(&self, why: Disconnect) {
+        self.close_unsaid_locked(&mut self.lock(), why);
+    }
+
+    pub(super) fn close_unsaid_locked(&self, inner: &mut Inner, why: Disconnect) {
+        if inner.closing.is_some() {
+            // The farewell waits behind the rest.
+            inner.outbox.keep_last();
+        } else {
+            inner.replies = Vec::new();
+            inner.outbox.clear();
+            let (code, reason) = self.wire.close_code(why);
+            self.finish(inner, code, reason);
+        }
+        self.report(inner);
+    }
+
     pub(super) fn finish(&self, inner: &mut Inner, code: u16, reason: &str) {
         if inner.closing.is_some() {
             return;

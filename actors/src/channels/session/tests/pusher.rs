@@ -19,11 +19,11 @@ fn app(id: &str, key: &str) -> App {
 }
 
 /// A node with an application `main` whose clients may talk, one that is off, and one that is alone.
-async fn node() -> Node {
+pub(super) async fn node() -> Node {
     node_with(Limits::default()).await
 }
 
-async fn node_with(limits: Limits) -> Node {
+pub(super) async fn node_with(limits: Limits) -> Node {
     let node = Node::start(limits).await;
     let apps = vec![
         App { client_events: true, ..app("main", "k1") },
@@ -34,8 +34,8 @@ async fn node_with(limits: Limits) -> Node {
     node
 }
 
-struct Pusher {
-    client: Client,
+pub(super) struct Pusher {
+    pub(super) client: Client,
     socket: SocketId,
 }
 
@@ -53,7 +53,7 @@ async fn connection(node: &Node, admission: Option<Admission>) -> Client {
     Client::over(client.expect("connect")).await
 }
 
-async fn pusher(node: &Node, app: &str) -> Pusher {
+pub(super) async fn pusher(node: &Node, app: &str) -> Pusher {
     let mut client = connection(node, Some(Admission::App(app.into()))).await;
     let hello = client.receive().await;
     assert_eq!(hello["event"], "pusher:connection_established");
@@ -74,12 +74,12 @@ impl Pusher {
     }
 
     /// With a good signature.
-    async fn signed(&mut self, channel: &str, data: Option<&str>) -> Value {
+    pub(super) async fn signed(&mut self, channel: &str, data: Option<&str>) -> Value {
         let auth = signer().channel_token(&self.socket, channel, data);
         self.subscribe(channel, &auth, data).await
     }
 
-    async fn sign_in(&mut self, user_data: &str) -> Value {
+    pub(super) async fn sign_in(&mut self, user_data: &str) -> Value {
         let auth = signer().user_token(&self.socket, user_data);
         self.ask("pusher:signin", json!({"auth": auth, "user_data": user_data})).await
     }
@@ -91,7 +91,7 @@ impl Pusher {
     }
 }
 
-fn succeeded(channel: &str) -> Value {
+pub(super) fn succeeded(channel: &str) -> Value {
     json!({"event": "pusher_internal:subscription_succeeded", "channel": channel, "data": "{}"})
 }
 
