@@ -383,8 +383,12 @@ async fn end_revoked(changes: &mut broadcast::Receiver<Revoked>, shards: &Shards
             Err(broadcast::error::RecvError::Closed) => return,
         };
         // What comes in a burst is looked at once.
-        while let Ok(revoked) = changes.try_recv() {
-            users.insert(revoked.user);
+        loop {
+            match changes.try_recv() {
+                Ok(revoked) => users.insert(revoked.user),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => users.insert(None),
+                Err(_) => break,
+            };
         }
         if users.contains(&None) {
             users = HashSet::from([None]);

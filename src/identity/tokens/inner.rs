@@ -200,7 +200,8 @@ impl Inner {
         let Some(longest) = longest.filter(|longest| !longest.is_zero()) else { return Ok(ends) };
         let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
         let last = match claims.iat {
-            // Whoever dates a token ahead gains nothing.
+            // It would begin anew at each use, and no revocation by its time would ever meet it.
+            Some(made) if made > now.saturating_add(LEEWAY_SECONDS) => return Err(AuthError::Invalid),
             Some(made) => made.min(now).saturating_add(longest),
             None if ends.is_some_and(|ends| ends <= now.saturating_add(longest)) => return Ok(ends),
             None => return Err(AuthError::Invalid),

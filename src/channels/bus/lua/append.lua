@@ -49,7 +49,8 @@ local function remember(offset, of)
   local ends = string.format('%.0f', now + tonumber(window))
   redis.call('HSET', KEYS[3], 'k' .. key, ends .. ' ' .. string.format('%.0f', offset) .. ' ' .. of,
     string.format('%.0f', next), key, 'first', string.format('%.0f', oldest), 'next', string.format('%.0f', next + 1))
-  redis.call('PEXPIRE', KEYS[3], window)
+  -- Another node may have promised more, as while the window is being made shorter.
+  if redis.call('PTTL', KEYS[3]) < tonumber(window) then redis.call('PEXPIRE', KEYS[3], window) end
 end
 
 -- How long to wait, if the channel has had all that it may have; else counts one more.

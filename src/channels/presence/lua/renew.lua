@@ -3,16 +3,18 @@
 --       left for another (life -> when they are to be buried).
 -- ARGV: life or nothing, the next one, lease (ms), how long the buried are remembered (ms), 1 when the next is to begin in any case.
 -- When no life goes on any more it is this server that was away, and not all nodes: each has one lease more in which to come back, those
--- aside that their nodes ended (0).
+-- aside that their nodes ended (0). The same when a node that lives finds that nobody has renewed for half a lease: some lives may have
+-- ended already, and it must not bury who is about to come back.
 -- Answers 0 when it goes on, 1 when another began and nobody tells of the last one's members, 2 when somebody does. Said again
 -- after its answer was lost it answers the same.
 local lives, dying, buried, left = unpack(KEYS)
-local now = now_ms()
-local stop = string.format('%.0f', now + tonumber(ARGV[3]))
+local now, lease = now_ms(), tonumber(ARGV[3])
+local stop = string.format('%.0f', now + lease)
 local newest = redis.call('ZREVRANGE', lives, 0, 0, 'WITHSCORES')[2]
-if newest and tonumber(newest) <= now then
+local away = ARGV[1] ~= '' and now + lease / 2 or now
+if newest and tonumber(newest) <= away then
   for _, key in ipairs({lives, left}) do
-    for _, waits in ipairs(redis.call('ZRANGEBYSCORE', key, '(0', string.format('%.0f', now))) do
+    for _, waits in ipairs(redis.call('ZRANGEBYSCORE', key, '(0', stop)) do
       redis.call('ZADD', key, stop, waits)
     end
   end
