@@ -28,7 +28,8 @@ pub fn channels(data: &[u8]) {
         assert_eq!(channel.to_string(), *text, "a name reads back");
         assert!(text.len() <= MAX_CHANNEL);
         let first = text.split('.').next().unwrap_or_default();
-        assert_eq!(matches!(channel, Channel::Application(_)), !RESERVED.contains(&first), "reserved is ours");
+        let others = matches!(channel, Channel::Application(_) | Channel::User(_));
+        assert_eq!(others, !RESERVED.contains(&first), "reserved is ours");
     }
     let name = ["procedure", "a", "registry-object", "k0123456789-0123456789-0123456789-01234567"];
     let (Ok(kind), Ok(id)) = (Kind::new(name[usize::from(kind) % name.len()]), EntityId::new(&text)) else { return };

@@ -371,7 +371,7 @@ impl Folded {
         // What is stored may lack what was declared lately; the document does not.
         let was = match (&old, &known) {
             (Some(old), _) => Some(Values::of_fields(old, &spec.fields)),
-            (None, Some(known)) => Some(Values::of_stored_alone(known, &spec.fields)),
+            (None, Some(known)) => Some(Values::of_stored(known, &spec.fields)),
             (None, None) => None,
         };
         let tells = op != Op::Update || was.is_some();
@@ -467,8 +467,9 @@ impl State {
         let Stored { doc, filterable, .. } = &self.stored;
         match (doc, filterable) {
             (Some(doc), _) => Some(Values::of(doc.text(), &spec.fields)),
-            // What is not there may not be derived yet, and is not said to be nothing.
-            (None, Some(stored)) => Some(Values::of_stored_alone(stored, &spec.fields)),
+            // Of a document too large to be told: what is not there is taken for nothing, or everybody who asks for nothing would have
+            // to recover. Should it not be derived yet, who is told fetches the document, and is refused there.
+            (None, Some(stored)) => Some(Values::of_stored(stored, &spec.fields)),
             (None, None) => None,
         }
     }

@@ -110,6 +110,8 @@ pub(crate) struct Reply<'a> {
     pub(crate) body: &'a [u8],
     /// Its length.
     pub(crate) used: usize,
+    /// The server ends the connection after it.
+    pub(crate) closes: bool,
 }
 
 /// The answer at the beginning, if it is whole.
@@ -129,8 +131,9 @@ pub(crate) fn reply(bytes: &[u8]) -> Fallible<Option<Reply<'_>>> {
     } else {
         Some(header("content-length").and_then(|len| len.parse().ok()).unwrap_or(0))
     };
+    let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     let body = len.and_then(|len| rest.get(..len));
-    Ok(body.map(|body| Reply { status, body, used: at + body.len() }))
+    Ok(body.map(|body| Reply { status, body, used: at + body.len(), closes }))
 }
 
 /// The lines of a text, without the empty ones.
@@ -177,7 +180,12 @@ mod tests {
     #[test]
     fn answers_with_a_length_or_in_chunks() {
         let plain = b"HTTP/1.1 202 Accepted\r\ncontent-LENGTH: 2\r\n\r\n{}HTTP";
-        assert_eq!(reply(plain).unwrap(), Some(Reply { status: 202, body: b"{}", used: plain.len() - 4 }));
+        assert_eq!(
+            reply(plain).unwrap(),
+            Some(Reply { status: 202, body: b"{}", used: plain.len() - 4, closes: false })
+        );
+        let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        assert!(reply(last).unwrap().unwrap().closes);
         assert_eq!(reply(&plain[..plain.len() - 5]).unwrap(), None);
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
         assert_eq!(reply(chunked).unwrap().map(|reply| reply.used), Some(chunked.len()));

@@ -1,4 +1,4 @@
-//! The publishing side: a few kept connections, each with one request under way.
+//! The publishing side: a few connections, each with one request under way; kept as long as the server keeps them.
 
 use super::template::Template;
 use crate::error::{BenchError, Fallible};
@@ -17,6 +17,7 @@ const TOLD: usize = 200;
 /// Connections and what waits for them.
 #[derive(Debug)]
 pub(crate) struct Publisher {
+    registry: Registry,
     connections: Vec<Connection>,
     templates: Vec<Template>,
     next: usize,
@@ -40,6 +41,7 @@ pub(crate) struct Publisher {
 
 #[derive(Debug)]
 struct Connection {
+    address: String,
     stream: TcpStream,
     /// The template under way, and when it was due.
     busy: Option<(usize, i64)>,
@@ -53,15 +55,11 @@ impl Publisher {
     pub(crate) fn start(plan: &Plan, audience: Vec<usize>, registry: &Registry) -> Fallible<Self> {
         let mut connections = Vec::new();
         for (n, address) in (0..plan.in_flight.max(1)).zip(plan.addresses.iter().cycle()) {
-            let doing = || BenchError::because(format!("connecting to {address} to publish"));
-            let stream = std::net::TcpStream::connect(address).map_err(doing())?;
-            stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(doing())?;
-            let mut stream = TcpStream::from_std(stream);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            registry.register(&mut stream, Token(FIRST_TOKEN + n), interest).map_err(doing())?;
-            connections.push(Connection { stream, busy: None, out: Vec::new(), sent: 0, answer: Vec::new() });
+            let (address, stream) = (address.clone(), connect(address, n, registry)?);
+            connections.push(Connection { address, stream, busy: None, out: Vec::new(), sent: 0, answer: Vec::new() });
         }
         Ok(Self {
+            registry: registry.try_clone().map_err(BenchError::because("preparing to publish"))?,
             connections,
             templates: Template::all(plan),
             next: 0,
@@ -116,15 +114,24 @@ impl Publisher {
     pub(crate) fn ready(&mut self, n: usize, buffer: &mut [u8]) -> Fallible<()> {
         let Some(connection) = self.connections.get_mut(n) else { return Ok(()) };
         connection.flush()?;
-        connection.fill(buffer)?;
-        let Some(reply) = wire::reply(&connection.answer)? else { return Ok(()) };
+        let ended = connection.fill(buffer)?;
+        let Some(reply) = wire::reply(&connection.answer)? else {
+            return match (ended, connection.busy) {
+                (false, _) => Ok(()),
+                (true, None) => connection.begin_again(n, &self.registry),
+                (true, Some(_)) => Err(BenchError::new("the server closed a connection that publishes")),
+            };
+        };
         let accepted = (200..300).contains(&reply.status) && memmem::find(reply.body, b"\"error\"").is_none();
         if !accepted && self.why.is_none() {
             let body = String::from_utf8_lossy(&reply.body[..reply.body.len().min(TOLD)]).into_owned();
             self.why = Some(format!("a publication was answered by {} {body}", reply.status));
         }
-        let used = reply.used;
+        let (used, closes) = (reply.used, reply.closes);
         connection.answer.drain(..used);
+        if ended || closes {
+            connection.begin_again(n, &self.registry)?;
+        }
         if let Some((done, due)) = connection.busy.take() {
             self.took.push(stamp::now_us() - due);
             let channels = &self.templates[done].channels;
@@ -139,7 +146,24 @@ impl Publisher {
     }
 }
 
+fn connect(address: &str, n: usize, registry: &Registry) -> Fallible<TcpStream> {
+    let doing = || BenchError::because(format!("connecting to {address} to publish"));
+    let stream = std::net::TcpStream::connect(address).map_err(doing())?;
+    stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(doing())?;
+    let mut stream = TcpStream::from_std(stream);
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    registry.register(&mut stream, Token(FIRST_TOKEN + n), interest).map_err(doing())?;
+    Ok(stream)
+}
+
 impl Connection {
+    /// Some servers end a connection with every answer.
+    fn begin_again(&mut self, n: usize, registry: &Registry) -> Fallible<()> {
+        self.answer.clear();
+        self.stream = connect(&self.address, n, registry)?;
+        Ok(())
+    }
+
     fn flush(&mut self) -> Fallible<()> {
         while self.sent < self.out.len() {
             match self.stream.write(&self.out[self.sent..]) {
@@ -152,12 +176,13 @@ impl Connection {
         Ok(())
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Fallible<()> {
+    /// Reads what there is; answers whether the server has ended the connection.
+    fn fill(&mut self, buffer: &mut [u8]) -> Fallible<bool> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => return Err(BenchError::new("the server closed a connection that publishes")),
+                Ok(0) => return Ok(true),
                 Ok(len) => self.answer.extend(&buffer[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(BenchError::because("publishing")(error)),
             }

@@ -77,13 +77,6 @@ impl<'a> Values<'a> {
         Self(declared.iter().map(|field| (Text(Cow::Borrowed(field)), stored.remove(field.as_str()))).collect())
     }
 
-    /// Of what was derived and stored, where fields may have been declared since: what is not there is not told of.
-    #[must_use]
-    pub fn of_stored_alone(filterable: &'a str, declared: &'a [String]) -> Self {
-        let Self(all) = Self::of_stored(filterable, declared);
-        Self(all.into_iter().filter(|(_, value)| value.is_some()).collect())
-    }
-
     /// The same, of texts of its own.
     #[must_use]
     pub fn into_owned(self) -> Values<'static> {
