@@ -1,0 +1,112 @@
+//! What everything stands on: the database, being alone without Redis, leases, revocations.
+
+use std::{collections::HashSet, sync::Arc};
+
+use dzvin_actors::{channels::Shards, platform::ports::Revoked};
+use dzvin_protocols::channels::{Control, Whose};
+use prometheus_client::registry::Registry;
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    AppError,
+    background::{Background, Phase},
+    settings,
+};
+use crate::{
+    entities::{ChangeListener, Entities, Retention},
+    identity::{Verifier, revocations::RevocationStore},
+    platform::{alone::Alone, config::Config, db::Database, lease::PgLeases},
+};
+
+/// The store and what guards it.
+pub(super) struct Ground {
+    pub(super) database: Database,
+    /// This node's name, as others see it.
+    pub(super) owner: Arc<str>,
+    pub(super) entities: Entities,
+    pub(super) leases: Arc<PgLeases>,
+    /// Told when another node serves the database, and there is no Redis.
+    pub(super) displaced: watch::Receiver<bool>,
+}
+
+impl Ground {
+    pub(super) async fn lay(
+        config: &Config,
+        registry: &mut Registry,
+        background: &mut Background,
+    ) -> Result<Self, AppError> {
+        let db = settings::database_options(config)?;
+        let direct = db.listen.clone().unwrap_or_else(|| db.connect.clone());
+        let database = Database::new(db);
+        database.register(registry);
+        let owner: Arc<str> = database.node().into();
+        database.guard_identity().await.map_err(AppError::database)?;
+        let displaced = if config.redis.url.is_none() {
+            keep_alone(Alone::claim(direct, &owner).await?, background)
+        } else {
+            watch::channel(false).1
+        };
+        let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
+        entities.register(registry);
+        let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
+        background.run(ChangeListener::new(database.clone()).run(background.reached(Phase::Ending)));
+        let retention = Retention { days: config.changes.retention_days };
+        background.run(entities.clone().keep_derived(background.reached(Phase::Ending)));
+        background.run(entities.clone().keep_maintained(retention, background.reached(Phase::Ending)));
+        Ok(Self { database, owner, entities, leases, displaced })
+    }
+
+    /// Who is revoked, as the database knows it, before anybody is served.
+    pub(super) async fn revocations(
+        &self,
+        verifier: &Arc<Verifier>,
+        registry: &mut Registry,
+        background: &mut Background,
+    ) -> Result<RevocationStore, AppError> {
+        verifier.register(registry);
+        let (known, counted) = (verifier.revocations().clone(), verifier.metrics().clone());
+        let revocations = RevocationStore::new(self.database.clone(), known, counted);
+        revocations.load().await.map_err(AppError::database)?;
+        background.run(revocations.clone().keep(background.reached(Phase::Ending)));
+        background.run(Arc::clone(verifier).keep(background.reached(Phase::Ending)));
+        Ok(revocations)
+    }
+}
+
+/// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
+pub(super) async fn end_revoked(mut changes: broadcast::Receiver<Revoked>, shards: Shards) {
+    loop {
+        let mut users = HashSet::new();
+        match changes.recv().await {
+            Ok(revoked) => users.insert(revoked.user),
+            // Nobody knows who was meant: everybody looks.
+            Err(broadcast::error::RecvError::Lagged(_)) => users.insert(None),
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        // What comes in a burst is looked at once.
+        loop {
+            match changes.try_recv() {
+                Ok(revoked) => users.insert(revoked.user),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => users.insert(None),
+                Err(_) => break,
+            };
+        }
+        if users.contains(&None) {
+            users = HashSet::from([None]);
+        }
+        for user in users {
+            shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
+        }
+    }
+}
+
+/// Holds on to being alone until everything has ended, so that the next node begins after this one.
+fn keep_alone(alone: Alone, background: &mut Background) -> watch::Receiver<bool> {
+    let (tell, displaced) = watch::channel(false);
+    background.keep(async move {
+        let error = alone.keep().await;
+        tracing::error!(%error, "this node has to end");
+        tell.send_replace(true);
+    });
+    displaced
+}

@@ -1,0 +1,98 @@
+//! What the hub's doors stand on: for clients, for servers, for operators.
+
+use std::sync::Arc;
+
+use axum::Router;
+use dzvin_protocols::channels::Control;
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+
+use super::{
+    VERSION,
+    actors::Node,
+    background::{Background, Phase},
+    settings,
+};
+use crate::{
+    channels::{self, bus::AnyBus, presence::AnyPresence, pusher},
+    identity::ApiKeys,
+    platform::{config::Config, http::Origins},
+};
+
+/// What is behind the doors.
+pub(super) struct House {
+    pub(super) hub: Arc<Node>,
+    pub(super) bus: Arc<AnyBus>,
+    pub(super) presence: Arc<AnyPresence>,
+    /// Of servers.
+    pub(super) keys: ApiKeys,
+}
+
+impl House {
+    /// Where sessions come in, whatever they speak.
+    pub(super) fn endpoint(&self, config: &Config, registry: &mut Registry) -> channels::Endpoint {
+        let endpoint = channels::Endpoint {
+            shards: self.hub.shards.clone(),
+            admission: channels::Admission::new(&config.channels),
+            allowed_origins: Origins::new(&config.http.allowed_origins),
+        };
+        endpoint.admission.register(registry);
+        endpoint
+    }
+
+    /// What sessions connect to, and what signs for them.
+    pub(super) fn clients(&self, config: &Config, endpoint: channels::Endpoint, registry: &mut Registry) -> Router {
+        let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
+        refusals.register(registry);
+        let transports = channels::Transports {
+            refusals,
+            endpoint: endpoint.clone(),
+            bus: Arc::clone(&self.bus),
+            mailboxes: self.hub.mailboxes.clone(),
+            max_message: self.hub.limits.message,
+        };
+        let signing = pusher::auth::Signing {
+            apps: self.hub.apps.clone(),
+            namespaces: Arc::clone(&self.hub.namespaces),
+            auth: Arc::clone(&self.hub.auth),
+        };
+        let pusher_api = pusher::http::PusherApi {
+            apps: self.hub.apps.clone(),
+            bus: Arc::clone(&self.bus),
+            presence: Arc::clone(&self.presence),
+            namespaces: Arc::clone(&self.hub.namespaces),
+            limits: settings::publish_limits(config),
+        };
+        pusher::router(endpoint.clone(), self.hub.apps.clone())
+            .merge(pusher::auth::router(signing))
+            .merge(pusher::http::router(pusher_api))
+            .merge(channels::router(endpoint))
+            .merge(transports.router())
+    }
+
+    /// What servers call.
+    pub(super) fn servers(&self, config: &Config) -> Router {
+        channels::api::router(channels::api::ServerApi {
+            bus: Arc::clone(&self.bus),
+            namespaces: Arc::clone(&self.hub.namespaces),
+            presence: Arc::clone(&self.presence),
+            occupancy: self.hub.limits.occupancy,
+            idempotency: config.channels.idempotency_window,
+            keys: self.keys.clone(),
+            version: VERSION,
+        })
+    }
+
+    /// What operators ask about sessions, here and on the other nodes, whose letters these are.
+    pub(super) fn operators(&self, letters: mpsc::Receiver<Control>, background: &mut Background) -> Router {
+        let connections = channels::Connections::new(Arc::clone(&self.bus), self.hub.shards.clone());
+        let traces = channels::Traces::new(Arc::clone(&self.bus), self.hub.tracer.clone());
+        let (stopping, closing) = (traces.clone(), background.reached(Phase::Closing));
+        background.run(async move {
+            closing.await;
+            stopping.stop();
+        });
+        background.keep(channels::correspond(connections.clone(), traces.clone(), letters));
+        channels::connections_router(connections).merge(channels::trace_router(traces))
+    }
+}
