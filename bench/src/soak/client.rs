@@ -136,6 +136,7 @@ impl Client {
                 }
                 Err(why) => {
                     ground.tally.failed(&why);
+                    ground.tally.steps(self.n, Step::Away);
                     self.failures += 1;
                     End::Closed(0)
                 }
