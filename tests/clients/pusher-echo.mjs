@@ -1,7 +1,6 @@
 // Unmodified `laravel-echo`, and the hook of `@laravel/echo-react`, against a hub. Prints one JSON report; the Rust test that
 // starts it judges.
 import { randomBytes } from 'node:crypto';
-import { parseArgs } from 'node:util';
 import { configureEcho, useEcho } from '@laravel/echo-react';
 import Echo from 'laravel-echo';
 import Server from 'pusher';
@@ -9,17 +8,9 @@ import Client from 'pusher-js';
 import { createElement, useState } from 'react';
 import { act, create } from 'react-test-renderer';
 import nacl from 'tweetnacl';
+import { finish, publishAt, readArguments, untilWithin } from './support/pusher.mjs';
 
-const { values: args } = parseArgs({
-  options: {
-    url: { type: 'string' },
-    token: { type: 'string' },
-    apikey: { type: 'string' },
-    key: { type: 'string' },
-    secret: { type: 'string' },
-    timeout: { type: 'string', default: '15000' },
-  },
-});
+const args = readArguments();
 globalThis.IS_REACT_ACT_ENVIRONMENT = true;
 const { hostname, port } = new URL(args.url);
 const server = new Server({
@@ -35,22 +26,8 @@ const options = (user) => ({
   }),
 });
 
-async function until(what, holds) {
-  for (const end = Date.now() + Number(args.timeout); Date.now() < end; ) {
-    if (await holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`never: ${what}`);
-}
-
-async function publish(channel, name, data) {
-  const response = await fetch(`${args.url}/api/publish`, {
-    method: 'POST',
-    headers: { 'x-api-key': args.apikey, 'content-type': 'application/json' },
-    body: JSON.stringify({ channel, data, tags: { event: name } }),
-  });
-  if ((await response.json()).error) throw new Error('not published');
-}
+const until = (what, holds) => untilWithin(args.timeout, what, holds);
+const publish = (channel, name, data) => publishAt(args, channel, name, data);
 
 const ready = (channel) => new Promise((resolve, reject) => channel.subscribed(resolve).error(reject));
 
@@ -130,4 +107,4 @@ const sections = {
 for (const [name, run] of Object.entries(sections)) {
   report[name] = await run().catch((error) => ({ error: `${error.stack ?? JSON.stringify(error)}` }));
 }
-process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
+finish(report);

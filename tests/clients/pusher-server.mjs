@@ -9,8 +9,8 @@ import http from 'node:http';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import Server from 'pusher';
-import Client from 'pusher-js';
 import nacl from 'tweetnacl';
+import { clientAt } from './support/pusher.mjs';
 
 const { values: args } = parseArgs({
   options: {
@@ -74,15 +74,8 @@ async function counts(url) {
   };
 }
 
-function clientAt(url, server, user) {
-  const { hostname, port } = new URL(url);
-  const client = new Client(args.key, {
-    cluster: '',
-    wsHost: hostname,
-    wsPort: port,
-    forceTLS: false,
-    enabledTransports: ['ws'],
-    disableStats: true,
+function listenerAt(url, server, user) {
+  const client = clientAt(url, args.key, {
     nacl,
     channelAuthorization: {
       customHandler: ({ socketId, channelName }, done) => {
@@ -103,8 +96,8 @@ function clientAt(url, server, user) {
 
 async function run(url) {
   const [server, errors, report] = [serverAt(url), [], {}];
-  const a = clientAt(url, server, { id: 'u1', user_info: { name: 'Оля' } });
-  const b = clientAt(url, server, { id: 'u2', user_info: { name: 'Іван' } });
+  const a = listenerAt(url, server, { id: 'u1', user_info: { name: 'Оля' } });
+  const b = listenerAt(url, server, { id: 'u2', user_info: { name: 'Іван' } });
   for (const it of [a, b]) it.client.connection.bind('error', ({ data, error }) => it.heard.push(['error', data?.code ?? error?.data?.code ?? null]));
   const names = ['orders', 'private-orders', 'presence-room', 'private-encrypted-orders'];
   const channels = [a, b].map((it) => names.map((name) => it.subscribe(name, ['hi', 'text', 'batch'])));

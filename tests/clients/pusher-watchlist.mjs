@@ -1,28 +1,15 @@
 // Unmodified `pusher-js` clients that watch each other, on two nodes: who is online at the sign-in, who comes, and who goes. Prints one
 // JSON report; the Rust test that starts it judges.
-import { parseArgs } from 'node:util';
 import Server from 'pusher';
-import Client from 'pusher-js';
+import { clientAt, finish, readArguments, untilWithin } from './support/pusher.mjs';
 
-const { values: args } = parseArgs({
-  options: {
-    url: { type: 'string' },
-    other: { type: 'string' },
-    token: { type: 'string' },
-    apikey: { type: 'string' },
-    key: { type: 'string' },
-    secret: { type: 'string' },
-    timeout: { type: 'string', default: '15000' },
-  },
-});
+const args = readArguments('other');
 const clients = [];
 const server = new Server({ appId: 'main', key: args.key, secret: args.secret, host: '127.0.0.1' });
 
 /** A client that signs in as this user, and writes down what it hears of its watchlist. */
 function connect(url, id, watchlist) {
-  const { hostname: wsHost, port: wsPort } = new URL(url);
-  const client = new Client(args.key, {
-    cluster: '', wsHost, wsPort, forceTLS: false, enabledTransports: ['ws'], disableStats: true,
+  const client = clientAt(url, args.key, {
     userAuthentication: {
       customHandler: ({ socketId }, done) => done(null, server.authenticateUser(socketId, { id, watchlist })),
     },
@@ -36,13 +23,7 @@ function connect(url, id, watchlist) {
   return client;
 }
 
-async function until(what, holds) {
-  for (const end = Date.now() + Number(args.timeout); Date.now() < end; ) {
-    if (holds()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`never happened: ${what}`);
-}
+const until = (what, holds) => untilWithin(args.timeout, what, holds);
 
 const report = {};
 try {
@@ -67,4 +48,4 @@ try {
 } finally {
   clients.forEach((client) => client.disconnect());
 }
-process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
+finish(report);

@@ -2,24 +2,11 @@
 // channels, and what a cut socket costs. An application's server signs with npm `pusher`; the hub signs for its own users.
 // Prints one JSON report; the Rust test that starts it judges.
 import { randomBytes } from 'node:crypto';
-import { parseArgs } from 'node:util';
 import Server from 'pusher';
-import Client from 'pusher-js';
 import nacl from 'tweetnacl';
+import { clientAt, finish, publishAt, readArguments, untilWithin } from './support/pusher.mjs';
 
-const { values: args } = parseArgs({
-  options: {
-    url: { type: 'string' },
-    token: { type: 'string' },
-    apikey: { type: 'string' },
-    key: { type: 'string' },
-    secret: { type: 'string' },
-    sandbox: { type: 'string' },
-    admin: { type: 'string' },
-    master: { type: 'string' },
-    timeout: { type: 'string', default: '15000' },
-  },
-});
+const args = readArguments('sandbox', 'admin', 'master');
 const { hostname: host, port } = new URL(args.url);
 const report = {};
 const server = new Server({
@@ -31,8 +18,8 @@ const clients = [];
 /** A client whose application's server signs for anybody, as this member. */
 function connect(member, more = {}) {
   const signs = (socket, channel) => server.authorizeChannel(socket, channel, channel.startsWith('presence-') ? member : undefined);
-  const client = new Client(args.key, {
-    cluster: '', wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ['ws'], disableStats: true, nacl,
+  const client = clientAt(args.url, args.key, {
+    nacl,
     channelAuthorization: { customHandler: ({ socketId, channelName }, done) => done(null, signs(socketId, channelName)) },
     userAuthentication: {
       customHandler: ({ socketId }, done) => done(null, server.authenticateUser(socketId, { id: member.user_id, user_info: member.user_info })),
@@ -54,14 +41,8 @@ const ofHub = (token = args.token) => {
   };
 };
 
-async function until(what, holds) {
-  for (const end = Date.now() + Number(args.timeout); Date.now() < end; ) {
-    const value = await holds();
-    if (value) return value;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`never: ${what}`);
-}
+const until = (what, holds) => untilWithin(args.timeout, what, holds);
+const publish = (channel, name, data) => publishAt(args, channel, name, data);
 
 const event = (emitter, name) => {
   const seen = [];
@@ -76,16 +57,6 @@ async function settled(client) {
   const name = `barrier-${randomBytes(6).toString('hex')}`;
   await subscribed(client.subscribe(name));
   client.unsubscribe(name);
-}
-
-async function publish(channel, name, data) {
-  const response = await fetch(`${args.url}/api/publish`, {
-    method: 'POST',
-    headers: { 'x-api-key': args.apikey, 'content-type': 'application/json' },
-    body: JSON.stringify({ channel, data, tags: { event: name } }),
-  });
-  const answer = await response.json();
-  if (answer.error || !response.ok) throw new Error(`publish: ${JSON.stringify(answer)}`);
 }
 
 const sections = {
@@ -273,7 +244,7 @@ const sections = {
     for (const key of ['nobody', 'switched-off']) {
       const client = connect({ user_id: 'a' });
       client.disconnect();
-      const other = new Client(key, { cluster: '', wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ['ws'], disableStats: true });
+      const other = clientAt(args.url, key);
       const errors = [];
       other.connection.bind('error', (error) => errors.push(error?.data?.code ?? error?.error?.data?.code));
       await until(`${key} gone for good`, () => other.connection.state === 'disconnected');
@@ -290,4 +261,4 @@ try {
 } finally {
   clients.forEach((client) => client.disconnect());
 }
-process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
+finish(report);

@@ -5,17 +5,25 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use dzvin::platform::config::Config;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::TcpListener,
     process::{Child, ChildStdout},
+    task::JoinHandle,
     time::timeout,
 };
+use tokio_tungstenite::{Connector, connect_async, connect_async_tls_with_config};
 
 use crate::{
     spine::{caught_up, play},
@@ -101,11 +109,17 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     pub(crate) async fn start(hubs: &[&Hub], more: &[(&str, &str)]) -> Self {
+        let addresses: Vec<_> = hubs.iter().map(|hub| hub.addr).collect();
+        Self::before(&addresses, more).await
+    }
+
+    /// The same before whoever listens there.
+    async fn before(hubs: &[SocketAddr], more: &[(&str, &str)]) -> Self {
         let (addr, plain) = (free_address(), free_address());
         let shipped = shipped_place("hubs.conf");
         let of_one = shipped.lines().filter(|line| line.starts_with("server "));
         let servers: String = of_one
-            .flat_map(|line| hubs.iter().map(move |hub| line.replace("127.0.0.1:8480", &hub.addr.to_string()) + "\n"))
+            .flat_map(|line| hubs.iter().map(move |hub| line.replace("127.0.0.1:8480", &hub.to_string()) + "\n"))
             .collect();
         let tls = shipped_place("tls.conf").replace("listen [::]:443 ssl http2 backlog=4096;\n", "");
         let tls = tls.replace("listen 443", &format!("listen {addr}"));
@@ -131,6 +145,16 @@ impl Nginx {
     /// The certificate that it shows.
     pub(crate) fn ca(&self) -> PathBuf {
         self.prefix.ca()
+    }
+
+    /// For WebSockets: trusts this certificate.
+    pub(crate) fn trust(&self) -> Connector {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.ca()).expect("a certificate")).expect("trusted");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        Connector::Rustls(Arc::new(config))
     }
 
     pub(crate) fn client(&self) -> reqwest::Client {
@@ -302,4 +326,92 @@ async fn a_silent_connection_lives_because_of_the_shipped_time() {
             break;
         }
     }
+}
+
+/// What listens in place of a hub: reads one request of each connection, says the same to each, and ends it.
+struct Double {
+    addr: SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+    answering: JoinHandle<()>,
+}
+
+impl Double {
+    async fn start(answer: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (addr, asked) = (listener.local_addr().expect("address"), Arc::<Mutex<Vec<String>>>::default());
+        let heard = Arc::clone(&asked);
+        let answering = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"END") && stream.read_buf(&mut request).await.is_ok_and(|len| len > 0) {}
+                let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                heard.lock().expect("heard").push(String::from_utf8_lossy(line).into_owned());
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { addr, asked, answering }
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.asked.lock().expect("asked").iter().filter(|line| line.starts_with(what)).count()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        self.answering.abort();
+    }
+}
+
+/// A publication that one hub has read and another is asked to make as well is two.
+#[tokio::test]
+async fn no_post_is_repeated() {
+    const SILENT: &str = "";
+    const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    for answer in [SILENT, FULL] {
+        let (one, two) = (Double::start(answer).await, Double::start(answer).await);
+        let nginx = Nginx::before(&[one.addr, two.addr], &[]).await;
+        let client = nginx.client();
+        let times = |what: &str| one.asked(what) + two.asked(what);
+        for path in ["/api/publish", "/connection/http_stream", "/connection/sse", "/emulation"] {
+            let answer = client.post(nginx.url(path)).body("END").send().await.expect("answered");
+            assert_eq!(answer.status(), 503, "{path}");
+            assert_eq!(times(&format!("POST {path} ")), 1, "{path}");
+        }
+        // What only asks may be asked of the next one, and shows that this test would see it.
+        let stream = client.get(nginx.url("/connection/sse")).body("END").send().await.expect("answered");
+        assert_eq!(stream.status(), 503);
+        assert!(times("GET /connection/sse ") > 1);
+    }
+}
+
+/// A full hub sends clients on, which is a failure in nginx's eyes, and is asked for everything else as before.
+#[tokio::test]
+async fn a_hub_that_is_full_of_clients_answers_requests() {
+    const CLIENTS: usize = 8;
+    let world = World::new(0, true).await;
+    let full = world.hub_with("a", "[channels]\nmax_sessions = 1\n").await;
+    let other = world.hub("b").await;
+    let (_only, _) = connect_async(format!("ws://{}/connection/websocket", full.addr)).await.expect("a session");
+    let nginx = Nginx::start(&[&full, &other], &[]).await;
+    let socket = nginx.url("/connection/websocket").replace("https", "wss");
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let connecting = connect_async_tls_with_config(&socket, None, false, Some(nginx.trust()));
+        clients.push(connecting.await.expect("the other hub has room"));
+    }
+    assert!(full.metric("dzvin_admission_refused_total").await >= 2.0, "nginx has met it");
+    let asked = async |hub: &Hub| {
+        let (_, text) = hub.get("/metrics").await.expect("metrics");
+        let lines = text.lines().filter(|line| line.starts_with("dzvin_http_requests_total") && line.contains("kinds"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let client = nginx.client();
+    for _ in 0..CLIENTS {
+        let asking = client.get(nginx.url("/api/v1/kinds")).bearer_auth(World::token("viewer"));
+        assert_eq!(asking.send().await.expect("answered").status(), 200);
+    }
+    let (at_full, at_other) = (asked(&full).await, asked(&other).await);
+    assert_eq!(at_full + at_other, CLIENTS as f64);
+    assert!(at_full > 0.0, "the full hub is held for dead");
 }

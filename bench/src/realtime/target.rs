@@ -23,6 +23,17 @@ pub(crate) enum Kind {
     Sockudo,
 }
 
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Floor => "floor",
+            Self::Nchan => "nchan",
+            Self::Sockudo => "sockudo",
+        }
+    }
+}
+
 /// A server that somebody else started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
@@ -84,56 +95,41 @@ enum Server {
 impl Target {
     /// Starts one; `None` with a word about it when it is not installed.
     pub(crate) async fn start(kind: Kind, common: &Common) -> Fallible<Option<Self>> {
-        match kind {
-            Kind::Hub => Self::hub(common).await.map(Some),
+        let missing = match kind {
+            Kind::Nchan => Nchan::missing(),
+            Kind::Sockudo => Sockudo::missing(),
+            Kind::Hub | Kind::Floor => None,
+        };
+        if let Some(why) = missing {
+            progress(&format!("{} is passed by: {why}", kind.name()));
+            return Ok(None);
+        }
+        let (core, ping) = (common.server_core, common.ping);
+        Ok(Some(match kind {
+            Kind::Hub => Self::hub(common).await?,
             Kind::Floor => {
-                let (ping, tick) = ((common.ping * 1000).to_string(), common.floor_tick_ms.to_string());
+                let (ping, tick) = ((ping * 1000).to_string(), common.floor_tick_ms.to_string());
                 let args = ["floor", "--ping-ms", &ping, "--tick-ms", &tick].map(str::to_owned);
-                let mut own = Own::start(common.server_core, &args)?;
-                let address = own.line().await?;
-                Ok(Some(Self {
-                    name: "floor".to_owned(),
-                    kind: Some(kind),
-                    address,
-                    dialect: Dialect::Raw,
-                    pid: own.pid(),
-                    token: None,
-                    server: Server::Floor(Box::new(own)),
-                }))
+                let mut own = Own::start(core, &args)?;
+                let (address, pid) = (own.line().await?, own.pid());
+                Self::ours(kind, address, Dialect::Raw, pid, Server::Floor(Box::new(own)))
             }
             Kind::Nchan => {
-                if let Some(why) = Nchan::missing() {
-                    progress(&format!("nchan is passed by: {why}"));
-                    return Ok(None);
-                }
-                let nchan = Nchan::start(common.server_core, common.ping).await?;
-                Ok(Some(Self {
-                    name: "nchan".to_owned(),
-                    kind: Some(kind),
-                    address: nchan.address().to_owned(),
-                    dialect: Dialect::Raw,
-                    pid: nchan.worker(),
-                    token: None,
-                    server: Server::Nchan(Box::new(nchan)),
-                }))
+                let nchan = Nchan::start(core, ping).await?;
+                let (address, pid) = (nchan.address().to_owned(), nchan.worker());
+                Self::ours(kind, address, Dialect::Raw, pid, Server::Nchan(Box::new(nchan)))
             }
             Kind::Sockudo => {
-                if let Some(why) = Sockudo::missing() {
-                    progress(&format!("sockudo is passed by: {why}"));
-                    return Ok(None);
-                }
-                let sockudo = Sockudo::start(common.server_core, common.ping).await?;
-                Ok(Some(Self {
-                    name: "sockudo".to_owned(),
-                    kind: Some(kind),
-                    address: sockudo.address().to_owned(),
-                    dialect: Dialect::Pusher,
-                    pid: sockudo.pid(),
-                    token: None,
-                    server: Server::Sockudo(Box::new(sockudo)),
-                }))
+                let sockudo = Sockudo::start(core, ping).await?;
+                let (address, pid) = (sockudo.address().to_owned(), sockudo.pid());
+                Self::ours(kind, address, Dialect::Pusher, pid, Server::Sockudo(Box::new(sockudo)))
             }
-        }
+        }))
+    }
+
+    /// One that was just started, and asks nobody for a token.
+    fn ours(kind: Kind, address: String, dialect: Dialect, pid: u32, server: Server) -> Self {
+        Self { name: kind.name().to_owned(), kind: Some(kind), address, dialect, pid, token: None, server }
     }
 
     async fn hub(common: &Common) -> Fallible<Self> {
@@ -145,15 +141,9 @@ impl Target {
         let core = Some(common.server_core);
         let setup = Setup { cluster: &cluster, name: "dzvin", mirror: None, core, extra: &extra, secret: None };
         let hub = Hub::start(&binary, setup).await?;
-        Ok(Self {
-            name: "hub".to_owned(),
-            kind: Some(Kind::Hub),
-            address: hub.address().to_owned(),
-            dialect: Dialect::Centrifuge,
-            pid: hub.pid(),
-            token: Some(hub.token()?),
-            server: Server::Hub(Box::new(hub), Box::new(cluster)),
-        })
+        let (token, address, pid) = (Some(hub.token()?), hub.address().to_owned(), hub.pid());
+        let server = Server::Hub(Box::new(hub), Box::new(cluster));
+        Ok(Self { token, ..Self::ours(Kind::Hub, address, Dialect::Centrifuge, pid, server) })
     }
 
     /// One that already runs.

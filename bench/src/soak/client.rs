@@ -1,8 +1,9 @@
 //! One client that means well: it keeps its positions, comes back after every cut and recovers, and has a ledger of what it was
 //! told. Some come and go, some sleep with their eyes open, some read slowly.
 
-use super::ground::{Ground, Phase};
-use super::ledger::{Feed, Joined, Ledger, Plant, Publication, Tamper};
+use super::attention::Attention;
+use super::ground::{Ground, Phase, Step};
+use super::ledger::{Feed, Joined, Ledger, Plant, Publication, Tamper, is_application};
 use super::line::{self, Came, Line};
 use super::words::{FIRST, Heard, Of, Signed, Wire};
 use crate::realtime::wire::PONG;
@@ -17,6 +18,10 @@ use tokio::time::{sleep, sleep_until};
 const BACK_OFF: (u64, u64) = (500, 20_000);
 /// `pusher-js` waits so long after a failure, always.
 const PUSHER_PAUSE: Duration = Duration::from_secs(1);
+/// How long a client that has waited as long as its library does may take to have all its channels: the hub's own way back to a bus that
+/// is there again (at most 2 s from one attempt to the next, 3 s for one), a refusal or two that are repeated within a second, and as
+/// much again for a machine that does everything itself.
+const BACK: Duration = Duration::from_secs(10);
 /// The longest pause when things are to come to rest.
 const SETTLING: Duration = Duration::from_millis(300);
 /// A slow reader takes so much, so often: less than what comes.
@@ -57,6 +62,7 @@ pub(crate) struct Client {
     random: StdRng,
     failures: u32,
     socket: String,
+    attention: Attention,
 }
 
 /// One of its channels.
@@ -89,7 +95,7 @@ impl Client {
     /// One of this number, wire and mood, for these streams.
     pub(crate) fn new(n: usize, wire: Wire, mood: Mood, token: String, streams: &[String], seed: u64) -> Self {
         let channel = |stream: &String| {
-            let app = !stream.starts_with("entities.");
+            let app = is_application(stream);
             let private = wire == Wire::Pusher && !app;
             let name = if private { format!("private-{stream}") } else { stream.clone() };
             let (ledger, feed) = (Ledger::default(), Feed::default());
@@ -97,8 +103,8 @@ impl Client {
         };
         let random = StdRng::seed_from_u64(seed.wrapping_add(n as u64));
         let channels = streams.iter().map(channel).collect();
-        let (tamper, socket) = (Tamper::default(), String::new());
-        Self { n, wire, mood, token, channels, tamper, random, failures: 0, socket }
+        let (tamper, socket, attention) = (Tamper::default(), String::new(), Attention::default());
+        Self { n, wire, mood, token, channels, tamper, random, failures: 0, socket, attention }
     }
 
     /// Makes a fault on purpose.
@@ -112,25 +118,33 @@ impl Client {
         self.wire != Wire::Pusher
     }
 
+    /// How long it may take to be back while nothing is broken: the longest pause of its library, and the way. Whoever reads slowly is
+    /// judged at the end, when it no longer does: to be told where it stands may take it minutes.
+    fn back_within(&self) -> Option<Duration> {
+        let pause = if self.wire == Wire::Pusher { PUSHER_PAUSE } else { Duration::from_millis(BACK_OFF.1) };
+        (self.mood != Mood::Slow).then_some(pause + BACK)
+    }
+
     /// Lives until it is told to leave; its ledgers go to the tally.
     pub(crate) async fn live(mut self, ground: Arc<Ground>, mut phase: watch::Receiver<Phase>) {
         while *phase.borrow() != Phase::Leave {
             let end = match self.arrive(&ground).await {
                 Ok(line) => {
                     let end = self.stay(line, &ground, &mut phase).await;
-                    ground.tally.absent(self.n);
-                    // What stands in the ledgers of those who leave for good is judged as it is.
-                    if !matches!(end, End::Over) {
-                        self.cut();
-                    }
+                    self.ended(&end, &ground, Instant::now());
                     end
                 }
                 Err(why) => {
                     ground.tally.failed(&why);
+                    ground.tally.steps(self.n, Step::Away);
                     self.failures += 1;
                     End::Closed(0)
                 }
             };
+            if self.tamper.is_gone() && !matches!(end, End::Over) {
+                let _ = phase.wait_for(|phase| *phase == Phase::Leave).await;
+                break;
+            }
             let pause = match end {
                 End::Over => break,
                 End::Left => self.between(AWAY),
@@ -146,7 +160,24 @@ impl Client {
             let pause = if settles { pause.min(SETTLING) } else { pause };
             tokio::select! { () = sleep(pause) => {} _ = phase.changed() => {} }
         }
+        ground.tally.gone(self.n, self.wire, self.back_within(), Instant::now());
         ground.tally.settle(&self.channels, self.wire);
+    }
+
+    /// A connection has ended.
+    fn ended(&mut self, end: &End, ground: &Ground, now: Instant) {
+        ground.tally.steps(self.n, Step::Away);
+        let read_until = self.attention.read_until(now, ground.due);
+        for channel in &mut self.channels {
+            channel.feed.ended(&ground.truth, &channel.stream, read_until, ground.due);
+        }
+        // What stands in the ledgers of those who leave for good is judged as it is.
+        if !matches!(end, End::Over) {
+            self.cut();
+        }
+        if matches!(end, End::Closed(_)) {
+            ground.tally.misses(self.n, now);
+        }
     }
 
     fn between(&mut self, milliseconds: std::ops::Range<u64>) -> Duration {
@@ -165,6 +196,8 @@ impl Client {
         let at = self.random.random_range(0..ground.addresses.len());
         let address = ground.addresses[at];
         ground.tally.arriving();
+        ground.tally.misses(self.n, Instant::now());
+        ground.tally.steps(self.n, Step::Connecting);
         let buffer = (self.mood == Mood::Slow).then_some(SLOW_BUFFER);
         let stream = line::connect(address, ground.tls.as_ref(), buffer).await;
         let stream = stream.map_err(|error| error.kind().to_string())?;
@@ -173,25 +206,34 @@ impl Client {
             let said = line.say(self.wire.opcode(), &hello).await;
             said.map_err(|error| error.kind().to_string())?;
         }
+        ground.tally.steps(self.n, Step::Greeting);
         Ok(line)
     }
 
     async fn stay(&mut self, mut line: Line, ground: &Ground, phase: &mut watch::Receiver<Phase>) -> End {
         let mut turn = Instant::now() + self.between(VISIT);
         let mut heard = Instant::now();
+        self.attention = Attention::default();
         loop {
             let now = *phase.borrow_and_update();
+            // It may have been said while the connection came to be.
+            if now == Phase::Leave {
+                line.leave(1000).await;
+                return End::Over;
+            }
             let mood = if now == Phase::Run { self.mood } else { Mood::Steady };
+            if mood != Mood::Slow {
+                self.attention.reads(Instant::now());
+            }
             line.piece = if mood == Mood::Slow { SLOW.0 } else { 16 * 1024 };
             let again = self.channels.iter().filter_map(|it| it.again).min();
             let due = again.into_iter().chain([heard + ground.silence]);
-            let due = due.chain((mood != Mood::Steady && mood != Mood::Slow).then_some(turn)).min();
+            // Nobody leaves or sleeps before it is there: how long that takes is judged.
+            let restless = matches!(mood, Mood::Visitor | Mood::Sleeper) && self.subscribed();
+            let due = due.chain(restless.then_some(turn)).min();
             tokio::select! {
                 biased;
-                _ = phase.changed() => if *phase.borrow() == Phase::Leave {
-                    line.leave(1000).await;
-                    return End::Over;
-                },
+                _ = phase.changed() => {}
                 () = sleep_until(due.unwrap_or(heard).into()) => {
                     let now = Instant::now();
                     if again.is_some_and(|again| again <= now) {
@@ -209,8 +251,9 @@ impl Client {
                     } else {
                         let nap = self.between(NAP);
                         tokio::select! { () = sleep(nap) => {} _ = phase.changed() => {} }
-                        turn = Instant::now() + self.between(VISIT);
                         heard = Instant::now();
+                        self.attention.slept(now, heard, ground.due);
+                        turn = heard + self.between(VISIT);
                     }
                 }
                 came = line.next() => {
@@ -248,6 +291,7 @@ impl Client {
                 Heard::Welcome(socket) => {
                     self.failures = 0;
                     self.socket = socket;
+                    ground.tally.steps(self.n, Step::Joining);
                     let now = Instant::now();
                     self.channels.iter_mut().for_each(|channel| channel.again = Some(now));
                     self.ask_again(line, ground).await.map_err(|_| CUT)?;
@@ -265,7 +309,10 @@ impl Client {
                 }
                 Heard::Unsubscribed(name, code) => {
                     ground.tally.unsubscribed(code);
-                    let again = Instant::now() + self.between(10..200);
+                    let now = Instant::now();
+                    let again = now + self.between(10..200);
+                    ground.tally.steps(self.n, Step::Joining);
+                    ground.tally.misses(self.n, now);
                     if let Some(channel) = self.channels.iter_mut().find(|it| it.name == name) {
                         channel.ledger.left();
                         channel.again = Some(again);
@@ -275,7 +322,7 @@ impl Client {
             }
         }
         if self.subscribed() {
-            ground.tally.present(self.n);
+            ground.tally.present(self.n, self.wire, self.back_within(), Instant::now());
         }
         Ok(())
     }
@@ -313,13 +360,18 @@ impl Client {
 
     fn joined(&mut self, of: &Of, answer: &Joined, ground: &Ground) {
         let Some(at) = self.find(of) else { return };
-        let channel = &mut self.channels[at];
+        let (channel, now) = (&mut self.channels[at], Instant::now());
         if self.wire == Wire::Pusher {
-            channel.feed.joined(channel.app.then(|| ground.truth.started(&channel.stream)));
+            let started = channel.app.then(|| ground.truth.started(&channel.stream));
+            channel.feed.joined(started, now);
+            ground.tally.reached(self.n, at, started.unwrap_or(0));
             return;
         }
         let asked = channel.ledger.position().cloned();
-        channel.ledger.joined(asked.as_ref(), answer);
+        let (truth, stream, epoch) = (&ground.truth, &channel.stream, &answer.position.epoch);
+        truth.stands(stream, epoch, now);
+        let bus_lost = asked.as_ref().is_some_and(|asked| truth.bus_lost(stream, &asked.epoch, epoch));
+        channel.ledger.joined(asked.as_ref(), answer, bus_lost);
         ground.tally.reached(self.n, at, answer.position.offset);
         for publication in &answer.missed {
             self.took(at, *publication, ground);
@@ -340,15 +392,16 @@ impl Client {
 
     fn took(&mut self, at: usize, publication: Publication, ground: &Ground) {
         let channel = &mut self.channels[at];
-        let Publication { offset, number, mark } = publication;
+        let Publication { offset, number, .. } = publication;
         if self.wire == Wire::Pusher {
             let (stream, app) = (&channel.stream, channel.app);
             channel.feed.took(number, |number| !app || ground.truth.owed(stream, number));
+            ground.tally.reached(self.n, at, channel.feed.last().unwrap_or(0));
             return;
         }
         channel.ledger.took(offset);
         if let Some(position) = channel.ledger.position() {
-            let right = ground.truth.agrees(&channel.stream, &position.epoch, offset, mark);
+            let right = ground.truth.saw(&channel.stream, &position.epoch, publication, Instant::now());
             // A change carries its kind's offset, which is that of the channel.
             if !right || (!channel.app && number != offset) {
                 channel.ledger.faults.differing += 1;

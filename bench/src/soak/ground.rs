@@ -3,10 +3,11 @@
 use super::client::Channel;
 use super::ledger::{Counts, Faults, Position, SharedTruth};
 use super::line::Tls;
+use super::returns::{Blows, Returns};
 use super::words::{Signed, Wire};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,9 @@ pub(crate) struct Ground {
     pub(crate) tls: Option<Tls>,
     /// Silence after which a client takes its connection for dead: above the ping and its answer's time.
     pub(crate) silence: Duration,
+    /// How long a publication may take to a client that reads: one that has not come by then is lost, or told to be by an end of its
+    /// connection.
+    pub(crate) due: Duration,
     /// What stands where.
     pub(crate) truth: SharedTruth,
     /// What came of the clients.
@@ -61,11 +65,55 @@ impl Ground {
     }
 }
 
+/// How far a client has come on its way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// It waits before its next attempt.
+    Away,
+    /// It asks for a connection.
+    Connecting,
+    /// It has one and waits to be let in.
+    Greeting,
+    /// It waits for its channels.
+    Joining,
+    /// It has them all.
+    Present,
+}
+
+/// All of them, by their numbers.
+const STEPS: [Step; 5] = [Step::Away, Step::Connecting, Step::Greeting, Step::Joining, Step::Present];
+
 /// One client's place in the tally.
 #[derive(Debug)]
 struct Place {
-    present: AtomicBool,
+    step: AtomicU8,
+    /// Since when it wants to be there and is not.
+    missing: Mutex<Option<Instant>>,
     reached: Vec<AtomicU64>,
+}
+
+impl Place {
+    fn step(&self) -> Step {
+        STEPS.get(usize::from(self.step.load(Ordering::Relaxed))).copied().unwrap_or(Step::Away)
+    }
+
+    fn missing(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a client stood on one of its channels when it left for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stand {
+    /// The stream.
+    pub(crate) stream: String,
+    /// Whether its wire has positions.
+    pub(crate) positions: bool,
+    /// Whether it had the channel then.
+    pub(crate) subscribed: bool,
+    /// Where it was; without positions the offset is the last number.
+    pub(crate) at: Option<Position>,
 }
 
 /// What came of the clients.
@@ -101,8 +149,11 @@ pub(crate) struct Inner {
     pub(crate) silent: u64,
     /// Connections begun in each second.
     pub(crate) arrivals: Vec<u64>,
-    /// Where clients stood when they left: stream, whether with positions, and the position.
-    pub(crate) ends: Vec<(String, bool, Option<Position>)>,
+    /// Where clients stood when they left.
+    pub(crate) ends: Vec<Stand>,
+    /// How they came back when they were not there.
+    pub(crate) returns: Returns,
+    blows: Blows,
 }
 
 /// Sums over ledgers.
@@ -132,8 +183,11 @@ fn named(wire: Wire) -> &'static str {
 impl Tally {
     /// For so many clients with so many channels each.
     pub(crate) fn new(clients: usize, channels: usize) -> Self {
-        let place =
-            |_| Place { present: AtomicBool::new(false), reached: (0..channels).map(|_| AtomicU64::new(0)).collect() };
+        let place = |_| Place {
+            step: AtomicU8::new(Step::Away as u8),
+            missing: Mutex::new(None),
+            reached: (0..channels).map(|_| AtomicU64::new(0)).collect(),
+        };
         let places = (0..clients).map(place).collect();
         Self { begun: Instant::now(), places, inner: Mutex::new(Inner::default()) }
     }
@@ -204,19 +258,65 @@ impl Tally {
         self.with(|inner| inner.silent += 1);
     }
 
-    /// A client has all its channels.
-    pub(crate) fn present(&self, n: usize) {
-        self.places[n].present.store(true, Ordering::Relaxed);
+    /// Something of the servers' is about to go.
+    pub(crate) fn blow_begins(&self, now: Instant) {
+        self.with(|inner| inner.blows.begin(now));
     }
 
-    /// A client has no connection.
-    pub(crate) fn absent(&self, n: usize) {
-        self.places[n].present.store(false, Ordering::Relaxed);
+    /// It is back.
+    pub(crate) fn blow_ends(&self, now: Instant) {
+        self.with(|inner| inner.blows.end(now));
+    }
+
+    /// A client is not there and wants to be.
+    pub(crate) fn misses(&self, n: usize, now: Instant) {
+        self.places[n].missing().get_or_insert(now);
+    }
+
+    /// A client is on its way.
+    pub(crate) fn steps(&self, n: usize, step: Step) {
+        self.places[n].step.store(step as u8, Ordering::Relaxed);
+    }
+
+    /// A client has all its channels; `within` is how long it may have taken while nothing was broken, where that is judged.
+    pub(crate) fn present(&self, n: usize, wire: Wire, within: Option<Duration>, now: Instant) {
+        let before = self.places[n].step.swap(Step::Present as u8, Ordering::Relaxed);
+        if before != Step::Present as u8 {
+            self.judge(n, wire, within, now);
+        }
+    }
+
+    /// A client has ended its life; one that was not back by then is judged as if it were now.
+    pub(crate) fn gone(&self, n: usize, wire: Wire, within: Option<Duration>, now: Instant) {
+        self.steps(n, Step::Away);
+        self.judge(n, wire, within, now);
+    }
+
+    fn judge(&self, n: usize, wire: Wire, within: Option<Duration>, now: Instant) {
+        let since = self.places[n].missing().take();
+        if let Some((since, within)) = since.zip(within) {
+            self.with(|inner| inner.returns.judge(named(wire), (since, now), within, &inner.blows));
+        }
+    }
+
+    /// How all came to be there at the beginning is no return.
+    pub(crate) fn forget_returns(&self) {
+        self.with(|inner| inner.returns = Returns::default());
     }
 
     /// Clients that have all their channels.
     pub(crate) fn everybody_present(&self) -> usize {
-        self.places.iter().filter(|place| place.present.load(Ordering::Relaxed)).count()
+        self.places.iter().filter(|place| place.step() == Step::Present).count()
+    }
+
+    /// What the others are about, in words.
+    pub(crate) fn absent(&self) -> String {
+        let mut counts: BTreeMap<Step, usize> = BTreeMap::new();
+        for step in self.places.iter().map(Place::step).filter(|step| *step != Step::Present) {
+            *counts.entry(step).or_default() += 1;
+        }
+        let words: Vec<String> = counts.iter().map(|(step, count)| format!("{step:?}: {count}")).collect();
+        words.join(", ")
     }
 
     /// How far a client has come on one of its channels.
@@ -234,17 +334,58 @@ impl Tally {
         self.with(|inner| {
             for channel in channels {
                 let positions = wire != Wire::Pusher;
-                let end = if positions {
+                let (subscribed, at) = if positions {
                     let side = if channel.app { &mut inner.application } else { &mut inner.durable };
                     side.add(&channel.ledger.faults, &channel.ledger.counts);
-                    channel.ledger.position().cloned()
+                    (channel.ledger.is_subscribed(), channel.ledger.position().cloned())
                 } else {
                     inner.pusher.add(&channel.feed.faults, &channel.feed.counts);
                     let number = |offset| Position { epoch: String::new(), offset };
-                    channel.feed.last().map(number)
+                    (channel.feed.is_subscribed(), channel.feed.last().map(number))
                 };
-                inner.ends.push((channel.stream.clone(), positions, end));
+                inner.ends.push(Stand { stream: channel.stream.clone(), positions, subscribed, at });
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_does_not_come_back_is_seen() {
+        let (tally, begun) = (Tally::new(3, 1), Instant::now());
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let within = Some(Duration::from_secs(11));
+        for n in 0..3 {
+            tally.misses(n, begun);
+            tally.present(n, Wire::Pusher, within, after(1));
+        }
+        tally.blow_begins(after(10));
+        for n in 0..3 {
+            tally.steps(n, Step::Away);
+            tally.misses(n, after(10));
+        }
+        tally.blow_ends(after(14));
+        tally.steps(1, Step::Joining);
+        assert_eq!((tally.everybody_present(), tally.absent()), (0, "Away: 2, Joining: 1".to_owned()));
+        tally.present(0, Wire::Pusher, within, after(20));
+        tally.present(0, Wire::Pusher, within, after(200));
+        assert_eq!(tally.look().returns.late, 0, "once is enough");
+        tally.present(1, Wire::Pusher, within, after(26));
+        assert_eq!(tally.look().returns.late, 1);
+        // The last one never comes; those who were there are nothing of the kind.
+        for n in 0..3 {
+            tally.gone(n, Wire::Pusher, within, after(100));
+        }
+        let returns = tally.look().returns;
+        assert_eq!((returns.count, returns.late, returns.longest["pusher"]), (6, 2, Duration::from_secs(86)));
+        // Whoever reads slowly is judged by where it is at the end.
+        tally.misses(0, begun);
+        tally.gone(0, Wire::Pusher, None, after(100));
+        assert_eq!(tally.look().returns.count, 6);
+        tally.forget_returns();
+        assert_eq!(tally.look().returns, Returns::default());
     }
 }

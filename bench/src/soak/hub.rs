@@ -35,6 +35,10 @@ const LINES: [&str; 9] = [
 ];
 /// Above a ping and its answer's time.
 const SILENCE: Duration = Duration::from_secs(25);
+/// How long a publication may take to a client that reads and has no positions, if its connection is not closed instead: the five seconds
+/// within which every subscriber is to know what it lost, for a lost or emptied Redis among other things, and as much again for a
+/// machine that does everything itself.
+const DUE: Duration = Duration::from_secs(10);
 /// Channels of the application, and how many of them each client has beside the entities'.
 const CHANNELS: (usize, usize) = (20, 2);
 /// How long what was of clients may take to go when they have gone: above the ping and its answer's time, and above the time for which an
@@ -74,7 +78,7 @@ pub(crate) struct Args {
     /// What everything that is random begins with; a new one each time if none.
     #[arg(long)]
     seed: Option<u64>,
-    /// Makes this fault in the first client, so that the run must fail.
+    /// Makes this fault in one client, or in a publisher, so that the run must fail.
     #[arg(long, value_enum)]
     plant: Option<Plant>,
     #[command(flatten)]
@@ -92,19 +96,19 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let mut stage = Stage::start(&args.world, &LINES).await?;
     let channels: Vec<String> = (0..CHANNELS.0).map(|n| format!("soak.{n}")).collect();
     let way = Way { addresses: stage.addresses()?, tls: None, http: reqwest::Client::new() };
-    let mut crowd = Crowd::new(way, SILENCE, args.clients, CHANNELS.1 + 1);
+    let mut crowd = Crowd::new(way, [SILENCE, DUE], args.clients, CHANNELS.1 + 1);
     let before = scrapes(&crowd, &stage.hubs).await?;
     let watch = Watch::start(&[stage.hubs[0].pid(), stage.hubs[1].pid()]);
     let servers = stage.hubs.each_ref().map(|hub| format!("http://{}", hub.address()));
     let every = Duration::from_secs_f64(channels.len() as f64 / args.publications);
-    crowd.publish(&servers, &stage.hubs[0].token()?, &channels, every);
+    crowd.publish(&servers, &stage.hubs[0].token()?, &channels, every, args.plant);
     let flow = stage.flow(args.changes, whole)?;
     for n in 0..args.clients {
         let streams =
             [vec![entities()], (0..CHANNELS.1).map(|k| channels[(n + k * 7) % channels.len()].clone()).collect()];
         let streams = streams.concat();
         let token = stage.hubs[0].token_of(&format!("soak-{n}"))?;
-        let plant = args.plant.filter(|_| n == 0);
+        let plant = args.plant.filter(|plant| plant.victim() == Some(n));
         let client = Client::new(n, wire(n), mood(n), token, &streams, seed).planting(plant);
         crowd.enter(client, streams);
     }
@@ -114,7 +118,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
         let seed = seed.wrapping_add(1_000_000 + n as u64);
         liars.spawn(lie(Arc::clone(&crowd.ground), Arc::clone(&lies), token, seed, silence.subscribe()));
     }
-    let blows = torment(&mut stage, &watch, seed, whole).await?;
+    let blows = torment(&mut stage, &crowd, &watch, seed, whole).await?;
     stage.flowed(flow).await?;
     progress("all come to rest");
     silence.send_replace(true);
@@ -141,7 +145,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     show_counts(&inner);
     let unpunished = show_lies(&lies);
     show_lives(&lives);
-    let mut bars = judge(&inner, &tops, disagreed);
+    let mut bars = judge(&inner, &tops, crowd.published(disagreed));
     bars.push(Bar::none("liars that were not shown the door", unpunished));
     bars.extend(flatness(&lives));
     bars.push(Bar::none("panics in the logs", panics as u64));
@@ -160,12 +164,17 @@ fn mood(n: usize) -> Mood {
 }
 
 /// Does what the plan says, and waits for the end.
-async fn torment(stage: &mut Stage, watch: &Watch, seed: u64, whole: Duration) -> Fallible<Vec<Blow>> {
+async fn torment(stage: &mut Stage, crowd: &Crowd, watch: &Watch, seed: u64, whole: Duration) -> Fallible<Vec<Blow>> {
     let begun = Instant::now();
     let mut done = Vec::new();
     for (at, blow) in chaos::plan(seed, whole) {
         sleep_until((begun + at).into()).await;
         progress(&format!("{:.0} s: {blow:?}", begun.elapsed().as_secs_f64()));
+        let now = Instant::now();
+        crowd.ground.tally.blow_begins(now);
+        if !matches!(blow, Blow::Kill(..)) {
+            crowd.ground.truth.bus_loses(now);
+        }
         match blow {
             Blow::Kill(node, away) => {
                 let hub = &mut stage.hubs[node];
@@ -179,6 +188,7 @@ async fn torment(stage: &mut Stage, watch: &Watch, seed: u64, whole: Duration) -
             Blow::Restart(away) => stage.redis.restart(true, away).await?,
             Blow::RestartEmpty(away) => stage.redis.restart(false, away).await?,
         }
+        crowd.ground.tally.blow_ends(Instant::now());
         done.push(blow);
     }
     sleep_until((begun + whole).into()).await;

@@ -1,10 +1,11 @@
 //! What takes too long for every commit: memory over a million changes (`memory`), clients of all kinds while servers die (`hub`),
 //! and a rolling restart behind nginx (`drain`).
 //!
-//! `ledger` is the checker: what each client was told against the promise; `verdict` holds the bars. Both are tried with
-//! planted faults. `client` is one that means well, `hostile` one that does not, `words` what they say; `stage` starts the servers,
-//! `chaos` plans what befalls them.
+//! `ledger` is the checker: what each client was told against the promise, and `returns` whether it came back; `verdict` holds the
+//! bars. All are tried with planted faults. `client` is one that means well, `hostile` one that does not, `words` what they say;
+//! `attention` tells how far one has read; `stage` starts the servers, `chaos` plans what befalls them.
 
+mod attention;
 mod chaos;
 mod client;
 pub(crate) mod drain;
@@ -17,6 +18,7 @@ pub(crate) mod memory;
 mod nginx;
 mod publish;
 mod redis;
+mod returns;
 mod stage;
 mod verdict;
 mod watch;

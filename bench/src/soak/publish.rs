@@ -1,12 +1,13 @@
 //! Publishers of the application: each channel has one, with one publication under way at a time, so that its numbers are in the order
-//! of the stream. What is not acknowledged is never repeated: it may have been taken. The last one of each is acknowledged.
+//! of the stream. What is not acknowledged is never repeated: it may have been taken. Nor has it an idempotency key, so that one
+//! which somebody else repeats on the way is seen at two places. The last one of each is acknowledged.
 
 use super::ground::Ground;
-use super::ledger::Position;
+use super::ledger::{Plant, Position};
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -32,6 +33,7 @@ pub(crate) fn start(
     token: &str,
     channels: &[String],
     every: Duration,
+    plant: Option<Plant>,
     stop: &watch::Receiver<bool>,
 ) -> JoinSet<u64> {
     let mut all = JoinSet::new();
@@ -55,9 +57,13 @@ pub(crate) fn start(
                 }
                 let number = ground.truth.start(&channel);
                 servers.rotate_left(1);
+                if n == 0 && plant.is_some_and(|plant| plant.repeats(number)) {
+                    publish(&ground.http, &servers[0], &token, &channel, number).await;
+                }
                 match publish(&ground.http, &servers[0], &token, &channel, number).await {
                     Some(position) => {
-                        disagreed += u64::from(!ground.truth.acknowledged(&channel, position, number));
+                        let agreed = ground.truth.acknowledged(&channel, &position, number, Instant::now());
+                        disagreed += u64::from(!agreed);
                         if last {
                             return disagreed;
                         }

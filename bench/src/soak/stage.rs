@@ -2,11 +2,11 @@
 
 use super::client::Client;
 use super::ground::{Ground, Phase, Tally};
-use super::ledger::{Position, Truth};
+use super::ledger::{Plant, Position, Truth, is_application};
 use super::line::Tls;
 use super::publish;
 use super::redis::Redis;
-use super::verdict::Tops;
+use super::verdict::{Published, Tops};
 use super::words::APP;
 use crate::error::{BenchError, Fallible};
 use crate::feed::{COLLECTION, Order};
@@ -181,29 +181,38 @@ pub(crate) struct Crowd {
     pub(crate) ground: Arc<Ground>,
     phase: watch::Sender<Phase>,
     clients: JoinSet<()>,
-    streams: Vec<Vec<String>>,
+    /// Of each client: whether it has positions, and its streams.
+    streams: Vec<(bool, Vec<String>)>,
     publishers: JoinSet<u64>,
     quiet: watch::Sender<bool>,
 }
 
 impl Crowd {
-    /// The ground for clients that take this way.
-    pub(crate) fn new(way: Way, silence: Duration, clients: usize, channels: usize) -> Self {
+    /// The ground for so many clients with so many channels each that take this way.
+    pub(crate) fn new(way: Way, [silence, due]: [Duration; 2], clients: usize, channels: usize) -> Self {
         let (truth, tally) = (Arc::new(Truth::default()), Tally::new(clients, channels));
         let Way { addresses, tls, http } = way;
-        let ground = Arc::new(Ground { addresses, tls, silence, truth, tally, http });
+        let ground = Arc::new(Ground { addresses, tls, silence, due, truth, tally, http });
         let (phase, quiet) = (watch::Sender::new(Phase::Run), watch::Sender::new(false));
         Self { ground, phase, clients: JoinSet::new(), streams: Vec::new(), publishers: JoinSet::new(), quiet }
     }
 
     /// Publishes to these channels from now on, by these servers in turn.
-    pub(crate) fn publish(&mut self, servers: &[String], token: &str, channels: &[String], every: Duration) {
-        self.publishers = publish::start(&self.ground, servers, token, channels, every, &self.quiet.subscribe());
+    pub(crate) fn publish(
+        &mut self,
+        servers: &[String],
+        token: &str,
+        channels: &[String],
+        every: Duration,
+        plant: Option<Plant>,
+    ) {
+        let quiet = self.quiet.subscribe();
+        self.publishers = publish::start(&self.ground, servers, token, channels, every, plant, &quiet);
     }
 
-    /// One more client, on these streams; of those without positions nobody can be told to have arrived.
+    /// One more client, on these streams.
     pub(crate) fn enter(&mut self, client: Client, streams: Vec<String>) {
-        self.streams.push(if client.has_positions() { streams } else { Vec::new() });
+        self.streams.push((client.has_positions(), streams));
         self.clients.spawn(client.live(Arc::clone(&self.ground), self.phase.subscribe()));
     }
 
@@ -234,15 +243,22 @@ impl Crowd {
         disagreed
     }
 
+    /// What is to be said of the publications, when all clients have gone; `disagreed` is what [`Crowd::hush`] answered.
+    pub(crate) fn published(&self, disagreed: u64) -> Published {
+        Published { disagreed, repeated: self.ground.truth.repeated() }
+    }
+
     /// All become steady and catch up, then leave for good.
     pub(crate) async fn settle(&mut self, tops: &Tops) -> Fallible<()> {
         self.phase.send_replace(Phase::Settle);
         let begun = Instant::now();
         let arrived = |n: usize| {
-            let all = self.streams[n].iter().enumerate();
-            all.filter_map(|(at, stream)| Some((at, tops.get(stream)?))).all(|(at, (top, _))| {
+            let (positions, streams) = &self.streams[n];
+            // Of a stream that has nothing but positions nobody can say where one without them is.
+            let all = streams.iter().enumerate().filter(|(_, stream)| *positions || is_application(stream));
+            all.filter_map(|(at, stream)| Some((at, tops.get(stream)?))).all(|(at, (top, number))| {
                 // A client that recovers nothing stands where it was told to: the ledgers are judged, this only waits.
-                self.ground.tally.where_is(n, at) >= top.offset
+                self.ground.tally.where_is(n, at) >= if *positions { top.offset } else { *number }
             })
         };
         while begun.elapsed() < SETTLING {
@@ -252,7 +268,7 @@ impl Crowd {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // What has come to those with positions is on its way to the others.
+        // What has come to those with positions is on its way to the others, also on streams that nobody waited for.
         tokio::time::sleep(Duration::from_secs(1)).await;
         self.phase.send_replace(Phase::Leave);
         while let Some(one) = self.clients.join_next().await {

@@ -1,12 +1,15 @@
 //! A rolling restart of two nodes behind the shipped nginx: what `scripts/soak drain` does with 5,000 clients, with 200.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{SinkExt, StreamExt};
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_tungstenite::{Connector, connect_async_tls_with_config, tungstenite::Message};
@@ -40,12 +43,12 @@ fn rules() -> String {
 struct Met {
     codes: BTreeSet<u16>,
     numbers: usize,
-    /// Between two cuts everything comes, once and in order.
+    /// Between two cuts everything comes, once and in order; and nothing that came before a cut comes after it.
     faults: Vec<(u64, u64)>,
 }
 
-/// Comes back at once after every close, until it is told to end.
-async fn pusher(nginx: String, trust: Connector, mut end: watch::Receiver<bool>) -> Met {
+/// Comes back at once after every close, until it is told to end; `highest` is the last number that it has heard.
+async fn pusher(nginx: String, trust: Connector, highest: Arc<AtomicU64>, mut end: watch::Receiver<bool>) -> Met {
     let mut met = Met::default();
     while !*end.borrow() {
         let connecting = connect_async_tls_with_config(&nginx, None, false, Some(trust.clone())).await;
@@ -67,9 +70,9 @@ async fn pusher(nginx: String, trust: Connector, mut end: watch::Receiver<bool>)
                     let data = event["data"].as_str().and_then(|data| serde_json::from_str::<Value>(data).ok());
                     let Some(n) = data.unwrap_or_else(|| event["data"].clone())["n"].as_u64() else { continue };
                     met.numbers += 1;
-                    if let Some(last) = last.replace(n).filter(|last| last + 1 != n) {
-                        met.faults.push((last, n));
-                    }
+                    let before = highest.fetch_max(n, Ordering::Relaxed);
+                    let passed_over = last.replace(n).filter(|last| last + 1 != n);
+                    met.faults.extend(passed_over.or((n <= before).then_some(before)).map(|last| (last, n)));
                 }
                 Some(Ok(Message::Close(frame))) => {
                     met.codes.insert(frame.map_or(0, |frame| u16::from(frame.code)));
@@ -121,21 +124,17 @@ async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     let (mut a, mut b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
     let nginx = Nginx::start(&[&a, &b], &[]).await;
     caught_up(&world, &b).await;
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(nginx.ca()).expect("a certificate")).expect("trusted");
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let trust = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let trust = Arc::new(trust.expect("versions").with_root_certificates(roots).with_no_client_auth());
-    let end = watch::Sender::new(false);
+    let (trust, hush, end) = (nginx.trust(), watch::Sender::new(false), watch::Sender::new(false));
+    let heard: Vec<Arc<AtomicU64>> = (0..PUSHERS).map(|_| Arc::default()).collect();
     let mut pushers = JoinSet::new();
     let address = nginx.url("/app/app-key?protocol=7").replace("https", "wss");
-    for _ in 0..PUSHERS {
-        pushers.spawn(pusher(address.clone(), Connector::Rustls(Arc::clone(&trust)), end.subscribe()));
+    for highest in &heard {
+        pushers.spawn(pusher(address.clone(), trust.clone(), Arc::clone(highest), end.subscribe()));
     }
     let mut followers = Followers::start_trusting(&nginx.url(""), FOLLOWERS, &nginx.ca()).await;
     everybody(&a, &b).await;
     play(&world, 50);
-    let publishing = tokio::spawn(publish(nginx.client(), nginx.url("/api/publish"), end.subscribe()));
+    let publishing = tokio::spawn(publish(nginx.client(), nginx.url("/api/publish"), hush.subscribe()));
 
     assert_eq!(a.stop().await, Some(0));
     a.start().await;
@@ -147,8 +146,15 @@ async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     eventually("changes reach everybody", async || followers.progress().await.into_iter().all(|it| it > now)).await;
 
     play(&world, 0);
-    end.send_replace(true);
+    hush.send_replace(true);
     let (published, unknown) = publishing.await.expect("publishes");
+    // Everybody is back and has the end, which no later publication would show to be missing.
+    let last = (1..=published).rev().find(|n| !unknown.contains(n)).expect("some are acknowledged");
+    eventually("the last publication is everywhere", async || {
+        heard.iter().all(|highest| highest.load(Ordering::Relaxed) >= last)
+    })
+    .await;
+    end.send_replace(true);
     assert!(unknown.len() as u64 * 100 <= published, "{unknown:?} of {published} are not acknowledged");
     caught_up(&world, &b).await;
     let report = followers.finish().await;
