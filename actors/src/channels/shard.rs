@@ -51,9 +51,18 @@ pub enum ShardMessage {
         channel: Arc<str>,
         /// The session.
         session: Joining,
-        /// What others may see of it, where they see who is there.
-        member: Option<Arc<Member>>,
         /// Answered once every later delivery will be offered.
+        reply: RpcReplyPort<()>,
+    },
+    /// A session that has the channel hears all that is said there: others may see it from now on.
+    Enter {
+        /// The channel.
+        channel: Arc<str>,
+        /// The session.
+        session: Joining,
+        /// What they see of it.
+        member: Arc<Member>,
+        /// Answered once presence will be told before it is asked.
         reply: RpcReplyPort<()>,
     },
     /// A session no longer wants it.
@@ -212,8 +221,12 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let _busy = if own { state.progress.work() } else { state.progress.begin() };
         match message {
             ShardMessage::Accept(incoming) => state.accept(&myself, incoming),
-            ShardMessage::Join { channel, session: Joining(session), member, reply } => {
-                state.join(&channel, session, member);
+            ShardMessage::Join { channel, session: Joining(session), reply } => {
+                state.join(&channel, session);
+                let _ = reply.send(());
+            }
+            ShardMessage::Enter { channel, session: Joining(session), member, reply } => {
+                state.enter(&channel, &session, member);
                 let _ = reply.send(());
             }
             ShardMessage::Leave(Left { session, seat }, reply) => {
@@ -284,7 +297,7 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         });
     }
 
-    fn join(&mut self, name: &Arc<str>, session: Arc<Session>, member: Option<Arc<Member>>) {
+    fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
         // A session that ended meanwhile would never be forgotten.
         if self.sessions.get(session.id).is_none() {
             return;
@@ -302,17 +315,23 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let Some(channel) = self.channels.get_mut(number as usize) else { return };
         let entry = channel.members.vacant_entry();
         if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
-            if let Some(member) = &member {
-                let (channel, member) = (Arc::clone(name), Arc::clone(member));
-                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
-            }
-            entry.insert(Seated { session, hint: 0, member });
+            entry.insert(Seated { session, hint: 0, member: None });
             channel.compared = None;
             self.hub.metrics.subscriptions.inc();
             self.recount(number);
         } else if channel.members.is_empty() {
             self.forget(number);
         }
+    }
+
+    fn enter(&mut self, name: &Arc<str>, session: &Session, member: Arc<Member>) {
+        let Some(seat) = session.seat_of(name) else { return };
+        let seated =
+            self.channels.get_mut(seat.channel as usize).and_then(|it| it.members.get_mut(seat.member as usize));
+        let Some(seated) = seated.filter(|seated| seated.session.id == session.id) else { return };
+        seated.member = Some(Arc::clone(&member));
+        let channel = Arc::clone(name);
+        let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
     }
 
     fn leave(&mut self, seat: Seat, session: SessionId) {

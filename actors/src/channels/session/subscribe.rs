@@ -295,7 +295,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         tokio::time::timeout(self.hub.limits.command / 5, waiting).await.is_ok()
     }
 
-    /// Registers with the shard, then with the topics: from then on every publication reaches the session.
+    /// Registers with the shard, then with the topics: from then on every publication reaches the session. Then it may be seen.
     pub(super) async fn listen(
         &self,
         channel: &Channel,
@@ -306,12 +306,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let within = self.hub.limits.command;
         let retry = Refusal::Error(ErrorCode::Internal);
         let shard = self.hub.shards.get(self.shard).ok_or(retry)?;
-        let join = |reply| ShardMessage::Join {
-            channel: Arc::clone(name),
-            session: Arc::clone(&self.session).into(),
-            member,
-            reply,
-        };
+        let join =
+            |reply| ShardMessage::Join { channel: Arc::clone(name), session: Arc::clone(&self.session).into(), reply };
         shard.slot.call(join, within).await.map_err(|_| retry)?;
         let attach = |reply| TopicsMessage::Attach {
             channel: Arc::clone(name),
@@ -320,11 +316,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             delta,
             reply,
         };
-        match self.hub.topics.call(attach, within).await {
-            Ok(Ok(attached)) => Ok(attached),
-            Ok(Err(AttachError::Unknown)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
-            Ok(Err(AttachError::Unavailable)) | Err(_) => Err(retry),
+        let attached = match self.hub.topics.call(attach, within).await {
+            Ok(Ok(attached)) => attached,
+            Ok(Err(AttachError::Unknown)) => return Err(Refusal::Error(ErrorCode::UnknownChannel)),
+            Ok(Err(AttachError::Unavailable)) | Err(_) => return Err(retry),
+        };
+        if let Some(member) = member {
+            // Not before: the word that it has come would be said while this node does not listen yet.
+            let enter = |reply| ShardMessage::Enter {
+                channel: Arc::clone(name),
+                session: Arc::clone(&self.session).into(),
+                member,
+                reply,
+            };
+            shard.slot.call(enter, within).await.map_err(|_| retry)?;
         }
+        Ok(attached)
     }
 
     async fn start(

@@ -205,6 +205,11 @@ impl Session {
         self.lock().channels().collect()
     }
 
+    /// Its seat on a channel, while it has one.
+    pub(in crate::channels) fn seat_of(&self, channel: &str) -> Option<Seat> {
+        self.lock().subscriptions.iter().find(|it| *it.channel == *channel)?.seat
+    }
+
     /// The seats of the session, for the shard to forget.
     pub(in crate::channels) fn seats(&self) -> Vec<Seat> {
         self.lock().subscriptions.iter().filter_map(|it| it.seat).collect()
