@@ -170,10 +170,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         deltas: of.deltas,
         latest_only: of.recovery == RecoveryConfig::Latest,
         pace: (of.publications_per_second > 0).then_some(PaceRules {
-            pace: ChannelPace {
-                per_second: of.publications_per_second,
-                across: across(of.publications_across),
-            },
+            pace: ChannelPace { per_second: of.publications_per_second, across: across(of.publications_across) },
             only: match of.publications_of {
                 PublisherConfig::Everybody => None,
                 PublisherConfig::Clients => Some(Publisher::Client),

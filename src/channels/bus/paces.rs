@@ -115,8 +115,7 @@ mod tests {
     fn a_second_of_the_pace_comes_at_once_and_time_gives_it_back() {
         let (paces, begun) = (Paces::new(Gauge::default()), Instant::now());
         let at = |millis| begun + Duration::from_millis(millis);
-        let admitted =
-            |n: usize, millis| (0..20).filter(|_| paces.wait_at(&n, 10, at(millis)).is_none()).count();
+        let admitted = |n: usize, millis| (0..20).filter(|_| paces.wait_at(&n, 10, at(millis)).is_none()).count();
         assert_eq!((admitted(1, 0), admitted(2, 0), admitted(1, 0)), (10, 10, 0));
         let wait = paces.wait_at(&1, 10, at(0)).expect("one too many");
         assert_eq!(wait, Duration::from_millis(100), "until the next has grown");

@@ -426,7 +426,8 @@ async fn what_begins_while_its_slot_is_moved_need_not_wait_for_the_end() {
         let moving = Move::begins(&cluster, &key(&name), home, (home + 1) % 3).await;
         if published > 0 {
             // By halves: there it cannot be made, and what is there must not be left behind.
-            let put = one.put(&name, kept(9), &once(1));
+            let on = once(1);
+            let put = one.put(&name, kept(9), &on);
             tokio::pin!(put);
             timeout(Duration::from_millis(500), &mut put).await.expect_err("it waits");
             moving.carries_keys().await;

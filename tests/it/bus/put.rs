@@ -406,7 +406,8 @@ async fn a_clock_that_was_set_back_stops_nothing() {
     assert_eq!(bus.pace_user("olha", user).await, None);
     let keys = server.command(&["KEYS", "{dz:user:*}:pace"]).await.expect("asked");
     let key = keys.split("\r\n").find(|part| part.starts_with('{')).expect("a key");
-    let ahead = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_millis() + 3_600_000;
+    let ahead =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_millis() + 3_600_000;
     for key in ["{dz:chat.1}:position", key] {
         server.command(&["HSET", key, "tokens", "-7", "refilled", &ahead.to_string()]).await.expect("set");
         server.command(&["PERSIST", key]).await.expect("set");

@@ -165,7 +165,10 @@ async fn when_nobody_has_renewed_for_half_a_lease_nobody_is_buried_yet() {
     let (own, others) = {
         // Whose is whose: the one that is renewed has the later end.
         kit.server.command(&["ZADD", "{dz:nodes}:presence", "1", lives[0], "1", lives[1]]).await.expect("answered");
-        kit.server.command(&["ZADD", "{dz:nodes}:presence", &(now + 1_000_000_000).to_string(), "keeps-others"]).await.expect("answered");
+        kit.server
+            .command(&["ZADD", "{dz:nodes}:presence", &(now + 1_000_000_000).to_string(), "keeps-others"])
+            .await
+            .expect("answered");
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
         kit.server.command(&["ZREM", "{dz:nodes}:presence", "keeps-others"]).await.expect("answered");
         let last = kit.server.command(&["ZREVRANGE", "{dz:nodes}:presence", "0", "0"]).await.expect("answered");

@@ -44,9 +44,9 @@ use crate::{
         Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Tracer, Users, Wire,
     },
     platform::ports::{
-        Across, Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits, Identity,
-        LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant, UserPace,
-        Verified,
+        Across, Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits,
+        Identity, LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant,
+        UserPace, Verified,
     },
     supervise::{Progress, Slot},
 };

@@ -419,7 +419,8 @@ impl Bus for RedisBus {
 
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         let args = vec![wire::number(nodes::MAX_NODES)];
-        let answer = self.shared.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
+        let answer =
+            self.shared.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
         wire::names(answer).map_err(failed("nodes"))
     }
 }

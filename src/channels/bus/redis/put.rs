@@ -119,7 +119,8 @@ impl RedisBus {
             return here;
         }
         let key = self.shared.config.person(&person);
-        let asked = self.shared.eval("pace", &PACE, vec![key.into()], vec![wire::number(pace.per_second.max(1).into())]);
+        let asked =
+            self.shared.eval("pace", &PACE, vec![key.into()], vec![wire::number(pace.per_second.max(1).into())]);
         let answer = match timeout(PACE_PATIENCE, asked).await {
             Ok(Ok(answer)) => answer.as_u64(),
             _ => None,

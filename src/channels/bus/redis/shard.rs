@@ -230,7 +230,11 @@ mod tests {
         assert_eq!(settling(&second), [false, false, true, true, false, false, true]);
         let mut third = routes(&[(0, 9, &a), (10, 16_383, &b)]);
         third.settle(&second, Instant::now());
-        assert_eq!(settling(&third), [false, false, true, true, false, false, true], "what has not yet settled still has not");
+        assert_eq!(
+            settling(&third),
+            [false, false, true, true, false, false, true],
+            "what has not yet settled still has not"
+        );
         let mut fourth = routes(&[(0, 9, &a), (10, 16_383, &b)]);
         fourth.settle(&routes(&[(0, 8, &a), (10, 16_383, &b)]), later);
         assert_eq!(settling(&fourth), [false, false, false, false, false, true, false], "what nobody had for a while");

@@ -22,8 +22,7 @@ use super::super::{
 use crate::{
     platform::ports::{
         Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, HistoryLimits, Life,
-        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice,
-        UserPace,
+        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice, UserPace,
     },
     supervise::{Progress, Slot},
 };
