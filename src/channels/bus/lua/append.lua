@@ -77,7 +77,9 @@ if publishes then
     -- Of what begins nothing is older.
     if late ~= '' then return {TOO_MANY, tonumber(late)} end
     epoch, top = ARGV[2], 0
-    redis.call('DEL', position, history)
+    -- Each by itself: a server that does not have the slot yet takes two only when it has both.
+    redis.call('DEL', position)
+    redis.call('DEL', history)
     redis.call('HSET', position, 'epoch', epoch, 'top', 0, 'bytes', 0)
   elseif keeper ~= own then
     redis.call('HSET', position, 'keeper', own)
