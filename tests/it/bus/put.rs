@@ -519,14 +519,20 @@ async fn a_publication_whose_answer_was_lost_is_offered_again() {
     let (proxy, url) = server.proxy().await;
     let (far, _events) = hub(&url, HistoryLimits::default()).await;
     place(&far, &chat(), 0, &once(0, LONG)).await;
-    // Longer than one command may take, on the way there and back.
-    proxy.delay(Duration::from_millis(200));
-    far.put(&chat(), kept(1), &once(1, LONG)).await.expect_err("too late");
+    let lost = async || far.put(&chat(), kept(1), &once(1, LONG)).await.expect_err("too late");
+    eventually("it is there, and its answer is lost", async || {
+        proxy.delay(Duration::ZERO);
+        eventually("connected", || async { far.is_connected() }).await;
+        // Longer than one command may take, on the way there and back.
+        proxy.delay(Duration::from_millis(200));
+        lost().await;
+        count(&near, &chat()).await == 2
+    })
+    .await;
     for _ in 0..5 {
-        far.put(&chat(), kept(1), &once(1, LONG)).await.expect_err("too late");
+        lost().await;
     }
     assert_eq!(far.metrics().keys.get(), 2, "a key that is offered again is counted once");
-    eventually("it is there all the same", || async { count(&near, &chat()).await == 2 }).await;
     proxy.delay(Duration::ZERO);
     let offered =
         eventually("it can be asked again", || async { far.put(&chat(), kept(1), &once(1, LONG)).await.ok() });
