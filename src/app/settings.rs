@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dzvin_actors::{
     channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces, PaceRules, Publisher},
-    platform::ports::{Across, BusEvent, ChannelPace, ReadLimit},
+    platform::ports::{Across, BusEvent, ChannelPace, ReadLimit, UserPace},
 };
 use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect, platform::Kind};
 use tokio::{sync::mpsc, time::timeout};
@@ -126,8 +126,19 @@ pub(super) fn limits(config: &Config) -> Limits {
         too_many: channels.max_refusals,
         occupancy: channels.occupancy,
         of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
+        user_pace: (channels.user_publications_per_second > 0).then_some(UserPace {
+            per_second: channels.user_publications_per_second,
+            across: across(channels.user_publications_across),
+        }),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         ..Limits::default()
+    }
+}
+
+const fn across(over: AcrossConfig) -> Across {
+    match over {
+        AcrossConfig::Node => Across::Node,
+        AcrossConfig::Cluster => Across::Cluster,
     }
 }
 
@@ -159,13 +170,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
         deltas: of.deltas,
         latest_only: of.recovery == RecoveryConfig::Latest,
         pace: (of.publications_per_second > 0).then_some(PaceRules {
-            pace: ChannelPace {
-                per_second: of.publications_per_second,
-                across: match of.publications_across {
-                    AcrossConfig::Node => Across::Node,
-                    AcrossConfig::Cluster => Across::Cluster,
-                },
-            },
+            pace: ChannelPace { per_second: of.publications_per_second, across: across(of.publications_across) },
             only: match of.publications_of {
                 PublisherConfig::Everybody => None,
                 PublisherConfig::Clients => Some(Publisher::Client),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::platform::ports::ReadLimit;
+use crate::platform::ports::{ReadLimit, UserPace};
 
 /// Limits of sessions and channels.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Limits {
     pub occupancy: bool,
     /// Connections of one user to this node.
     pub of_user: Option<u32>,
+    /// How often one user may publish, send events to other clients, and call, whatever the connection and the channel.
+    pub user_pace: Option<UserPace>,
     /// Commands that a client may give in a second, on average; beyond it they are refused as too many.
     pub commands_per_second: Option<u32>,
     /// Refusals in a row of that kind after which the connection ends.
@@ -56,6 +58,7 @@ impl Default for Limits {
             max_age: None,
             occupancy: false,
             of_user: None,
+            user_pace: None,
             commands_per_second: None,
             too_many: 100,
             command: Duration::from_secs(5),

@@ -28,7 +28,7 @@ pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,
 };
-pub use put::{Across, ChannelPace, Conditions, Offer, Once, Published, Version};
+pub use put::{Across, ChannelPace, Conditions, Offer, Once, Published, UserPace, Version};
 pub use queries::{Queries, Query};
 
 /// The answer of a port.
@@ -202,6 +202,10 @@ pub trait Bus: Send + Sync + 'static {
     /// The same on conditions, or without keeping it. Conditions and publication are one step: of many nodes that offer the same
     /// at once one publishes it, and all are answered alike.
     fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> impl Answer<Result<Published, BusError>>;
+    /// Counts one more of what a user publishes or calls, whatever the channel; how long to wait when that is one too many, and then
+    /// it is not counted. While nobody can be asked what the user does on other nodes, this node counts alone: nobody is locked out,
+    /// and nobody goes uncounted.
+    fn pace_user(&self, user: &str, pace: UserPace) -> impl Answer<Option<Duration>>;
     /// Forgets what is kept of an application's stream. Its position stays, so that whoever has everything goes on undisturbed, and
     /// whoever comes back from before is told that the past is lost.
     fn forget(&self, stream: &StreamName) -> impl Answer<Result<(), BusError>>;

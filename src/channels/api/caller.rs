@@ -7,6 +7,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use dzvin_protocols::identity::Permissions;
+use sha2::{Digest, Sha256};
 
 use super::ServerApi;
 use crate::{identity::Caller, platform::http::Problem};
@@ -16,6 +17,14 @@ use crate::{identity::Caller, platform::http::Problem};
 pub(super) struct ApiCaller {
     /// What it may do.
     pub(super) permissions: Arc<Permissions>,
+    /// Stands for who it is: no key has the number of a user.
+    pub(super) publisher: u64,
+}
+
+/// Half of what tells keys apart: publishers are few.
+fn number(kind: &str, name: &str) -> u64 {
+    let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(name).finalize();
+    digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 impl FromRequestParts<Arc<ServerApi>> for ApiCaller {
@@ -24,10 +33,10 @@ impl FromRequestParts<Arc<ServerApi>> for ApiCaller {
     async fn from_request_parts(parts: &mut Parts, api: &Arc<ServerApi>) -> Result<Self, Problem> {
         let Some(key) = api_key(parts) else {
             let caller = Caller::from_request_parts(parts, api).await?;
-            return Ok(Self { permissions: caller.permissions });
+            return Ok(Self { publisher: number("user", &caller.user), permissions: caller.permissions });
         };
-        let (_, permissions) = api.keys.find(key).ok_or_else(Problem::unauthorized)?;
-        Ok(Self { permissions })
+        let (id, permissions) = api.keys.find(key).ok_or_else(Problem::unauthorized)?;
+        Ok(Self { publisher: number("key", &id), permissions })
     }
 }
 

@@ -126,7 +126,7 @@ impl Call<'_> {
     fn once(&self, key: &str) -> Once {
         let mut short = [0; 16];
         short.copy_from_slice(&Sha256::digest(key.as_bytes())[..16]);
-        Once { key: short, window: self.api.idempotency }
+        Once { key: short, window: self.api.idempotency, publisher: self.caller.publisher }
     }
 
     async fn put(&self, channel: &str, ready: &Ready) -> Result<String, Refusal> {

@@ -1,10 +1,10 @@
 //! Whichever bus the configuration names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_actors::platform::ports::{
-    Appended, Bus, BusError, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice,
+    Appended, Bus, BusError, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice, UserPace,
 };
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -64,6 +64,10 @@ impl Bus for AnyBus {
 
     async fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> Result<Published, BusError> {
         either!(self, bus => bus.put(stream, offer, on).await)
+    }
+
+    async fn pace_user(&self, user: &str, pace: UserPace) -> Option<Duration> {
+        either!(self, bus => bus.pace_user(user, pace).await)
     }
 
     async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {

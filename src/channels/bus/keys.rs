@@ -1,16 +1,16 @@
 //! Publishers' keys: what was published under one is not published again while it is remembered.
 //!
 //! Invariants: a node remembers at most so many, and above that refuses what brings another, for to forget one early would let
-//! something through twice. The bus in memory remembers the answers here; of Redis, where they are, this counts those that this
-//! node has put there, which bounds their number and their bytes: each takes about two hundred.
+//! something through twice; each is counted once, however often it is offered; no publisher has so many that there is no room for
+//! another. The bus in memory remembers the answers here; of Redis, where they are, this counts those that this node has put
+//! there or may have, which bounds their number and their bytes: each takes about two hundred.
 
 use std::{
     collections::{HashMap, VecDeque},
+    hash::Hash,
     time::Duration,
 };
 
-use dzvin_actors::platform::ports::Once;
-use dzvin_protocols::{channels::Position, platform::StreamName};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
@@ -19,113 +19,105 @@ use tokio::time::Instant;
 pub const MAX_KEYS: usize = 200_000;
 /// How long whoever is refused should wait: keys end one after the other.
 pub(super) const WAIT: Duration = Duration::from_secs(1);
-/// Keys that end within so long of each other are counted together.
-const GRAIN: Duration = Duration::from_millis(500);
+/// A publisher may have so many times as many as are still free: alone three of four, and whoever comes then three of four of the
+/// rest. One that publishes on tens of thousands of channels at once, with a key on each, leaves room for all others.
+const SHARE: usize = 3;
 
-/// How many keys are alive.
+/// What is remembered, by name: of one bus.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct Keys<N, V> {
     most: usize,
-    /// When they end, and how many.
-    ends: VecDeque<(Instant, usize)>,
-    total: usize,
+    known: HashMap<N, Known<V>>,
+    /// Each of them once, with the moment at which to look whether it has ended.
+    order: VecDeque<(Instant, N)>,
+    /// How many each publisher has, those that are promised a place included.
+    shares: HashMap<u64, usize>,
+    promised: usize,
     gauge: Gauge,
 }
 
-impl Counted {
+#[derive(Debug)]
+struct Known<V> {
+    value: V,
+    publisher: u64,
+    ends: Instant,
+}
+
+impl<N: Clone + Eq + Hash, V> Keys<N, V> {
     pub(super) fn new(most: usize, gauge: Gauge) -> Self {
-        Self { most, ends: VecDeque::new(), total: 0, gauge }
+        Self { most, known: HashMap::new(), order: VecDeque::new(), shares: HashMap::new(), promised: 0, gauge }
     }
 
-    /// Whether there is room for one more. Of those that are asked for at once each has it.
-    pub(super) fn has_room(&mut self) -> bool {
-        self.has_room_at(Instant::now())
-    }
-
-    fn has_room_at(&mut self, now: Instant) -> bool {
+    /// What is remembered under this name.
+    pub(super) fn find(&mut self, name: &N, now: Instant) -> Option<&V> {
         self.drop_old(now);
-        self.total < self.most
+        self.known.get(name).filter(|known| known.ends > now).map(|known| &known.value)
     }
 
-    /// Counts one more.
-    pub(super) fn take(&mut self, window: Duration) {
-        self.take_at(window, Instant::now());
+    /// Whether this publisher may have one more.
+    pub(super) fn has_room(&mut self, publisher: u64, now: Instant) -> bool {
+        self.drop_old(now);
+        let free = self.most.saturating_sub(self.known.len() + self.promised);
+        self.shares.get(&publisher).copied().unwrap_or_default() < free.saturating_mul(SHARE)
     }
 
-    fn take_at(&mut self, window: Duration, now: Instant) {
-        self.total += 1;
-        let end = now + window;
-        match self.ends.back_mut() {
-            Some((last, count)) if *last + GRAIN > end => {
-                *last = end.max(*last);
-                *count += 1;
-            }
-            _ => self.ends.push_back((end, 1)),
+    /// Keeps a place free for one, if there is room.
+    pub(super) fn promise(&mut self, publisher: u64, now: Instant) -> bool {
+        let room = self.has_room(publisher, now);
+        if room {
+            self.promised += 1;
+            *self.shares.entry(publisher).or_default() += 1;
+        }
+        room
+    }
+
+    /// A place that was promised is free again.
+    pub(super) fn release(&mut self, publisher: u64) {
+        self.promised -= 1;
+        self.give_back(publisher);
+    }
+
+    /// Remembers it from now on. It takes a place whether or not there is one: it has happened.
+    pub(super) fn keep(&mut self, name: N, value: V, publisher: u64, window: Duration, now: Instant) {
+        *self.shares.entry(publisher).or_default() += 1;
+        let ends = now + window;
+        match self.known.insert(name.clone(), Known { value, publisher, ends }) {
+            Some(before) => self.give_back(before.publisher),
+            None => self.order.push_back((ends, name)),
         }
         self.drop_old(now);
     }
 
+    fn give_back(&mut self, publisher: u64) {
+        if let Some(share) = self.shares.get_mut(&publisher) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&publisher);
+            }
+        }
+    }
+
+    /// They end in the order in which they came, for all have one window; should that ever differ, one that lives longer holds the
+    /// places of those behind it for as long.
     fn drop_old(&mut self, now: Instant) {
-        while let Some((ends, count)) = self.ends.front().copied()
-            && ends <= now
+        while let Some((at, name)) = self.order.front()
+            && *at <= now
         {
-            self.ends.pop_front();
-            self.total -= count;
-        }
-        self.gauge.set(i64::try_from(self.total).unwrap_or(i64::MAX));
-    }
-}
-
-/// The answers, of a node that is alone.
-#[derive(Debug)]
-pub(super) struct Answers {
-    most: usize,
-    known: HashMap<(StreamName, [u8; 16]), (Option<Position>, Instant)>,
-    /// In the order in which they were given.
-    order: VecDeque<(StreamName, [u8; 16])>,
-    gauge: Gauge,
-}
-
-impl Answers {
-    pub(super) fn new(most: usize, gauge: Gauge) -> Self {
-        Self { most, known: HashMap::new(), order: VecDeque::new(), gauge }
-    }
-
-    /// What was answered under this key, if that is remembered.
-    pub(super) fn find(&mut self, stream: &StreamName, once: &Once) -> Option<Option<Position>> {
-        self.drop_old();
-        let (answer, ends) = self.known.get(&(stream.clone(), once.key))?;
-        (*ends > Instant::now()).then(|| answer.clone())
-    }
-
-    /// Whether there is room for one more.
-    pub(super) fn has_room(&self) -> bool {
-        self.order.len() < self.most
-    }
-
-    pub(super) fn remember(&mut self, stream: &StreamName, once: &Once, answer: Option<Position>) {
-        let name = (stream.clone(), once.key);
-        self.known.insert(name.clone(), (answer, Instant::now() + once.window));
-        self.order.push_back(name);
-        self.count();
-    }
-
-    /// They end in the order in which they came, for all have one window; should that ever differ, one that lives longer holds
-    /// those behind it for as long.
-    fn drop_old(&mut self) {
-        let now = Instant::now();
-        while let Some(oldest) = self.order.front() {
-            if self.known.get(oldest).is_some_and(|(_, ends)| *ends > now) {
-                break;
+            match self.known.get(name) {
+                // Kept again meanwhile.
+                Some(known) if known.ends > now => {
+                    let later = (known.ends, name.clone());
+                    self.order.push_back(later);
+                }
+                _ => {
+                    if let Some(ended) = self.known.remove(name) {
+                        self.give_back(ended.publisher);
+                    }
+                }
             }
-            self.known.remove(oldest);
             self.order.pop_front();
         }
-        self.count();
-    }
-
-    fn count(&self) {
-        self.gauge.set(i64::try_from(self.order.len()).unwrap_or(i64::MAX));
+        self.gauge.set(i64::try_from(self.known.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -133,21 +125,68 @@ impl Answers {
 mod tests {
     use super::*;
 
+    const WINDOW: Duration = Duration::from_secs(10);
+
+    fn keys(most: usize) -> (Keys<u32, ()>, Gauge, impl Fn(u64) -> Instant) {
+        let (gauge, begun) = (Gauge::default(), Instant::now());
+        (Keys::new(most, gauge.clone()), gauge, move |seconds| begun + Duration::from_secs(seconds))
+    }
+
     #[test]
-    fn keys_are_counted_for_as_long_as_they_are_remembered() {
-        let gauge = Gauge::default();
-        let mut counted = Counted::new(3, gauge.clone());
-        let (window, begun) = (Duration::from_secs(10), Instant::now());
-        let at = |seconds| begun + Duration::from_secs(seconds);
-        counted.take_at(window, at(0));
-        counted.take_at(window, at(0));
-        assert!(counted.has_room_at(at(5)));
-        counted.take_at(window, at(5));
-        assert!(!counted.has_room_at(at(5)));
-        assert_eq!((gauge.get(), counted.ends.len()), (3, 2), "those that end together are one entry");
-        assert!(counted.has_room_at(at(10)));
+    fn keys_are_counted_once_and_for_as_long_as_they_are_remembered() {
+        let (mut keys, gauge, at) = keys(3);
+        keys.keep(1, (), 1, WINDOW, at(0));
+        keys.keep(2, (), 2, WINDOW, at(0));
+        assert!(keys.has_room(3, at(5)));
+        for second in 0..5 {
+            keys.keep(1, (), 1, WINDOW, at(second));
+        }
+        keys.keep(3, (), 3, WINDOW, at(5));
+        assert_eq!((gauge.get(), keys.order.len(), keys.shares.len()), (3, 3, 3));
+        assert!(!keys.has_room(4, at(5)));
+        assert!(keys.has_room(4, at(10)), "the second has ended");
+        assert!(keys.find(&1, at(13)).is_some(), "the first was kept again");
+        assert!(keys.find(&1, at(14)).is_none() && keys.find(&3, at(14)).is_some());
         assert_eq!(gauge.get(), 1);
-        assert!(counted.has_room_at(at(20)));
-        assert_eq!((gauge.get(), counted.ends.len()), (0, 0));
+        assert!(keys.has_room(4, at(15)));
+        assert_eq!((gauge.get(), keys.order.len(), keys.known.len(), keys.shares.len()), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn one_that_lives_shorter_is_forgotten_in_time_behind_one_that_lives_longer() {
+        let (mut keys, _, at) = keys(10);
+        keys.keep(1, (), 1, WINDOW, at(0));
+        keys.keep(2, (), 1, WINDOW / 5, at(0));
+        assert!(keys.find(&2, at(1)).is_some() && keys.find(&2, at(2)).is_none() && keys.find(&1, at(2)).is_some());
+        keys.keep(2, (), 1, WINDOW / 5, at(2));
+        assert_eq!((keys.order.len(), keys.shares.get(&1)), (2, Some(&2)));
+    }
+
+    #[test]
+    fn a_place_that_is_promised_is_nobody_elses() {
+        let (mut keys, gauge, at) = keys(2);
+        assert!(keys.promise(1, at(0)) && keys.promise(2, at(0)) && !keys.promise(3, at(0)));
+        keys.release(1);
+        assert!(keys.promise(3, at(0)));
+        keys.release(2);
+        keys.keep(1, (), 2, WINDOW, at(0));
+        assert_eq!((gauge.get(), keys.promised), (1, 1));
+        assert!(!keys.has_room(4, at(0)));
+    }
+
+    #[test]
+    fn one_publisher_leaves_room_for_others() {
+        let (mut keys, _, at) = keys(1_000);
+        let mut taken = |publisher: u64, from: u32| {
+            let admitted = (from..from + 1_000).take_while(|name| {
+                let room = keys.has_room(publisher, at(0));
+                if room {
+                    keys.keep(*name, (), publisher, WINDOW, at(0));
+                }
+                room
+            });
+            admitted.count()
+        };
+        assert_eq!([taken(1, 0), taken(2, 1_000), taken(3, 2_000), taken(1, 0)], [750, 188, 47, 0]);
     }
 }

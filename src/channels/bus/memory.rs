@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_actors::platform::ports::{
-    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice, Version,
+    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice, UserPace, Version,
 };
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -26,9 +26,9 @@ use tokio::{
 
 use super::{
     BusMetrics, MAX_KEYS, Unnamed, check_run, check_word,
-    keys::{self, Answers},
+    keys::{self, Keys},
     new_epoch, new_node,
-    paces::Paces,
+    paces::{Paces, Person, person},
     ring::Ring,
 };
 
@@ -52,7 +52,8 @@ pub struct MemoryBus {
     events: Events,
     metrics: BusMetrics,
     node: Arc<str>,
-    paces: Paces,
+    paces: Paces<StreamName>,
+    user_paces: Paces<Person>,
 }
 
 #[derive(Debug)]
@@ -60,7 +61,7 @@ struct State {
     rings: HashMap<StreamName, Ring>,
     subscribed: HashSet<StreamName>,
     /// What publishers' keys were answered.
-    answers: Answers,
+    answers: Keys<(StreamName, [u8; 16]), Option<Position>>,
     /// When all rings were last looked through for what is too old.
     swept: Option<Instant>,
 }
@@ -85,13 +86,14 @@ impl MemoryBus {
         let state = State {
             rings: HashMap::new(),
             subscribed: HashSet::new(),
-            answers: Answers::new(MAX_KEYS, metrics.keys.clone()),
+            answers: Keys::new(MAX_KEYS, metrics.keys.clone()),
             swept: None,
         };
         Self {
             limits,
             state: Mutex::new(state),
             paces: Paces::new(metrics.paced.clone()),
+            user_paces: Paces::new(metrics.paced_users.clone()),
             events: Events { sender: events, owed: Arc::default(), metrics: metrics.clone() },
             metrics,
             node: new_node(),
@@ -101,7 +103,7 @@ impl MemoryBus {
     /// The same, which remembers so many publishers' keys at once.
     #[must_use]
     pub fn with_keys(self, most: usize) -> Self {
-        self.state().answers = Answers::new(most, self.metrics.keys.clone());
+        self.state().answers = Keys::new(most, self.metrics.keys.clone());
         self
     }
 
@@ -160,12 +162,13 @@ impl MemoryBus {
     ) -> Result<Published, TooManyStreams> {
         let mut state = self.state();
         self.sweep(&mut state);
+        let now = Instant::now();
         if let Some(once) = &on.once {
-            if let Some(answer) = state.answers.find(stream, once) {
+            if let Some(answer) = state.answers.find(&(stream.clone(), once.key), now) {
                 self.metrics.repeated.inc();
-                return Ok(Published::Again(answer));
+                return Ok(Published::Again(answer.clone()));
             }
-            if !state.answers.has_room() {
+            if !state.answers.has_room(once.publisher, now) {
                 return Ok(Published::TooMany { wait: keys::WAIT });
             }
         }
@@ -188,7 +191,8 @@ impl MemoryBus {
             }
         };
         if let Some(once) = &on.once {
-            state.answers.remember(stream, once, published.position().cloned());
+            let name = (stream.clone(), once.key);
+            state.answers.keep(name, published.position().cloned(), once.publisher, once.window, now);
         }
         Ok(published)
     }
@@ -324,6 +328,10 @@ impl Bus for MemoryBus {
             }
         };
         self.put_now(stream, step, on, room).map_err(|e| failed(Box::new(e)))
+    }
+
+    async fn pace_user(&self, user: &str, pace: UserPace) -> Option<Duration> {
+        self.user_paces.wait(&person(user), pace.per_second)
     }
 
     async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {

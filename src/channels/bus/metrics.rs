@@ -34,6 +34,14 @@ pub struct BusMetrics {
     pub repeated: Counter,
     /// Channels whose pace this node counts by itself.
     pub paced: Gauge,
+    /// Users whose pace this node counts.
+    pub paced_users: Gauge,
+    /// Times that this node counted a user alone, for Redis could not be asked.
+    pub paced_alone: Counter,
+    /// Words that wait until all nodes listen where their slot has come to.
+    pub words_held: Gauge,
+    /// Words that were not said, for too many waited.
+    pub words_refused: Counter,
 }
 
 impl BusMetrics {
@@ -54,5 +62,11 @@ impl BusMetrics {
         let repeated = "Publications that had been published before under the same key";
         registry.register("publications_repeated", repeated, self.repeated.clone());
         registry.register("paced_channels", "Channels whose pace this node counts by itself", self.paced.clone());
+        registry.register("paced_users", "Users whose pace this node counts", self.paced_users.clone());
+        let alone = "Times that this node counted a user alone, for Redis could not be asked";
+        registry.register("users_paced_alone", alone, self.paced_alone.clone());
+        let held = "Words that wait until all nodes listen where their slot of the cluster has come to";
+        registry.register("words_held", held, self.words_held.clone());
+        registry.register("words_refused", "Words that were not said, for too many waited", self.words_refused.clone());
     }
 }

@@ -1,14 +1,24 @@
 //! A cluster that changes under live streams: slots are moved, primaries die with and without an heir.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use dzvin::channels::bus::{HistoryLimits, RedisBus};
-use dzvin_actors::platform::ports::{Bus, BusEvent};
+use dzvin_actors::platform::ports::{Across, Bus, BusEvent, ChannelPace, Conditions, Offer, Once, Published, UserPace};
 use dzvin_protocols::{channels::Position, platform::StreamName};
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use super::{
-    kit::{ALL, EVENTS, config, hub},
+    kit::{ALL, EVENTS, config, hub, hub_of},
     scene::{RETURN, hears, message, publish, scene},
     servers::{Cluster, Server, text},
 };
@@ -387,6 +397,157 @@ async fn what_goes_ahead_of_its_slot_is_told() {
     .await;
 }
 
+fn once(key: u64) -> Conditions {
+    let mut short = [0; 16];
+    short[..8].copy_from_slice(&key.to_be_bytes());
+    let once = Once { key: short, window: Duration::from_secs(60), publisher: 1 };
+    Conditions { once: Some(once), ..Conditions::default() }
+}
+
+/// While a slot is on its way nothing new can be made at the old place, and the new one would wait for what it lacks.
+#[tokio::test]
+async fn what_begins_while_its_slot_is_moved_need_not_wait_for_the_end() {
+    let cluster = Cluster::start(3, 0).await;
+    let mut patient = config(&cluster.url(), HistoryLimits::default());
+    patient.command_timeout = Duration::from_secs(2);
+    let (one, _events) = hub_of(patient).await;
+    let (two, mut events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let kept = |n| Offer::Kept(message(n), HistoryLimits::default());
+    let at = |published: Published| match published {
+        Published::At(position) => position,
+        other => panic!("{other:?}"),
+    };
+    // Nothing of the first is anywhere; the second has a history and no keys yet; the history of the third has ended.
+    let tag = |name: &StreamName| format!("{{dz:{name}}}");
+    let (begins, keyless, quiet) = ("chat.begins", "chat.keyless", "chat.quiet");
+    for (name, published) in [(begins, 0), (keyless, 2), (quiet, 2)] {
+        let name = StreamName::from_checked(name);
+        let home = cluster.owner(&key(&name)).await;
+        for n in 0..published {
+            publish(&one, &name, n).await;
+        }
+        if name.as_str() == quiet {
+            cluster.servers[home].ask(&["DEL", &format!("{}:history", tag(&name))]).await;
+        }
+        let moving = Move::begins(&cluster, &key(&name), home, (home + 1) % 3).await;
+        if published > 0 {
+            // By halves: there it cannot be made, and what is there must not be left behind.
+            let on = once(1);
+            let put = one.put(&name, kept(9), &on);
+            tokio::pin!(put);
+            timeout(Duration::from_millis(500), &mut put).await.expect_err("it waits");
+            moving.carries_keys().await;
+            assert_eq!(at(put.await.expect("followed")).offset, published + 1);
+        } else {
+            assert_eq!(at(one.put(&name, kept(9), &once(1)).await.expect("followed")).offset, 1);
+        }
+        let begun = Instant::now();
+        let next = at(one.put(&name, kept(10), &once(2)).await.expect("followed"));
+        assert_eq!(next.offset, published + 2);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        let again = one.put(&name, kept(10), &once(2)).await.expect("followed");
+        assert_eq!(again, Published::Again(Some(next.clone())), "and is remembered");
+        // Words as well, whether or not they need a key.
+        let paced = ChannelPace { per_second: 1_000, across: Across::Cluster };
+        let paced = Conditions { pace: Some(paced), ..Conditions::default() };
+        two.subscribe(&name).await.expect("subscribed");
+        for (word, on) in [("one", once(3)), ("two", paced), ("three", Conditions::default())] {
+            assert_eq!(one.put(&name, Offer::Passing(word.into()), &on).await.expect("followed"), Published::Told);
+            hears(&mut events, word.as_bytes()).await;
+        }
+        moving.ends().await;
+        assert_eq!(two.position(&name).await.expect("followed"), Some(next));
+        let slice = one.read(&name, published, ALL).await.expect("followed").expect("known");
+        assert_eq!(slice.publications.len(), 2, "{slice:?}");
+        let published = one.put(&name, kept(10), &once(2)).await.expect("followed");
+        assert!(matches!(published, Published::Again(Some(_))), "{published:?}");
+    }
+}
+
+/// Says one word after the other until it is stopped, and answers those that were said: some that need nothing of Redis, some with a
+/// key, some that are counted.
+async fn says(bus: Arc<RedisBus>, name: StreamName, stop: watch::Receiver<bool>, count: Arc<AtomicUsize>) -> Vec<u64> {
+    let paced = ChannelPace { per_second: 1_000_000, across: Across::Cluster };
+    let paced = Conditions { pace: Some(paced), ..Conditions::default() };
+    let mut said = Vec::new();
+    for n in 0.. {
+        if *stop.borrow() {
+            break;
+        }
+        let word = Offer::Passing(n.to_string().into());
+        let told = match n % 3 {
+            0 => bus.whisper(&name, n.to_string().into()).await.is_ok(),
+            1 => bus.put(&name, word, &once(n)).await.is_ok(),
+            _ => bus.put(&name, word, &paced).await.is_ok(),
+        };
+        if told {
+            said.push(n);
+            count.store(said.len(), Ordering::SeqCst);
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    said
+}
+
+/// Every word, until the last.
+fn listens(mut events: mpsc::Receiver<BusEvent>) -> JoinHandle<Vec<u64>> {
+    tokio::spawn(async move {
+        let mut heard = Vec::new();
+        while let Some(event) = events.recv().await {
+            let BusEvent::Word { word, .. } = event else { continue };
+            match std::str::from_utf8(&word).expect("text") {
+                "the end" => break,
+                word => heard.push(word.parse().expect("a number")),
+            }
+        }
+        heard
+    })
+}
+
+/// Between two owners there is a time in which a node has looked for the new one and others have not.
+#[tokio::test]
+async fn no_word_is_lost_while_its_slot_is_moved() {
+    let cluster = Cluster::start(3, 0).await;
+    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let one = Arc::new(one);
+    let chat = stream_on(&cluster, 0).await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let (bus, events) = hub(&cluster.url(), HistoryLimits::default()).await;
+        bus.subscribe(&chat).await.expect("subscribed");
+        others.push((bus, listens(events)));
+    }
+    publish(&one, &chat, 1).await;
+    let ((stop, stopped), count) = (watch::channel(false), Arc::new(AtomicUsize::new(0)));
+    let saying = tokio::spawn(says(Arc::clone(&one), chat.clone(), stopped, Arc::clone(&count)));
+    let more = async || {
+        let before = count.load(Ordering::SeqCst);
+        eventually("more is said", || async { count.load(Ordering::SeqCst) >= before + 9 }).await;
+    };
+    more().await;
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let moving = Move::begins(&cluster, &key(&chat), from, to).await;
+        moving.carries_keys().await;
+        more().await;
+        moving.ends().await;
+        eventually("everybody listens at the new place", || async {
+            listeners(&cluster.servers[to], &format!("{{dz:{chat}}}:events")).await == 2
+        })
+        .await;
+        more().await;
+    }
+    stop.send_replace(true);
+    let said = saying.await.expect("said");
+    eventually("the last is said", || async { one.whisper(&chat, "the end".into()).await.is_ok() }).await;
+    for (_bus, heard) in others {
+        let heard = timeout(patience(), heard).await.expect("the last is heard").expect("heard");
+        let missing: Vec<_> = said.iter().filter(|n| !heard.contains(n)).collect();
+        assert!(missing.is_empty(), "of {} words {missing:?} were lost", said.len());
+        assert!(heard.windows(2).all(|pair| pair[0] < pair[1]), "each once, and in order: {heard:?}");
+    }
+    assert_eq!(one.metrics().words_refused.get(), 0);
+}
+
 /// The rights that the manual names, and nothing beyond.
 #[tokio::test]
 async fn the_rights_of_the_manual_are_enough() {
@@ -417,6 +578,8 @@ async fn the_rights_of_the_manual_are_enough() {
         hears(&mut events, b"word").await;
         eventually("it listens", || async { bus.tell(Some(bus.node()), "me".into()).await.expect("told") }).await;
         assert_eq!(bus.nodes().await.expect("asked").len(), 1);
+        let pace = UserPace { per_second: 1, across: Across::Cluster };
+        assert_eq!((bus.pace_user("olha", pace).await, bus.metrics().paced_alone.get()), (None, 0));
         bus.unsubscribe(&chat).await.expect("unsubscribed");
     }
 }

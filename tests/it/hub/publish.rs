@@ -259,3 +259,47 @@ async fn a_channel_has_its_pace_on_all_nodes_together() {
     }
     assert!(b.metric("dzvin_bus_paced_channels").await >= 1.0);
 }
+
+/// So many of one user's commands at once on each of two nodes; how many were let through, and how many were refused.
+async fn at_once(clients: &mut [Client], command: &str, count: usize) -> (usize, usize) {
+    let replies = join_all(clients.iter_mut().map(|client| pipelined(client, command, count))).await;
+    let refused = replies.iter().flatten().filter(|it| it["error"]["code"] == 111).count();
+    (count * clients.len() - refused, refused)
+}
+
+#[tokio::test]
+async fn a_user_has_a_pace_on_all_nodes_together_and_on_each_while_redis_is_away() {
+    let mut world = World::new(1, true).await;
+    let rules = "[channels]\nuser_publications_per_second = 5\nuser_publications_across = \"cluster\"\n\
+                 [channels.namespaces.chat]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n";
+    let (a, b) = tokio::join!(world.hub_with("a", rules), world.hub_with("b", rules));
+    let mut clients = [Client::connected(&a, "viewer").await, Client::connected(&b, "viewer").await];
+    let publish = |n: usize| json!({"id": 5, "publish": {"channel": format!("chat.{n}"), "data": {}}}).to_string();
+    let call = json!({"id": 6, "rpc": {"method": "nobody's"}}).to_string();
+    let begun = std::time::Instant::now();
+    let (mut taken, mut refused) = (0, 0);
+    for command in [publish(1), call.clone(), publish(2)] {
+        let (more, less) = at_once(&mut clients, &command, 20).await;
+        (taken, refused) = (taken + more, refused + less);
+    }
+    let most = 5 + usize::try_from(begun.elapsed().as_millis() * 5 / 1000).expect("small") + 1;
+    assert!((5..=most).contains(&taken) && refused > 0, "{taken} taken, {refused} refused");
+    eventually("time gives it back", async || clients[0].ask(&publish(3)).await["publish"].is_object()).await;
+    assert_eq!(
+        a.metric("dzvin_bus_users_paced_alone_total").await + b.metric("dzvin_bus_users_paced_alone_total").await,
+        0.0
+    );
+    // Redis is away: nobody is locked out, and nobody goes uncounted.
+    world.redis.as_mut().expect("redis").kill();
+    for hub in [&a, &b] {
+        eventually("it is known to be away", async || hub.metric("dzvin_bus_connected").await == 0.0).await;
+    }
+    for (hub, client) in [&a, &b].into_iter().zip(&mut clients) {
+        eventually("the user may call", async || client.ask(&call).await["error"]["code"] == 108).await;
+        let begun = std::time::Instant::now();
+        let (taken, refused) = at_once(std::slice::from_mut(client), &call, 30).await;
+        let most = 5 + usize::try_from(begun.elapsed().as_millis() * 5 / 1000).expect("small") + 1;
+        assert!(taken <= most && refused > 0, "{taken} taken, {refused} refused");
+        assert!(hub.metric("dzvin_bus_users_paced_alone_total").await >= 1.0, "and that is seen");
+    }
+}

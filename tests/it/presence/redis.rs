@@ -151,6 +151,47 @@ async fn who_ends_while_the_list_of_lives_is_lost_is_buried_all_the_same() {
     .await;
 }
 
+/// An outage of half a lease ends some leases and not others: whoever comes back first must not bury who is about to.
+#[tokio::test]
+async fn when_nobody_has_renewed_for_half_a_lease_nobody_is_buried_yet() {
+    let kit = InRedis::start().await;
+    let (node, other) = (kit.alive(settings(LONG)).await, kit.alive(settings(LONG)).await);
+    enter(&node, "chat", "1", "olha").await;
+    enter(&other, "chat", "2", "ivan").await;
+    let lives = kit.server.command(&["ZRANGE", "{dz:nodes}:presence", "0", "-1"]).await.expect("answered");
+    let lives: Vec<&str> = lives.split("\r\n").filter(|part| part.ends_with(".1")).collect();
+    assert_eq!(lives.len(), 2, "{lives:?}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("later").as_millis();
+    let (own, others) = {
+        // Whose is whose: the one that is renewed has the later end.
+        kit.server.command(&["ZADD", "{dz:nodes}:presence", "1", lives[0], "1", lives[1]]).await.expect("answered");
+        kit.server
+            .command(&["ZADD", "{dz:nodes}:presence", &(now + 1_000_000_000).to_string(), "keeps-others"])
+            .await
+            .expect("answered");
+        assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+        kit.server.command(&["ZREM", "{dz:nodes}:presence", "keeps-others"]).await.expect("answered");
+        let last = kit.server.command(&["ZREVRANGE", "{dz:nodes}:presence", "0", "0"]).await.expect("answered");
+        if last.contains(lives[0]) { (lives[0], lives[1]) } else { (lives[1], lives[0]) }
+    };
+    let lease = LONG.as_millis();
+    let until = async |left: u128| {
+        let (ended, newest) = ((now - 1_000).to_string(), (now + left).to_string());
+        let set = ["ZADD", "{dz:nodes}:presence", &ended, others, &newest, own];
+        kit.server.command(&set).await.expect("answered");
+    };
+    // Renewed last more than half a lease ago, and the other's lease has ended.
+    until(lease * 2 / 5).await;
+    assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+    assert_eq!(node.bury(10).await.expect("buried"), [], "it has a lease in which to come back");
+    assert_eq!(other.renew().await.expect("renewed"), Life::Same);
+    // Renewed lately: it is the other that was away.
+    until(lease * 4 / 5).await;
+    assert_eq!(node.renew().await.expect("renewed"), Life::Same);
+    let buried = node.bury(10).await.expect("buried");
+    assert!(buried.iter().any(|grave| grave.left.iter().any(|(it, _)| &*it.info.client == "2")), "{buried:?}");
+}
+
 #[tokio::test]
 async fn answers_are_kept_of_those_who_may_still_ask() {
     let kit = InRedis::start().await;

@@ -186,6 +186,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         out
     }
 
+    /// Whether the session's user may publish or call once more, which is counted then. Those without a user are not one.
+    pub(super) async fn user_may(&self) -> bool {
+        let (Some(pace), Some(user)) = (self.hub.limits.user_pace, self.session.user()) else { return true };
+        user.is_empty() || self.hub.bus.pace_user(user, pace).await.is_none()
+    }
+
     /// Refused as one too many; who goes on all the same is closed.
     fn too_many(&self) -> Answer {
         if self.pace.refused() > self.hub.limits.too_many {
@@ -252,6 +258,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// A call of the application, answered by whoever has registered for it.
     async fn rpc(&self, id: u32, request: &RpcRequest) -> Answer {
         let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
+        if !self.user_may().await {
+            return Err(Refusal::Error(ErrorCode::TooManyRequests));
+        }
         let answer = self.hub.handlers.call(&request.method, identity, request.data.clone());
         let answer: Bytes = match tokio::time::timeout(self.hub.limits.command, answer).await {
             Ok(Some(answer)) => answer.map_err(Refusal::Error)?,
@@ -324,6 +333,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         // Subscribers of the JSON form can take nothing else; what came in JSON has been parsed.
         if request.data.is_empty() || (self.session.wire.form() != Form::Json && !is_json(&request.data)) {
             return Err(Refusal::Error(ErrorCode::BadRequest));
+        }
+        if !self.user_may().await {
+            return Err(Refusal::Error(ErrorCode::TooManyRequests));
         }
         let info = ClientInfo {
             user: Arc::clone(&identity.user),

@@ -9,7 +9,7 @@ mod terms;
 mod traced;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::Future,
     io,
     sync::{
@@ -44,8 +44,9 @@ use crate::{
         Shard, ShardArgs, Shards, Topics, TopicsArgs, TopicsMessage, Tracer, Users, Wire,
     },
     platform::ports::{
-        Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits, Identity,
-        LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant, Verified,
+        Across, Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits,
+        Identity, LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant,
+        UserPace, Verified,
     },
     supervise::{Progress, Slot},
 };
@@ -67,6 +68,8 @@ struct World {
     hanging: AtomicBool,
     /// True: the bus has lost what it had of the application's streams.
     emptied: AtomicBool,
+    /// What each user has published and called.
+    done: Mutex<HashMap<String, u32>>,
 }
 
 fn kind() -> Kind {
@@ -88,6 +91,7 @@ impl World {
             left: AtomicUsize::new(0),
             hanging: AtomicBool::new(false),
             emptied: AtomicBool::new(false),
+            done: Mutex::default(),
         })
     }
 
@@ -160,6 +164,12 @@ impl Bus for World {
             Offer::Kept(message, keep) => self.publish(stream, message, &keep).await.map(Published::At),
             Offer::Passing(_) => Ok(Published::Told),
         }
+    }
+    async fn pace_user(&self, user: &str, pace: UserPace) -> Option<Duration> {
+        let mut done = self.done.lock().unwrap();
+        let done = done.entry(user.to_owned()).or_default();
+        *done += 1;
+        (*done > pace.per_second).then_some(Duration::from_secs(1))
     }
     async fn forget(&self, _: &StreamName) -> Result<(), BusError> {
         Ok(())

@@ -34,6 +34,8 @@ pub struct Once {
     pub key: [u8; 16],
     /// How long it is remembered.
     pub window: Duration,
+    /// Stands for the publisher, who may not have all the keys that there is room for.
+    pub publisher: u64,
 }
 
 /// Which state of a thing is published. A number that is not above the last one of its epoch is old.
@@ -48,6 +50,15 @@ pub struct Version {
 /// How often something may be published on one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelPace {
+    /// On average, and as many at once.
+    pub per_second: u32,
+    /// Who counts.
+    pub across: Across,
+}
+
+/// How often one user may publish, whatever the channel, or call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserPace {
     /// On average, and as many at once.
     pub per_second: u32,
     /// Who counts.
@@ -75,7 +86,8 @@ pub enum Published {
     Again(Option<Position>),
     /// It is older than what the channel has, which stands here.
     Older(Position),
-    /// The channel has had too many, or too many keys are remembered. Worth another try after a while.
+    /// The channel has had too many, or too many keys are remembered. Worth another try after a while. Never of what was published
+    /// before, while that is remembered.
     TooMany {
         /// How long at least.
         wait: Duration,

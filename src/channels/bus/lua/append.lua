@@ -1,32 +1,35 @@
 -- Appends a run that starts at top + 1 of the known epoch, trims the history and tells the subscribers: one atomic step.
--- KEYS: position hash, history list, and where a publisher's key is given the hash of such keys.
+-- KEYS: position hash, history list, and where a publisher's key is given the hash of such keys, last. Of what nothing keeps: the
+--       position where there is a pace, and the hash of keys where there is a key; what is not needed cannot be somewhere else.
 -- ARGV: channel, epoch, first offset, most entries, most bytes, greatest age (ms), how long the position is kept (ms),
---       the living primaries of the cluster (first eight characters of each), how many conditions follow (0 or 6), those, then the
+--       the living primaries of the cluster (first eight characters of each), how many conditions follow (0 or 8), those, then the
 --       publications in their bus form.
 -- First offset 0: publishes on an application's stream at whatever comes next; publications are without the two numbers
 -- at their front. The epoch is then the one to begin with, where there is none or one of a primary (first eight characters)
 -- that is neither this one nor alive: what a living one kept has been moved here, and is this one's from now on.
 -- Conditions, each empty where there is none: publisher's key, how long that is remembered (ms), version (20 digits), its epoch,
--- publications a second, and a message to tell instead of publications: that has no offset, and begins no stream.
+-- publications a second, a message to tell instead of publications (that has no offset, and begins no stream), and two times to wait
+-- (ms) that the node has found: with the first nothing is published that brings a key which is not known, for no more keys may be
+-- remembered; with the second nothing that is new. What was published before is answered whatever they say.
 -- Answers {accepted | duplicate | gap, top, epoch}; {gap} alone when nothing is known; {again, top (0: it was told), epoch};
 -- {older, top, epoch}; {too many, how long to wait (ms)}; {told}.
 local ACCEPTED, DUPLICATE, GAP, AGAIN, OLDER, TOO_MANY, TOLD = 1, 2, 3, 4, 5, 6, 7
 -- Keys that are too old are dropped when another comes, at most so many: what is left has time until the next.
 local DROPPED = 4
-local position, history = KEYS[1], KEYS[2]
+local position, history, remembered = KEYS[1], KEYS[2], KEYS[#KEYS]
 local known = redis.call('HMGET', position, 'epoch', 'top', 'bytes', 'keeper')
 local epoch, top = known[1], tonumber(known[2])
 local first, conditions = tonumber(ARGV[3]), tonumber(ARGV[9])
 local publishes = first == 0
-local key, window, version, version_epoch, pace, word = '', '0', '', '', '', ''
-if conditions > 0 then key, window, version, version_epoch, pace, word = unpack(ARGV, 10, 9 + conditions) end
-
-local time = redis.call('TIME')
-local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local key, window, version, version_epoch, pace, word, full, late = '', '0', '', '', '', '', '', ''
+if conditions > 0 then
+  key, window, version, version_epoch, pace, word, full, late = unpack(ARGV, 10, 9 + conditions)
+end
+local now = now_ms()
 
 -- The answer to a publisher's key, while it is remembered.
 local function answered()
-  local said = redis.call('HGET', KEYS[3], 'k' .. key)
+  local said = redis.call('HGET', remembered, 'k' .. key)
   if not said then return nil end
   local ends, offset, of = string.match(said, '^(%d+) (%d+) (.*)$')
   if tonumber(ends) <= now then return nil end
@@ -36,41 +39,33 @@ end
 -- Remembers the answer. Beside the answers stand the keys in the order in which they came, by number.
 local function remember(offset, of)
   if key == '' then return end
-  local ring = redis.call('HMGET', KEYS[3], 'first', 'next')
+  local ring = redis.call('HMGET', remembered, 'first', 'next')
   local oldest, next = tonumber(ring[1]) or 1, tonumber(ring[2]) or 1
   for _ = 1, DROPPED do
     if oldest >= next then break end
-    local name = redis.call('HGET', KEYS[3], string.format('%.0f', oldest))
-    local said = name and redis.call('HGET', KEYS[3], 'k' .. name)
+    local name = redis.call('HGET', remembered, string.format('%.0f', oldest))
+    local said = name and redis.call('HGET', remembered, 'k' .. name)
     if said and tonumber(string.match(said, '^%d+')) > now then break end
-    redis.call('HDEL', KEYS[3], string.format('%.0f', oldest), 'k' .. (name or ''))
+    redis.call('HDEL', remembered, string.format('%.0f', oldest), 'k' .. (name or ''))
     oldest = oldest + 1
   end
   local ends = string.format('%.0f', now + tonumber(window))
-  redis.call('HSET', KEYS[3], 'k' .. key, ends .. ' ' .. string.format('%.0f', offset) .. ' ' .. of,
+  redis.call('HSET', remembered, 'k' .. key, ends .. ' ' .. string.format('%.0f', offset) .. ' ' .. of,
     string.format('%.0f', next), key, 'first', string.format('%.0f', oldest), 'next', string.format('%.0f', next + 1))
   -- Another node may have promised more, as while the window is being made shorter.
-  if redis.call('PTTL', KEYS[3]) < tonumber(window) then redis.call('PEXPIRE', KEYS[3], window) end
-end
-
--- How long to wait, if the channel has had all that it may have; else counts one more.
-local function wait()
-  local per_second = tonumber(pace)
-  local held = redis.call('HMGET', position, 'tokens', 'refilled')
-  local tokens, at = tonumber(held[1]), tonumber(held[2])
-  tokens = tokens and at and math.min(per_second, tokens + math.max(0, now - at) * per_second / 1000) or per_second
-  if tokens < 1 then return math.max(1, math.ceil((1 - tokens) * 1000 / per_second)) end
-  redis.call('HSET', position, 'tokens', string.format('%.6f', tokens - 1), 'refilled', string.format('%.0f', now))
+  if redis.call('PTTL', remembered) < tonumber(window) then redis.call('PEXPIRE', remembered, window) end
 end
 
 if key ~= '' then
   local before = answered()
   if before then return before end
+  if full ~= '' then return {TOO_MANY, tonumber(full)} end
 end
 if word ~= '' then
+  if late ~= '' then return {TOO_MANY, tonumber(late)} end
   -- Of what has no position nobody listens, and nothing has to be counted.
-  local late = pace ~= '' and epoch and wait()
-  if late then return {TOO_MANY, late} end
+  local wait = pace ~= '' and epoch and take(position, tonumber(pace), now)
+  if wait then return {TOO_MANY, wait} end
   redis.call('PUBLISH', ARGV[1], word)
   remember(0, '')
   return {TOLD}
@@ -79,8 +74,12 @@ if publishes then
   local own = string.sub(ARGV[2], 1, 8)
   local keeper = known[4] or (epoch and string.sub(epoch, 1, 8))
   if not epoch or not top or (keeper ~= own and not (#keeper == 8 and string.find(ARGV[8], keeper, 1, true))) then
+    -- Of what begins nothing is older.
+    if late ~= '' then return {TOO_MANY, tonumber(late)} end
     epoch, top = ARGV[2], 0
-    redis.call('DEL', position, history)
+    -- Each by itself: a server that does not have the slot yet takes two only when it has both.
+    redis.call('DEL', position)
+    redis.call('DEL', history)
     redis.call('HSET', position, 'epoch', epoch, 'top', 0, 'bytes', 0)
   elseif keeper ~= own then
     redis.call('HSET', position, 'keeper', own)
@@ -98,9 +97,10 @@ if version ~= '' then
     return {OLDER, top, epoch}
   end
 end
+if late ~= '' then return {TOO_MANY, tonumber(late)} end
 if pace ~= '' then
-  local late = wait()
-  if late then return {TOO_MANY, late} end
+  local wait = take(position, tonumber(pace), now)
+  if wait then return {TOO_MANY, wait} end
 end
 
 local stamp = string.format('%.0f\n', now)

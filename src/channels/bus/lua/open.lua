@@ -14,7 +14,9 @@ if epoch and top then
     return {epoch, top}
   end
 end
-redis.call('DEL', position, history)
+-- Each by itself: a server that does not have the slot yet takes two only when it has both.
+redis.call('DEL', position)
+redis.call('DEL', history)
 redis.call('HSET', position, 'epoch', ARGV[2], 'top', 0, 'bytes', 0)
 -- Where nothing was ever published little is lost, and names may be made up: a day.
 redis.call('PEXPIRE', position, math.min(tonumber(ARGV[3]), 86400000))

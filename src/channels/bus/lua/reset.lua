@@ -3,7 +3,9 @@
 local position, history = KEYS[1], KEYS[2]
 local known = redis.call('HMGET', position, 'epoch', 'top')
 if known[1] == ARGV[2] and known[2] and tonumber(known[2]) >= tonumber(ARGV[3]) then return 0 end
-redis.call('DEL', position, history)
+-- Each by itself: a server that does not have the slot yet takes two only when it has both.
+redis.call('DEL', position)
+redis.call('DEL', history)
 redis.call('HSET', position, 'epoch', ARGV[2], 'top', ARGV[3], 'bytes', 0)
 redis.call('PEXPIRE', position, ARGV[4])
 -- An event without publications: check your position.

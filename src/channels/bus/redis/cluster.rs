@@ -3,7 +3,8 @@
 //! The primaries are asked for their view of the cluster with each heartbeat, and at once when one of them says that it
 //! no longer has what it was asked for. A server that loses a slot ends the subscriptions to its channels; the client
 //! library keeps that to itself, so it is the new owner's claim that tells. Whoever was subscribed is subscribed there,
-//! and then told that something may be missing.
+//! and then told that something may be missing. Publications are then looked up; words are not kept anywhere, so none is said where a
+//! slot has come to before all nodes have had the time to listen there ([`Routes::settles`]).
 //!
 //! Invariants: each primary's connection lives and dies by itself, the others go on; a channel that was refused is tried
 //! again with every look until it is taken or not wanted any more; nothing here waits for the reader of events.
@@ -15,7 +16,7 @@ use fred::{error::Error, types::config::ServerConfig};
 use futures_util::future::{join_all, select_ok};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -33,6 +34,13 @@ const MAX_PRIMARIES: usize = 1_000;
 const VIEW: Duration = Duration::from_millis(500);
 /// The shortest time between two looks, however many ask for one.
 const BREATH: Duration = Duration::from_millis(50);
+
+/// How long it takes at most until every node listens where a slot has come to, counted from when any of them sees it there. A node
+/// looks with each heartbeat and then asks for its channels there; and as the new owner may end what it has been asked for when it is
+/// told of the slot once more, which the next heartbeat finds, there are two.
+const fn settling(heartbeat: Duration) -> Duration {
+    heartbeat.saturating_mul(2).saturating_add(VIEW).saturating_add(BREATH.saturating_mul(2))
+}
 
 /// A primary that is followed.
 struct Followed {
@@ -126,7 +134,9 @@ fn shape(
     }
     runs.sort_by_key(|(first, ..)| *first);
     tracing::info!(primaries = shards.len(), "the redis cluster has a new shape");
-    let old = shared.set_routes(Routes { runs, shards });
+    let mut routes = Routes { runs, shards, settling: Vec::new() };
+    routes.settle(&shared.routes(), Instant::now() + settling(shared.config.heartbeat));
+    let old = shared.set_routes(routes);
     // After the routes, for each asks what it has to do at once.
     for (seen, shard) in fresh {
         let keeper = tokio::spawn(keep(Arc::clone(shared), Arc::clone(&shard), events.clone()));

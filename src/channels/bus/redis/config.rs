@@ -8,7 +8,7 @@ use fred::types::{
     config::{Config, Server, ServerConfig, TcpConfig},
 };
 
-use super::super::{HistoryLimits, MAX_KEYS};
+use super::super::{HistoryLimits, MAX_KEYS, paces::Person};
 
 /// Messages that the client buffers for a reader that lags, before `Lost` replaces them. Its own default of 32 is gone
 /// in one burst.
@@ -132,6 +132,11 @@ impl RedisConfig {
     /// The common part of the keys that are about nodes. They are named apart from those of a stream of that name.
     pub(in crate::channels) fn nodes_tag(&self) -> String {
         format!("{{{}:nodes}}", self.prefix)
+    }
+
+    /// What a user may still do. No stream's name has a colon, and so no stream is near it.
+    pub(super) fn person(&self, person: &Person) -> String {
+        format!("{{{}:user:{:032x}}}:pace", self.prefix, u128::from_be_bytes(*person))
     }
 
     /// Where words to one node are said, or to all.

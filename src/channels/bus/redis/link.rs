@@ -18,7 +18,7 @@ use dzvin_protocols::channels::Epoch;
 use fred::{
     clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    interfaces::{ClientLike, EventInterface, KeysInterface, PubsubInterface},
     types::{ConnectHandle, CustomCommand, InfoKind, Key, Message, Value, config::ServerConfig},
 };
 use futures_util::future::join_all;
@@ -127,9 +127,27 @@ impl Link {
         script.run(&self.commands, self.sharded, keys, args).await
     }
 
-    /// The same on a server that is about to get the slot and has the keys already.
-    pub(super) async fn eval_asking(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, Error> {
-        script.run_asking(&self.commands, self.sharded, keys, args).await
+    /// The same on a server that is about to get the slot and has the keys already; all that there are, when it is told of one `alone`.
+    pub(super) async fn eval_asking(
+        &self,
+        script: &Script,
+        keys: Vec<Key>,
+        args: Vec<Value>,
+        alone: bool,
+    ) -> Result<Value, Error> {
+        script.run_asking(&self.commands, self.sharded, keys, args, alone).await
+    }
+
+    /// Whether the server, which is giving their slot away, has none of these keys any more. It makes no new ones then, so what it
+    /// lacks is at the new place or nowhere.
+    pub(super) async fn has_given_away(&self, keys: &[Key]) -> bool {
+        for key in keys {
+            match self.commands.exists::<i64, _>(key.clone()).await {
+                Err(error) if error.details().starts_with("ASK ") => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     pub(super) async fn publish(&self, channel: String, message: Bytes) -> Result<Value, Error> {

@@ -31,11 +31,14 @@ mod shared;
 mod topology;
 mod wire;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use dzvin_actors::platform::ports::{
-    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice,
+    Appended, Bus, BusError, BusEvent, Conditions, HistoryLimits, Offer, Published, ReadLimit, Slice, UserPace,
 };
 use dzvin_protocols::{
     channels::{Epoch, Message, Position, Publication},
@@ -61,7 +64,15 @@ use super::{BusMetrics, check_run, check_word};
 pub use self::config::{RedisConfig, RedisConfigError};
 pub(in crate::channels) use self::{script::Script, server::Server};
 
-static APPEND: Script = Script::new(include_str!("../lua/append.lua"));
+/// A script that counts how often something is done.
+macro_rules! counting {
+    ($lua:literal) => {
+        Script::new(concat!(include_str!("../lua/bucket.lua"), include_str!($lua)))
+    };
+}
+
+static APPEND: Script = counting!("../lua/append.lua");
+static PACE: Script = counting!("../lua/pace.lua");
 static READ: Script = Script::new(include_str!("../lua/read.lua"));
 static RESET: Script = Script::new(include_str!("../lua/reset.lua"));
 static OPEN: Script = Script::new(include_str!("../lua/open.lua"));
@@ -86,6 +97,17 @@ pub struct RedisBus {
     shared: Arc<Shared>,
     /// Keeps the connection, or all of them.
     _keeper: AbortOnDrop,
+}
+
+/// What a script is asked of a stream.
+struct Asked<'a> {
+    doing: &'static str,
+    script: &'static Script,
+    stream: &'a StreamName,
+    /// Which of its keys it takes.
+    keys: &'a [&'a str],
+    /// What it says beside the publications.
+    word: Option<&'a Bytes>,
 }
 
 /// An offset that Lua cannot count.
@@ -142,46 +164,41 @@ impl RedisBus {
         &self.shared.config
     }
 
-    /// Runs a script. All keys must begin with one tag, of [`RedisConfig::tag`] or [`RedisConfig::nodes_tag`]; a script that
-    /// publishes does so to a channel with that tag.
-    pub(in crate::channels) async fn eval(
-        &self,
-        doing: &'static str,
-        script: &Script,
-        keys: Vec<Key>,
-        args: Vec<Value>,
-    ) -> Result<Value, BusError> {
-        self.shared.eval(doing, script, keys, args).await
-    }
-
     /// Runs a script on a stream, with what is made for the connection that it goes to.
     async fn on(
         &self,
         doing: &'static str,
-        script: &Script,
+        script: &'static Script,
         stream: &StreamName,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
-        self.on_keys(doing, script, stream, &["position", "history"], args).await
+        self.on_keys(Asked { doing, script, stream, keys: &["position", "history"], word: None }, args).await
     }
 
-    /// The same with these of the stream's keys.
+    /// The same with some of the stream's keys.
     async fn on_keys(
         &self,
-        doing: &'static str,
-        script: &Script,
-        stream: &StreamName,
-        keys: &[&str],
+        asked: Asked<'_>,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
+        let Asked { doing, script, stream, keys, word } = asked;
         let tag = self.shared.config.tag(stream);
         let keys: Vec<Key> = keys.iter().map(|key| format!("{tag}:{key}").into()).collect();
         let command = |link: &Link| Command::Script(script, keys.clone(), args(link));
-        let answer = self.shared.run(doing, &tag, command).await?;
+        let answer = self.shared.run(doing, &tag, word.is_some(), command).await?;
         if answer.ahead {
             // The event was told where the slot is going to be; who listens does so where it still is.
             let channel = self.shared.config.channel(stream);
-            let _ = self.shared.run(doing, &channel, |_| Command::Publish(channel.clone(), wire::check())).await;
+            match word {
+                Some(word) if wire::is_told(&answer.value) => {
+                    self.shared.say(doing, &channel, word.clone()).await?;
+                }
+                Some(_) => {}
+                None => {
+                    let check = |_: &Link| Command::Publish(channel.clone(), wire::check());
+                    let _ = self.shared.run(doing, &channel, false, check).await;
+                }
+            }
         }
         Ok(answer.value)
     }
@@ -293,6 +310,10 @@ impl Bus for RedisBus {
         self.put_on(stream, offer, on).await
     }
 
+    async fn pace_user(&self, user: &str, pace: UserPace) -> Option<Duration> {
+        self.pace_of(user, pace).await
+    }
+
     async fn forget(&self, stream: &StreamName) -> Result<(), BusError> {
         self.on("forget", &FORGET, stream, |_| Vec::new()).await.map(drop)
     }
@@ -374,18 +395,22 @@ impl Bus for RedisBus {
 
     async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {
         check_word("whisper", &word)?;
-        let (channel, message) = (self.shared.config.channel(stream), wire::word(&word));
-        let said = |_: &Link| Command::Publish(channel.clone(), message.clone());
-        self.shared.run("whisper", &channel, said).await.map(drop)
+        self.shared.say("whisper", &self.shared.config.channel(stream), wire::word(&word)).await.map(drop)
     }
 
     async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
         check_word("tell", &word)?;
-        let channel = self.shared.config.node_channel(node);
-        let mut args = vec![channel.into(), Value::Bytes(wire::word(&word))];
+        let (channel, message) = (self.shared.config.node_channel(node), wire::word(&word));
+        let key = nodes::key(&self.shared.config);
+        let mut args = vec![channel.as_str().into(), Value::Bytes(message.clone())];
         args.extend(node.map(Value::from));
-        let heard = self.eval("tell", &nodes::TELL, vec![nodes::key(&self.shared.config).into()], args).await?;
-        Ok(heard.as_u64() == Some(1))
+        let said = |_: &Link| Command::Script(&nodes::TELL, vec![key.as_str().into()], args.clone());
+        let answer = self.shared.run("tell", &key, true, said).await?;
+        if answer.ahead {
+            // As of a stream: who listens does so where the slot still is, and only who lives does.
+            return Ok(self.shared.say("tell", &channel, message).await? > 0 || node.is_none());
+        }
+        Ok(answer.value.as_u64() == Some(1))
     }
 
     fn node(&self) -> &str {
@@ -394,7 +419,8 @@ impl Bus for RedisBus {
 
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         let args = vec![wire::number(nodes::MAX_NODES)];
-        let answer = self.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
+        let answer =
+            self.shared.eval("nodes", &nodes::ALIVE, vec![nodes::key(&self.shared.config).into()], args).await?;
         wire::names(answer).map_err(failed("nodes"))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dzvin_actors::platform::ports::BusError;
 use fred::{error::Error, types::Value};
 
-use super::{RedisConfig, Shared, link::Link, route::Command, script::Script, wire};
+use super::{RedisConfig, Shared, link::Link, script::Script, wire};
 
 /// Most nodes that are told of: more than one Redis could serve.
 pub(super) const MAX_NODES: u64 = 1_000;
@@ -37,8 +37,7 @@ pub(super) async fn renew_at(shared: &Shared, link: &Link) -> Result<(), Error> 
 
 /// Wherever the set is.
 pub(super) async fn renew(shared: &Shared) -> Result<(), BusError> {
-    let key = key(&shared.config);
-    shared.run("renew", &key, |_| Command::Script(&RENEW, vec![key.as_str().into()], args(shared))).await.map(drop)
+    shared.eval("renew", &RENEW, vec![key(&shared.config).into()], args(shared)).await.map(drop)
 }
 
 fn args(shared: &Shared) -> Vec<Value> {

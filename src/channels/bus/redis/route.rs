@@ -2,7 +2,9 @@
 //!
 //! A server that no longer has a slot says so (MOVED): then who has what is asked anew before the next try, for what
 //! is vouched for must agree with where commands go. While a slot is on its way its old owner sends us on for what has
-//! gone ahead (ASK), and asks for patience where a stream has gone by halves (TRYAGAIN).
+//! gone ahead (ASK), and asks for patience where a stream has gone by halves (TRYAGAIN). So does the next owner where a key is missing,
+//! though it may be missing everywhere: a stream that begins, or whose history has ended, or its first publisher's key. When nothing is
+//! left at the old place the step is taken at the new one all the same; until then it is waited for, within the time of a command.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +14,8 @@ use fred::{
     error::Error,
     types::{Key, Value},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
     Shared, failed,
@@ -34,7 +37,7 @@ pub(super) struct NotConnected;
 /// A key that nobody has, or that was not caught up with.
 #[derive(Debug, thiserror::Error)]
 #[error("what was asked for is being moved between servers of the redis cluster")]
-struct Moving;
+pub(super) struct Moving;
 
 /// One step on one server.
 #[derive(Debug)]
@@ -46,12 +49,39 @@ pub(super) enum Command<'a> {
 }
 
 impl Command<'_> {
-    async fn run(self, link: &Link, asking: bool) -> Result<Value, Error> {
+    async fn run(self, link: &Link, at: At) -> Result<Value, Error> {
         match self {
-            Self::Script(script, keys, args) if asking => link.eval_asking(script, keys, args).await,
-            Self::Script(script, keys, args) => link.eval(script, keys, args).await,
+            Self::Script(script, keys, args) if at == At::Owner => link.eval(script, keys, args).await,
+            Self::Script(script, keys, args) => link.eval_asking(script, keys, args, at == At::AheadAlone).await,
             Self::Publish(channel, message) => link.publish(channel, message).await,
         }
+    }
+}
+
+/// Where a command goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// To who has the slot.
+    Owner,
+    /// To who is about to get it.
+    Ahead,
+    /// The same, when nothing of what it asks for is anywhere else.
+    AheadAlone,
+}
+
+/// Is counted for as long as it lives.
+struct Held<'a>(&'a Gauge);
+
+impl<'a> Held<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -64,44 +94,92 @@ pub(super) struct Answered {
 }
 
 impl Shared {
-    /// Runs what is made for the connection that it goes to, wherever the key is.
+    /// Runs what is made for the connection that it goes to, wherever the key is. What `says` something that nothing keeps waits
+    /// while a slot has come to another server and not everybody may listen there yet.
     pub(super) async fn run<'a>(
         &self,
         doing: &'static str,
         key: &str,
+        says: bool,
         command: impl Fn(&Link) -> Command<'a> + Send + Sync,
     ) -> Result<Answered, BusError> {
         let slot = slot(key);
-        let until = Instant::now() + self.config.command_timeout;
-        let mut ahead: Option<Arc<Shard>> = None;
-        for attempt in 0..MAX_TRIES {
-            let asking = ahead.is_some();
-            let link = match ahead.take().or_else(|| self.routes().of(slot).cloned()) {
-                Some(shard) => self.linked(doing, &shard, attempt > 0, until).await?,
+        let mut until = Instant::now() + self.config.command_timeout;
+        let (mut ahead, mut tries): (Option<(Arc<Shard>, At)>, usize) = (None, 0);
+        while tries < MAX_TRIES {
+            if says && ahead.is_none() && self.settled(doing, slot).await? {
+                until = Instant::now() + self.config.command_timeout;
+            }
+            let (shard, at) = match ahead.take().or_else(|| Some((self.routes().of(slot).cloned()?, At::Owner))) {
+                Some(place) => place,
                 None if !self.is_cluster() => return Err(failed(doing)(NotConnected)),
                 None => {
+                    tries += 1;
                     self.looked_again(doing, until).await?;
                     continue;
                 }
             };
-            let error = match command(&link).run(&link, asking).await {
-                Ok(value) => return Ok(Answered { value, ahead: asking }),
+            let link = self.linked(doing, &shard, tries > 0 || at != At::Owner, until).await?;
+            let error = match command(&link).run(&link, at).await {
+                Ok(value) => return Ok(Answered { value, ahead: at != At::Owner }),
                 Err(error) => error,
             };
+            if !self.is_cluster() {
+                return Err(failed(doing)(error));
+            }
             match error.details().split(' ').collect::<Vec<_>>()[..] {
-                _ if !self.is_cluster() => return Err(failed(doing)(error)),
-                ["MOVED", ..] => self.looked_again(doing, until).await?,
+                ["MOVED", ..] => {
+                    tries += 1;
+                    self.looked_again(doing, until).await?;
+                }
+                // Not one of the tries: it leads to an answer there, or back here after a pause.
                 ["ASK", _, address, ..] => {
-                    ahead = self.routes().at(address).cloned();
+                    ahead = self.routes().at(address).cloned().map(|shard| (shard, At::Ahead));
                     if ahead.is_none() {
                         self.looked_again(doing, until).await?;
                     }
                 }
+                // What the next owner lacks may be missing everywhere, as of a stream that begins: then it need not be waited for.
+                ["TRYAGAIN", ..] if at == At::Ahead && self.is_given_away(slot, command(&link)).await => {
+                    ahead = Some((shard, At::AheadAlone));
+                }
                 ["TRYAGAIN", ..] if Instant::now() + PAUSE < until => sleep(PAUSE).await,
+                ["TRYAGAIN", ..] => return Err(failed(doing)(Moving)),
                 _ => return Err(failed(doing)(error)),
             }
         }
         Err(failed(doing)(Moving))
+    }
+
+    /// Says something that nothing keeps to whoever listens on a channel; answers how many did, where it was said.
+    pub(super) async fn say(&self, doing: &'static str, channel: &str, message: Bytes) -> Result<u64, BusError> {
+        let said = |_: &Link| Command::Publish(channel.to_owned(), message.clone());
+        let answer = self.run(doing, channel, true, said).await?;
+        Ok(answer.value.as_u64().unwrap_or_default())
+    }
+
+    /// Returns when everybody has had the time to listen where the slot is now; whether that had to be waited for.
+    async fn settled(&self, doing: &'static str, slot: u16) -> Result<bool, BusError> {
+        let Some(until) = self.routes().settles(slot) else { return Ok(false) };
+        let Ok(_room) = self.waiting.try_acquire() else {
+            self.metrics.words_refused.inc();
+            return Err(failed(doing)(Moving));
+        };
+        let _held = Held::new(&self.metrics.words_held);
+        let mut until = Some(until);
+        while let Some(moment) = until {
+            sleep_until(moment).await;
+            // It may have gone on meanwhile.
+            until = self.routes().settles(slot);
+        }
+        Ok(true)
+    }
+
+    /// Whether nothing of what a command is about is with the owner of the slot any more.
+    async fn is_given_away(&self, slot: u16, command: Command<'_>) -> bool {
+        let Command::Script(_, keys, _) = command else { return false };
+        let Some(owner) = self.routes().of(slot).and_then(|owner| owner.link()) else { return false };
+        owner.has_given_away(&keys).await
     }
 
     /// Asks for a channel's messages wherever its slot is.

@@ -65,16 +65,23 @@ impl Script {
         }
     }
 
-    /// Runs it on a server that has the keys but not yet their slot. Seldom, so always by its text.
+    /// Runs it on a server that has the keys but not yet their slot. Seldom, so always by its text. `alone`: some of the keys may be
+    /// nowhere at all, for which such a server would ask to wait until it has the slot; so it is told of the first alone, and of the
+    /// others by the script itself.
     pub(super) async fn run_asking(
         &self,
         client: &Client,
         sharded: bool,
         keys: Vec<Key>,
         args: Vec<Value>,
+        alone: bool,
     ) -> Result<Value, Error> {
-        let count = i64::try_from(keys.len()).unwrap_or_default();
-        let mut words: Vec<Value> = vec![self.text(sharded).into_owned().into(), count.into()];
+        let mut text = self.text(sharded).into_owned();
+        let named = if alone { keys.len().min(1) } else { keys.len() };
+        if named < keys.len() {
+            text.insert_str(0, &rename(keys.len()));
+        }
+        let mut words: Vec<Value> = vec![text.into(), i64::try_from(named).unwrap_or_default().into()];
         words.extend(keys.into_iter().map(|key| Value::Bytes(key.into_bytes())));
         words.extend(args);
         // One after the other on one socket: the first is for the second alone.
@@ -83,6 +90,12 @@ impl Script {
         pipeline.custom::<(), Value>(EVAL, words).await?;
         pipeline.last().await
     }
+}
+
+/// Makes keys of the first arguments: for a script that has so many.
+fn rename(keys: usize) -> String {
+    let others: String = (1..keys).map(|n| format!(", ARGV[{n}]")).collect();
+    format!("local KEYS, ARGV = {{KEYS[1]{others}}}, {{unpack(ARGV, {keys})}}\n")
 }
 
 fn forgotten(error: &Error) -> bool {

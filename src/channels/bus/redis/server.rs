@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use dzvin_actors::platform::ports::BusError;
 use fred::types::{Key, Value};
 
-use super::{RedisBus, RedisConfig, Script, Shared, route::Command};
+use super::{RedisBus, RedisConfig, Script, Shared};
 
 /// A way to the servers that outlives every connection: each call takes the one that there is.
 #[derive(Debug, Clone)]
@@ -19,7 +19,8 @@ impl RedisBus {
 }
 
 impl Server {
-    /// As [`RedisBus::eval`].
+    /// Runs a script. All keys must begin with one tag, of [`RedisConfig::tag`] or [`RedisConfig::nodes_tag`]; a script that
+    /// publishes does so to a channel with that tag.
     pub(in crate::channels) async fn eval(
         &self,
         doing: &'static str,
@@ -27,9 +28,7 @@ impl Server {
         keys: Vec<Key>,
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
-        let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
-        let answer = self.0.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
-        Ok(answer.value)
+        self.0.eval(doing, script, keys, args).await
     }
 
     pub(in crate::channels) fn config(&self) -> &RedisConfig {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fred::{types::config::ServerConfig, util::redis_keyslot};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{link::Link, topology::SLOTS};
 
@@ -98,6 +98,8 @@ pub(super) struct Routes {
     pub(super) runs: Vec<(u16, u16, Arc<Shard>)>,
     /// All, those that have nothing too: what is being moved to them is there already.
     pub(super) shards: Vec<Arc<Shard>>,
+    /// First and last slot of each run that has come to another server, and until when not everybody may listen there yet.
+    pub(super) settling: Vec<(u16, u16, Instant)>,
 }
 
 /// The slot of a key or channel: of its tag, if it has one.
@@ -108,7 +110,7 @@ pub(super) fn slot(key: &str) -> u16 {
 impl Routes {
     /// One server has everything.
     pub(super) fn one(shard: Arc<Shard>) -> Self {
-        Self { runs: vec![(0, SLOTS - 1, Arc::clone(&shard))], shards: vec![shard] }
+        Self { runs: vec![(0, SLOTS - 1, Arc::clone(&shard))], shards: vec![shard], settling: Vec::new() }
     }
 
     /// Who has the slot.
@@ -116,6 +118,33 @@ impl Routes {
         let next = self.runs.partition_point(|(first, ..)| *first <= slot);
         let (_, last, shard) = self.runs.get(next.checked_sub(1)?)?;
         (slot <= *last).then_some(shard)
+    }
+
+    /// Notes what another server had before, until that moment.
+    pub(super) fn settle(&mut self, before: &Self, until: Instant) {
+        let now = Instant::now();
+        self.settling = before.settling.iter().filter(|(.., until)| *until > now).copied().collect();
+        let mut moved: Option<(u16, u16, Instant)> = None;
+        for slot in 0..SLOTS {
+            let changed = match (before.of(slot), self.of(slot)) {
+                (Some(from), Some(to)) => !Arc::ptr_eq(from, to),
+                // What nobody had was somebody's, unless it is the first look.
+                (None, Some(_)) => !before.shards.is_empty(),
+                (_, None) => false,
+            };
+            match &mut moved {
+                Some((_, last, _)) if changed => *last = slot,
+                None if changed => moved = Some((slot, slot, until)),
+                _ => self.settling.extend(moved.take()),
+            }
+        }
+        self.settling.extend(moved);
+    }
+
+    /// Until when not everybody may listen where the slot is, if that is so.
+    pub(super) fn settles(&self, slot: u16) -> Option<Instant> {
+        let of = self.settling.iter().filter(|(first, last, _)| (*first..=*last).contains(&slot));
+        of.map(|(.., until)| *until).max().filter(|until| *until > Instant::now())
     }
 
     /// Whether the server has the key or channel.
@@ -172,7 +201,7 @@ mod tests {
     fn a_slot_has_one_owner_or_none() {
         let (a, b) = (shard("a:1"), shard("b:2"));
         let runs = vec![(0, 4, Arc::clone(&a)), (5, 5, Arc::clone(&b)), (7, 9, Arc::clone(&a))];
-        let routes = Routes { runs, shards: vec![Arc::clone(&a), Arc::clone(&b)] };
+        let routes = Routes { runs, shards: vec![Arc::clone(&a), Arc::clone(&b)], settling: Vec::new() };
         let owner = |slot| routes.of(slot).map(|shard| shard.is_at("a:1"));
         assert_eq!(
             [0, 4, 5, 6, 7, 9, 10, 16383].map(owner),
@@ -181,6 +210,34 @@ mod tests {
         assert!(routes.at("b:2").is_some_and(|found| Arc::ptr_eq(found, &b)) && routes.at("c:3").is_none());
         assert!(Routes::default().of(0).is_none() && !Routes::default().whole());
         assert!(Routes::one(a).of(16_383).is_some());
+    }
+
+    #[test]
+    fn a_slot_that_has_moved_settles() {
+        let (a, b) = (shard("a:1"), shard("b:2"));
+        let routes = |runs: &[(u16, u16, &Arc<Shard>)]| Routes {
+            runs: runs.iter().map(|(first, last, shard)| (*first, *last, Arc::clone(shard))).collect(),
+            shards: vec![Arc::clone(&a), Arc::clone(&b)],
+            settling: Vec::new(),
+        };
+        let later = Instant::now() + std::time::Duration::from_secs(60);
+        let settling = |routes: &Routes| [0, 4, 5, 6, 7, 9, 16_383].map(|slot| routes.settles(slot).is_some());
+        let mut first = routes(&[(0, 9, &a), (10, 16_383, &b)]);
+        first.settle(&Routes::default(), later);
+        assert_eq!(settling(&first), [false; 7], "nothing was anywhere before");
+        let mut second = routes(&[(0, 4, &a), (5, 6, &b), (7, 8, &a), (10, 16_382, &b), (16_383, 16_383, &a)]);
+        second.settle(&first, later);
+        assert_eq!(settling(&second), [false, false, true, true, false, false, true]);
+        let mut third = routes(&[(0, 9, &a), (10, 16_383, &b)]);
+        third.settle(&second, Instant::now());
+        assert_eq!(
+            settling(&third),
+            [false, false, true, true, false, false, true],
+            "what has not yet settled still has not"
+        );
+        let mut fourth = routes(&[(0, 9, &a), (10, 16_383, &b)]);
+        fourth.settle(&routes(&[(0, 8, &a), (10, 16_383, &b)]), later);
+        assert_eq!(settling(&fourth), [false, false, false, false, false, true, false], "what nobody had for a while");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    hash::RandomState,
     mem,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -9,10 +10,15 @@ use std::{
 use dzvin_actors::platform::ports::BusError;
 use dzvin_protocols::platform::StreamName;
 use fred::types::{Key, Value};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{
-    super::{BusMetrics, keys::Counted, new_node, paces::Paces},
+    super::{
+        BusMetrics,
+        keys::Keys,
+        new_node,
+        paces::{Paces, Person},
+    },
     RedisConfig,
     config::Deployment,
     held,
@@ -21,6 +27,9 @@ use super::{
     script::Script,
     shard::{Routes, Shard},
 };
+
+/// Words that wait at once until their slot has settled: 64 MB at most, and far more than come for a few slots in seconds.
+const MAX_WAITING: usize = 1_024;
 
 /// What the bus shares with the tasks that keep its connections.
 #[derive(Debug)]
@@ -41,10 +50,16 @@ pub(super) struct Shared {
     pub(super) unheard: Mutex<HashSet<String>>,
     /// The name of this node.
     pub(super) node: Arc<str>,
-    /// Publishers' keys that this node has put there.
-    pub(super) keys: Mutex<Counted>,
+    /// Publishers' keys that this node has put there, or may have.
+    pub(super) keys: Mutex<Keys<u64, ()>>,
+    /// Names them.
+    pub(super) hasher: RandomState,
     /// Channels whose pace this node counts by itself.
-    pub(super) paces: Paces,
+    pub(super) paces: Paces<StreamName>,
+    /// Users, of whom it counts what they do here.
+    pub(super) user_paces: Paces<Person>,
+    /// Room for words that wait for a slot to settle.
+    pub(super) waiting: Semaphore,
 }
 
 impl Shared {
@@ -58,13 +73,17 @@ impl Shared {
             subscribed: Mutex::default(),
             unheard: Mutex::default(),
             node: new_node(),
-            keys: Mutex::new(Counted::new(config.max_keys, metrics.keys.clone())),
+            keys: Mutex::new(Keys::new(config.max_keys, metrics.keys.clone())),
+            hasher: RandomState::new(),
             paces: Paces::new(metrics.paced.clone()),
+            user_paces: Paces::new(metrics.paced_users.clone()),
+            waiting: Semaphore::new(MAX_WAITING),
             config,
             metrics,
         }
     }
 
+    /// Runs a script that says nothing, wherever its first key is.
     pub(super) async fn eval(
         &self,
         doing: &'static str,
@@ -73,7 +92,7 @@ impl Shared {
         args: Vec<Value>,
     ) -> Result<Value, BusError> {
         let first = keys.first().map(|key| key.as_str_lossy().into_owned()).unwrap_or_default();
-        let answer = self.run(doing, &first, |_| Command::Script(script, keys.clone(), args.clone())).await?;
+        let answer = self.run(doing, &first, false, |_| Command::Script(script, keys.clone(), args.clone())).await?;
         Ok(answer.value)
     }
 

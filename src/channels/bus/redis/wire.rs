@@ -87,6 +87,11 @@ pub(super) fn published(answer: Value) -> Result<Published, Malformed> {
     }
 }
 
+/// Whether a script has told a word.
+pub(super) fn is_told(answer: &Value) -> bool {
+    matches!(answer, Value::Array(parts) if parts.first().and_then(Value::as_u64) == Some(7))
+}
+
 pub(super) fn position(answer: Value) -> Result<Option<Position>, Malformed> {
     held(answer).map(|held| held.map(|held| held.position))
 }

@@ -55,6 +55,10 @@ pub struct Channels {
     pub idempotency_keys: usize,
     /// Connections of one user to this node; 0: no limit.
     pub max_sessions_per_user: u32,
+    /// What one user publishes, sends to other clients and calls in a second, on average; 0: no limit.
+    pub user_publications_per_second: u32,
+    /// Over how much it is counted.
+    pub user_publications_across: AcrossConfig,
     /// Commands of one client in a second, on average; 0: no limit.
     pub commands_per_second: u32,
     /// Refusals in a row for being too many, after which the connection ends.
@@ -215,6 +219,8 @@ impl Default for Channels {
             idempotency_window: Duration::from_secs(300),
             idempotency_keys: MAX_KEYS,
             max_sessions_per_user: 0,
+            user_publications_per_second: 0,
+            user_publications_across: AcrossConfig::Node,
             commands_per_second: 0,
             max_refusals: 100,
             max_sessions_per_address: 0,

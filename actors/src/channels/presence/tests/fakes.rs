@@ -22,7 +22,7 @@ use super::super::{
 use crate::{
     platform::ports::{
         Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, HistoryLimits, Life,
-        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice,
+        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice, UserPace,
     },
     supervise::{Progress, Slot},
 };
@@ -320,6 +320,9 @@ impl Bus for Fake {
     }
     async fn put(&self, _: &StreamName, _: Offer, _: &Conditions) -> Result<Published, BusError> {
         Err(error())
+    }
+    async fn pace_user(&self, _: &str, _: UserPace) -> Option<Duration> {
+        None
     }
     async fn forget(&self, _: &StreamName) -> Result<(), BusError> {
         Err(error())

@@ -51,6 +51,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if !talk.events.admits() {
             return Err("too many client events");
         }
+        if !self.user_may().await {
+            return Err("too many events of this user");
+        }
+        let Some(talk) = &self.talk else { return Err("not connected") };
         let member = talk.members.iter().find(|(of, _)| **of == *inside).map(|(_, member)| member.id.as_str());
         let word = Word::Event {
             event: event.into(),

@@ -357,6 +357,26 @@ async fn an_event_of_a_client_is_refused_without_an_end() {
 }
 
 #[tokio::test]
+async fn events_of_a_user_have_a_pace_and_those_of_nobody_none() {
+    let pace = UserPace { per_second: 2, across: Across::Node };
+    let node = node_with(Limits { user_pace: Some(pace), ..Limits::default() }).await;
+    let event = json!({"event": "client-x", "channel": "private-x", "data": {"n": 1}});
+    let (mut user, mut nobody) = (pusher(&node, "main").await, pusher(&node, "main").await);
+    assert_eq!(user.sign_in(r#"{"id":"u1","hub_token":"reader"}"#).await["event"], "pusher:signin_success");
+    for client in [&mut user, &mut nobody] {
+        assert_eq!(client.signed("private-x", None).await, succeeded("private-x"));
+        for _ in 0..2 {
+            client.client.send(event.clone()).await;
+        }
+        client.is_well().await;
+        client.client.send(event.clone()).await;
+    }
+    let refused = user.client.receive().await;
+    assert_eq!((&refused["event"], &refused["data"]["code"]), (&json!("pusher:error"), &json!(4301)), "{refused}");
+    nobody.is_well().await;
+}
+
+#[tokio::test]
 async fn hostile_frames_are_answered_and_end_only_who_goes_on() {
     let node = node_with(Limits { too_many: 50, ..Limits::default() }).await;
     let mut one = pusher(&node, "main").await;

@@ -270,6 +270,27 @@ async fn too_many_commands_are_refused_and_in_the_end_too_much() {
 }
 
 #[tokio::test]
+async fn a_user_has_a_pace_whatever_the_connection_and_the_channel() {
+    let pace = UserPace { per_second: 3, across: Across::Cluster };
+    let node = Node::start(Limits { user_pace: Some(pace), ..Limits::default() }).await;
+    let mut one = node.client().await.connected("reader").await;
+    let mut two = node.client().await.connected("reader").await;
+    let publish = |channel: &str| json!({"id": 3, "publish": {"channel": channel, "data": {}}});
+    assert!(one.ask(publish("chat.1")).await["publish"].is_object());
+    assert!(two.ask(publish("chat.2")).await["publish"].is_object());
+    assert_eq!(two.ask(publish("elsewhere")).await["error"]["code"], 103, "what is not allowed is not counted");
+    assert_eq!(two.ask(json!({"id": 4, "rpc": {"method": "x"}})).await["error"]["code"], 108, "the third");
+    for command in [publish("chat.3"), json!({"id": 4, "rpc": {"method": "x"}})] {
+        for client in [&mut one, &mut two] {
+            assert_eq!(client.ask(command.clone()).await["error"]["code"], 111);
+        }
+    }
+    assert_eq!(one.ask(json!({"id": 5, "ping": {}})).await["id"], 5, "the rest is not counted");
+    assert_eq!(node.world.published.lock().unwrap().len(), 2);
+    assert_eq!(node.world.done.lock().unwrap().keys().collect::<Vec<_>>(), ["u1"]);
+}
+
+#[tokio::test]
 async fn an_old_connection_begins_again() {
     let node = Node::start(Limits {
         max_age: Some(Duration::from_millis(30)),
