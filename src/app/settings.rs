@@ -127,6 +127,7 @@ pub(super) fn limits(config: &Config) -> Limits {
         occupancy: channels.occupancy,
         of_user: Some(channels.max_sessions_per_user).filter(|most| *most > 0),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
+        depth: channels.recovery_depth,
         ..Limits::default()
     }
 }
