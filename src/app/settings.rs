@@ -131,6 +131,7 @@ pub(super) fn limits(config: &Config) -> Limits {
             across: across(channels.user_publications_across),
         }),
         recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
+        depth: channels.recovery_depth,
         ..Limits::default()
     }
 }

@@ -21,7 +21,7 @@ use dzvin_protocols::{
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{Entities, EntityRow, Filters, lens::Lens, query::INLINE, seen::SeenPage};
+use super::{Entities, EntityRow, Filters, Listing, lens::Lens, query::INLINE, seen::SeenPage};
 use crate::{
     identity::Caller,
     platform::http::{AnswerRoom, Problem, Room},
@@ -156,10 +156,10 @@ async fn list(
     let below = asked.cursor.as_ref().map(|cursor| cursor.below);
     // What it may come to; what it has come to is held from then on.
     let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
-    let (most, total) = (asked.limit + 1, asked.total);
+    let listing = Listing { filters: &asked.filters, below, limit: asked.limit + 1, total: asked.total };
     let found = match lens.rows() {
-        None => entities.list(&kind, &asked.filters, below, most, total).await?.map(SeenPage::from),
-        Some(rows) => entities.list_seen(&kind, rows, &asked.filters, below, most, total).await?,
+        None => entities.list(&kind, listing).await?.map(SeenPage::from),
+        Some(rows) => entities.list_seen(&kind, rows, listing).await?,
     };
     let SeenPage { mut page, below: end } = found.ok_or_else(|| unknown_kind(&kind))?;
     if let Some(field) = page.pending.first() {

@@ -27,7 +27,7 @@ pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
 pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
 pub use listener::ChangeListener;
 pub use partitions::{PARTITIONS_AHEAD, Partitions, Retention};
-pub use query::{EntityRow, Filters, HistoryRow, ListPage};
+pub use query::{EntityRow, Filters, HistoryRow, ListPage, Listing};
 pub(crate) use write::Attempt;
 pub use write::{Author, Refusal, TURN_BYTES, TURN_OPS, WriteError, Written};
 

@@ -9,6 +9,7 @@ use dzvin_protocols::{
     entities::INLINE_DOC_LIMIT,
     platform::{EntityId, Kind},
 };
+use sqlx::FromRow;
 use time::OffsetDateTime;
 
 use super::{
@@ -86,11 +87,29 @@ pub struct HistoryRow {
     pub without_doc: bool,
 }
 
-struct PageRow {
-    epoch: String,
-    top: i64,
-    derived: Option<Vec<String>>,
-    total: Option<i64>,
+/// What is asked of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Listing<'a> {
+    /// Only those that meet these.
+    pub filters: &'a Filters,
+    /// Only those below this offset.
+    pub below: Option<u64>,
+    /// At most so many.
+    pub limit: u16,
+    /// Whether it is counted how many there are of all.
+    pub total: bool,
+}
+
+/// A row of a page of any list, with what holds for the whole page: one of them without an entity where there is none.
+#[derive(FromRow)]
+pub(super) struct PageRow {
+    pub(super) epoch: String,
+    pub(super) top: i64,
+    /// Fields that are derived of every entity.
+    #[sqlx(default)]
+    pub(super) derived: Option<Vec<String>>,
+    #[sqlx(default)]
+    pub(super) total: Option<i64>,
     id: Option<String>,
     revision: Option<i64>,
     offset: Option<i64>,
@@ -98,15 +117,19 @@ struct PageRow {
     at: Option<OffsetDateTime>,
     by: Option<String>,
     version: Option<String>,
+    // Not asked for where the list has none of such.
+    #[sqlx(default)]
     trashed_at: Option<OffsetDateTime>,
+    #[sqlx(default)]
     missing_since: Option<OffsetDateTime>,
+    #[sqlx(default)]
     purged: Option<bool>,
     size: Option<i32>,
     doc: Option<String>,
 }
 
 impl PageRow {
-    fn entity(self) -> Option<EntityRow> {
+    pub(super) fn entity(self) -> Option<EntityRow> {
         Some(EntityRow {
             id: self.id?,
             revision: self.revision?,
@@ -117,48 +140,71 @@ impl PageRow {
             version: self.version,
             trashed_at: self.trashed_at,
             missing_since: self.missing_since,
-            purged: self.purged?,
+            purged: self.purged.unwrap_or_default(),
             size: self.size?,
             doc: self.doc,
         })
     }
 }
 
+/// One entity with its tag.
+#[derive(FromRow)]
+pub(super) struct OneRow {
+    id: String,
+    revision: i64,
+    offset: i64,
+    op: String,
+    at: OffsetDateTime,
+    by: String,
+    version: Option<String>,
+    trashed_at: Option<OffsetDateTime>,
+    missing_since: Option<OffsetDateTime>,
+    #[sqlx(default)]
+    purged: bool,
+    tag: String,
+    size: i32,
+    doc: Option<String>,
+}
+
+impl From<OneRow> for (EntityRow, String) {
+    fn from(row: OneRow) -> Self {
+        let entity = EntityRow {
+            id: row.id,
+            revision: row.revision,
+            offset: row.offset,
+            op: row.op,
+            at: row.at,
+            by: row.by,
+            version: row.version,
+            trashed_at: row.trashed_at,
+            missing_since: row.missing_since,
+            purged: row.purged,
+            size: row.size,
+            doc: row.doc,
+        };
+        (entity, row.tag)
+    }
+}
+
 impl Entities {
-    /// Entities of a kind below an offset, newest first; `None` for an unknown kind.
+    /// Entities of a kind, newest first; `None` for an unknown kind.
     ///
     /// # Errors
     /// The database is away.
-    pub async fn list(
-        &self,
-        kind: &Kind,
-        filters: &Filters,
-        below: Option<u64>,
-        limit: u16,
-        total: bool,
-    ) -> Result<Option<ListPage>, StoreError> {
-        let rows = if filters.is_empty() {
-            self.page(kind, below, limit, total).await
-        } else {
-            self.filtered_page(kind, filters, below, limit, total).await
-        };
+    pub async fn list(&self, kind: &Kind, asked: Listing<'_>) -> Result<Option<ListPage>, StoreError> {
+        let rows =
+            if asked.filters.is_empty() { self.page(kind, asked).await } else { self.filtered_page(kind, asked).await };
         let rows = rows.map_err(store_error("listing entities"))?;
         let Some(first) = rows.first() else { return Ok(None) };
         let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
         let total = first.total;
         let carried = first.derived.as_deref().unwrap_or_default();
-        let pending = filters.keys().filter(|field| !carried.contains(field)).cloned().collect();
+        let pending = asked.filters.keys().filter(|field| !carried.contains(field)).cloned().collect();
         Ok(Some(ListPage { position, total, pending, rows: rows.into_iter().filter_map(PageRow::entity).collect() }))
     }
 
-    async fn page(
-        &self,
-        kind: &Kind,
-        below: Option<u64>,
-        limit: u16,
-        total: bool,
-    ) -> Result<Vec<PageRow>, sqlx::Error> {
-        let stream = kind.stream();
+    async fn page(&self, kind: &Kind, asked: Listing<'_>) -> Result<Vec<PageRow>, sqlx::Error> {
+        let (stream, Listing { below, limit, total, .. }) = (kind.stream(), asked);
         sqlx::query_as!(
             PageRow,
             r#"SELECT s.epoch, s.top, NULL::text[] AS derived, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
@@ -179,15 +225,8 @@ impl Entities {
         .await
     }
 
-    async fn filtered_page(
-        &self,
-        kind: &Kind,
-        filters: &Filters,
-        below: Option<u64>,
-        limit: u16,
-        total: bool,
-    ) -> Result<Vec<PageRow>, sqlx::Error> {
-        let stream = kind.stream();
+    async fn filtered_page(&self, kind: &Kind, asked: Listing<'_>) -> Result<Vec<PageRow>, sqlx::Error> {
+        let (stream, Listing { filters, below, limit, total }) = (kind.stream(), asked);
         let mut tx = self.database.pool().begin().await?;
         // Planned with the values: the one plan for all values that would be kept walks through the kind from the newest
         // on, whatever is asked for, and for a rare value that is to the end.
@@ -229,7 +268,8 @@ impl Entities {
         known: &[String],
         largest: i32,
     ) -> Result<Option<(EntityRow, String)>, StoreError> {
-        let row = sqlx::query!(
+        let row = sqlx::query_as!(
+            OneRow,
             r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
                  e.doc IS NULL AS "purged!", t.tag AS "tag!", e.size,
                  CASE WHEN t.tag <> ALL ($3) AND e.size <= $4 THEN e.doc END AS doc
@@ -244,23 +284,7 @@ impl Entities {
         .fetch_optional(self.database.pool())
         .await
         .map_err(store_error("reading an entity"))?;
-        Ok(row.map(|row| {
-            let entity = EntityRow {
-                id: row.id,
-                revision: row.revision,
-                offset: row.offset,
-                op: row.op,
-                at: row.at,
-                by: row.by,
-                version: row.version,
-                trashed_at: row.trashed_at,
-                missing_since: row.missing_since,
-                purged: row.purged,
-                size: row.size,
-                doc: row.doc,
-            };
-            (entity, row.tag)
-        }))
+        Ok(row.map(Into::into))
     }
 
     /// Revisions of an entity below one, newest first, as far as the log reaches back.

@@ -14,10 +14,10 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::{
-    Entities, EntityRow, Filters, HistoryRow, ListPage,
+    Entities, EntityRow, HistoryRow, ListPage,
     log::{bigint, number},
     queries::{SCAN_ROWS, anchors, push_condition},
-    query::INLINE,
+    query::{INLINE, Listing, OneRow, PageRow},
 };
 use crate::platform::db::store_error;
 
@@ -45,61 +45,21 @@ pub(super) fn push_anchors(to: &mut QueryBuilder<Postgres>, filter: &Filter) {
     to.push(")");
 }
 
+/// A row of a page that looks at so many rows and no more.
 #[derive(FromRow)]
-struct PageRow {
-    epoch: String,
-    top: i64,
-    derived: Option<Vec<String>>,
-    total: Option<i64>,
+pub(super) struct ScanRow {
     /// Rows that were looked at, and the oldest of them.
     looked: i64,
     oldest: Option<i64>,
-    id: Option<String>,
-    revision: Option<i64>,
-    offset: Option<i64>,
-    op: Option<String>,
-    at: Option<OffsetDateTime>,
-    by: Option<String>,
-    version: Option<String>,
-    trashed_at: Option<OffsetDateTime>,
-    missing_since: Option<OffsetDateTime>,
-    size: Option<i32>,
-    doc: Option<String>,
+    #[sqlx(flatten)]
+    pub(super) row: PageRow,
 }
 
-impl PageRow {
-    fn entity(self) -> Option<EntityRow> {
-        Some(EntityRow {
-            id: self.id?,
-            revision: self.revision?,
-            offset: self.offset?,
-            op: self.op?,
-            at: self.at?,
-            by: self.by?,
-            version: self.version,
-            trashed_at: self.trashed_at,
-            missing_since: self.missing_since,
-            purged: false,
-            size: self.size?,
-            doc: self.doc,
-        })
+impl ScanRow {
+    /// Where the next page begins when this one ended because it had looked at enough.
+    pub(super) fn end(&self) -> Option<u64> {
+        self.oldest.filter(|_| self.looked >= SCAN_ROWS).map(number)
     }
-}
-
-#[derive(FromRow)]
-struct OneRow {
-    id: String,
-    revision: i64,
-    offset: i64,
-    op: String,
-    at: OffsetDateTime,
-    by: String,
-    version: Option<String>,
-    trashed_at: Option<OffsetDateTime>,
-    missing_since: Option<OffsetDateTime>,
-    tag: String,
-    size: i32,
-    doc: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -137,20 +97,17 @@ impl Entities {
         &self,
         kind: &Kind,
         rows: &Filter,
-        filters: &Filters,
-        below: Option<u64>,
-        limit: u16,
-        total: bool,
+        asked: Listing<'_>,
     ) -> Result<Option<SeenPage>, StoreError> {
-        let found = self.seen_rows(kind, rows, filters, below, limit, total).await;
-        let found = found.map_err(store_error("listing entities"))?;
+        let found = self.seen_rows(kind, rows, asked).await.map_err(store_error("listing entities"))?;
         let Some(first) = found.first() else { return Ok(None) };
+        let (below, first) = (first.end(), &first.row);
         let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
-        let (total, below) = (first.total, first.oldest.filter(|_| first.looked >= SCAN_ROWS).map(number));
+        let total = first.total;
         let carried = first.derived.as_deref().unwrap_or_default();
-        let named = filters.keys().map(String::as_str).chain(rows.fields());
+        let named = asked.filters.keys().map(String::as_str).chain(rows.fields());
         let pending = named.filter(|field| !carried.iter().any(|it| it == field)).map(str::to_owned).collect();
-        let rows = found.into_iter().filter_map(PageRow::entity).collect();
+        let rows = found.into_iter().filter_map(|found| found.row.entity()).collect();
         Ok(Some(SeenPage { page: ListPage { rows, position, total, pending }, below }))
     }
 
@@ -158,11 +115,8 @@ impl Entities {
         &self,
         kind: &Kind,
         rows: &Filter,
-        filters: &Filters,
-        below: Option<u64>,
-        limit: u16,
-        total: bool,
-    ) -> Result<Vec<PageRow>, sqlx::Error> {
+        Listing { filters, below, limit, total }: Listing<'_>,
+    ) -> Result<Vec<ScanRow>, sqlx::Error> {
         let (name, filters) = (kind.as_str(), serde_json::to_string(filters).unwrap_or_default());
         let mut sql = QueryBuilder::<Postgres>::new(
             r#"WITH w AS MATERIALIZED (
@@ -233,23 +187,7 @@ impl Entities {
         sql.push_bind(kind.stream().to_string()).push(" AND ");
         push_seen(&mut sql, "e", kind, rows);
         let row = sql.build_query_as::<OneRow>().persistent(false).fetch_optional(self.database.pool()).await;
-        Ok(row.map_err(store_error("reading an entity"))?.map(|row| {
-            let entity = EntityRow {
-                id: row.id,
-                revision: row.revision,
-                offset: row.offset,
-                op: row.op,
-                at: row.at,
-                by: row.by,
-                version: row.version,
-                trashed_at: row.trashed_at,
-                missing_since: row.missing_since,
-                purged: false,
-                size: row.size,
-                doc: row.doc,
-            };
-            (entity, row.tag)
-        }))
+        Ok(row.map_err(store_error("reading an entity"))?.map(Into::into))
     }
 
     /// As [`Entities::history`], if the row meets `rows` now; each revision with its declared fields before and after.

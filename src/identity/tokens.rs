@@ -286,5 +286,4 @@ impl Authenticator for Verifier {
 }
 
 #[cfg(test)]
-#[path = "tokens_tests.rs"]
 mod tests;

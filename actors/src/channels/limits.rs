@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::platform::ports::{ReadLimit, UserPace};
+use crate::{
+    entities::concerns::Reach,
+    platform::ports::{ReadLimit, UserPace},
+};
 
 /// Limits of sessions and channels.
 #[derive(Debug, Clone)]
@@ -39,10 +42,21 @@ pub struct Limits {
     pub command: Duration,
     /// What one recovery may bring. Its bytes must stay below `queue_bytes`, or the reply itself would close the client.
     pub recovery: ReadLimit,
+    /// Changes that a recovery looks through, if that is more than it may bring, for those whom not all of them concern: who sees only some
+    /// rows, and who listens to a query.
+    pub depth: u64,
     /// What one page of `history` may bring.
     pub history: ReadLimit,
     /// How often each followed stream is compared with the bus and the log.
     pub check: Duration,
+}
+
+impl Limits {
+    /// How far one recovery looks, where not everything concerns who asks. What comes of it must come before a command's time is over, or
+    /// the client would be told to ask the same again.
+    pub(super) fn reach(&self) -> Reach {
+        Reach { limit: self.recovery, depth: self.depth, within: self.command / 2 }
+    }
 }
 
 impl Default for Limits {
@@ -63,6 +77,7 @@ impl Default for Limits {
             too_many: 100,
             command: Duration::from_secs(5),
             recovery: ReadLimit { count: 5_000, bytes: 920 * 1024 },
+            depth: 20_000,
             history: ReadLimit { count: 300, bytes: 512 * 1024 },
             check: Duration::from_secs(3),
         }

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub insufficient: Counter,
     /// Publications that were rewritten for those who do not see everything: once for each mask and form.
     pub rewritten: Counter,
+    /// Watched users whose coming or going was found by asking, for no word of it was heard.
+    pub watch_mended: Counter,
     /// Words and orders of other nodes that were not understood.
     pub unknown_words: Counter,
     /// Sessions that ended by a panic.
@@ -90,6 +92,7 @@ impl Default for Metrics {
             resets: Counter::default(),
             insufficient: Counter::default(),
             rewritten: Counter::default(),
+            watch_mended: Counter::default(),
             unknown_words: Counter::default(),
             panics: Counter::default(),
             shard_backlog: Gauge::default(),
@@ -119,6 +122,11 @@ impl Metrics {
             "masked_publications",
             "Publications rewritten, once per mask and form",
             self.rewritten.clone(),
+        );
+        registry.register(
+            "watch_mended",
+            "Watched users found to have come or gone without a word",
+            self.watch_mended.clone(),
         );
         registry.register("unknown_words", "Words of other nodes that were not understood", self.unknown_words.clone());
         registry.register("session_panics", "Sessions that ended by a panic", self.panics.clone());

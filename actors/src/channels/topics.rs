@@ -2,7 +2,8 @@
 //!
 //! Invariants: each publication of a stream is handed to the shards in offset order, each once; what the bus did not tell
 //! is fetched from it or from the log; when the past is lost every subscriber is told. Reading runs beside the actor, one
-//! reading per stream at a time, so that one slow stream delays no other.
+//! reading per stream at a time, so that one slow stream delays no other. Whether a watched user is online is said by words, which nothing
+//! keeps: where one may be lost presence is asked how it stands.
 
 mod fetch;
 mod hold;
@@ -10,6 +11,7 @@ mod numbers;
 mod query;
 mod readings;
 mod stream;
+mod watched;
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
@@ -21,7 +23,10 @@ use dzvin_protocols::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Delivery, Hub, Item, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What};
+use super::{
+    Delivery, Hub, Item, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What,
+    presence::{Looked, PresenceMessage},
+};
 use crate::{
     platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query},
     supervise::{Progress, Slot},
@@ -30,6 +35,7 @@ use fetch::Fetched;
 pub use hold::{Conflate, HoldRules};
 pub use numbers::Numbers;
 use stream::{Source, Stream, Want};
+use watched::Asked;
 
 /// A stream that nobody has wanted for so many checks is left.
 const IDLE_CHECKS: u32 = 10;
@@ -97,6 +103,8 @@ pub enum TopicsMessage {
     Release(StreamName),
     /// A reading has ended.
     Fetched(StreamName, Fetched),
+    /// What a look at watched users found; `None` when presence could not be asked.
+    Looked(Vec<Asked>, Option<Looked>),
 }
 
 /// The actor.
@@ -126,6 +134,8 @@ pub struct TopicsArgs<B, L> {
     pub mailboxes: Mailboxes,
     /// Which queries there are.
     pub queries: Arc<dyn Queries>,
+    /// Who knows which users are online.
+    pub presence: Slot<PresenceMessage>,
     /// Who answers what other nodes ask.
     pub letters: mpsc::Sender<Control>,
     /// How often to check, how much to read.
@@ -149,6 +159,7 @@ impl<B, L> TopicsArgs<B, L> {
             numbers: hub.numbers.clone(),
             mailboxes: hub.mailboxes.clone(),
             queries: Arc::clone(&hub.queries),
+            presence: hub.presence.clone(),
             letters: hub.letters.clone(),
             limits: hub.limits.clone(),
             metrics: hub.metrics.clone(),
@@ -165,6 +176,10 @@ pub struct TopicsState<B, L> {
     owed: u64,
     /// A comparison with the bus is under way.
     comparing: bool,
+    /// A look at watched users is under way.
+    looking: bool,
+    /// The life of this node in presence that the last look found.
+    life: Option<u64>,
     /// A place for each reading: what a reconnection sets off must not be more than the bus takes at once.
     readings: Arc<Semaphore>,
 }
@@ -190,7 +205,15 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
             let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());
         }
         let readings = Arc::new(Semaphore::new(READINGS));
-        Ok(TopicsState { args, streams: HashMap::new(), owed: 0, comparing: false, readings })
+        Ok(TopicsState {
+            args,
+            streams: HashMap::new(),
+            owed: 0,
+            comparing: false,
+            looking: false,
+            life: None,
+            readings,
+        })
     }
 
     async fn handle(
@@ -202,7 +225,11 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         // Ticks and readings do not come through the slot.
         let own = matches!(
             message,
-            TopicsMessage::Check | TopicsMessage::Fetched(..) | TopicsMessage::Behind(_) | TopicsMessage::Release(_)
+            TopicsMessage::Check
+                | TopicsMessage::Fetched(..)
+                | TopicsMessage::Behind(_)
+                | TopicsMessage::Release(_)
+                | TopicsMessage::Looked(..)
         );
         let _busy = if own { state.args.progress.work() } else { state.args.progress.begin() };
         match message {
@@ -241,6 +268,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
             }
             TopicsMessage::Release(name) => state.release(&myself, &name).await,
             TopicsMessage::Fetched(stream, fetched) => state.fetched(&myself, stream, fetched).await,
+            TopicsMessage::Looked(asked, found) => state.looked(asked, found).await,
         }
         Ok(())
     }
@@ -256,9 +284,8 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 Some((Source::Durable(query.kind.clone()), Some(query)))
             }
             Channel::Application(name) => Some((Source::Application(StreamName::from_checked(name)), None)),
-            Channel::User(_) | Channel::Online(_) => {
-                Some((Source::Application(StreamName::from_checked(&channel.to_string())), None))
-            }
+            Channel::User(_) => Some((Source::Application(StreamName::from_checked(&channel.to_string())), None)),
+            Channel::Online(_) => Some((Source::Watched(StreamName::from_checked(&channel.to_string())), None)),
         }
     }
 
@@ -357,13 +384,14 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         batch.extend(words.iter().filter_map(|(stream, word)| self.word(stream, word)));
         self.deliver(batch).await;
         if lost {
+            self.doubt_watched();
             self.check(myself).await;
         }
     }
 
     /// A word for the subscribers of a stream's own channel.
-    fn word(&self, stream: &StreamName, word: &Bytes) -> Option<(u64, Delivery)> {
-        let stream = self.streams.get(stream)?;
+    fn word(&mut self, stream: &StreamName, word: &Bytes) -> Option<(u64, Delivery)> {
+        let stream = self.streams.get_mut(stream)?;
         match Word::decode(word) {
             Ok(Word::Publication { data, at, trace, extra }) => {
                 let data = Bytes::copy_from_slice(data.get().as_bytes());

@@ -6,7 +6,8 @@
 //! Invariants: `Complete` is every publication from `after + 1` to `position`, none missing, none doubled. It never
 //! exceeds the limit: documents give way to references, oldest first, before the answer becomes `Unrecoverable`.
 //!
-//! Not here: waiting, retrying, subscribing. The caller subscribes first and merges live events by offset.
+//! Not here: waiting, retrying, subscribing. The caller subscribes first and merges live events by offset. Nor those whom not
+//! everything of a kind concerns: `concerns`.
 
 use std::collections::VecDeque;
 
@@ -44,7 +45,7 @@ pub enum Cause {
     Epoch,
     /// It is ahead of the log: PostgreSQL went back in time, or the client made it up.
     Ahead,
-    /// More publications than the limit lie between.
+    /// More publications than the limit lie between, or more changes than are looked through.
     Count,
     /// They do not fit the byte limit even without their documents.
     Bytes,
@@ -97,25 +98,9 @@ pub async fn since<B: Bus, L: ChangeLog>(
     after: &Position,
     limit: ReadLimit,
 ) -> Result<Recovered, HistoryError> {
-    since_seen(bus, log, stream, after, limit, None).await
-}
-
-/// The same for somebody who does not see everything: what they are not shown is left out, and `position` is the stream's all
-/// the same.
-///
-/// # Errors
-/// As [`since`].
-pub async fn since_seen<B: Bus, L: ChangeLog>(
-    bus: &B,
-    log: &L,
-    stream: &StreamName,
-    after: &Position,
-    limit: ReadLimit,
-    sight: Option<&Sight>,
-) -> Result<Recovered, HistoryError> {
     let unsure = match bus.read(stream, after.offset, limit).await {
         Ok(Some(slice)) if slice.position.epoch == after.epoch => match from_bus(slice, after, limit) {
-            Verdict::Sure(answer) => return Ok(seen(answer, sight)),
+            Verdict::Sure(answer) => return Ok(answer),
             Verdict::Behind(bus) => return behind(log, stream, after, bus).await,
             Verdict::AskLog(position, cause) => Ok(Recovered::Unrecoverable { position, cause }),
         },
@@ -124,7 +109,7 @@ pub async fn since_seen<B: Bus, L: ChangeLog>(
         Err(error) => Err(HistoryError::Bus(error)),
     };
     let Some(kind) = stream.kind() else { return unsure };
-    match (LogWalk { log, kind: &kind, key: None, sight }).since(after, limit).await? {
+    match (LogWalk { log, kind: &kind, key: None, sight: None }).since(after, limit).await? {
         Some(answer) => Ok(answer),
         None => unsure,
     }
@@ -159,22 +144,6 @@ pub async fn entity_since_seen<L: ChangeLog>(
     sight: Option<&Sight>,
 ) -> Result<Recovered, HistoryError> {
     LogWalk { log, kind, key: Some(key), sight }.since(after, limit).await?.ok_or(HistoryError::Unknown)
-}
-
-/// What of it is seen.
-fn seen(answer: Recovered, sight: Option<&Sight>) -> Recovered {
-    let Some(sight) = sight else { return answer };
-    match answer {
-        Recovered::Complete { position, publications } => {
-            let told: Result<Vec<_>, Undeclared> =
-                publications.iter().filter_map(|publication| sight.tell(publication).transpose()).collect();
-            match told {
-                Ok(publications) => Recovered::Complete { position, publications },
-                Err(Undeclared) => Recovered::Unrecoverable { position, cause: Cause::Untold },
-            }
-        }
-        unrecoverable => unrecoverable,
-    }
 }
 
 /// What the bus alone can say of a position of its own epoch.

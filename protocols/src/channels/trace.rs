@@ -53,7 +53,7 @@ pub enum Happening<'a> {
     },
     /// A subscription has gone live.
     Subscribe {
-        /// The epoch of the stream.
+        /// The epoch, as the session was told it.
         epoch: &'a str,
         /// Everything after it comes live.
         offset: u64,
@@ -65,11 +65,11 @@ pub enum Happening<'a> {
     },
     /// A publication was handed to the socket of this session, or to those of so many on one shard of the node.
     Publication {
-        /// The epoch of the stream.
+        /// The epoch, as the session was told it.
         epoch: &'a str,
         /// Its offset on the channel.
         offset: u64,
-        /// Bytes of its data.
+        /// Bytes of its frame as the session was given it; of a channel those of its data.
         bytes: u64,
         /// Of a channel: so many sessions got it.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,10 +16,10 @@ use dzvin_actors::platform::ports::{
     Buried, BusError, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied,
     Outcome, Presence,
 };
-use dzvin_protocols::platform::StreamName;
+use dzvin_protocols::{channels::ONLINE_PREFIX, platform::StreamName};
 use tokio::time::Instant;
 
-use super::{Lapsed, Overtaken, PresenceSettings};
+use super::{BEHIND_ONLINE, Lapsed, Overtaken, PresenceSettings};
 
 /// Answers that are remembered. In memory none is lost but to a caller that gave up waiting.
 const MAX_ANSWERS: usize = 4_096;
@@ -198,7 +198,11 @@ impl Presence for MemoryPresence {
     ) -> Result<Vec<(Arc<str>, u64)>, BusError> {
         let world = self.world();
         let from = StreamName::from_checked(after.map_or(prefix, |after| after.max(prefix)));
-        let named = world.channels.range(from..).take_while(|(name, _)| name.as_str().starts_with(prefix));
+        let [online, behind] =
+            [ONLINE_PREFIX, BEHIND_ONLINE].map(|name| StreamName::from_checked(name).max(from.clone()));
+        // Those of users who are watched are passed over, however many they are.
+        let named = world.channels.range(from..online).chain(world.channels.range(behind..));
+        let named = named.take_while(|(name, _)| name.as_str().starts_with(prefix));
         let named = named.filter(|(name, _)| Some(name.as_str()) != after);
         let occupied = named.map(|(name, seats)| (Arc::from(name.as_str()), seats.occupied()));
         Ok(occupied.filter(|(_, subscribers)| *subscribers > 0).take(limit).collect())

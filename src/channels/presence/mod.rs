@@ -2,7 +2,7 @@
 //!
 //! Invariants of both, held by one conformance suite (`tests/it/presence`): of two clients of a user the first and the last are
 //! known as such; whatever a life of a node left behind is removed once, by one burial; an answer that was lost is given
-//! again; edges of occupancy are seen by one node each.
+//! again; edges of occupancy are seen by one node each; users who are watched are members as all are, and in no list of channels.
 //!
 //! Not here: what is told to whom, and when it is tried again. The actor `presence` decides that.
 
@@ -17,6 +17,12 @@ pub use redis::RedisPresence;
 use std::time::Duration;
 
 use dzvin_actors::platform::ports::Crowd;
+#[cfg(doc)]
+use dzvin_protocols::channels::ONLINE_PREFIX;
+
+/// The first name behind those of users who are watched ([`ONLINE_PREFIX`]): channels are listed in the order of their names, and
+/// whether users are online is nobody's channel. There may be more of those than of all others.
+const BEHIND_ONLINE: &str = "#online.";
 
 /// How a store judges.
 #[derive(Debug, Clone, Copy)]
@@ -43,3 +49,17 @@ struct Lapsed;
 #[derive(Debug, thiserror::Error)]
 #[error("a later call was made meanwhile")]
 struct Overtaken;
+
+#[cfg(test)]
+mod tests {
+    use dzvin_protocols::channels::ONLINE_PREFIX;
+
+    use super::*;
+
+    #[test]
+    fn nothing_lies_between_the_watched_and_what_is_behind_them() {
+        let (shared, last) = ONLINE_PREFIX.split_at(ONLINE_PREFIX.len() - 1);
+        let behind = BEHIND_ONLINE.strip_prefix(shared).expect("the same but for the last byte");
+        assert_eq!(behind.as_bytes(), [last.as_bytes()[0] + 1]);
+    }
+}

@@ -20,14 +20,14 @@ use std::{
 use dzvin_actors::platform::ports::{
     Buried, BusError, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
 };
-use dzvin_protocols::platform::StreamName;
+use dzvin_protocols::{channels::ONLINE_PREFIX, platform::StreamName};
 use fred::types::{Key, Value};
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::Instant;
 
 use super::{
     super::bus::redis::{RedisBus, Script, Server},
-    Lapsed, Overtaken, PresenceSettings,
+    BEHIND_ONLINE, Lapsed, Overtaken, PresenceSettings,
 };
 use wire::{failed, millis, number};
 
@@ -371,9 +371,15 @@ impl Presence for RedisPresence {
             let parts = try_join_all(lives.iter().map(|life| self.names(life, &from, &to, most))).await?;
             // Beyond the last name of a part that is full that life may have others.
             let names: BTreeSet<String> = parts.into_iter().flatten().collect();
-            let names: Vec<String> = names.into_iter().take(most).collect();
+            let mut names: Vec<String> = names.into_iter().take(most).collect();
             let Some(last) = names.last() else { break };
-            from = [b"(", last.as_bytes()].concat();
+            // Those of users who are watched are passed over, however many they are.
+            from = if last.starts_with(ONLINE_PREFIX) {
+                [b"[", BEHIND_ONLINE.as_bytes()].concat()
+            } else {
+                [b"(", last.as_bytes()].concat()
+            };
+            names.retain(|name| !name.starts_with(ONLINE_PREFIX));
             let counts = try_join_all(names.iter().map(|name| self.occupied(name))).await?;
             let occupied = names.iter().zip(counts).filter(|(_, subscribers)| *subscribers > 0);
             found.extend(occupied.map(|(name, subscribers)| (Arc::from(name.as_str()), subscribers)));

@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use dzvin_protocols::{
-    channels::{MAX_CHANNEL, TraceTarget},
+    channels::{MAX_CHANNEL, ONLINE_PREFIX, TraceTarget},
     identity::MAX_SUBJECT,
 };
 use futures_util::stream;
@@ -47,7 +47,12 @@ impl Wanted {
         }
         let target = match (self.user, self.channel) {
             (Some(user), None) if (1..=MAX_SUBJECT).contains(&user.len()) => TraceTarget::User(user.into()),
-            (None, Some(channel)) if (1..=MAX_CHANNEL).contains(&channel.len()) => TraceTarget::Channel(channel.into()),
+            // Whether somebody is online is said on no channel that anybody has.
+            (None, Some(channel))
+                if (1..=MAX_CHANNEL).contains(&channel.len()) && !channel.starts_with(ONLINE_PREFIX) =>
+            {
+                TraceTarget::Channel(channel.into())
+            }
             _ => {
                 let detail = "expected either user or channel, by the name that it has inside the hub";
                 return Err(Problem::bad_request("bad_parameter", detail));

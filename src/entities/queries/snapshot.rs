@@ -5,8 +5,7 @@ use dzvin_protocols::{
     channels::{Epoch, Position},
     entities::Filter,
 };
-use sqlx::{FromRow, Postgres, QueryBuilder};
-use time::OffsetDateTime;
+use sqlx::{Postgres, QueryBuilder};
 
 use super::{StoredQueries, condition::push_condition};
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
         EntityRow,
         log::{bigint, number},
         query::INLINE,
-        seen::{push_anchors, push_seen},
+        seen::{ScanRow, push_anchors, push_seen},
     },
     platform::db::store_error,
 };
@@ -32,43 +31,6 @@ pub struct QueryPage {
     pub position: Position,
     /// The next page has offsets below this one; `None` when this was the last.
     pub below: Option<u64>,
-}
-
-#[derive(FromRow)]
-struct PageRow {
-    epoch: String,
-    top: i64,
-    /// Rows that were looked at, and the oldest of them.
-    looked: i64,
-    oldest: Option<i64>,
-    id: Option<String>,
-    revision: Option<i64>,
-    offset: Option<i64>,
-    op: Option<String>,
-    at: Option<OffsetDateTime>,
-    by: Option<String>,
-    version: Option<String>,
-    size: Option<i32>,
-    doc: Option<String>,
-}
-
-impl PageRow {
-    fn entity(self) -> Option<EntityRow> {
-        Some(EntityRow {
-            id: self.id?,
-            revision: self.revision?,
-            offset: self.offset?,
-            op: self.op?,
-            at: self.at?,
-            by: self.by?,
-            version: self.version,
-            trashed_at: None,
-            missing_since: None,
-            purged: false,
-            size: self.size?,
-            doc: self.doc,
-        })
-    }
 }
 
 impl StoredQueries {
@@ -94,9 +56,9 @@ impl StoredQueries {
     ) -> Result<Option<QueryPage>, StoreError> {
         let rows = self.page_rows(query, rows, below, limit).await.map_err(store_error("reading a query's rows"))?;
         let Some(first) = rows.first() else { return Ok(None) };
+        let (end, first) = (first.end(), &first.row);
         let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
-        let end = first.oldest.filter(|_| first.looked >= SCAN_ROWS).map(number);
-        let mut rows: Vec<EntityRow> = rows.into_iter().filter_map(PageRow::entity).collect();
+        let mut rows: Vec<EntityRow> = rows.into_iter().filter_map(|found| found.row.entity()).collect();
         let more = rows.len() > usize::from(limit);
         rows.truncate(usize::from(limit));
         let last = rows.last().filter(|_| more).map(|row| number(row.offset));
@@ -109,7 +71,7 @@ impl StoredQueries {
         rows: Option<&Filter>,
         below: Option<u64>,
         limit: u16,
-    ) -> Result<Vec<PageRow>, sqlx::Error> {
+    ) -> Result<Vec<ScanRow>, sqlx::Error> {
         let mut sql = QueryBuilder::<Postgres>::new(
             r#"WITH w AS MATERIALIZED (
                  SELECT id, revision, "offset", op, at, by, version, size, fields, CASE WHEN doc IS NOT NULL THEN true END AS doc, doc IS NULL OR trashed_at IS NOT NULL

@@ -5,18 +5,16 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
+use super::server::{API_KEY, with_key};
 use crate::support::{
     eventually::patience,
     hub::{Hub, World},
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
-
 fn rules() -> String {
-    format!(
-        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         [channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
-         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n"
+    with_key(
+        "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
+         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n",
     )
 }
 

@@ -3,30 +3,22 @@
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 
+use super::server::{ask, with_key};
 use crate::support::{
     eventually::eventually,
     hub::{Hub, World},
     session::Client,
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
-
 fn rules() -> String {
-    format!(
-        "[channels]\noccupancy = true\n\
-         [[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npresence = true\nsee_presence = \"signed_in\"\njoin_leave = true\n"
-    )
+    let rules = with_key(
+        "[channels.namespaces.room]\nsubscribe = \"signed_in\"\npresence = true\nsee_presence = \"signed_in\"\njoin_leave = true\n",
+    );
+    format!("[channels]\noccupancy = true\n{rules}")
 }
 
 async fn nodes(world: &World) -> (Hub, Hub) {
     (world.hub_with("a", &rules()).await, world.hub_with("b", &rules()).await)
-}
-
-async fn call(hub: &Hub, method: &str, body: &Value) -> Value {
-    let url = format!("http://{}/api/{method}", hub.addr);
-    let request = reqwest::Client::new().post(url).header("x-api-key", API_KEY).body(body.to_string());
-    request.send().await.expect("an answer").json().await.expect("json")
 }
 
 async fn subscribe(session: &mut Client, channel: &str) -> Value {
@@ -70,7 +62,7 @@ async fn who_is_on_a_channel_is_known_on_every_node_and_a_dead_node_leaves_no_gh
         stats = ivan.receive().await;
     }
     assert_eq!(stats["presence_stats"], json!({"num_clients": 2, "num_users": 2}), "{stats}");
-    let present = call(&b, "presence", &json!({"channel": "room.1"})).await;
+    let present = ask(&b, "presence", &json!({"channel": "room.1"})).await;
     let users: std::collections::BTreeSet<String> = present["result"]["presence"]
         .as_object()
         .expect("members")
@@ -79,14 +71,14 @@ async fn who_is_on_a_channel_is_known_on_every_node_and_a_dead_node_leaves_no_gh
         .collect();
     assert_eq!(users.into_iter().collect::<Vec<_>>(), ["operator-1", "viewer-1"]);
     eventually("both nodes have counted", async || {
-        let listed = call(&b, "channels", &json!({"pattern": "room.*"})).await;
+        let listed = ask(&b, "channels", &json!({"pattern": "room.*"})).await;
         (listed["result"]["channels"] == json!({"room.1": {"num_clients": 2}})).then_some(())
     })
     .await;
     // Without goodbye: within its lease the others are told, once.
     a.kill().await;
     assert_eq!(heard(&mut olha, "leave").await["info"]["user"], "operator-1");
-    let stats = call(&b, "presence_stats", &json!({"channel": "room.1"})).await;
+    let stats = ask(&b, "presence_stats", &json!({"channel": "room.1"})).await;
     assert_eq!(stats["result"], json!({"num_clients": 1, "num_users": 1}));
     let pong = olha.ask(&json!({"id": 7, "ping": {}}).to_string()).await;
     assert_eq!(pong["id"], 7, "told once");
@@ -98,11 +90,11 @@ async fn servers_and_operators_reach_connections_on_every_node() {
     let (a, b) = nodes(&world).await;
     let mut olha = Client::connected(&b, "viewer").await;
     let user = json!({"user": "viewer-1", "channel": "news.1"});
-    assert_eq!(call(&a, "subscribe", &user).await, json!({"result": {}}));
+    assert_eq!(ask(&a, "subscribe", &user).await, json!({"result": {}}));
     assert!(heard(&mut olha, "subscribe").await["epoch"].is_string());
-    call(&a, "publish", &json!({"channel": "news.1", "data": {"n": 1}})).await;
+    ask(&a, "publish", &json!({"channel": "news.1", "data": {"n": 1}})).await;
     assert_eq!(heard(&mut olha, "pub").await["data"], json!({"n": 1}));
-    call(&a, "unsubscribe", &user).await;
+    ask(&a, "unsubscribe", &user).await;
     assert_eq!(heard(&mut olha, "unsubscribe").await["code"], 2000);
     for (method, body, code) in [
         ("disconnect", json!({}), 107),
@@ -112,7 +104,7 @@ async fn servers_and_operators_reach_connections_on_every_node() {
         ("presence", json!({"channel": "news.1"}), 108),
         ("channels", json!({"pattern": "a*b"}), 107),
     ] {
-        assert_eq!(call(&a, method, &body).await["error"]["code"], code, "{method} {body}");
+        assert_eq!(ask(&a, method, &body).await["error"]["code"], code, "{method} {body}");
     }
     let seen = a.api("admin", "/api/v1/connections?user=viewer-1").await;
     assert_eq!((seen["items"].as_array().map(Vec::len), &seen["missing"]), (Some(1), &json!([])), "{seen}");
@@ -127,6 +119,6 @@ async fn servers_and_operators_reach_connections_on_every_node() {
     assert_eq!(olha.receive().await["close"], 3503);
     let mut again = Client::connected(&b, "viewer").await;
     let body = json!({"user": "viewer-1", "disconnect": {"code": 4242, "reason": "moved"}});
-    call(&a, "disconnect", &body).await;
+    ask(&a, "disconnect", &body).await;
     assert_eq!(again.receive().await["close"], 4242);
 }

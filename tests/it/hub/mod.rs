@@ -13,5 +13,6 @@ mod publish;
 mod queries;
 mod returns;
 mod rfc6455;
+mod server;
 mod trace;
 mod transports;

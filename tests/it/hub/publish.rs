@@ -4,31 +4,21 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{SinkExt, future::join_all};
 use serde_json::{Value, json};
 
+use super::server::{call, with_key};
 use crate::support::{
     eventually::eventually,
     hub::{Hub, World},
     session::Client,
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
-
 fn rules() -> String {
-    format!(
-        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         [channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
+    with_key(
+        "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
          [channels.namespaces.slow]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
          publications_per_second = 2\npublications_across = \"cluster\"\n\
          [channels.namespaces.quiet]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
-         publications_per_second = 1\npublications_of = \"clients\"\n"
+         publications_per_second = 1\npublications_of = \"clients\"\n",
     )
-}
-
-async fn call(hub: &Hub, method: &str, body: &Value) -> (u16, Option<String>, Value) {
-    let url = format!("http://{}/api/{method}", hub.addr);
-    let request = reqwest::Client::new().post(url).header("x-api-key", API_KEY).body(body.to_string());
-    let answer = request.send().await.expect("an answer");
-    let after = answer.headers().get("retry-after").map(|it| it.to_str().expect("text").to_owned());
-    (answer.status().as_u16(), after, answer.json().await.expect("json"))
 }
 
 async fn done(hub: &Hub, method: &str, body: &Value) -> Value {

@@ -245,8 +245,10 @@ async fn channels_are_listed_in_order<K: Kit>() {
     expected.insert("chat.ї".to_owned(), 1);
     occupy(&b, "chat.gone", 1).await;
     occupy(&b, "chat.gone", 0).await;
-    // A member alone is no subscriber.
+    // A member alone is no subscriber, and who is online is in no list whatever was said of it.
     enter(&b, "chat.member", "1", "olha").await;
+    enter(&a, "#online-/olha", "1", "olha").await;
+    occupy(&b, "#online-own/ivan", 1).await;
     for limit in [1, 10, 1000] {
         let (mut listed, mut after) = (Vec::new(), None::<Arc<str>>);
         loop {
@@ -262,6 +264,8 @@ async fn channels_are_listed_in_order<K: Kit>() {
     let all = b.channels("", None, 10_000).await.expect("listed");
     assert_eq!(all.len(), expected.len() + 3);
     assert!(all.is_sorted());
+    assert_eq!(b.channels("#online-own/", None, 10).await.expect("listed"), []);
+    assert_eq!(b.channels("", Some("#online-/olha"), 10_000).await.expect("listed"), all);
     assert_eq!(b.channels("nothing", None, 10).await.expect("listed"), []);
     assert_eq!(b.channels("chat.", Some("zzz"), 10).await.expect("listed"), [], "after all of them");
     assert_eq!(b.channels("news.", Some("chat."), 10).await.expect("listed").len(), 1, "before all of them");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use dzvin::channels::presence::RedisPresence;
 use dzvin_actors::platform::ports::{BusError, Life, Presence};
+use futures_util::future::join_all;
 
 use super::kit::{
     InRedis, Kit, LONG, SHORT, bus, change, channel, clients, counts, enter, entering, exit, occupy, settings, ticket,
@@ -238,4 +239,33 @@ async fn nothing_is_left_of_who_came_and_went() {
     let time = kit.server.command(&["PTTL", "{dz:a}:answers"]).await.expect("answered");
     let time: i64 = time[1..].trim().parse().expect("a number");
     assert!((1..=600_000).contains(&time), "{time}");
+}
+
+/// Scripts that the server has run so far.
+async fn scripts(kit: &InRedis) -> u64 {
+    let stats = kit.server.command(&["INFO", "commandstats"]).await.expect("answered");
+    let calls = |line: &str| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u64>().ok();
+    stats.lines().find_map(|line| calls(line.trim())).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_list_of_channels_costs_the_same_however_many_users_are_watched() {
+    const WATCHED: usize = 2_000;
+    let kit = InRedis::start().await;
+    let node = kit.alive(settings(LONG)).await;
+    let names: Vec<String> = (0..WATCHED).map(|n| format!("#online-/user {n}")).collect();
+    for some in names.chunks(100) {
+        join_all(some.iter().map(|name| enter(&node, name, "1", "olha"))).await;
+    }
+    for name in ["!", "#online", "#online.x", "chat", "news"] {
+        occupy(&node, name, 1).await;
+    }
+    let before = scripts(&kit).await;
+    let listed = node.channels("", None, 1_000).await.expect("listed");
+    let named: Vec<&str> = listed.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(named, ["!", "#online", "#online.x", "chat", "news"]);
+    assert_eq!(node.channels("#online-", None, 10).await.expect("listed"), []);
+    assert_eq!(node.channels("#on", None, 1).await.expect("listed"), [("#online".into(), 1)]);
+    let asked = scripts(&kit).await - before;
+    assert!(asked < 40, "{asked} scripts for five channels beside {WATCHED} users");
 }

@@ -98,6 +98,34 @@ async fn users_of_a_node_that_dies_are_offline_within_its_lease() {
     olha.is_quiet().await;
 }
 
+/// The words were said while one node had no Redis to hear them from.
+#[tokio::test]
+async fn what_a_node_could_not_hear_is_told_when_it_is_back() {
+    let mut world = World::new(1, true).await;
+    let rules = rules().replace("subscription_counts = true", "watchlists = true");
+    let a = world.hub_with("a", &rules).await;
+    let (proxy, url) = world.redis.as_ref().expect("redis").proxy().await;
+    world.redis_url = Some(url);
+    let b = world.hub_with("b", &rules).await;
+    let (ivan, _) = signed_in(&a, KEY, "ivan", &json!([])).await;
+    let (mut olha, told) = signed_in(&b, KEY, "olha", &json!(["ivan", "petro"])).await;
+    assert_eq!(told, Some(json!({"online": ["ivan"], "offline": ["petro"]})));
+    proxy.refuse(true);
+    proxy.cut();
+    eventually("it has no Redis", async || b.metric("dzvin_bus_connected").await == 0.0).await;
+    drop(ivan);
+    let (mut petro, told) = signed_in(&a, KEY, "petro", &json!(["ivan"])).await;
+    let told = match told {
+        Some(told) if told == json!({"online": ["ivan"]}) => petro.watched().await,
+        told => told.expect("told"),
+    };
+    assert_eq!(told, json!({"offline": ["ivan"]}), "it was said where it could be heard");
+    proxy.refuse(false);
+    assert_eq!(olha.watched().await, json!({"online": ["petro"]}));
+    assert_eq!(olha.watched().await, json!({"offline": ["ivan"]}));
+    olha.is_quiet().await;
+}
+
 #[tokio::test]
 async fn a_watchlist_is_bounded_and_of_one_application() {
     let world = World::new(1, false).await;

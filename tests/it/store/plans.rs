@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs};
 
 use dzvin::{
-    entities::{Entities, Filters},
+    entities::{Entities, Filters, Listing},
     platform::db::{Database, DbOptions},
 };
 use sqlx::{Executor, PgConnection};
@@ -111,7 +111,11 @@ async fn a_filter_finds_a_rare_value_by_its_index() {
     let entities = Entities::open(Database::new(options), vec![spec(kind())]).await.expect("opens").for_readers();
     for value in ["usual"; 8].into_iter().chain(["rare"]) {
         let filters = Filters::from_iter([("status".to_owned(), value.into())]);
-        let page = entities.list(&kind(), &filters, None, 50, false).await.expect("listed").expect("known");
+        let page = entities
+            .list(&kind(), Listing { filters: &filters, below: None, limit: 50, total: false })
+            .await
+            .expect("listed")
+            .expect("known");
         assert_eq!(page.rows.len(), if value == "rare" { 1 } else { 50 });
     }
     // The one connection of the readers.

@@ -15,6 +15,9 @@ pub struct PresenceLimits {
     pub count_every: Duration,
     /// How long the store may take.
     pub command: Duration,
+    /// How long after the store has lost everything it is not believed that somebody is away: the nodes enter again whom they have,
+    /// without a word. As long as a life goes on unrenewed, for whoever has not come back by then is gone.
+    pub settle: Duration,
 }
 
 impl Default for PresenceLimits {
@@ -25,6 +28,7 @@ impl Default for PresenceLimits {
             hold: Duration::from_secs(3),
             count_every: Duration::from_secs(5),
             command: Duration::from_secs(5),
+            settle: Duration::from_secs(15),
         }
     }
 }
@@ -56,3 +60,5 @@ pub(super) const TOLD_AT_ONCE: u64 = 100;
 pub(super) const PAGE: usize = 512;
 /// Pages that a roster is gathered from: many clients of few users must not make one question last.
 pub(super) const ROSTER_PAGES: usize = 64;
+/// How long a look at many channels may take, in times of the store's own limit.
+pub(super) const LOOK: u32 = 2;

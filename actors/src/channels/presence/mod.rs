@@ -34,7 +34,7 @@ use crate::{
 pub use job::Report;
 pub use limits::PresenceLimits;
 pub use metrics::PresenceMetrics;
-pub use questions::{PresenceError, Roster};
+pub use questions::{Looked, PresenceError, Roster};
 use state::State;
 
 /// What the servers of the application may be told: each edge once over all nodes, by the node that made it.
@@ -132,6 +132,14 @@ pub enum PresenceMessage {
         channel: Arc<str>,
         /// The numbers.
         reply: RpcReplyPort<Result<Counts, PresenceError>>,
+    },
+    /// How many clients are on each of these channels, as the store has it now: not held up by what is still to be entered, and beside
+    /// all other questions. For one asker on the node, who waits for the answer.
+    Look {
+        /// The channels.
+        channels: Vec<Arc<str>>,
+        /// What was found.
+        reply: RpcReplyPort<Result<Looked, PresenceError>>,
     },
     /// Time has gone on.
     Tick,
@@ -237,6 +245,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
                 state.ask(&channel, questions::Asked::Roster { most, reply });
             }
             PresenceMessage::Stats { channel, reply } => state.ask(&channel, questions::Asked::Stats { reply }),
+            PresenceMessage::Look { channels, reply } => state.look(channels, reply),
             PresenceMessage::Tick => state.tick(),
             PresenceMessage::Called(report) => state.called(report),
             PresenceMessage::Renewed(life) => state.renewed(life),

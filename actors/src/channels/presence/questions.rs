@@ -3,6 +3,7 @@
 use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use dzvin_protocols::platform::StreamName;
+use futures_util::{StreamExt, stream};
 use ractor::RpcReplyPort;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -11,7 +12,7 @@ use tokio::{
 
 use super::{
     in_time,
-    limits::{PAGE, ROSTER_PAGES},
+    limits::{LOOK, PAGE, READERS, ROSTER_PAGES},
     unpanicked,
 };
 use crate::platform::ports::{BusError, Counts, Member, MemberPage, Presence};
@@ -36,6 +37,17 @@ pub struct Roster {
     pub counts: Counts,
     /// Nobody is missing.
     pub complete: bool,
+}
+
+/// What a look at many channels found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    /// Clients of each channel, in the order in which they were asked for; `None` where the store did not say.
+    pub clients: Vec<Option<u64>>,
+    /// Which of this node's lives in the store it was: between two of them words may have been lost.
+    pub life: u64,
+    /// Who is not there is away. Otherwise the store has lost everything a moment ago, and may not know them yet.
+    pub settled: bool,
 }
 
 /// What is asked.
@@ -103,6 +115,29 @@ pub(super) async fn ask<P: Presence>(
 
 async fn answered<T>(asking: impl Future<Output = Result<T, BusError>>, within: Duration) -> Result<T, PresenceError> {
     unpanicked(async { in_time(timeout(within, asking).await) }).await.flatten().ok_or(PresenceError::Unavailable)
+}
+
+/// How many clients each channel has, as far as the store says in time; many at once, and without a place among the questions.
+pub(super) async fn look<P: Presence>(channels: Vec<Arc<str>>, store: Arc<P>, within: Duration) -> Vec<Option<u64>> {
+    let count = channels.len();
+    let ask = |channel: Arc<str>| {
+        let store = Arc::clone(&store);
+        async move {
+            let counts = answered(store.counts(&StreamName::from_checked(&channel)), within).await;
+            counts.ok().map(|counts| counts.clients)
+        }
+    };
+    let mut asking = stream::iter(channels).map(ask).buffered(READERS);
+    let mut found = Vec::with_capacity(count);
+    // A store that hangs is not waited for once for each of many thousands.
+    let all = async {
+        while let Some(clients) = asking.next().await {
+            found.push(clients);
+        }
+    };
+    let _ = timeout(within * LOOK, all).await;
+    found.resize(count, None);
+    found
 }
 
 /// Page by page, until there are enough or no more.

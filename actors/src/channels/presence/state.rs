@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ractor::ActorRef;
+use ractor::{ActorRef, RpcReplyPort};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -20,7 +20,7 @@ use super::{
     in_time,
     job::{Job, Report, run},
     limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
-    questions::{Asked, Question, ask},
+    questions::{Asked, Looked, Question, ask, look},
     tell::{Context, Tell},
     unpanicked,
 };
@@ -51,6 +51,8 @@ pub(super) struct State<P, B> {
     /// Which of this node's lives in the store this is, and whether the end of the last was told by others.
     life: u64,
     told: bool,
+    /// Until when whom the store does not know may be there all the same.
+    unsettled: Option<Instant>,
     ticket: u64,
     /// The store is only asked whether it is back.
     away: bool,
@@ -83,6 +85,7 @@ impl<P: Presence, B: Bus> State<P, B> {
             due: BinaryHeap::new(),
             life: 0,
             told: true,
+            unsettled: None,
             ticket: 0,
             // Until this node's life has begun there.
             away: true,
@@ -285,6 +288,20 @@ impl<P: Presence, B: Bus> State<P, B> {
         self.answer(channel);
     }
 
+    /// A look at many channels at once.
+    pub(super) fn look(&mut self, channels: Vec<Arc<str>>, reply: RpcReplyPort<Result<Looked, PresenceError>>) {
+        if self.away {
+            let _ = reply.send(Err(PresenceError::Unavailable));
+            return;
+        }
+        let (store, within) = (Arc::clone(&self.args.store), self.args.limits.command);
+        let (life, settled) = (self.life, self.unsettled.is_none_or(|until| until <= Instant::now()));
+        self.tasks.spawn(async move {
+            let clients = look(channels, store, within).await;
+            let _ = reply.send(Ok(Looked { clients, life, settled }));
+        });
+    }
+
     /// Asks what waits for nothing any more.
     fn answer(&mut self, name: &Arc<str>) {
         let Some(waiting) = self.questions.get_mut(name) else { return };
@@ -368,6 +385,9 @@ impl<P: Presence, B: Bus> State<P, B> {
     fn begin(&mut self, told: bool) {
         (self.life, self.told) = (self.life + 1, told);
         self.args.metrics.lives.inc();
+        if !told {
+            self.unsettled = Some(Instant::now() + self.args.limits.settle);
+        }
         if self.life > 1 {
             tracing::warn!(clients = self.clients, "the store knows nothing of this node: presence is entered again");
         }

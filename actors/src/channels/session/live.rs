@@ -18,6 +18,8 @@ use crate::{
     platform::ports::TokenMark,
 };
 
+use super::traced::Notes;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     Slow,
@@ -136,6 +138,17 @@ pub(super) struct View<'a> {
     pub(super) limit: usize,
     pub(super) client: u128,
     pub(super) terms: &'a Terms,
+    /// Where it is noted what was shown, if anybody wants to know.
+    pub(super) notes: Option<&'a Notes>,
+}
+
+impl View<'_> {
+    /// A publication was shown.
+    pub(super) fn note(&self, offset: u64, frame: &Bytes) {
+        if let Some(notes) = self.notes {
+            notes.take_down(offset, frame.len());
+        }
+    }
 }
 
 /// A subscriber has missed something.
@@ -182,26 +195,30 @@ fn show_part<'a>(
     Ok(Some(frame))
 }
 
-/// The live rule for a delivery of one frame: the frame, when it is the expected one.
+/// The live rule for a delivery of one frame: the frame, when it is the expected one. It is written at once.
 pub(super) fn only<'a>(
     place: &mut Place,
     delivery: &'a Delivery,
     view: View<'_>,
 ) -> Result<Option<&'a Bytes>, Insufficient> {
-    match &delivery.what {
-        What::Items(items) if place.epoch == delivery.epoch && items.len() == 1 => {
-            items.first().map_or(Err(Insufficient), |item| show(place, delivery, item, view))
-        }
-        _ => Err(Insufficient),
+    let What::Items(items) = &delivery.what else { return Err(Insufficient) };
+    let [item] = &**items else { return Err(Insufficient) };
+    if place.epoch != delivery.epoch {
+        return Err(Insufficient);
     }
+    let frame = show(place, delivery, item, view)?;
+    if let Some(frame) = frame {
+        view.note(item.offset, frame);
+    }
+    Ok(frame)
 }
 
 /// The live rule: at the expected offset deliver, below it drop, above it or in another epoch the subscriber must recover.
 /// Answers how many frames were queued.
 pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox, view: View<'_>) -> Result<u64, Stop> {
-    if let What::Word(spoken) = &delivery.what
-        && view.terms.watching
-    {
+    if view.terms.watching {
+        // Nothing else is said there: whoever has missed a word is told again.
+        let What::Word(spoken) = &delivery.what else { return Ok(0) };
         // Told once, however often it is said.
         let now = is_online(&spoken.word);
         if now.is_none() || now == place.online {
@@ -252,6 +269,7 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
             (place.next, place.seen) = before;
             return Err(Stop::Slow);
         }
+        view.note(item.offset, frame);
         queued += 1;
     }
     Ok(queued)

@@ -52,6 +52,7 @@ use live::{Insufficient, Place, Stop, Terms, View, buffer, follow, only};
 use orders::Order;
 pub use pusher::Admission;
 pub(super) use task::{Connection, run};
+use traced::Notes;
 use wake::Wake;
 use writing::difference;
 
@@ -338,6 +339,18 @@ impl Session {
     /// Takes what the shard brings for one channel; `hint` is where the subscription was found last. A single frame is written
     /// at once (`alone`), otherwise flushing is left to the shard, once per batch: true when the session wants that.
     pub(super) fn offer(&self, channel: u32, hint: &mut u32, delivery: &Delivery, alone: bool) -> (Offered, bool) {
+        self.offer_noted(channel, hint, delivery, alone, None)
+    }
+
+    /// The same; what the client is shown of it is noted.
+    fn offer_noted(
+        &self,
+        channel: u32,
+        hint: &mut u32,
+        delivery: &Delivery,
+        alone: bool,
+        notes: Option<&Notes>,
+    ) -> (Offered, bool) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         let seated = |it: &Subscribed| it.seat.is_some_and(|seat| seat.channel == channel);
@@ -349,7 +362,7 @@ impl Session {
             return (Offered::Skipped, false);
         }
         let Some(subscribed) = inner.subscriptions.get_mut(*hint as usize) else { return (Offered::Gone, false) };
-        let view = self.view(&subscribed.terms);
+        let view = View { notes, ..self.view(&subscribed.terms) };
         let offered = match &mut subscribed.state {
             Subscription::Recovering { live, bytes } => {
                 buffer(live, bytes, delivery, self.queue_bytes);
@@ -377,7 +390,7 @@ impl Session {
     }
 
     fn view<'a>(&self, terms: &'a Terms) -> View<'a> {
-        View { wire: self.wire, limit: self.queue_bytes, client: self.client.0, terms }
+        View { wire: self.wire, limit: self.queue_bytes, client: self.client.0, terms, notes: None }
     }
 
     /// The subscriber is told to recover.

@@ -30,8 +30,8 @@ use crate::{
         topics::{AttachError, Attached, TopicsMessage},
     },
     entities::{
-        concerns::query_since,
-        gap::{HistoryError, Recovered, entity_since_seen, since, since_seen},
+        concerns::{query_since, seen_since},
+        gap::{HistoryError, Recovered, entity_since_seen, since},
     },
     platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant},
 };
@@ -358,18 +358,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         // An empty epoch stands for whichever is current.
         let epoch = if epoch.is_empty() { top.epoch } else { Epoch::new(epoch) };
         let after = Position { epoch, offset: request.offset };
-        let (bus, log, limit) = (self.hub.bus.as_ref(), self.hub.log.as_ref(), self.hub.limits.recovery);
+        let (bus, log, limits) = (self.hub.bus.as_ref(), self.hub.log.as_ref(), &self.hub.limits);
+        let (limit, reach) = (limits.recovery, limits.reach());
         let reading = async {
-            match channel {
-                Channel::Entities(kind) => since_seen(bus, log, &kind.stream(), &after, limit, sight).await,
-                Channel::Entity(kind, key) => entity_since_seen(log, kind, key, &after, limit, sight).await,
-                Channel::Query(id) => match self.hub.queries.known(id) {
-                    Some(query) => query_since(bus, log, &query, &after, limit, sight).await,
+            match (channel, sight) {
+                (Channel::Entities(kind), Some(sight)) => seen_since(bus, log, kind, &after, reach, sight).await,
+                (Channel::Entity(kind, key), _) => entity_since_seen(log, kind, key, &after, limit, sight).await,
+                (Channel::Query(id), _) => match self.hub.queries.known(id) {
+                    Some(query) => query_since(bus, log, &query, &after, reach, sight).await,
                     None => Err(HistoryError::Unknown),
                 },
-                Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
-                    since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await
-                }
+                _ => since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await,
             }
         };
         match tokio::time::timeout(self.hub.limits.command, reading).await {

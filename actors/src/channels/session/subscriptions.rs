@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use dzvin_protocols::channels::{
-    Epoch, Happening, Publication,
+    Epoch, Publication,
     centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
 };
 
 use super::{
     Inner, Seat, Session, Subscribed, Subscription,
-    live::{Place, Stop, Terms},
-    traced::shown,
+    live::{Place, Stop, Terms, View},
 };
 use crate::{channels::Delivery, platform::ports::TokenMark};
 
@@ -22,7 +21,7 @@ pub(super) struct Going {
     pub(super) from: u64,
     /// The publication that it is shown last with the reply; 0 for none.
     pub(super) seen: u64,
-    /// Of a watchlist: whether the client is told with the reply that the user is online.
+    /// Of a watchlist: whether the client is told with the reply that the user is online; `None` when that is not known yet.
     pub(super) online: Option<bool>,
 }
 
@@ -53,6 +52,12 @@ impl Session {
             subscribed.seat = Some(seat);
         }
         first
+    }
+
+    /// Whether the shard has.
+    pub(super) fn is_seated(&self, channel: &str) -> bool {
+        let inner = self.lock();
+        inner.find(channel).is_some_and(|at| inner.subscriptions[at].seat.is_some())
     }
 
     /// Queues the reply, then what came meanwhile and follows each one's `from`, and goes live. All under one lock, so that
@@ -99,13 +104,14 @@ impl Session {
         let Some(at) = inner.find(channel) else { return Err(None) };
         let Subscribed { seat, terms, state, .. } = &mut inner.subscriptions[at];
         let Subscription::Live(place) = state else { return Err(*seat) };
-        let (seat, view) = (*seat, self.view(terms));
+        let seat = *seat;
         let mut result = Ok(());
         for delivery in waited {
-            let traced = if self.tracer.is_on() { shown(place, delivery, view) } else { Vec::new() };
+            let notes = self.notes();
+            let view = View { notes: notes.as_ref(), ..self.view(terms) };
             result = result.and_then(|()| self.write_and_follow(place, delivery, &mut inner.outbox, view).map(drop));
-            if result.is_ok() && !traced.is_empty() {
-                self.tell_shown(delivery, &traced);
+            if let Some(notes) = notes.filter(|_| result != Err(Stop::Slow)) {
+                self.tell_shown(&delivery.channel, &terms.epoch_as_told(&place.epoch), notes);
             }
         }
         match result {
@@ -122,8 +128,13 @@ impl Session {
     /// Ends a subscription that the user may no longer have, and says so. Answers its seat.
     pub(super) fn revoke(&self, channel: &Arc<str>, why: UnsubscribePush<'_>) -> Option<Seat> {
         let mut inner = self.lock();
+        let at = inner.find(channel)?;
+        if inner.subscriptions[at].terms.watching {
+            // It is no channel of the client's.
+            return None;
+        }
         let ended = inner.take(channel)?;
-        self.tell_trace(Some(channel), Happening::Unsubscribe { code: why.code });
+        self.tell_over(channel, &ended.terms, why.code);
         self.tell_unsubscribed(&mut inner, channel, ended.terms.alias, why);
         ended.seat
     }

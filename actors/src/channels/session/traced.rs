@@ -1,17 +1,41 @@
 //! What a session tells of itself where its user or one of its channels is traced.
+//!
+//! Invariants: of publications exactly those are told that the client was shown, as it was shown them: what a view hides is hidden here as
+//! well. What is watched is no channel, and is told of nobody.
 
-use dzvin_protocols::channels::Happening;
+use std::{borrow::Cow, cell::RefCell, sync::Arc};
 
-use super::{
-    Inner, Offered, Session, Subscription,
-    live::{Place, View},
-};
-use crate::channels::{Delivery, What, trace::Doer};
+use dzvin_protocols::channels::{Epoch, Happening};
 
-/// A publication that a subscriber is to be shown: its offset, and bytes of its data.
-pub(super) type Shown = (u64, u64);
+use super::{Inner, Offered, Session, Subscription, live::Terms};
+use crate::channels::{Delivery, trace::Doer};
+
+/// What was shown of one delivery: offsets, and bytes of their frames.
+#[derive(Debug, Default)]
+pub(super) struct Notes(RefCell<Vec<(u64, usize)>>);
+
+impl Notes {
+    pub(super) fn take_down(&self, offset: u64, bytes: usize) {
+        self.0.borrow_mut().push((offset, bytes));
+    }
+}
+
+impl Terms {
+    /// The epoch as the subscriber is told it.
+    pub(super) fn epoch_as_told<'a>(&self, epoch: &'a Epoch) -> Cow<'a, Epoch> {
+        match &self.viewer {
+            Some(viewer) => Cow::Owned(viewer.sight.epoch(epoch)),
+            None => Cow::Borrowed(epoch),
+        }
+    }
+}
 
 impl Session {
+    /// Where to note what is shown, while anything is traced.
+    pub(super) fn notes(&self) -> Option<Notes> {
+        self.tracer.is_on().then(Notes::default)
+    }
+
     /// Tells what happened to whoever follows its user, or this channel.
     pub(super) fn tell_trace(&self, channel: Option<&str>, what: Happening<'_>) {
         if self.tracer.is_on() {
@@ -26,17 +50,17 @@ impl Session {
             return;
         }
         let found = inner.find(channel).map(|at| &inner.subscriptions[at]).filter(|it| !it.terms.watching);
-        let Some(Subscription::Live(place)) = found.map(|it| &it.state) else { return };
-        let (epoch, offset) = (place.epoch.as_str(), place.next.saturating_sub(1));
-        self.tell_trace(Some(channel), Happening::Subscribe { epoch, offset });
+        let Some((Subscription::Live(place), terms)) = found.map(|it| (&it.state, &it.terms)) else { return };
+        let (epoch, offset) = (terms.epoch_as_told(&place.epoch), place.next.saturating_sub(1));
+        self.tell_trace(Some(channel), Happening::Subscribe { epoch: epoch.as_str(), offset });
     }
 
     /// Tells which publications were handed to its socket.
-    pub(super) fn tell_shown(&self, delivery: &Delivery, shown: &[Shown]) {
+    pub(super) fn tell_shown(&self, channel: &str, epoch: &Epoch, notes: Notes) {
         let client = self.client_name();
-        for &(offset, bytes) in shown {
-            let what = Happening::Publication { epoch: delivery.epoch.as_str(), offset, bytes, sessions: None };
-            self.tracer.tell_of_user(Doer { client: Some(&client), user: self.user() }, &delivery.channel, what);
+        for (offset, bytes) in notes.0.into_inner() {
+            let what = Happening::Publication { epoch: epoch.as_str(), offset, bytes: bytes as u64, sessions: None };
+            self.tracer.tell_of_user(Doer { client: Some(&client), user: self.user() }, channel, what);
         }
     }
 
@@ -48,22 +72,26 @@ impl Session {
         delivery: &Delivery,
         alone: bool,
     ) -> (Offered, bool) {
-        let expected = self.expected(channel, delivery);
-        let offered = self.offer(channel, hint, delivery, alone);
-        if let Offered::Queued(frames) = offered.0 {
-            let frames = usize::try_from(frames).unwrap_or(usize::MAX).min(expected.len());
-            self.tell_shown(delivery, &expected[..frames]);
+        let (notes, epoch) = (Notes::default(), self.told_epoch(channel, &delivery.epoch));
+        let offered = self.offer_noted(channel, hint, delivery, alone, Some(&notes));
+        // Of one that was too slow nobody knows what still left.
+        if matches!(offered.0, Offered::Queued(_) | Offered::Ended) {
+            self.tell_shown(&delivery.channel, &epoch, notes);
         }
         offered
     }
 
-    /// What a live subscription will show of a delivery, if it is in order.
-    fn expected(&self, channel: u32, delivery: &Delivery) -> Vec<Shown> {
+    /// The epoch of a channel as the client was told it.
+    fn told_epoch(&self, channel: u32, epoch: &Epoch) -> Epoch {
         let inner = self.lock();
         let seated = inner.subscriptions.iter().find(|it| it.seat.is_some_and(|seat| seat.channel == channel));
-        match seated.map(|it| (&it.state, &it.terms)) {
-            Some((Subscription::Live(place), terms)) => shown(place, delivery, self.view(terms)),
-            _ => Vec::new(),
+        seated.map_or_else(|| epoch.clone(), |it| it.terms.epoch_as_told(epoch).into_owned())
+    }
+
+    /// Tells that a subscription is over.
+    pub(super) fn tell_over(&self, channel: &Arc<str>, terms: &Terms, code: u16) {
+        if !terms.watching {
+            self.tell_trace(Some(channel), Happening::Unsubscribe { code });
         }
     }
 
@@ -78,12 +106,4 @@ impl Session {
         }
         self.tell_trace(None, Happening::Disconnect { code });
     }
-}
-
-/// What a subscriber at this place is shown of a delivery.
-pub(super) fn shown(place: &Place, delivery: &Delivery, view: View<'_>) -> Vec<Shown> {
-    let What::Items(items) = &delivery.what else { return Vec::new() };
-    let concerns = items.iter().filter(|item| item.offset >= place.next && !item.spares(view.client));
-    let wanted = concerns.filter(|item| view.terms.admits(&item.publication));
-    wanted.map(|item| (item.offset, item.publication.data.len() as u64)).collect()
 }

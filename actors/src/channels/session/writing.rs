@@ -142,7 +142,7 @@ impl Session {
     /// begins anew.
     pub(super) fn unsubscribe_locked(&self, inner: &mut Inner, channel: &Arc<str>, why: Unsubscribe) {
         let Some(ended) = inner.take(channel) else { return };
-        self.tell_trace(Some(channel), Happening::Unsubscribe { code: UnsubscribePush::from(why).code });
+        self.tell_over(channel, &ended.terms, UnsubscribePush::from(why).code);
         let stays = self.wire != Wire::Pusher && !ended.terms.of_server;
         match why {
             Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),

@@ -1,7 +1,7 @@
 //! Reading a stream on from where a node stands: the bus answers first, the log has the last word.
 
 use dzvin_protocols::{
-    channels::{Position, Publication},
+    channels::{Epoch, Position, Publication},
     entities::Change,
     platform::{Kind, StreamName},
 };
@@ -36,6 +36,7 @@ pub(super) async fn open<B: Bus, L: ChangeLog>(bus: &B, log: &L, source: &Source
     match source {
         Source::Durable(kind) => open_durable(bus, log, kind).await,
         Source::Application(name) => open_application(bus, name).await,
+        Source::Watched(name) => open_watched(bus, name).await,
     }
 }
 
@@ -63,6 +64,8 @@ pub(super) async fn fetch<B: Bus, L: ChangeLog>(
     }
     match (source, answer) {
         (Source::Durable(kind), _) => fetch_log(log, kind, at, limit).await,
+        // Nothing is published there.
+        (Source::Watched(_), _) => Fetched::Run { publications: Vec::new(), more: false },
         (Source::Application(_), Ok(Some(slice))) => Fetched::Lost(slice.position),
         // The bus forgot it, or another primary has taken over: it begins anew.
         (Source::Application(_), Ok(None)) => bus.open(&stream).await.map_or(Fetched::Failed, Fetched::Lost),
@@ -82,6 +85,17 @@ async fn open_application<B: Bus>(bus: &B, stream: &StreamName) -> Fetched {
         Ok(position) => Fetched::Opened(position),
         Err(error) => {
             tracing::debug!(stream = %stream, %error, "a stream could not be opened");
+            Fetched::Failed
+        }
+    }
+}
+
+/// Words alone are asked for: the bus keeps nothing of such a stream.
+async fn open_watched<B: Bus>(bus: &B, stream: &StreamName) -> Fetched {
+    match bus.subscribe(stream).await {
+        Ok(()) => Fetched::Opened(Position { epoch: Epoch::new(""), offset: 0 }),
+        Err(error) => {
+            tracing::debug!(stream = %stream, %error, "words of a user cannot be followed");
             Fetched::Failed
         }
     }

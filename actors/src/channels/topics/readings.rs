@@ -11,6 +11,7 @@ use super::{
     fetch::{Fetched, fetch, open},
     stream::Source,
     time,
+    watched::Watchlist,
 };
 use crate::platform::ports::{Bus, ChangeLog, ReadLimit};
 
@@ -18,6 +19,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     /// Starts the reading that the stream needs, unless one is under way: then another follows it.
     pub(super) fn read(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
         let Some(stream) = self.streams.get_mut(name) else { return };
+        if stream.watched.is_some() && stream.position.is_some() {
+            // There is nothing to be read on.
+            return;
+        }
         if std::mem::replace(&mut stream.reading, true) {
             stream.again = true;
             return;
@@ -107,7 +112,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         let names: Vec<StreamName> = self.streams.keys().cloned().collect();
         let (mut tops, mut resets) = (Vec::new(), Vec::new());
         let owed = std::mem::take(&mut self.owed);
-        let mut followed = Vec::new();
+        let (mut followed, mut watched) = (Vec::new(), Watchlist::default());
         for name in names {
             let Some(stream) = self.streams.get_mut(&name) else { continue };
             resets.extend(stream.resets(owed));
@@ -117,12 +122,14 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
             tops.extend(stream.top());
             tops.extend(stream.pass_queries());
+            watched.add(&name, stream);
             match (&stream.source, &stream.position) {
                 (Source::Application(_), Some(position)) if !stream.reading => followed.push((name, position.clone())),
                 _ => self.read(myself, &name),
             }
         }
         self.compare(myself, followed);
+        self.look(myself, watched);
         self.count();
         self.deliver(resets).await;
         self.deliver(tops).await;

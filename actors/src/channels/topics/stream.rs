@@ -10,7 +10,7 @@ use dzvin_protocols::{
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::{AttachError, Attached, hold::Hold, numbers::Numbers, query::Queries};
+use super::{AttachError, Attached, hold::Hold, numbers::Numbers, query::Queries, watched::Watched};
 use crate::{
     channels::{Delivery, Item, Namespaces, Spoken, What},
     platform::ports::Query,
@@ -55,13 +55,15 @@ pub(super) enum Source {
     Durable(Kind),
     /// The bus.
     Application(StreamName),
+    /// Nowhere: words alone are said on it, of one user who comes and goes.
+    Watched(StreamName),
 }
 
 impl Source {
     pub(super) fn name(&self) -> StreamName {
         match self {
             Self::Durable(kind) => kind.stream(),
-            Self::Application(name) => name.clone(),
+            Self::Application(name) | Self::Watched(name) => name.clone(),
         }
     }
 }
@@ -80,6 +82,8 @@ pub(super) struct Stream {
     queries: Queries,
     /// Of an application's stream: what is held back.
     hold: Option<Hold>,
+    /// Of a user who is watched: what is known.
+    pub(super) watched: Option<Watched>,
     /// Channels, with their shard, whose subscribers come from a life of topics before this one.
     presented: Vec<(Arc<str>, usize)>,
     idle: u32,
@@ -90,8 +94,9 @@ impl Stream {
         let whole: Arc<str> = source.name().as_str().into();
         let hold = match &source {
             Source::Application(_) => namespaces.of(&whole).hold.clone().map(|rules| Hold::new(rules, 0)),
-            Source::Durable(_) => None,
+            Source::Durable(_) | Source::Watched(_) => None,
         };
+        let watched = matches!(source, Source::Watched(_)).then(Watched::default);
         Self {
             source,
             position: None,
@@ -102,6 +107,7 @@ impl Stream {
             wanted: HashMap::new(),
             queries: Queries::default(),
             hold,
+            watched,
             presented: Vec::new(),
             idle: 0,
         }
@@ -118,6 +124,8 @@ impl Stream {
         wanted.number = number;
         wanted.delta |= delta;
         self.idle = 0;
+        // Whoever comes may not have been told how it stands.
+        self.watched.iter_mut().for_each(Watched::owe);
         number
     }
 
@@ -147,6 +155,9 @@ impl Stream {
     /// Tells those that were presented where the stream stands, once that is known. Of single entities only the log
     /// knows: their subscribers recover from it.
     pub(super) fn greet(&mut self) -> Vec<(u64, Delivery)> {
+        if self.watched.is_some() {
+            self.presented = Vec::new();
+        }
         let (Some(Position { epoch, .. }), Some(offset)) = (&self.position, self.passed()) else { return Vec::new() };
         let greeting = |(channel, shard): (Arc<str>, usize)| {
             let what = if channel == self.whole { What::Top(offset) } else { What::Reset };
@@ -231,6 +242,8 @@ impl Stream {
         if let Some(hold) = &mut self.hold {
             hold.reset(position.offset);
         }
+        // From here on words are heard.
+        self.watched.iter_mut().for_each(Watched::doubt);
         self.position = Some(position);
     }
 
@@ -269,8 +282,14 @@ impl Stream {
         self.resets(u64::MAX)
     }
 
-    /// Tells every subscriber of these shards to recover.
-    pub(super) fn resets(&self, of: u64) -> Vec<(u64, Delivery)> {
+    /// Tells every subscriber of these shards to recover. Who watches a user is told again how it stands.
+    pub(super) fn resets(&mut self, of: u64) -> Vec<(u64, Delivery)> {
+        if let Some(watched) = &mut self.watched {
+            if of != 0 {
+                watched.owe();
+            }
+            return Vec::new();
+        }
         let concerned = self.wanted.iter().filter(|(_, wanted)| wanted.shards & of != 0);
         let told = |(channel, wanted)| self.news(channel, wanted, What::Reset);
         concerned.filter_map(told).map(|(shards, delivery)| (shards & of, delivery)).collect()
@@ -278,6 +297,9 @@ impl Stream {
 
     /// Where the kind's own channel stands, for its subscribers to compare.
     pub(super) fn top(&self) -> Option<(u64, Delivery)> {
+        if self.watched.is_some() {
+            return None;
+        }
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Top(self.passed()?))
     }
 
@@ -290,9 +312,11 @@ impl Stream {
     }
 
     /// A word for the subscribers of the stream's own channel.
-    pub(super) fn word(&self, spoken: Arc<Spoken>) -> Option<(u64, Delivery)> {
+    pub(super) fn word(&mut self, spoken: Arc<Spoken>) -> Option<(u64, Delivery)> {
+        self.watched.iter_mut().for_each(|watched| watched.heard(&spoken.word));
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Word(spoken))
     }
+
     /// A publication that nothing keeps, for the same.
     pub(super) fn passing(&self, item: Arc<Item>) -> Option<(u64, Delivery)> {
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Passing(item))

@@ -8,7 +8,10 @@ use std::{
 use ractor::Actor;
 use tokio::time::{Instant, timeout};
 
-use super::fakes::{FakeStore, Node, PATIENCE, Rig, TestLink, doc, noop, until, upsert};
+use super::{
+    fakes::{FakeStore, Node, PATIENCE, doc, noop, until, upsert},
+    rig::{Rig, TestLink},
+};
 use crate::{mirror::Token, platform::ports::CdbError};
 
 fn big(id: &str, second: u32, cursor: u64, bytes: usize) -> String {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
-use super::fakes::{PATIENCE, Rig, doc, noop, until, upsert};
+use super::{
+    fakes::{PATIENCE, doc, noop, until, upsert},
+    rig::Rig,
+};
 
 #[tokio::test]
 async fn a_snapshot_moves_no_cursor_until_it_is_whole() {

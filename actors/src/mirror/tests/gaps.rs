@@ -8,7 +8,10 @@ use tokio_tungstenite::tungstenite::{
     protocol::{CloseFrame, frame::coding::CloseCode},
 };
 
-use super::fakes::{Peer, Rig, noop, until, upsert};
+use super::{
+    fakes::{noop, until, upsert},
+    rig::{Peer, Rig},
+};
 use crate::{mirror::Token, platform::ports::CdbError};
 
 /// Four make a pass of the feed give up: a page of ten cannot be halved more often.

@@ -4,3 +4,4 @@ mod fakes;
 mod faults;
 mod flow;
 mod gaps;
+mod rig;

@@ -195,7 +195,8 @@ pub trait Presence: Send + Sync + 'static {
     fn members(&self, channel: &StreamName, from: u64, limit: usize) -> impl Answer<Result<MemberPage, BusError>>;
     /// The number of subscribers, for the one node whose turn it is to tell it: one in this time.
     fn turn(&self, channel: &StreamName, every: Duration) -> impl Answer<Result<Option<u64>, BusError>>;
-    /// Channels that have subscribers and begin so, with how many, in the order of their names' bytes, after one of them.
+    /// Channels that have subscribers and begin so, with how many, in the order of their names' bytes, after one of them. Those that say
+    /// whether a user is online are none, and however many there are they do not make it slower.
     fn channels(
         &self,
         prefix: &str,

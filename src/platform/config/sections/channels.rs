@@ -41,6 +41,8 @@ pub struct Channels {
     /// Bytes of one recovery reply; must be below `queue_bytes`, else a reply would close its own client.
     #[serde(with = "size")]
     pub recovery_bytes: usize,
+    /// Changes that a recovery looks through for those who see only some rows, or listen to a query; below `recovery_count`: that many.
+    pub recovery_depth: u64,
     /// Sessions of this node.
     pub max_sessions: usize,
     /// How long a connection lives, more or less a fifth, before the client is told to begin another; 0: for ever.
@@ -212,6 +214,7 @@ impl Default for Channels {
             history_age: Duration::from_secs(3600),
             history_bytes: 8 * 1024 * 1024,
             recovery_count: 5_000,
+            recovery_depth: 20_000,
             recovery_bytes: 920 * 1024,
             max_sessions: 40_000,
             max_connection_age: Duration::ZERO,

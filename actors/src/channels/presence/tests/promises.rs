@@ -8,7 +8,7 @@ use super::{
     super::{
         PresenceEvent, PresenceMessage,
         limits::{AWAY_AFTER, MAX_QUESTIONS, WRITERS},
-        questions::PresenceError,
+        questions::{Looked, PresenceError},
     },
     fakes::{Fake, Mood, Scene, member},
 };
@@ -287,6 +287,42 @@ async fn too_many_questions_are_refused() {
     scene.fake.mood(Mood::Well);
     scene.pass(SECOND * 10).await;
     assert_eq!(scene.metrics.questions.get(), 0, "who gave up takes no place");
+}
+
+/// Whoever watches users asks again and again: that takes no place of others, and is told what the store may not know.
+#[tokio::test(start_paused = true)]
+async fn a_look_takes_no_place_and_knows_when_the_store_is_not_to_be_believed() {
+    let scene = scene().await;
+    let look = async || {
+        let channels = vec!["here".into(), "nowhere".into()];
+        let ask = |reply| PresenceMessage::Look { channels, reply };
+        let found = scene.slot.call(ask, SECOND * 60).await.expect("it lives");
+        found.map(|Looked { clients, life, settled }| (clients, life, settled))
+    };
+    scene.enter("here", "1", "olha");
+    scene.pass(SECOND).await;
+    scene.fake.mood(Mood::Hangs);
+    let mut asked = Vec::new();
+    for _ in 0..MAX_QUESTIONS {
+        let (reply, answer) = ractor::concurrency::oneshot();
+        scene.tell(PresenceMessage::Stats { channel: "chat".into(), reply: reply.into() });
+        asked.push(answer);
+    }
+    let ask = |reply| PresenceMessage::Stats { channel: "chat".into(), reply };
+    assert_eq!(scene.slot.call(ask, SECOND).await.expect("it lives"), Err(PresenceError::Busy));
+    assert_eq!(look().await, Ok((vec![None, None], 1, true)), "nothing is made up");
+    drop(asked);
+    scene.fake.mood(Mood::Well);
+    scene.pass(SECOND * 20).await;
+    assert_eq!(look().await, Ok((vec![Some(1), Some(0)], 1, true)));
+    scene.fake.forget();
+    scene.pass(SECOND * 4).await;
+    assert_eq!(look().await, Ok((vec![Some(1), Some(0)], 2, false)), "entered again, and others may not be yet");
+    scene.pass(SECOND * 15).await;
+    assert_eq!(look().await, Ok((vec![Some(1), Some(0)], 2, true)));
+    scene.fake.mood(Mood::Refuses);
+    scene.pass(SECOND * 10).await;
+    assert_eq!(look().await, Err(PresenceError::Unavailable));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,11 +2,13 @@
 //!
 //! That a user is online is presence on a channel of the hub's own; whoever watches listens there, first, and then asks how it stands. So
 //! nothing falls between, and what is said twice is told once. Invariants: a client watches at most [`MAX_WATCHLIST`] users; these
-//! subscriptions are neither counted nor shown as the client's own, and no order ends them.
+//! subscriptions are neither counted nor shown as the client's own, and no order ends them. Whoever cannot be heard of or asked about
+//! now is watched all the same: topics ask again.
 
 use std::{collections::HashSet, sync::Arc};
 
 use dzvin_protocols::channels::{
+    Epoch,
     centrifuge::ClientInfo,
     pusher::{MAX_WATCHLIST, UserId, encode_error, encode_watchlist_events},
 };
@@ -42,12 +44,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let whole = asked.iter().all(Option::is_some);
         for ((id, _), found) in fresh.into_iter().zip(asked) {
             let Some(found) = found else { continue };
-            if found.online == Some(true) { &mut online } else { &mut offline }.push(id.clone());
+            match found.online {
+                Some(true) => online.push(id.clone()),
+                Some(false) => offline.push(id.clone()),
+                None => {}
+            }
             going.push(found);
         }
         if !going.is_empty() {
             let told = encode_watchlist_events(&online, &offline);
-            self.settle_all(going, &[told.as_bytes()]).await;
+            let told: &[&[u8]] = &[told.as_bytes()];
+            let known = !(online.is_empty() && offline.is_empty());
+            self.settle_all(going, if known { told } else { &[] }).await;
         }
         if !whole {
             let text = "not everybody of the watchlist can be watched now; sign in again for the rest";
@@ -55,25 +63,26 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// Listens to what is said of a user, and then asks whether it is there. `None` when that cannot be had now.
+    /// Listens to what is said of a user, and then asks whether it is there. `None` when the shard does not take it in.
     async fn listen_to(&self, app: &App, id: &UserId, channel: &Arc<str>) -> Option<Going> {
         let terms = Terms { watching: true, granted: true, join_leave: true, ..Terms::default() };
         if !self.session.begin(channel, terms) {
             return None;
         }
-        let found = async {
-            let attached = self.listen(&app.online_channel(id), channel, false, None).await.ok()?;
+        let attached = self.listen(&app.online_channel(id), channel, false, None).await;
+        if !self.session.is_seated(channel) {
+            self.undo(channel).await;
+            return None;
+        }
+        let mut going = Going { channel: Arc::clone(channel), epoch: Epoch::new(""), from: 0, seen: 0, online: None };
+        // While it is not heard, whatever is answered may be over before the client is told.
+        if attached.is_ok() {
             let about = Arc::clone(channel);
             let ask = |reply| PresenceMessage::Stats { channel: about, reply };
-            let counts = self.hub.presence.call(ask, self.hub.limits.command).await.ok()?.ok()?;
-            let (epoch, from) = (attached.position.epoch, attached.position.offset);
-            Some(Going { channel: Arc::clone(channel), epoch, from, seen: 0, online: Some(counts.clients > 0) })
-        };
-        let found = found.await;
-        if found.is_none() {
-            self.undo(channel).await;
+            let counts = self.hub.presence.call(ask, self.hub.limits.command).await;
+            going.online = counts.ok().and_then(Result::ok).map(|counts| counts.clients > 0);
         }
-        found
+        Some(going)
     }
 
     /// From now on, and until this connection ends, its user is online. Said again it changes nothing.

@@ -14,7 +14,7 @@ fn signer() -> Credentials {
     Credentials::new("k1", SECRET).expect("key")
 }
 
-fn app(id: &str, key: &str) -> App {
+pub(super) fn app(id: &str, key: &str) -> App {
     App::new(id, vec![Credentials::new(key, SECRET).expect("key")]).expect("app")
 }
 
@@ -85,7 +85,7 @@ impl Pusher {
     }
 
     /// Nothing has ended, and nothing else was said.
-    async fn is_well(&mut self) {
+    pub(super) async fn is_well(&mut self) {
         let pong = self.client.ask(json!({"event": "pusher:ping", "data": {}})).await;
         assert_eq!(pong, json!({"event": "pusher:pong", "data": {}}));
     }

@@ -31,7 +31,7 @@ impl Queries for OneQuery {
 
 impl World {
     /// A change of an entity's status; `None` where it is not there.
-    fn commit_status(&self, id: &str, was: Option<&str>, is: Option<&str>) {
+    pub(super) fn commit_status(&self, id: &str, was: Option<&str>, is: Option<&str>) {
         self.commit_sized(id, 1000);
         let declared = ["status".to_owned()];
         let docs = [was, is].map(|status| status.map(|status| format!(r#"{{"status":"{status}"}}"#)));
@@ -157,7 +157,7 @@ async fn a_change_that_tells_no_fields_sends_to_recover_and_is_not_recovered_ove
 #[tokio::test]
 async fn recovery_brings_what_was_told_within_its_limits() {
     let recovery = ReadLimit { count: 12, bytes: 1500 };
-    let node = Node::start(Limits { recovery, ..Limits::default() }).await;
+    let node = Node::start(Limits { recovery, depth: 12, ..Limits::default() }).await;
     four(&node).await;
     four(&node).await;
     four(&node).await;
@@ -190,6 +190,46 @@ async fn recovery_brings_what_was_told_within_its_limits() {
     let mut client = node.client().await.connected("reader").await;
     let reply = client.ask(since(2)).await;
     assert_eq!((&reply["subscribe"]["recovered"], &reply["subscribe"]["offset"]), (&Value::Null, &json!(15)));
+}
+
+/// What others see is looked through, and not counted among what may be brought.
+#[tokio::test]
+async fn what_is_of_no_concern_makes_nobody_load_anew() {
+    let recovery = ReadLimit { count: 3, bytes: 100_000 };
+    let node = Node::start(Limits { recovery, depth: 1_500, ..Limits::default() }).await;
+    let quiet = |times| (0..times).for_each(|_| node.world.commit_status("a", Some("draft"), Some("draft")));
+    quiet(700);
+    node.world.commit_status("b", Some("draft"), Some("active"));
+    quiet(699);
+    node.world.commit_status("b", Some("active"), None);
+    quiet(99);
+    node.tell_run(1_401, 1_500).await;
+    let shown = words(&[(701, "enter"), (1_401, "leave")]);
+    for down in [false, true] {
+        *node.world.bus_down.lock().unwrap() = down;
+        let mut client = node.client().await.connected("reader").await;
+        let reply = client.ask(since(0)).await["subscribe"].take();
+        assert_eq!((&reply["recovered"], told(&reply["publications"])), (&json!(true), shown.clone()), "{reply}");
+        // Who sees only such rows of the kind itself, and nothing of them but this.
+        let mut viewer = node.client().await.connected("active").await;
+        let epoch = viewer.ask(subscribe("entities.procedure")).await["subscribe"]["epoch"].clone();
+        viewer.ask(json!({"id": 3, "unsubscribe": {"channel": "entities.procedure"}})).await;
+        let reply = viewer.ask(recover(epoch.as_str().expect("a text"), 0)).await["subscribe"].take();
+        let offsets: Vec<_> = reply["publications"].as_array().expect("two").iter().map(|it| &it["offset"]).collect();
+        assert_eq!((&reply["recovered"], offsets), (&json!(true), vec![&json!(701), &json!(1_401)]), "{reply}");
+        // What concerns everybody counts as ever, and so does what is further back than is looked.
+        let mut reader = node.client().await.connected("reader").await;
+        assert_eq!(reader.ask(recover("e1", 0)).await["subscribe"]["recovered"], Value::Null);
+    }
+    *node.world.bus_down.lock().unwrap() = false;
+    quiet(1);
+    node.tell(1_501).await;
+    let mut client = node.client().await.connected("reader").await;
+    assert_eq!(client.ask(since(0)).await["subscribe"]["recovered"], Value::Null);
+    // Too many of those that do concern it.
+    let mut client = node.client().await.connected("reader").await;
+    four(&node).await;
+    assert_eq!(client.ask(since(700)).await["subscribe"]["recovered"], Value::Null);
 }
 
 #[tokio::test]

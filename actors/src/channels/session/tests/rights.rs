@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dzvin_protocols::{
     channels::{Control, Whose},
-    entities::{Mask, View},
+    entities::{Filter, Mask, View},
 };
 
 use super::*;
@@ -13,6 +13,13 @@ use super::*;
 pub(super) fn views() -> BTreeMap<Kind, Arc<View>> {
     let mask = Mask::parse(&["pad"]).expect("paths").map(Arc::new);
     [(kind(), Arc::new(View { mask, rows: None }))].into()
+}
+
+/// The same, and of the rows those that are active.
+pub(super) fn active() -> BTreeMap<Kind, Arc<View>> {
+    let mask = Mask::parse(&["pad"]).expect("paths").map(Arc::new);
+    let rows = Some([Filter::parse(r#"{"status":"active"}"#).expect("a filter")].into());
+    [(kind(), Arc::new(View { mask, rows }))].into()
 }
 
 /// On the Pusher wire what is larger is told without its document.

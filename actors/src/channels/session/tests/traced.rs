@@ -1,6 +1,6 @@
 //! Traces: what a session does and is given is told to whoever follows its user, or the channel; to nobody else, and nothing more.
 
-use dzvin_protocols::channels::TraceTarget;
+use dzvin_protocols::channels::{TraceTarget, websocket::text_frame};
 
 use super::*;
 use crate::channels::{Following, Noted};
@@ -27,6 +27,52 @@ async fn told(following: &mut Following, until: &str) -> Vec<Value> {
     }
 }
 
+impl Client {
+    /// The next publications: their offsets, and bytes of their frames as they left.
+    async fn frames(&mut self, count: usize) -> Vec<(u64, usize)> {
+        let mut frames = Vec::new();
+        while frames.len() < count {
+            let read = timeout(PATIENCE, self.0.next()).await.expect("in time").expect("open").expect("well formed");
+            let tungstenite::Message::Text(text) = read else { panic!("a text: {read:?}") };
+            let push: Value = serde_json::from_str(&text).expect("json");
+            let offset = push["push"]["pub"]["offset"].as_u64().unwrap_or_else(|| panic!("a publication: {push}"));
+            frames.push((offset, text_frame(text.as_bytes()).len()));
+        }
+        frames
+    }
+}
+
+fn given(epoch: &str, (offset, bytes): &(u64, usize)) -> Value {
+    let channel = "entities.procedure";
+    json!({"user": "u1", "channel": channel, "event": "publication", "epoch": epoch, "offset": offset, "bytes": bytes})
+}
+
+#[tokio::test]
+async fn what_a_view_hides_is_in_no_line() {
+    let node = Node::start(Limits::default()).await;
+    let mut following = node.hub.tracer.follow(TraceTarget::User("u1".into())).expect("room");
+    let mut client = node.client().await.connected("active").await;
+    let epoch = client.ask(subscribe("entities.procedure")).await["subscribe"]["epoch"].take();
+    let epoch = epoch.as_str().expect("a text");
+    assert_ne!(epoch, "e1", "positions carry the view");
+    // Alone, and several at once: of each kind one that is not seen.
+    queries::four(&node).await;
+    node.world.commit_status("a", Some("draft"), Some("draft"));
+    node.tell(5).await;
+    node.world.commit_status("b", None, Some("active"));
+    node.tell(6).await;
+    let frames = client.frames(3).await;
+    assert_eq!(frames.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [2, 4, 6]);
+    drop(client);
+    let lines = told(&mut following, "disconnect").await;
+    let shown: Vec<_> = lines.iter().filter(|line| line["event"] == "publication").cloned().collect();
+    assert_eq!(shown, frames.iter().map(|frame| given(epoch, frame)).collect::<Vec<_>>());
+    let whole = node.world.log.lock().unwrap()[5].publication().data.len();
+    assert!(frames.iter().all(|(_, bytes)| *bytes < whole), "the rest of {whole} bytes is hidden: {frames:?}");
+    let live = lines.iter().find(|line| line["event"] == "subscribe").expect("it went live");
+    assert_eq!(live["epoch"], epoch);
+}
+
 #[tokio::test]
 async fn what_a_session_is_given_is_told_to_who_follows_its_user() {
     let node = Node::start(Limits::default()).await;
@@ -42,13 +88,10 @@ async fn what_a_session_is_given_is_told_to_who_follows_its_user() {
         node.world.commit("b");
     }
     node.tell_run(3, 4).await;
-    assert_eq!(client.offsets(3).await, [2, 3, 4]);
+    let frames = client.frames(3).await;
+    assert_eq!(frames.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [2, 3, 4]);
     drop(client);
-    let bytes = |offset: usize| node.world.log.lock().unwrap()[offset - 1].publication().data.len();
-    let given = |offset: usize| {
-        let (channel, epoch) = ("entities.procedure", "e1");
-        json!({"user": "u1", "channel": channel, "event": "publication", "epoch": epoch, "offset": offset, "bytes": bytes(offset)})
-    };
+    let given = |n: usize| given("e1", &frames[n]);
     let command = |command: &str, channel: &str, error: u16| json!({"user": "u1", "channel": channel, "event": "command", "command": command, "error": error});
     assert_eq!(
         told(&mut following, "disconnect").await,
@@ -58,9 +101,9 @@ async fn what_a_session_is_given_is_told_to_who_follows_its_user() {
             json!({"user": "u1", "channel": "entities.procedure", "event": "subscribe", "epoch": "e1", "offset": 1}),
             command("subscribe", "entities.procedure", 0),
             command("subscribe", "entities.call", 103),
+            given(0),
+            given(1),
             given(2),
-            given(3),
-            given(4),
             json!({"user": "u1", "channel": "entities.procedure", "event": "unsubscribe", "code": 0}),
             json!({"user": "u1", "event": "disconnect", "code": 0}),
         ]

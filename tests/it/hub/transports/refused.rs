@@ -1,0 +1,200 @@
+//! Whoever does not mean well: origins, bodies that are none, sessions that are guessed, commands that are too large.
+
+use super::*;
+
+#[tokio::test]
+async fn preflights_and_origins_are_those_of_the_websocket() {
+    let world = World::new(1, false).await;
+    let mut hub = world.hub_with("a", "").await;
+    let client = reqwest::Client::new();
+    let paths = ["/connection/http_stream", "/connection/sse", "/connection/uni_sse", "/emulation"];
+    let preflight = async |addr: std::net::SocketAddr, path: &str, origin: &str| {
+        let request = client.request(reqwest::Method::OPTIONS, format!("http://{addr}{path}")).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        let answer = request.header("access-control-request-headers", "content-type").send().await.expect("answered");
+        let header = |name: &str| {
+            let value = answer.headers().get(name).map(|value| value.to_str().expect("text").to_lowercase());
+            value.unwrap_or_default()
+        };
+        let [methods, headers] = ["access-control-allow-methods", "access-control-allow-headers"].map(header);
+        let allowed = methods.contains("post") && headers.contains("content-type");
+        (header("access-control-allow-origin"), allowed)
+    };
+    for path in paths {
+        assert_eq!(preflight(hub.addr, path, ORIGIN).await.0, "", "nobody was allowed");
+    }
+    hub.reconfigure(rules_with_origin());
+    hub.kill().await;
+    hub.start().await;
+    for path in paths {
+        assert_eq!(preflight(hub.addr, path, ORIGIN).await, (ORIGIN.to_owned(), true), "{path}");
+        assert_eq!(preflight(hub.addr, path, "https://evil.example").await.0, "", "{path}");
+        // What needs no preflight is refused all the same.
+        for (origin, refused) in [("https://evil.example", true), ("null", true), (ORIGIN, false)] {
+            let request = client.post(format!("http://{}{path}", hub.addr)).header("origin", origin);
+            let answer = request.body("{\"id\":1}").send().await.expect("answered");
+            assert_eq!(answer.status() == 403, refused, "{path} {origin} {}", answer.status());
+            let allowed = answer.headers().get("access-control-allow-origin").is_some_and(|it| it == ORIGIN);
+            assert_eq!(allowed, !refused, "{path} {origin}");
+        }
+    }
+    nobody_left(&hub).await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_none_are_refused() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let client = reqwest::Client::new();
+    let at = |path: &str| format!("http://{}{path}", hub.addr);
+    let large = "x".repeat(64 * 1024 + 1);
+    for (method, path, body, status) in [
+        ("GET", "/connection/http_stream", "", 405),
+        ("DELETE", "/connection/sse", "", 405),
+        ("GET", "/emulation", "", 405),
+        ("POST", "/connection/uni_websocket", "", 405),
+        ("GET", "/connection/uni_websocket", "", 400),
+        ("GET", "/connection/sse", "", 400),
+        ("GET", "/connection/sse?cf_connect=", "", 400),
+        ("GET", "/connection/sse?cf_connect=a&cf_connect=b", "", 400),
+        ("POST", "/connection/http_stream", "", 400),
+        ("POST", "/connection/http_stream", &large, 413),
+        ("POST", "/connection/sse", &large, 413),
+        ("POST", "/connection/uni_sse", &large, 413),
+        ("POST", "/emulation", &large, 413),
+    ] {
+        let request = client.request(method.parse().expect("a method"), at(path)).body(body.to_owned());
+        let answer = request.send().await.expect("answered");
+        assert_eq!(answer.status(), status, "{method} {path}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    }
+    let answer = client.post(at("/connection/http_stream")).body(vec![0xff, 0xfe]).send().await.expect("answered");
+    assert_eq!(answer.status(), 400, "JSON is text");
+
+    // What the session has to judge it judges as on the WebSocket; the stream says so and ends.
+    let deep = format!("{{\"id\":1,\"connect\":{{\"data\":{}", "[".repeat(60_000));
+    // Who only listens says the request alone: what it does not know is a request without a token.
+    for transport in ["http_stream", "sse", "uni_sse"] {
+        for (said, code, only_listening) in [
+            (connect(""), 3500, 3500),
+            (connect("a.b.c"), 3500, 3500),
+            (r#"{"id":1,"subscribe":{"channel":"chat.1"}}"#.to_owned(), 3501, 3500),
+            (r#"{"id":1,"ping":{}}"#.to_owned(), 3501, 3500),
+            ("\0".to_owned(), 3501, 3501),
+            ("null".to_owned(), 3501, 3501),
+            (deep.clone(), 3501, 3501),
+        ] {
+            let mut stream = Stream::post(&hub, transport, &said).await;
+            let told = stream.next().await.expect("told");
+            let (push, code) = if transport == "uni_sse" { (&told, only_listening) } else { (&told["push"], code) };
+            let told = &push["disconnect"];
+            assert_eq!(
+                (&told["code"], &told["reconnect"]),
+                (&json!(code), &json!(null)),
+                "{transport} {said:.60} {told}"
+            );
+            assert_eq!(stream.next().await, None);
+        }
+    }
+    nobody_left(&hub).await;
+}
+
+/// Who guesses sessions is not looked at any more, and nobody else behind the same address suffers before.
+#[tokio::test]
+async fn guesses_have_a_limit() {
+    let world = World::new(1, false).await;
+    let limit = "[channels]\nmax_refused_emulations_per_second = 5\n";
+    let hub = world.hub_with("a", &format!("{limit}{}", rules())).await;
+    let (mut stream, connected) = Stream::connected(&hub, "http_stream").await;
+    let body =
+        |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
+    let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
+    for id in 2..30 {
+        assert_eq!(emulate(&hub, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
+        assert_eq!(stream.next().await.expect("an answer")["id"], id);
+    }
+    let guess = json!("0".repeat(32));
+    let mut seen = 0;
+    let refused = async {
+        loop {
+            let (status, code) = emulate(&hub, body(&guess, "{}")).await;
+            if status == 429 {
+                return code;
+            }
+            assert_eq!(status, 404);
+            seen += 1;
+        }
+    };
+    assert_eq!(timeout(patience(), refused).await.expect("a limit"), "too_many_refused");
+    assert!(seen >= 5, "{seen} were looked at");
+    assert!(hub.metric("dzvin_emulation_refused_unseen_total").await >= 1.0);
+    assert_eq!(hub.metric("dzvin_emulation_refusal_addresses").await, 1.0);
+    eventually("it is looked at again", async || emulate(&hub, body(&guess, "{}")).await.0 == 404).await;
+    eventually("a good one is let in", async || emulate(&hub, body(&connected["session"], &ping(30))).await.0 == 204)
+        .await;
+    assert_eq!(stream.next().await.expect("an answer")["id"], 30);
+}
+
+/// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
+#[tokio::test]
+async fn commands_that_are_too_large_for_another_node_are_refused() {
+    let world = World::new(1, true).await;
+    let more = "[channels]\nmax_message = \"256KiB\"\n";
+    let more = format!("{more}{}", rules());
+    let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
+    let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
+    let publish = |id: u32, length: usize| {
+        let command = json!({"id": id, "publish": {"channel": "room.1", "data": "x".repeat(length)}}).to_string();
+        json!({"session": connected["session"], "node": connected["node"], "data": command}).to_string()
+    };
+    assert_eq!(emulate(&b, publish(2, 60_000)).await.0, 204);
+    assert_eq!(stream.next().await.expect("an answer")["id"], 2);
+    assert_eq!(emulate(&b, publish(3, 66_000)).await, (413, json!("commands_too_large")));
+    let quotes = json!({"session": connected["session"], "node": connected["node"], "data": "\"".repeat(40_000)});
+    assert_eq!(emulate(&b, quotes.to_string()).await, (413, json!("commands_too_large")), "as nodes spell them");
+    assert_eq!(emulate(&a, publish(4, 60_000)).await.0, 204);
+    assert_eq!(stream.next().await.expect("an answer")["id"], 4, "and the session goes on");
+}
+
+#[tokio::test]
+async fn commands_need_a_session_that_is_there() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let (mut stream, connected) = Stream::connected(&hub, "http_stream").await;
+    let (session, node) = (connected["session"].as_str().expect("session"), connected["node"].as_str().expect("node"));
+    let body =
+        |session: &str, node: &str, data: &str| json!({"session": session, "node": node, "data": data}).to_string();
+    let other = "0".repeat(32);
+    for (body, expected) in [
+        (body(session, &other, "{}"), (404, json!("session_unknown"))),
+        (body(&other, node, "{}"), (404, json!("session_unknown"))),
+        (body("", "", "{}"), (404, json!("session_unknown"))),
+        (body(&"f".repeat(60_000), node, "{}"), (404, json!("session_unknown"))),
+        (body(&session[..31], node, "{}"), (404, json!("session_unknown"))),
+        (body("../../etc/passwd", "дзвін", "{}"), (404, json!("session_unknown"))),
+        (String::new(), (400, json!("bad_request"))),
+        ("{}".to_owned(), (400, json!("bad_request"))),
+        ("[".repeat(60_000), (400, json!("bad_request"))),
+        (json!({"session": session, "node": node, "data": {"id": 1}}).to_string(), (400, json!("bad_request"))),
+        (json!({"session": session, "node": node}).to_string(), (400, json!("bad_request"))),
+    ] {
+        assert_eq!(emulate(&hub, body.clone()).await, expected, "{body:.80}");
+    }
+    // Several in lines, in one request.
+    let lines = "{\"id\":2,\"ping\":{}}\n{\"id\":3,\"subscribe\":{\"channel\":\"chat.1\"}}\n";
+    assert_eq!(emulate(&hub, body(session, node, lines)).await.0, 204);
+    assert_eq!(stream.next().await, Some(json!({"id": 2, "ping": {}})));
+    assert_eq!(stream.next().await.expect("subscribed")["id"], 3);
+    // Bytes for a session of text, and a command that is none, end it.
+    let binary = [&[10, 32][..], node.as_bytes(), &[18, 32], session.as_bytes(), &[26, 1, 0]].concat();
+    let request = reqwest::Client::new().post(format!("http://{}/emulation", hub.addr)).body(binary);
+    let answer = request.header("content-type", "application/octet-stream").send().await.expect("answered");
+    assert_eq!(answer.status(), 204);
+    let told = stream.next().await.expect("told")["push"]["disconnect"].take();
+    assert_eq!(told["code"], 3501, "{told}");
+    assert_eq!(stream.next().await, None);
+    eventually("the session is forgotten", async || emulate(&hub, body(session, node, "{}")).await.0 == 404).await;
+    nobody_left(&hub).await;
+    // Whoever has it may speak for the client.
+    assert!(!hub.log().contains(session), "{}", hub.log());
+}
