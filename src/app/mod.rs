@@ -9,7 +9,6 @@ mod reload;
 mod settings;
 
 use std::{
-    collections::HashSet,
     future::Future,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -52,7 +51,7 @@ use crate::{
     entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
     identity::{
         ApiKeys, Verifier,
-        revocations::{self, RevocationStore},
+        revocations::{self, RevocationStore, concerned},
     },
     mirror::{self, Mirrors},
     platform::{
@@ -234,7 +233,7 @@ impl App {
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
         refusals.register(registry);
         let transports = channels::Transports {
-            refusals,
+            refusals: refusals.clone(),
             endpoint: endpoint.clone(),
             bus: Arc::clone(&bus),
             mailboxes: hub.mailboxes.clone(),
@@ -266,7 +265,7 @@ impl App {
             over.await;
             stopping.stop();
         });
-        let corresponding = channels::correspond(connections.clone(), traces.clone(), received);
+        let corresponding = channels::correspond(connections.clone(), traces.clone(), refusals, received);
         let over = reached(phase.clone(), Phase::Ending);
         tasks.spawn(async move {
             tokio::select! {
@@ -374,25 +373,7 @@ impl App {
 
 /// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
 async fn end_revoked(changes: &mut broadcast::Receiver<Revoked>, shards: &Shards) {
-    loop {
-        let mut users = HashSet::new();
-        match changes.recv().await {
-            Ok(revoked) => users.insert(revoked.user),
-            // Nobody knows who was meant: everybody looks.
-            Err(broadcast::error::RecvError::Lagged(_)) => users.insert(None),
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        // What comes in a burst is looked at once.
-        loop {
-            match changes.try_recv() {
-                Ok(revoked) => users.insert(revoked.user),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => users.insert(None),
-                Err(_) => break,
-            };
-        }
-        if users.contains(&None) {
-            users = HashSet::from([None]);
-        }
+    while let Some(users) = concerned(changes).await {
         for user in users {
             shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
         }
