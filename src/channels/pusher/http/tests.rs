@@ -440,7 +440,7 @@ async fn a_user_is_sent_away_on_every_node() {
         ("1", "7", "7", "7"),
         ("1", "оля", "%D0%BE%D0%BB%D1%8F", "оля"),
         ("1", "a b", "a%20b", "a b"),
-        ("2", "7", "7", "/2/7"),
+        ("2", "7", "7", "\u{1f}2\u{1f}7"),
     ] {
         let path = |user| format!("/apps/{app}/users/{user}/terminate_connections");
         let query = sign_query("POST", &path(plain), &[], b"{}", &credentials(app), NOW());
