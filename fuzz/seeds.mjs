@@ -180,6 +180,14 @@ seeds("filters", [
   '{"op":"not","nodes":[]}', '{"op":"xor","nodes":[]}', '{"key":"","cmp":"eq","val":"x"}', `{"key":"a","cmp":"nin","vals":[${Array.from({ length: 128 }, () => '"x"').join(",")}]}`, `{"key":"a","cmp":"lt","val":"${"9".repeat(400)}"}`,
 ].flatMap((filter) => [filter, `${filter}\n${filterDoc}`]));
 
+const maskDoc = '{ "phone" : "+380" ,"v":904.240,"contacts":[{"email":1,"n":2},[{"email":3}],7,"email"],"p\\u0068one":2,"a/b":{"~c":1,"d":[]},"0":{"b":1},"phone":{"a":[1,2]},"deep":{"er":{"a":[{"b":null}]}}}';
+seeds("masks", [
+  "phone", "contacts.email", "phone|contacts.email|/a~1b/~0c", "deep.er.a.b", "deep", "v|phone|contacts|a|deep|0", "/odd.name", "a.0.b", "/~2", "", ".", Array.from({ length: 64 }, (_, n) => `f${n}`).join("|"), Array(16).fill("a").join("."),
+].flatMap((paths) => [`${paths}\n${maskDoc}`, `${paths}\n[${maskDoc},${maskDoc}]`]).concat([
+  'a\n{"a":1}', 'a\n{"a":1,"a":2,"b":3,"a":4}', 'a\n{"b":1,,"a":2}', 'a\n{"b":[}],"a":2}', 'a\n{"\\ud800":1,"a":2}', 'a\n{"b":"\\ud800","a":2}', 'a\n{"a"', 'a\n', "a\nnull", 'a.b\n{"a":{"b":1},"b":{"a":1}}', 'a\n{"b":tru,"a":1}', 'a\n {"b" 1,"a":1}',
+  `a\n${"[".repeat(129)}{"a":1}${"]".repeat(129)}`, `a\n${"[".repeat(126)}{"a":1}${"]".repeat(126)}`, `a\n{"b":${"[".repeat(200)}${"]".repeat(200)},"a":1}`, 'a\n{"b":"\\"a\\":","a":1}', 'a\n{"A":1,"\\u0061":2}',
+]));
+
 const base64 = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
 const jws = (header, payload, signature = "AAAA") => [base64(header), base64(payload), signature].join(".");
 const point = (size) => Buffer.alloc(size, 3).toString("base64url");

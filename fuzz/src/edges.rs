@@ -1,10 +1,13 @@
-//! What comes in by the side: commands by requests of their own, and what a client of the Pusher protocol says in its address.
+//! What comes in by the side: commands by requests of their own, what a client of the Pusher protocol says in its address, and for whom
+//! the hub has signed.
 
 use bytes::Bytes;
 use dzvin_protocols::{
     channels::{
         centrifuge::{EmulationRequest, Form, pack_commands, unpack_commands},
-        pusher::{NEWEST_PROTOCOL, OLDEST_PROTOCOL, SocketId, UserId, check_handshake, data_of_text, text_of_data},
+        pusher::{
+            Bearer, NEWEST_PROTOCOL, OLDEST_PROTOCOL, SocketId, UserId, check_handshake, data_of_text, text_of_data,
+        },
     },
     platform::trace_id,
 };
@@ -35,6 +38,11 @@ pub fn edges(data: &[u8]) {
     }
     if let Ok(id) = UserId::new(&text) {
         assert!(id.as_str() == text && !text.chars().any(char::is_control));
+    }
+    if let Ok(bearer) = Bearer::read(&text) {
+        // An object of the protocol's stays readable with a bearer in it, whoever else is named there.
+        let it = bearer.unwrap_or_default();
+        assert_eq!(Bearer::read(&it.written_into(None)), Ok(Some(it)), "a bearer reads back");
     }
     assert!(trace_id(&text).is_none_or(|id| id.len() == 32));
     let stored = data_of_text(&text);

@@ -12,6 +12,7 @@ mod fossil;
 mod frames;
 mod identity;
 mod jose;
+mod masks;
 mod mirror;
 mod names;
 mod pusher;
@@ -28,6 +29,7 @@ pub use fossil::fossil;
 pub use frames::websocket;
 pub use identity::{claims, subscription_claims};
 pub use jose::jose;
+pub use masks::masks;
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
 pub use pusher::{pusher_events, pusher_http};
@@ -38,7 +40,7 @@ pub use words::words;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 19] = [
+pub const TARGETS: [(&str, Check); 20] = [
     ("websocket", websocket),
     ("commands", commands),
     ("protobuf", protobuf),
@@ -58,6 +60,7 @@ pub const TARGETS: [(&str, Check); 19] = [
     ("jose", jose),
     ("words", words),
     ("edges", edges),
+    ("masks", masks),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.

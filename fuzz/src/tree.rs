@@ -89,7 +89,7 @@ fn escape(text: &str, out: &mut String) {
 }
 
 /// An object's members in the order in which they stand, equal names included.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
+pub struct Pairs<'a>(pub Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Pairs<'a> {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -1,6 +1,6 @@
 //! What everything stands on: the database, being alone without Redis, leases, revocations.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use dzvin_actors::{channels::Shards, platform::ports::Revoked};
 use dzvin_protocols::channels::{Control, Whose};
@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     entities::{ChangeListener, Entities, Retention},
-    identity::{Verifier, revocations::RevocationStore},
+    identity::{
+        Verifier,
+        revocations::{RevocationStore, concerned},
+    },
     platform::{alone::Alone, config::Config, db::Database, lease::PgLeases},
 };
 
@@ -75,25 +78,7 @@ impl Ground {
 
 /// Has those who live on a token that is revoked look at it: within a second of the word, on every node, for each hears it by itself.
 pub(super) async fn end_revoked(mut changes: broadcast::Receiver<Revoked>, shards: Shards) {
-    loop {
-        let mut users = HashSet::new();
-        match changes.recv().await {
-            Ok(revoked) => users.insert(revoked.user),
-            // Nobody knows who was meant: everybody looks.
-            Err(broadcast::error::RecvError::Lagged(_)) => users.insert(None),
-            Err(broadcast::error::RecvError::Closed) => return,
-        };
-        // What comes in a burst is looked at once.
-        loop {
-            match changes.try_recv() {
-                Ok(revoked) => users.insert(revoked.user),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => users.insert(None),
-                Err(_) => break,
-            };
-        }
-        if users.contains(&None) {
-            users = HashSet::from([None]);
-        }
+    while let Some(users) = concerned(&mut changes).await {
         for user in users {
             shards.order(&Arc::new(Control::Recheck { whose: Whose { user, ..Whose::default() } }));
         }

@@ -34,6 +34,7 @@ use self::{
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{
+        self,
         presence::{AnyPresence, PresenceSettings},
         pusher::webhooks::{WebhookArgs, WebhookLimits},
     },
@@ -124,6 +125,8 @@ impl App {
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
         let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone() };
         let endpoint = house.endpoint(config, registry);
+        let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
+        refusals.register(registry);
         let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config)
             .with_edge(endpoint.admission.clone(), front.certificates.clone());
         let room = front.answer_room(config);
@@ -132,11 +135,11 @@ impl App {
         let api = entities::router(readers, room.clone())
             .merge(entities::queries::router(queries, room))
             .merge(mirror::router(mirrors))
-            .merge(house.operators(received, &mut background))
+            .merge(house.operators(refusals.clone(), received, &mut background))
             .merge(house.servers(config))
             .merge(revocations::router(revocations))
             .layer(Extension(verifier));
-        let public = api.merge(house.clients(config, endpoint, registry)).merge(console::router());
+        let public = api.merge(house.clients(config, endpoint, refusals)).merge(console::router());
         let (address, internal_address) = (front.address, front.internal_address);
         let readiness = Arc::clone(&front.readiness);
         front.serve(config, public, rooms, &mut background);

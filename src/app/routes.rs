@@ -41,9 +41,12 @@ impl House {
     }
 
     /// What sessions connect to, and what signs for them.
-    pub(super) fn clients(&self, config: &Config, endpoint: channels::Endpoint, registry: &mut Registry) -> Router {
-        let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
-        refusals.register(registry);
+    pub(super) fn clients(
+        &self,
+        config: &Config,
+        endpoint: channels::Endpoint,
+        refusals: channels::Refusals,
+    ) -> Router {
         let transports = channels::Transports {
             refusals,
             endpoint: endpoint.clone(),
@@ -84,7 +87,12 @@ impl House {
     }
 
     /// What operators ask about sessions, here and on the other nodes, whose letters these are.
-    pub(super) fn operators(&self, letters: mpsc::Receiver<Control>, background: &mut Background) -> Router {
+    pub(super) fn operators(
+        &self,
+        refusals: channels::Refusals,
+        letters: mpsc::Receiver<Control>,
+        background: &mut Background,
+    ) -> Router {
         let connections = channels::Connections::new(Arc::clone(&self.bus), self.hub.shards.clone());
         let traces = channels::Traces::new(Arc::clone(&self.bus), self.hub.tracer.clone());
         let (stopping, closing) = (traces.clone(), background.reached(Phase::Closing));
@@ -92,7 +100,7 @@ impl House {
             closing.await;
             stopping.stop();
         });
-        background.keep(channels::correspond(connections.clone(), traces.clone(), letters));
+        background.keep(channels::correspond(connections.clone(), traces.clone(), refusals, letters));
         channels::connections_router(connections).merge(channels::trace_router(traces))
     }
 }

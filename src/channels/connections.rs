@@ -102,9 +102,13 @@ impl Connections {
         let fits = fitting(&connections, limit);
         more |= fits < connections.len();
         connections.truncate(fits);
-        let letter = Control::Answer { id, node: self.bus.node().into(), connections, more, silent };
+        self.tell(to, &Control::Answer { id, node: self.bus.node().into(), connections, more, silent }).await;
+    }
+
+    /// Writes to one node. What does not arrive is asked for again, or happens again.
+    pub(super) async fn tell(&self, to: &str, letter: &Control) {
         if let Err(error) = self.bus.tell(Some(to), letter.encode()).await {
-            tracing::debug!(%error, "a question of another node was not answered");
+            tracing::debug!(%error, "another node was not answered");
         }
     }
 

@@ -254,4 +254,33 @@ mod tests {
         assert_eq!(seen("{}"), "(e.doc IS NOT NULL AND (true))");
         assert!(seen(r#"{"a":"b"}"#).contains("derivations"));
     }
+
+    /// However many texts a filter names, and in however many places: what the index is asked for is bounded in total.
+    #[test]
+    fn what_the_index_is_asked_for_is_bounded_in_total() {
+        let sql = |filter: &Filter| {
+            let mut sql = QueryBuilder::new("");
+            push_anchors(&mut sql, filter);
+            sql.sql().as_str().to_owned()
+        };
+        let texts = |n: usize| (0..n).map(|n| format!("t{n}")).collect::<Vec<_>>();
+        let parsed = |value: serde_json::Value| Filter::parse(&value.to_string()).expect("a filter");
+        for (filter, asked) in [
+            (parsed(serde_json::json!({})), 0),
+            (parsed(serde_json::json!({"a": "x"})), 1),
+            (parsed(serde_json::json!({"a": texts(16)})), 16),
+            (parsed(serde_json::json!({"a": texts(17)})), 0),
+            (parsed(serde_json::json!({"a": texts(16), "b": texts(3), "c": texts(100)})), 3),
+            // Sixty-four tests at most, each with as many as are asked for: one of them is enough.
+            (Filter::And((0..64).map(|n| parsed(serde_json::json!({format!("f{n}"): texts(16)}))).collect()), 16),
+            (Filter::And((0..64).map(|n| parsed(serde_json::json!({format!("f{n}"): texts(17)}))).collect()), 0),
+            // Of several roles: either may show a row, so neither narrows.
+            (Filter::Or((0..8).map(|_| parsed(serde_json::json!({"a": texts(16)}))).collect()), 0),
+        ] {
+            let sql = sql(&filter);
+            assert_eq!(sql.matches("fields @>").count(), asked, "{sql}");
+            assert_eq!(sql.matches('$').count(), asked, "every text is bound: {sql}");
+            assert!(sql.len() <= 16 * 50, "{sql}");
+        }
+    }
 }

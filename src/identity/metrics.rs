@@ -10,12 +10,7 @@ use prometheus_client::{
 };
 
 use super::views::RoleViews;
-
-/// What a token came to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabel {
-    result: &'static str,
-}
+use crate::platform::telemetry::ResultLabel;
 
 /// An issuer of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,7 +28,8 @@ struct KindLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FetchLabel {
     issuer: String,
-    result: &'static str,
+    #[prometheus(flatten)]
+    result: ResultLabel,
 }
 
 /// Tokens, keys and revocations.
@@ -107,7 +103,7 @@ impl IdentityMetrics {
 
     pub(super) fn fetched(&self, issuer: &str, good: bool) {
         let result = if good { "ok" } else { "failed" };
-        self.fetches.get_or_create(&FetchLabel { issuer: issuer.to_owned(), result }).inc();
+        self.fetches.get_or_create(&FetchLabel { issuer: issuer.to_owned(), result: ResultLabel { result } }).inc();
     }
 
     /// The masks in force instead of those before.

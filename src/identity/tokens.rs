@@ -226,7 +226,7 @@ impl Verifier {
         let claims = inner.subscription_claims(signed, user, channel, now)?;
         self.admit(user, claims.jti.as_deref(), claims.iat, now)?;
         let expires_at = moment(inner.end_of(signed, &claims, now)?);
-        let mark = TokenMark { jti: claims.jti.as_deref().map(Arc::from), issued_at: claims.iat };
+        let mark = TokenMark { user: None, jti: claims.jti.as_deref().map(Arc::from), issued_at: claims.iat };
         Ok(SubscriptionGrant { expires_at, info: claims.info_bytes(), overrides: claims.overrides, mark: Some(mark) })
     }
 }
@@ -280,7 +280,7 @@ impl Authenticator for Verifier {
     }
 
     fn revoked_for(&self, user: &str, mark: &TokenMark) -> bool {
-        let now = OffsetDateTime::now_utc().unix_timestamp();
+        let (now, user) = (OffsetDateTime::now_utc().unix_timestamp(), mark.user.as_deref().unwrap_or(user));
         self.revocations.holds(user, mark.jti.as_deref(), mark.issued_at, now)
     }
 }

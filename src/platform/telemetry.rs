@@ -13,7 +13,7 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::{
-        DescriptorEncoder, EncodeMetric,
+        DescriptorEncoder, EncodeLabelSet, EncodeMetric,
         text::{encode_eof, encode_registry},
     },
     metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
@@ -22,6 +22,13 @@ use prometheus_client::{
 use tracing_subscriber::{EnvFilter, util::TryInitError};
 
 use super::config::{Log, LogFormat};
+
+/// The label of what something came to. Whoever counts by it has a closed set of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabel {
+    /// In a word.
+    pub(crate) result: &'static str,
+}
 
 /// Logs cannot be set up.
 #[derive(Debug, thiserror::Error)]

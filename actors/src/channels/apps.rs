@@ -20,6 +20,11 @@ use dzvin_protocols::channels::{
 use super::Namespaces;
 use crate::platform::ports::HistoryLimits;
 
+/// What stands around the id of an isolated application before the ids of its users inside the hub. A control character, which
+/// neither a token's `sub` nor an id of this protocol may have: nobody else's user is ever called so, whatever characters ids
+/// are made of.
+const OF_APP: char = '\u{1f}';
+
 /// Longest id: it stands before the names of an isolated application's channels, which streams bound.
 pub const MAX_APP_ID: usize = 32;
 
@@ -217,10 +222,10 @@ impl App {
         Channel::Application([&self.prefix(), name].concat().into())
     }
 
-    /// What sessions of a user are known by, to end them: users of an isolated application are nobody else's.
+    /// What sessions of a user are known by, to end them and to count them: users of an isolated application are nobody else's.
     #[must_use]
     pub fn user(&self, user: &UserId) -> Arc<str> {
-        if self.isolated { [&self.prefix(), user.as_str()].concat().into() } else { user.as_str().into() }
+        if self.isolated { format!("{OF_APP}{}{OF_APP}{user}", self.id).into() } else { user.as_str().into() }
     }
 
     /// The channel on which it is said whether one of its users is online.
@@ -341,6 +346,8 @@ impl AppObserver for () {
 
 #[cfg(test)]
 mod tests {
+    use dzvin_protocols::identity::{ClaimError, ClaimRules, Claims};
+
     use super::*;
 
     fn app(id: &str, keys: &[&str]) -> App {
@@ -401,8 +408,28 @@ mod tests {
         let hubs = name("private-entities.procedure");
         assert_eq!(open.channel(&hubs).map(|it| it.to_string()).as_deref(), Some("entities.procedure"));
         assert_eq!(own.channel(&hubs), None);
-        let user = UserId::new("7").expect("id");
-        assert_eq!((&*open.user(&user), &*own.user(&user)), ("7", "/b/7"));
+    }
+
+    #[test]
+    fn users_of_an_isolated_application_are_nobody_elses() {
+        let (open, mut own, mut other) = (app("a", &["k"]), app("b", &["l"]), app("b-c", &["m"]));
+        (own.isolated, other.isolated) = (true, true);
+        let user = |id: &str| UserId::new(id).expect("id");
+        let seven = own.user(&user("7"));
+        assert_eq!(&*open.user(&user("7")), "7");
+        // Whatever somebody else is called, of the hub or of an application.
+        for id in ["7", "/b/7", "//b/7", "b/7", "b7", "\\u001fb\\u001f7", "%1Fb%1F7", "␟b␟7"] {
+            assert_ne!(open.user(&user(id)), seven, "{id}");
+            assert_ne!(other.user(&user(id)), seven, "{id}");
+            assert_ne!(open.online_channel(&user(id)), own.online_channel(&user("7")), "{id}");
+            assert_ne!(open.user_channel(&user(id)), own.user_channel(&user("7")), "{id}");
+        }
+        // What would be the same is no id, here or in a token.
+        assert!(UserId::new(&seven).is_err());
+        let claims = Claims { sub: seven.to_string(), ..Claims::default() };
+        assert_eq!(claims.check(0, &ClaimRules::default()), Err(ClaimError::Unusable("sub")));
+        // Names of two applications do not run into each other either.
+        assert_ne!(own.user(&user("-c")), other.user(&user("c")));
     }
 
     #[test]

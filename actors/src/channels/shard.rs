@@ -429,9 +429,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
 
     /// Hands an order to the sessions that it is about: they know what to do with it.
     fn control(&mut self, order: &Control) {
-        let Some(whose) = order.whose() else { return };
         let concerned: Vec<Arc<Session>> =
-            self.sessions.iter().filter(|session| session.is_meant(whose)).cloned().collect();
+            self.sessions.iter().filter(|session| session.is_concerned(order)).cloned().collect();
         for session in concerned {
             for seat in session.obey(order) {
                 self.leave(seat, session.id);

@@ -24,7 +24,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{
-    Delivery, Hub, Item, Limits, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What,
+    Delivery, Hub, Item, Limits, MailboxError, Mailboxes, Metrics, Namespaces, ShardMessage, Shards, Spoken, What,
     presence::{Looked, PresenceMessage},
 };
 use crate::{
@@ -411,9 +411,12 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     /// An order of another node, or of this one, to the sessions of all.
     fn told(&self, word: &Bytes) {
         match Control::decode(word) {
-            Ok(Control::Emulate { session, data }) => {
-                // Who gave the order was told that the node is alive; the client finds out by itself.
-                let _ = self.args.mailboxes.deliver(&session, data);
+            Ok(Control::Emulate { session, data, from }) => {
+                // Who gave the order was told that the node is alive; the client finds out by itself. Whoever guesses is counted
+                // where they are.
+                if self.args.mailboxes.deliver(&session, data) == Err(MailboxError::Unknown) && from.is_some() {
+                    let _ = self.args.letters.try_send(Control::Emulate { session, data: String::new(), from });
+                }
             }
             Ok(letter) if letter.is_letter() => {
                 // Whoever asks has patience of their own, and asks again.

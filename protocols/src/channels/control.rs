@@ -2,7 +2,7 @@
 //!
 //! The form is that of [`Word`](super::Word): JSON, one member that names the order; what a node does not know it passes over.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,15 @@ pub struct Whose {
     /// Clients that are left alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<Arc<str>>,
+}
+
+/// Where commands for a session came in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostedBy {
+    /// The node that was given them.
+    pub node: Arc<str>,
+    /// The client's address, as that node counts it.
+    pub address: IpAddr,
 }
 
 /// An order to every node.
@@ -75,6 +84,14 @@ pub enum Control {
         session: Arc<str>,
         /// The commands, as text.
         data: String,
+        /// Whom to tell when there is no such session; absent: nobody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<PostedBy>,
+    },
+    /// Commands from this address were for a session that is not there.
+    Stray {
+        /// As the node that is told counts it.
+        address: IpAddr,
     },
     /// Say which connections there are.
     Survey {
@@ -169,6 +186,7 @@ impl Control {
             | Self::Refresh { whose, .. }
             | Self::Recheck { whose } => Some(whose),
             Self::Emulate { .. }
+            | Self::Stray { .. }
             | Self::Survey { .. }
             | Self::Answer { .. }
             | Self::Trace { .. }
@@ -182,7 +200,12 @@ impl Control {
     pub const fn is_letter(&self) -> bool {
         matches!(
             self,
-            Self::Survey { .. } | Self::Answer { .. } | Self::Trace { .. } | Self::Traced { .. } | Self::Untrace { .. }
+            Self::Stray { .. }
+                | Self::Survey { .. }
+                | Self::Answer { .. }
+                | Self::Trace { .. }
+                | Self::Traced { .. }
+                | Self::Untrace { .. }
         )
     }
 
@@ -240,8 +263,20 @@ mod tests {
             ),
             (Control::Recheck { whose: Whose::default() }, r#"{"recheck":{"whose":{}}}"#),
             (
-                Control::Emulate { session: "s".into(), data: "{}".to_owned() },
+                Control::Emulate { session: "s".into(), data: "{}".to_owned(), from: None },
                 r#"{"emulate":{"session":"s","data":"{}"}}"#,
+            ),
+            (
+                Control::Emulate {
+                    session: "s".into(),
+                    data: "{}".to_owned(),
+                    from: Some(PostedBy { node: "n".into(), address: [192, 0, 2, 1].into() }),
+                },
+                r#"{"emulate":{"session":"s","data":"{}","from":{"node":"n","address":"192.0.2.1"}}}"#,
+            ),
+            (
+                Control::Stray { address: "2001:db8::".parse().expect("an address") },
+                r#"{"stray":{"address":"2001:db8::"}}"#,
             ),
             (
                 Control::Survey { id: "i".into(), from: "n".into(), whose: whose(), limit: 5 },

@@ -2,8 +2,8 @@
 //!
 //! Invariants: one lock guards rings, subscriptions and the order of events, and is never held across an await; an
 //! append never waits for the receiver of events: what does not fit its queue is replaced by one `Lost`, sent as soon
-//! as there is room, after everything that it stands for. A publication of the application does wait: whoever publishes faster
-//! than this node delivers is held back, for beyond its history nothing would bring back what was lost.
+//! as there is room, after everything that it stands for. What the application publishes does wait, kept or not: whoever publishes
+//! faster than this node delivers is held back, for beyond its history nothing would bring back what was lost.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -185,7 +185,11 @@ impl MemoryBus {
             }
             (None, Step::Tell(word)) => {
                 if state.subscribed.contains(stream) {
-                    self.events.offer(BusEvent::Word { stream: stream.clone(), word });
+                    let event = BusEvent::Word { stream: stream.clone(), word };
+                    match room {
+                        Some(room) => room.send(event),
+                        None => self.events.offer(event),
+                    }
                 }
                 Published::Told
             }
@@ -309,23 +313,23 @@ impl Bus for MemoryBus {
 
     async fn put(&self, stream: &StreamName, offer: Offer, on: &Conditions) -> Result<Published, BusError> {
         let failed = |source| BusError { doing: "publish", source };
-        let (step, room) = match offer {
+        let step = match offer {
             Offer::Passing(word) => {
                 check_word("publish", &word)?;
-                (Step::Tell(word), None)
+                Step::Tell(word)
             }
             Offer::Kept(message, keep) => {
                 let id = EntityId::new(stream.as_str()).map_err(|_| failed(Box::new(Unnamed)))?;
-                let followed = self.state().subscribed.contains(stream);
-                let room = if followed {
-                    let room = timeout(PATIENCE, self.events.sender.reserve()).await;
-                    // Without a receiver nobody has to be told.
-                    room.map_err(|_| failed(Box::new(Behind)))?.ok()
-                } else {
-                    None
-                };
-                (Step::Append(id, message, keep), room)
+                Step::Append(id, message, keep)
             }
+        };
+        let followed = self.state().subscribed.contains(stream);
+        let room = if followed {
+            let room = timeout(PATIENCE, self.events.sender.reserve()).await;
+            // Without a receiver nobody has to be told.
+            room.map_err(|_| failed(Box::new(Behind)))?.ok()
+        } else {
+            None
         };
         self.put_now(stream, step, on, room).map_err(|e| failed(Box::new(e)))
     }
@@ -447,4 +451,47 @@ impl Events {
 
 fn gauge(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use dzvin_protocols::channels::Word;
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn message() -> Message {
+        Message { data: Bytes::from_static(b"{}"), at: 0, trace: None, extra: None }
+    }
+
+    /// Of either kind: nothing is dropped, for whoever publishes waits, and nobody is told that something is lost.
+    #[tokio::test]
+    async fn whoever_publishes_faster_than_is_delivered_is_held_back() {
+        for passing in [false, true] {
+            let (sender, mut events) = mpsc::channel(2);
+            let bus = MemoryBus::new(HistoryLimits::default(), sender);
+            let stream = StreamName::from_checked("chat.1");
+            let offer = || match passing {
+                false => Offer::Kept(message(), HistoryLimits::default()),
+                true => Offer::Passing(Word::of_message(&message()).expect("a word").encode()),
+            };
+            let on = Conditions::default();
+            for _ in 0..10 {
+                bus.put(&stream, offer(), &on).await.expect("nobody follows it");
+            }
+            bus.subscribe(&stream).await.expect("subscribed");
+            for _ in 0..2 {
+                bus.put(&stream, offer(), &on).await.expect("there is room");
+            }
+            let mut waits = Box::pin(bus.put(&stream, offer(), &on));
+            assert!((&mut waits).now_or_never().is_none(), "passing: {passing}");
+            events.recv().await.expect("an event");
+            waits.await.expect("there is room again");
+            for _ in 0..2 {
+                let event = events.recv().await.expect("an event");
+                assert!(!matches!(event, BusEvent::Lost), "{event:?}");
+            }
+            assert!(bus.metrics.lost.get() == 0 && events.recv().now_or_never().is_none(), "passing: {passing}");
+        }
+    }
 }

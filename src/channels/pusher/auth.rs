@@ -3,8 +3,9 @@
 //!
 //! An application's server signs with its secret whatever it likes, and the hub cannot know who was behind that. So what is
 //! signed here carries the bearer's token as well, where the hub will want to know the user: on its own channels, and at the
-//! sign-in. It reads the token again when the client shows it, and lets the session go on for as long as the token does.
-//! The token goes nowhere else: it is not in what the client is answered, and in no log.
+//! sign-in. It reads the token again when the client shows it, and lets the session go on for as long as the token does. On
+//! channels of the application it carries whose token it was and until when ([`Bearer`]), by which the subscription ends.
+//! The token goes nowhere else: it is in no log.
 
 use std::sync::Arc;
 
@@ -15,18 +16,16 @@ use axum::{
     http::{HeaderMap, Uri, header},
     routing::post,
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use dzvin_actors::{
-    channels::{App, Apps, MasterKey, Namespaces},
+    channels::{App, Apps, Namespaces},
     platform::ports::{AuthError, Authenticator, Identity},
 };
 use dzvin_protocols::channels::{
     Channel,
-    pusher::{Guard, Member, Name, SocketId, Target, UserId},
+    pusher::{Bearer, Guard, Member, Name, SocketId, Target, UserId, shared_secret},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::platform::http::Problem;
 
@@ -46,6 +45,8 @@ pub struct Signing {
 
 /// The routes.
 pub fn router(signing: Signing) -> Router {
+    let channel = |state, whose, headers, body| sign(state, whose, headers, body, Signing::sign_channel);
+    let user = |state, whose, headers, body| sign(state, whose, headers, body, |_, asking| sign_user(asking));
     Router::new().route("/pusher/auth", post(channel)).route("/pusher/user-auth", post(user)).with_state(signing)
 }
 
@@ -63,6 +64,15 @@ struct Asked {
     channel_name: Option<String>,
 }
 
+/// Who asks, and for what.
+struct Asking<'a> {
+    app: Arc<App>,
+    identity: Identity,
+    token: &'a str,
+    socket: SocketId,
+    channel: String,
+}
+
 /// It holds what nobody is to read in a log.
 #[derive(Serialize, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
@@ -77,26 +87,17 @@ struct Signed {
     shared_secret: Option<String>,
 }
 
-async fn channel(
+async fn sign(
     State(signing): State<Signing>,
     Query(whose): Query<For>,
     headers: HeaderMap,
     body: Bytes,
+    answer: impl FnOnce(&Signing, &Asking<'_>) -> Result<Signed, Problem>,
 ) -> Result<Json<Signed>, Problem> {
     let (identity, token) = signing.bearer(&headers).await?;
-    let (app, asked, socket) = signing.asked(&whose, &headers, &body)?;
-    signing.sign_channel(&app, &identity, token, &socket, asked.channel_name.as_deref().unwrap_or_default()).map(Json)
-}
-
-async fn user(
-    State(signing): State<Signing>,
-    Query(whose): Query<For>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Json<Signed>, Problem> {
-    let (identity, token) = signing.bearer(&headers).await?;
-    let (app, _, socket) = signing.asked(&whose, &headers, &body)?;
-    sign_user(&app, &identity, token, &socket).map(Json)
+    let (app, Asked { channel_name, .. }, socket) = signing.asked(&whose, &headers, &body)?;
+    let asking = Asking { app, identity, token, socket, channel: channel_name.unwrap_or_default() };
+    answer(&signing, &asking).map(Json)
 }
 
 impl Signing {
@@ -147,16 +148,10 @@ impl Signing {
         Ok((app, asked, socket))
     }
 
-    fn sign_channel(
-        &self,
-        app: &App,
-        identity: &Identity,
-        token: &str,
-        socket: &SocketId,
-        name: &str,
-    ) -> Result<Signed, Problem> {
+    fn sign_channel(&self, asking: &Asking<'_>) -> Result<Signed, Problem> {
+        let Asking { app, identity, token, socket, channel } = asking;
         let malformed = |why: String| Problem::bad_request("channel_unknown", why);
-        let name = Name::parse(name).map_err(|error| malformed(error.to_string()))?;
+        let name = Name::parse(channel).map_err(|error| malformed(error.to_string()))?;
         let forbidden = |action: &str| Problem::forbidden(format_args!("{action}:{name}"));
         let data = match (name.kind().guard, name.target()) {
             (Guard::Public | Guard::User, _) => return Err(malformed("this channel needs no signature".to_owned())),
@@ -167,32 +162,35 @@ impl Signing {
                 if !identity.permissions.may_read(kind) {
                     return Err(Problem::forbidden(format_args!("entities:read:{kind}")));
                 }
-                let member = member(identity)?;
-                Some(with_token(&member.channel_data(), token))
+                with_token(&member(identity)?.channel_data(), token)
             }
             // Whose query it is the hub sees when it is subscribed to.
-            (_, Target::Channel(Channel::Query(_))) => Some(with_token(&member(identity)?.channel_data(), token)),
+            (_, Target::Channel(Channel::Query(_))) => with_token(&member(identity)?.channel_data(), token),
             (guard, _) => {
                 if !self.namespaces.may_subscribe(name.as_str(), identity) {
                     return Err(forbidden("channels:subscribe"));
                 }
-                if guard == Guard::Presence { Some(member(identity)?.channel_data()) } else { None }
+                let member = if guard == Guard::Presence { Some(member(identity)?.channel_data()) } else { None };
+                bearer(identity).written_into(member.as_deref())
             }
         };
-        let auth = app.ring.signer().channel_token(socket, name.as_str(), data.as_deref());
+        let auth = app.ring.signer().channel_token(socket, name.as_str(), Some(&data));
         let encrypted = name.kind().guard == Guard::Encrypted;
-        let shared_secret = app.master_key.as_ref().filter(|_| encrypted).map(|key| shared_secret(key, name.as_str()));
-        Ok(Signed { auth, channel_data: data, user_data: None, shared_secret })
+        let master = app.master_key.as_ref().filter(|_| encrypted);
+        // Whoever has it reads and writes the channel; of the master key, and of other channels' keys, it tells nothing.
+        let shared_secret = master.map(|key| shared_secret(name.as_str(), key.expose()));
+        Ok(Signed { auth, channel_data: Some(data), user_data: None, shared_secret })
     }
 }
 
-fn sign_user(app: &App, identity: &Identity, token: &str, socket: &SocketId) -> Result<Signed, Problem> {
+fn sign_user(asking: &Asking<'_>) -> Result<Signed, Problem> {
     #[derive(Serialize)]
     struct Data<'a> {
         id: &'a UserId,
         #[serde(skip_serializing_if = "Option::is_none")]
         user_info: Option<&'a RawValue>,
     }
+    let Asking { app, identity, token, socket, .. } = asking;
     let member = member(identity)?;
     let data = Data { id: &member.id, user_info: member.info.as_deref() };
     let data = with_token(&serde_json::to_string(&data).map_err(Problem::internal)?, token);
@@ -200,10 +198,14 @@ fn sign_user(app: &App, identity: &Identity, token: &str, socket: &SocketId) -> 
     Ok(Signed { auth, channel_data: None, user_data: Some(data), shared_secret: None })
 }
 
-/// The key of one channel, as the server libraries derive it, in base64. Whoever has it reads and writes the channel; of the master
-/// key, and of other channels' keys, it tells nothing.
-fn shared_secret(master: &MasterKey, channel: &str) -> String {
-    STANDARD.encode(Sha256::new().chain_update(channel).chain_update(master.expose()).finalize())
+/// By what the bearer's token may be ended.
+fn bearer(identity: &Identity) -> Bearer {
+    Bearer {
+        sub: identity.user.to_string(),
+        exp: identity.expires_at.map(time::OffsetDateTime::unix_timestamp),
+        iat: identity.issued_at,
+        jti: identity.jti.as_deref().map(str::to_owned),
+    }
 }
 
 /// The bearer as others see it.
@@ -224,7 +226,7 @@ fn with_token(object: &str, token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dzvin_actors::channels::Access;
+    use dzvin_actors::channels::{Access, MasterKey};
     use dzvin_protocols::{channels::pusher::Credentials, identity::Permissions};
 
     use super::*;
@@ -259,7 +261,12 @@ mod tests {
             "channels:subscribe:private-encrypted-safe.*",
             "channels:subscribe:presence-*",
         ];
-        Identity::new(user, Arc::new(Permissions::parse(granted).expect("permissions")))
+        Identity {
+            expires_at: Some(time::OffsetDateTime::from_unix_timestamp(2_000_000_000).expect("a time")),
+            issued_at: Some(1_000_000_000),
+            jti: Some("t-1".into()),
+            ..Identity::new(user, Arc::new(Permissions::parse(granted).expect("permissions")))
+        }
     }
 
     fn signing() -> Signing {
@@ -287,12 +294,14 @@ mod tests {
 
     /// The name of a query is a hash.
     const QUERY: &str = "private-query.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    /// What the token of the tests may be ended by.
+    const BEARER: &str = r#"{"hub_bearer":{"sub":"olha","exp":2000000000,"iat":1000000000,"jti":"t-1"}}"#;
     const FORM: &str = "application/x-www-form-urlencoded; charset=UTF-8";
 
     async fn ask(app: Option<&str>, authorization: &[&str], kind: &str, body: &str) -> Result<Signed, &'static str> {
         let whose = For { app: app.map(ToOwned::to_owned) };
-        let answer =
-            channel(State(signing()), Query(whose), headers(authorization, kind), body.to_owned().into()).await;
+        let headers = headers(authorization, kind);
+        let answer = sign(State(signing()), Query(whose), headers, body.to_owned().into(), Signing::sign_channel).await;
         answer.map(|Json(signed)| signed).map_err(|problem| problem.code())
     }
 
@@ -301,7 +310,7 @@ mod tests {
         let body = "socket_id=1.2&channel_name=private-chat.1";
         let expected = {
             let signer = Credentials::new("k1", "a secret of sixteen").expect("key");
-            signer.channel_token(&SocketId::parse("1.2").expect("id"), "private-chat.1", None)
+            signer.channel_token(&SocketId::parse("1.2").expect("id"), "private-chat.1", Some(BEARER))
         };
         for (authorization, code) in [
             (vec!["Bearer good"], Ok(expected.clone())),
@@ -347,16 +356,20 @@ mod tests {
         let signed = ask(None, &["Bearer good"], FORM, &name("private-entities.procedure")).await.expect("signed");
         assert_eq!(signed.channel_data.as_deref(), Some(r#"{"user_id":"olha","hub_token":"good"}"#));
         let signed = ask(None, &["Bearer good"], FORM, &name("presence-room")).await.expect("signed");
-        assert_eq!(
-            signed.channel_data.as_deref(),
-            Some(r#"{"user_id":"olha"}"#),
-            "no server of an application sees it"
-        );
-        let app = signing().apps.by_id("main").expect("app");
-        let signed = sign_user(&app, &who("olha"), "good", &SocketId::parse("1.2").expect("id")).expect("signed");
+        let member = format!(r#"{{"user_id":"olha",{}"#, &BEARER[1..]);
+        assert_eq!(signed.channel_data.as_deref(), Some(&*member), "not the token, but by what it ends");
+        let asking = |user| Asking {
+            app: signing().apps.by_id("main").expect("app"),
+            identity: who(user),
+            token: "good",
+            socket: SocketId::parse("1.2").expect("id"),
+            channel: String::new(),
+        };
+        let signed = sign_user(&asking("olha")).expect("signed");
         assert_eq!(signed.user_data.as_deref(), Some(r#"{"id":"olha","hub_token":"good"}"#));
-        assert!(sign_user(&app, &who(""), "good", &SocketId::parse("1.2").expect("id")).is_err(), "nobody is no user");
+        assert!(sign_user(&asking("")).is_err(), "nobody is no user");
     }
+
     #[tokio::test]
     async fn keys_of_encrypted_channels_are_for_those_who_may_listen() {
         let ask = async |app, channel: &str| {
@@ -366,7 +379,7 @@ mod tests {
         let signed = ask("safe", "private-encrypted-safe.1").await.expect("signed");
         // What npm `pusher` answers for a master key of 32 bytes of 7.
         let known = "vx/t5ISIZkdJKjztNi6faNL96YTgcxy25fZIzJ9AsVk=";
-        assert_eq!((signed.shared_secret.as_deref(), signed.channel_data), (Some(known), None));
+        assert_eq!((signed.shared_secret.as_deref(), signed.channel_data.as_deref()), (Some(known), Some(BEARER)));
         let other = ask("safe", "private-encrypted-safe.2").await.expect("signed");
         assert_ne!(other.shared_secret.as_deref(), Some(known), "each channel has its own");
         assert_eq!(ask("safe", "private-encrypted-other").await.err(), Some("forbidden"));

@@ -11,7 +11,7 @@ use axum::{
 };
 use dzvin_actors::{channels::MailboxError, platform::ports::Bus};
 use dzvin_protocols::channels::{
-    Control,
+    Control, PostedBy,
     centrifuge::{EmulationRequest, pack_commands},
 };
 
@@ -33,14 +33,19 @@ pub(super) async fn emulate(
     let client = client.map(|Extension(client)| client);
     transports.endpoint.check_origin(&headers)?;
     transports.refusals.admit(client)?;
-    let answer = hand_over(&transports, &headers, body).await;
+    let answer = hand_over(&transports, client, &headers, body).await;
     if answer.as_ref().is_err_and(|problem| problem.status().is_client_error()) {
         transports.refusals.count(client);
     }
     answer
 }
 
-async fn hand_over(transports: &Transports, headers: &HeaderMap, body: Bytes) -> Result<StatusCode, Problem> {
+async fn hand_over(
+    transports: &Transports,
+    client: Option<ClientAddress>,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, Problem> {
     let form = form_of(headers);
     let malformed = || Problem::bad_request("bad_request", "the body must be session, node and data");
     let EmulationRequest { node, session, data } = EmulationRequest::parse(form, body).map_err(|_| malformed())?;
@@ -59,12 +64,14 @@ async fn hand_over(transports: &Transports, headers: &HeaderMap, body: Bytes) ->
             }
         };
     }
-    let word = Control::Emulate { session: session.into(), data: commands }.encode();
+    let from = client.map(|client| PostedBy { node: transports.bus.node().into(), address: client.counted() });
+    let word = Control::Emulate { session: session.into(), data: commands, from }.encode();
     if word.len() > MAX_WORD {
         return Err(too_long());
     }
     match transports.bus.tell(Some(&node), word).await {
-        // That node has it. Should it not know the session, the client's stream has ended, which it sees itself.
+        // That node has it. Should it not know the session, the client's stream has ended, which it sees itself; and this node is
+        // told, for whoever guesses is counted here.
         Ok(true) => Ok(StatusCode::NO_CONTENT),
         Ok(false) => Err(unknown()),
         Err(error) => Err(Problem::from(error)),

@@ -1,7 +1,7 @@
 //! How often one address may send commands for sessions that it does not have: it guesses, or it has not noticed an end.
 //!
-//! Only what is refused counts, so a whole office behind one address may send as much as its sessions take. An address is
-//! known until it is rested, and there are at most so many of them: beyond that nobody is counted, which is better than to
+//! Only what is refused counts, so a whole office behind one address may send as much as its sessions take. What is for another
+//! node is refused there, which tells this one; until then a few more have been looked at. An address is known until it is rested, and there are at most so many of them: beyond that nobody is counted, which is better than to
 //! refuse those who do nothing wrong.
 
 use std::{
@@ -95,6 +95,11 @@ impl Refusals {
         self.count_at(client, Instant::now());
     }
 
+    /// Another node has refused something of this address, which it names as it was told it.
+    pub(in crate::channels) fn count_address(&self, address: IpAddr) {
+        self.count_at(Some(ClientAddress::new(address)), Instant::now());
+    }
+
     fn count_at(&self, client: Option<ClientAddress>, now: Instant) {
         let Some(address) = client.map(ClientAddress::counted).filter(|_| self.0.per_second > 0.0) else { return };
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,6 +150,8 @@ mod tests {
         (0..100).for_each(|_| refusals.count_at(from(1), at(334)));
         assert!(admitted(1, 334 + 1334));
         assert_eq!(refusals.0.refused.get(), 2);
+        refusals.count_address(Ipv4Addr::from_bits(9).into());
+        assert_eq!(refusals.0.addresses.get(), 2);
         let free = Refusals::new(0);
         (0..100).for_each(|_| free.count(from(1)));
         assert!(free.admit(from(1)).is_ok());

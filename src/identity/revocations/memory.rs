@@ -21,7 +21,7 @@ use crate::identity::metrics::IdentityMetrics;
 /// Most revocations in force: each takes some 200 bytes on every node. Whole organisations are blocked in their own directory.
 pub const MAX_REVOCATIONS: usize = 100_000;
 /// Changes that may wait for one who listens; who is behind by more has to look at everybody.
-const CHANGES: usize = 1024;
+pub(super) const CHANGES: usize = 1024;
 
 /// When it ends, in seconds since 1970; never is the last moment.
 type End = i64;

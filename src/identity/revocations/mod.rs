@@ -5,13 +5,15 @@
 //! the database is away the last known set holds. Changes have versions that follow commits, so a node reads only what is
 //! new; after any failure it reads all again, for the database may be an earlier one.
 //!
-//! Not here: closing the sessions of whom it concerns. [`Revocations::changes`] tells of them.
+//! Not here: closing the sessions of whom it concerns. [`Revocations::changes`] tells of them, and [`concerned`] whom to ask.
 
+mod burst;
 mod http;
 mod keeper;
 mod memory;
 mod store;
 
+pub use burst::concerned;
 pub use http::router;
 pub use memory::{MAX_REVOCATIONS, Revocations};
 pub use store::RevocationStore;

@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::platform::telemetry::ResultLabel;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Request {
     route: String,
@@ -35,11 +37,6 @@ pub(super) enum Handshake {
     TimedOut,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    result: &'static str,
-}
-
 /// Shared by the listeners of the process.
 #[derive(Debug, Clone)]
 pub struct HttpMetrics {
@@ -53,8 +50,8 @@ pub struct HttpMetrics {
     pub(super) answer_bytes: Gauge,
     pub(super) no_room: Counter,
     pub(super) tls_sessions: Gauge,
-    handshakes: Family<Outcome, Counter>,
-    certificates: Family<Outcome, Counter>,
+    handshakes: Family<ResultLabel, Counter>,
+    certificates: Family<ResultLabel, Counter>,
 }
 
 impl Default for HttpMetrics {
@@ -106,13 +103,13 @@ impl HttpMetrics {
             Handshake::Failed => "failed",
             Handshake::TimedOut => "timed_out",
         };
-        self.handshakes.get_or_create(&Outcome { result }).inc();
+        self.handshakes.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// A changed certificate was taken over, or could not be.
     pub(super) fn certificate(&self, taken: bool) {
         let result = if taken { "taken" } else { "refused" };
-        self.certificates.get_or_create(&Outcome { result }).inc();
+        self.certificates.get_or_create(&ResultLabel { result }).inc();
     }
 
     pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {

@@ -15,9 +15,9 @@ fn rules() -> String {
     with_key(
         "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
          [channels.namespaces.slow]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
-         publications_per_second = 2\npublications_across = \"cluster\"\n\
+         publications_per_second = 2\npublications_across = \"cluster\"\npublications_of = \"everybody\"\n\
          [channels.namespaces.quiet]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
-         publications_per_second = 1\npublications_of = \"clients\"\n",
+         publications_per_second = 1\n",
     )
 }
 

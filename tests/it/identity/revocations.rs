@@ -155,6 +155,41 @@ async fn a_subscription_ends_with_its_own_token() {
     assert_eq!(reply["error"]["code"], 103, "{reply}");
 }
 
+/// Of many that come at once each is felt by everybody whom it names, those in the middle too, and by nobody else.
+#[tokio::test]
+async fn a_burst_ends_everybody_whom_it_names() {
+    let world = World::new(0, true).await;
+    let hub = world.hub("a").await;
+    let connect = |user: &str| json!({"id": 1, "connect": {"token": token(user, None, 60)}}).to_string();
+    let mut spared = Client::new(&hub).await;
+    assert!(spared.ask(&connect("spared")).await["connect"].is_object());
+    // Named one by one; more than are named so; more than may wait; and more than one read brings.
+    for (round, count) in [(1, 20_usize), (2, 200), (3, 3_000)] {
+        // The first, the last, and some between.
+        let named: Vec<usize> = (0..20).map(|n| n * (count - 1) / 19).collect();
+        let mut clients = Vec::new();
+        for n in &named {
+            let mut client = Client::new(&hub).await;
+            assert!(client.ask(&connect(&format!("r{round}-{n}"))).await["connect"].is_object());
+            clients.push((*n, client));
+        }
+        let mut raw = world.db.raw().await;
+        let burst = format!(
+            "BEGIN; WITH top AS (UPDATE revocation_state SET version = version + {count} RETURNING version - {count} AS version)
+             INSERT INTO revocations (kind, subject, created_by, version)
+             SELECT 'block', 'r{round}-' || n, 'x', top.version + n + 1 FROM top, generate_series(0, {last}) n; COMMIT",
+            last = count - 1
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(burst)).execute(&mut raw).await.expect("written");
+        raw.close().await.expect("closed");
+        for (n, mut client) in clients {
+            assert_eq!(client.receive().await, json!({"close": 3500}), "{n} of {count}");
+        }
+    }
+    let reply = spared.ask(&json!({"id": 2, "ping": {}}).to_string()).await;
+    assert_eq!(reply, json!({"id": 2, "ping": {}}), "nobody else");
+}
+
 #[tokio::test]
 async fn revocations_are_for_those_who_may_and_are_listed() {
     let world = World::new(0, false).await;

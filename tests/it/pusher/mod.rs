@@ -2,6 +2,7 @@
 
 mod clients;
 mod http;
+mod lent;
 mod sockets;
 mod watchlist;
 mod webhooks;

@@ -242,7 +242,8 @@ async fn the_hub_signs_for_the_bearers_of_tokens_alone() {
 #[tokio::test]
 async fn a_channel_has_its_pace() {
     let world = World::new(1, true).await;
-    let pace = "[channels.namespaces.private-slow]\npublications_per_second = 1\npublications_across = \"cluster\"\n";
+    let pace = "[channels.namespaces.private-slow]\npublications_per_second = 1\npublications_across = \"cluster\"\n\
+                publications_of = \"everybody\"\n";
     let rules = format!("{pace}{}", rules());
     let (a, b) = tokio::join!(world.hub_with("a", &rules), world.hub_with("b", &rules));
     let channel = "private-slow.1";

@@ -143,6 +143,21 @@ fn check_masks_secrets_and_says_what_is_wrong() {
     assert!(printed.contains("retention_days = 30"), "defaults are in force: {printed}");
 }
 
+/// A place in an array, or a name of digits: a mask knows neither, and says so before anybody relies on it.
+#[test]
+fn check_says_what_a_mask_cannot_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for path in ["bids.0.price", "prices.2024", "/prices/2024", "0"] {
+        let views = format!("[identity.views.viewer.procedure]\nmask = [\"title\", \"{path}\"]");
+        let output = dzvin(&dir, &["check"], &config("postgres://u:p@127.0.0.1:1/x", &views), &[]);
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed);
+        let said = format!("identity.views.viewer.procedure.mask: \"{path}\" names a place in an array");
+        assert!(!output.status.success() && printed.contains(&said), "{printed}");
+        assert!(printed.contains("leave the number out") && printed.contains("hide what it stands in"), "{printed}");
+    }
+}
+
 #[tokio::test]
 async fn a_printed_token_opens_what_its_role_may() {
     let world = World::new(0, false).await;

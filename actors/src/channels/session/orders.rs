@@ -89,6 +89,20 @@ impl Session {
             && !whose.except.iter().any(|spared| **spared == *client)
     }
 
+    /// The same of an order as a whole. To look again concerns also whom a subscription is lent by the user's token, whoever the
+    /// connection's own user is.
+    pub(in crate::channels) fn is_concerned(&self, order: &Control) -> bool {
+        let Some(whose) = order.whose() else { return false };
+        let lent = || {
+            // Only there a token may be another user's than the connection's.
+            self.wire == Wire::Pusher
+                && whose.client.is_none()
+                && whose.user.is_some()
+                && !self.marked(|mark| mark.user == whose.user).is_empty()
+        };
+        self.is_meant(whose) || (matches!(order, Control::Recheck { .. }) && lent())
+    }
+
     /// The session as operators see it.
     pub(in crate::channels) fn describe(&self) -> ConnectionInfo {
         let inner = self.lock();
@@ -145,6 +159,7 @@ impl Session {
             }
             // Between nodes.
             Control::Emulate { .. }
+            | Control::Stray { .. }
             | Control::Survey { .. }
             | Control::Answer { .. }
             | Control::Trace { .. }

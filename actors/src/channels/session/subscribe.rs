@@ -33,7 +33,7 @@ use crate::{
         concerns::{query_since, seen_since},
         gap::{HistoryError, Recovered, entity_since_seen, since},
     },
-    platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant},
+    platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant, TokenMark},
 };
 
 /// Between two looks whether a reply has left.
@@ -422,14 +422,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return Err(Refusal::Error(ErrorCode::NotAvailable));
         }
         let grant = self.verified(&request.token, &request.channel, ErrorCode::Expired).await?;
+        let ttl = self.prolong(&request.channel, grant).ok_or(Refusal::Error(ErrorCode::PermissionDenied))?;
+        Ok(self.encode(id, &SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or_default() }))
+    }
+
+    /// Has a subscription live on another grant from now on; answers the seconds that it has left, if it ends. `None`: there is no
+    /// such subscription.
+    pub(super) fn prolong(&self, channel: &str, grant: SubscriptionGrant) -> Option<Option<u32>> {
         let (ttl, ends) = self.lasting(&grant);
-        if !self.session.prolong(&request.channel, ends, grant.mark) {
-            return Err(Refusal::Error(ErrorCode::PermissionDenied));
+        if !self.session.prolong(channel, ends, grant.mark) {
+            return None;
         }
         if let Some(ends) = ends {
             self.look_by(self.session.ends_at(ends));
         }
-        Ok(self.encode(id, &SubRefreshResult { expires: ttl.is_some(), ttl: ttl.unwrap_or_default() }))
+        Some(ttl)
     }
 
     /// How long the client is told that a grant lasts, in seconds, and when the subscription ends by the session's clock: the grace
@@ -442,12 +449,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     /// Ends the subscriptions whose own token has been revoked. As with the connection's, nobody is to try again with it.
     pub(super) async fn keep_to_tokens(&self) {
-        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
-        for channel in self.session.marked(|mark| self.hub.auth.revoked_for(user, mark)) {
+        for channel in self.session.marked(|mark| self.is_revoked(mark)) {
             let seat = self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server));
             self.leave(&channel, seat).await;
         }
         self.session.flush();
+    }
+
+    /// Whether the token that opened a subscription of this connection is no longer good.
+    pub(super) fn is_revoked(&self, mark: &TokenMark) -> bool {
+        let user = self.identity.as_ref().map_or("", |identity| &identity.user);
+        self.hub.auth.revoked_for(user, mark)
     }
 
     /// Ends the subscriptions that the user's rights no longer allow, or of which they now show something else. A token of its

@@ -52,7 +52,7 @@ use crate::{
     platform::ports::{
         Across, Appended, AuthError, Authenticator, Bus, BusError, BusEvent, ChangeLog, Conditions, HistoryLimits,
         Identity, LogSlice, Offer, Published, ReadLimit, ServerSubscription, Slice, StoreError, SubscriptionGrant,
-        UserPace, Verified,
+        TokenMark, UserPace, Verified,
     },
     supervise::{Progress, Slot},
 };

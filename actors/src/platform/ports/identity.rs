@@ -29,7 +29,7 @@ pub trait Authenticator: Send + Sync + 'static {
         false
     }
 
-    /// The same of a token that this user has shown for one subscription.
+    /// The same of a token that opened one subscription, and was this user's unless it says whose.
     fn revoked_for(&self, _user: &str, _mark: &TokenMark) -> bool {
         false
     }
@@ -96,9 +96,11 @@ pub struct SubscriptionGrant {
     pub mark: Option<TokenMark>,
 }
 
-/// By what a token may be revoked, beside its user.
+/// By what a token may be revoked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenMark {
+    /// Whose it is; `None`: the connection's user's.
+    pub user: Option<Arc<str>>,
     /// Its id.
     pub jti: Option<Arc<str>>,
     /// When it was made, in seconds since 1970; without it the token counts as older than any moment.

@@ -6,6 +6,7 @@
 //! Source: the protocol's public documentation and what pusher-js 8.6 does with each frame.
 
 mod auth;
+mod bearer;
 mod codes;
 mod data;
 mod events;
@@ -17,6 +18,7 @@ mod user;
 mod webhooks;
 
 pub use auth::{AuthError, Credentials, CredentialsError, Keyring, SocketId, shared_secret};
+pub use bearer::{Bearer, BearerError};
 pub use codes::{ClientAction, Close, ErrorCode};
 pub use data::{data_of_text, text_of_data};
 pub use events::{

@@ -1,6 +1,9 @@
 //! `events`, `batch_events`, and the older form of one event.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Path, State},
@@ -107,6 +110,7 @@ async fn publish<B: Bus, P: Presence>(
             puts.push(Put { stream: StreamName::from_checked(&channel), message: message.clone(), keep, pace });
         }
     }
+    keep_to_paces(&puts)?;
     let puts = puts.into_iter().map(|Put { stream, message, keep, pace }| async move {
         let on = Conditions { pace, ..Conditions::default() };
         match api.bus.put(&stream, Offer::Kept(message, keep), &on).await {
@@ -116,6 +120,21 @@ async fn publish<B: Bus, P: Presence>(
         }
     });
     stream::iter(puts).buffered(CONCURRENCY).try_for_each(|()| std::future::ready(Ok(()))).await
+}
+
+/// One request that has more for a channel than it may have in a second is refused before anything is published: however long its
+/// sender waits, it would get no further than that, and publish its beginning again each time.
+fn keep_to_paces(puts: &[Put]) -> Result<(), Problem> {
+    let mut counts: HashMap<&StreamName, u32> = HashMap::new();
+    for Put { stream, pace, .. } in puts {
+        let Some(pace) = pace else { continue };
+        let count = counts.entry(stream).or_default();
+        *count += 1;
+        if *count > pace.per_second {
+            return Err(refusal::above_pace(outside(stream.as_str()), pace.per_second));
+        }
+    }
+    Ok(())
 }
 
 fn message(event: &Publish, trace: Option<Arc<str>>) -> Result<Message, ApiError> {

@@ -47,6 +47,14 @@ pub(super) fn too_often(wait: Duration) -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_publications", text).retry_after(wait)
 }
 
+/// One request has more events for a channel than it may have in a second. Nothing of it was published.
+pub(super) fn above_pace(channel: &str, per_second: u32) -> Problem {
+    let text = format!(
+        "more than {per_second} events for {channel}, which may have so many in a second: together they never pass, send fewer at once"
+    );
+    Problem::bad_request("batch_above_pace", text)
+}
+
 /// More than an answer holds.
 pub(super) fn too_many(what: String) -> Problem {
     Problem::bad_request("too_many", what)

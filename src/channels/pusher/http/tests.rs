@@ -13,10 +13,10 @@ use axum::{
     http::{Request, StatusCode},
 };
 use dzvin_actors::{
-    channels::{App, AppRules},
+    channels::{App, AppRules, ChannelRules, PaceRules},
     platform::ports::{
-        Buried, BusError, BusEvent, Changed, Counts, HistoryLimits, Life, Member, MemberChange, MemberPage, Occupied,
-        ReadLimit,
+        Across, Buried, BusError, BusEvent, Changed, ChannelPace, Counts, HistoryLimits, Life, Member, MemberChange,
+        MemberPage, Occupied, ReadLimit,
     },
 };
 use dzvin_protocols::{
@@ -130,6 +130,10 @@ fn credentials(app: &str) -> Credentials {
 
 impl Kit {
     fn new() -> Self {
+        Self::of(Namespaces::default())
+    }
+
+    fn of(namespaces: Namespaces) -> Self {
         let (open, mut own) =
             (App::new("1", vec![credentials("1")]).expect("app"), App::new("2", vec![credentials("2")]).expect("app"));
         own.isolated = true;
@@ -142,7 +146,7 @@ impl Kit {
             apps: apps.clone(),
             bus: Arc::clone(&bus),
             presence: Arc::clone(&census),
-            namespaces: Arc::default(),
+            namespaces: Arc::new(namespaces),
             limits: PublishLimits::default(),
         };
         let router = plumb(router(api), Plumbing::new(&Http::default(), HttpMetrics::default()));
@@ -436,7 +440,7 @@ async fn a_user_is_sent_away_on_every_node() {
         ("1", "7", "7", "7"),
         ("1", "оля", "%D0%BE%D0%BB%D1%8F", "оля"),
         ("1", "a b", "a%20b", "a b"),
-        ("2", "7", "7", "/2/7"),
+        ("2", "7", "7", "\u{1f}2\u{1f}7"),
     ] {
         let path = |user| format!("/apps/{app}/users/{user}/terminate_connections");
         let query = sign_query("POST", &path(plain), &[], b"{}", &credentials(app), NOW());
@@ -460,4 +464,31 @@ async fn isolated_applications_have_channels_of_their_own() {
     assert_eq!(kit.heard("/2/x").await.len(), 1);
     assert_eq!(kit.heard("/2/#server-to-user-7").await.len(), 1);
     assert!(kit.heard("x").await.is_empty() && kit.heard("#server-to-user-7").await.is_empty());
+}
+
+/// A batch that can never pass is said to be one, and nothing of it is published.
+#[tokio::test]
+async fn a_batch_above_the_pace_of_a_channel_is_refused_for_good() {
+    let pace = ChannelPace { per_second: 3, across: Across::Node };
+    let slow = ChannelRules { pace: Some(PaceRules { pace, only: None }), ..ChannelRules::default() };
+    let kit = Kit::of(Namespaces::new(ChannelRules::default(), [("slow".to_owned(), slow)].into()));
+    let batch = |slow: usize| {
+        let event = |channel: &str| value!({"name": "n", "channel": channel, "data": "{}"});
+        let others = ["slow.2", "other.1", "other.1", "other.1", "other.1"].map(event);
+        let events: Vec<Value> = std::iter::repeat_n(event("slow.1"), slow).chain(others).collect();
+        value!({ "batch": events })
+    };
+    for _ in 0..2 {
+        let (status, answer) = kit.post("/batch_events", batch(4)).await;
+        assert_eq!((status, &answer["code"]), (400, &value!("batch_above_pace")), "{answer}");
+        assert!(answer["detail"].as_str().is_some_and(|it| it.contains("slow.1") && it.contains('3')), "{answer}");
+    }
+    for channel in ["slow.1", "slow.2", "other.1"] {
+        assert_eq!(kit.heard(channel).await.len(), 0, "{channel}");
+    }
+    // As many as the channel may have pass together, and the next time gives them back.
+    assert_eq!(kit.post("/batch_events", batch(3)).await, (200, value!({})));
+    assert_eq!((kit.heard("slow.1").await.len(), kit.heard("other.1").await.len()), (3, 4));
+    let (status, answer) = kit.post("/batch_events", batch(3)).await;
+    assert_eq!((status, &answer["code"]), (429, &value!("too_many_publications")), "{answer}");
 }

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::platform::telemetry::ResultLabel;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
     app: String,
@@ -21,7 +23,8 @@ struct Of {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Came {
     app: String,
-    result: &'static str,
+    #[prometheus(flatten)]
+    result: ResultLabel,
 }
 
 /// Why events were not told.
@@ -106,7 +109,7 @@ pub(super) struct LineMetrics {
 
 impl LineMetrics {
     fn came(&self, result: &'static str) -> Came {
-        Came { app: self.of.app.clone(), result }
+        Came { app: self.of.app.clone(), result: ResultLabel { result } }
     }
 
     pub(super) fn told(&self, events: usize) {

@@ -120,10 +120,10 @@ pub struct NamespaceConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PublisherConfig {
-    /// Those of clients and of servers, together.
-    #[default]
+    /// Those of clients and of servers, together: clients can use up what servers would have.
     Everybody,
-    /// Those of clients.
+    /// Those of clients. What they do refuses no server.
+    #[default]
     Clients,
     /// Those of servers.
     Servers,
@@ -195,7 +195,7 @@ impl Default for NamespaceConfig {
             conflate: ConflateConfig::Nothing,
             conflate_tag: "key".to_owned(),
             publications_per_second: 0,
-            publications_of: PublisherConfig::Everybody,
+            publications_of: PublisherConfig::default(),
             publications_across: AcrossConfig::Node,
         }
     }

@@ -135,6 +135,35 @@ async fn guesses_have_a_limit() {
     assert_eq!(stream.next().await.expect("an answer")["id"], 30);
 }
 
+/// Guesses that name another node are refused there, and counted where they came in.
+#[tokio::test]
+async fn guesses_of_another_nodes_sessions_have_a_limit() {
+    let world = World::new(1, true).await;
+    let more = format!("[channels]\nmax_refused_emulations_per_second = 5\n{}", rules());
+    let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
+    let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
+    let body =
+        |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
+    let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
+    for id in 2..30 {
+        assert_eq!(emulate(&b, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
+        assert_eq!(stream.next().await.expect("an answer")["id"], id);
+    }
+    let guess = json!("0".repeat(32));
+    eventually("the address is known", async || {
+        // The node that has no such session says so a little later.
+        let (status, code) = emulate(&b, body(&guess, "{}")).await;
+        assert!(status == 204 || code == "too_many_refused", "{status} {code}");
+        status == 429
+    })
+    .await;
+    assert_eq!(b.metric("dzvin_emulation_refusal_addresses").await, 1.0);
+    assert_eq!(a.metric("dzvin_emulation_refusal_addresses").await, 0.0, "it is this node's client");
+    eventually("a good one is let in", async || emulate(&b, body(&connected["session"], &ping(30))).await.0 == 204)
+        .await;
+    assert_eq!(stream.next().await.expect("an answer")["id"], 30);
+}
+
 /// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
 #[tokio::test]
 async fn commands_that_are_too_large_for_another_node_are_refused() {

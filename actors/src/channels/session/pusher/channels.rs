@@ -1,4 +1,8 @@
-//! Subscribing and unsubscribing: who may, what is answered, and where it goes live.
+//! Subscribing and unsubscribing: who may, until when, what is answered, and where it goes live.
+//!
+//! What an application's server has signed is open for as long as the socket. What the hub itself has signed is lent to the
+//! bearer of a token, whom the signed data names: it ends when that token does, and when it is revoked. What the rights of a
+//! signed-in user have opened ends with those rights.
 
 use std::{borrow::Cow, sync::Arc, time::Instant};
 
@@ -8,11 +12,13 @@ use dzvin_protocols::channels::{
     centrifuge::SubscribeRequest,
     now_micros,
     pusher::{
-        self, Grant, Guard, MAX_NAME, Member, Name, NameError, Refusal, Subscribe, WebhookEvent, encode_cache_miss,
-        encode_change, encode_error, encode_publication, encode_subscription_error, encode_subscription_succeeded,
+        self, Bearer, Grant, Guard, MAX_NAME, Member, Name, NameError, Refusal, Subscribe, WebhookEvent,
+        encode_cache_miss, encode_change, encode_error, encode_publication, encode_subscription_error,
+        encode_subscription_succeeded,
     },
 };
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::{Conversation, Trouble, frame};
 use crate::{
@@ -24,7 +30,7 @@ use crate::{
             start::{Prepared, Start},
         },
     },
-    platform::ports::{Bus, ChangeLog, Query, SubscriptionGrant},
+    platform::ports::{Bus, ChangeLog, Query, SubscriptionGrant, TokenMark},
 };
 
 /// What our own endpoint writes into signed data beside what the protocol knows.
@@ -40,6 +46,19 @@ impl<'a> OfHub<'a> {
     pub(super) fn read(data: &'a str) -> Option<Cow<'a, str>> {
         serde_json::from_str::<Self>(data).ok().and_then(|it| it.hub_token)
     }
+}
+
+/// By what a client has a channel.
+#[derive(Default)]
+struct Admitted {
+    /// On a presence channel, as whom.
+    member: Option<Member>,
+    /// Until when, and by which token; nothing of both where an application's server has signed.
+    grant: SubscriptionGrant,
+    /// The rights of the user have opened it, and end it.
+    by_rights: bool,
+    /// A query is known for as long as somebody holds it; then the topics do.
+    query: Option<Arc<Query>>,
 }
 
 /// Which name of a hub's channel was asked for.
@@ -83,14 +102,19 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         })?;
         let channel = app.channel(&name);
         let channel = channel.ok_or(Trouble::told(Refusal::Forbidden, "this application has no such channels"))?;
-        // A query is known for as long as somebody holds it; then the topics do.
-        let (member, _query) = self.admit(app, &name, &channel, ask).await?;
+        let admitted = self.admit(app, &name, &channel, ask).await?;
         let inside: Arc<str> = channel.to_string().into();
         let alias = alias(&name);
         match self.session.alias_of(&inside) {
-            None => self.begin_on(app, &name, channel, inside, member).await,
-            // It has had everything since; what it asks is whether it is subscribed.
+            None => self.begin_on(app, &name, channel, inside, admitted).await,
+            // It has had everything since; what it asks is whether it is subscribed. What it has shown last is what it lives on.
             Some(known) if known == alias => {
+                let Admitted { member, grant, by_rights, .. } = admitted;
+                if !by_rights {
+                    let mark = grant.mark.clone();
+                    self.prolong(&inside, grant);
+                    self.still_lent(&inside, mark.as_ref()).await?;
+                }
                 let again = self.succeeded(app, &name, &inside, member.as_ref()).await?;
                 self.tell(&again);
                 Ok(())
@@ -105,24 +129,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         name: &Name,
         channel: Channel,
         inside: Arc<str>,
-        member: Option<Member>,
+        admitted: Admitted,
     ) -> Result<(), Trouble> {
+        let Admitted { member, grant, by_rights, query: _held } = admitted;
         if let Some(member) = &member {
             self.room_for_member(app, &inside, member).await?;
         }
-        let terms = Terms {
-            alias: alias(name),
-            join_leave: name.is_presence(),
-            granted: !name.is_reserved(),
-            ..Terms::default()
-        };
+        let terms =
+            Terms { alias: alias(name), join_leave: name.is_presence(), granted: !by_rights, ..Terms::default() };
         let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
-        let grant = SubscriptionGrant::default();
+        let mark = grant.mark.clone();
         let entering = member.as_ref().map(|member| self.shown(member));
         self.enter_as(entering);
         let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
         self.enter_as(None);
         let prepared = prepared?;
+        self.still_lent(&inside, mark.as_ref()).await?;
         match self.first_frames(app, name, &channel, member.as_ref(), &prepared).await {
             Ok(frames) => {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
@@ -205,43 +227,87 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         })
     }
 
-    /// Whether the client may have the channel; on a presence channel as whom.
+    /// Whether the client may have the channel, and by what.
     async fn admit(
         &mut self,
         app: &Arc<App>,
         name: &Name,
         channel: &Channel,
         ask: &Subscribe,
-    ) -> Result<(Option<Member>, Option<Arc<Query>>), Trouble> {
-        match name.grant() {
-            Grant::Open => self.open(channel)?,
-            Grant::Signature => self.signed(app, name, ask.auth(), None)?,
-            Grant::Membership => return Ok((Some(self.member_of(app, name, ask)?), None)),
-            Grant::SignIn if name.kind().guard == Guard::User => self.own(name)?,
-            Grant::SignIn => {
-                self.signed(app, name, ask.auth(), ask.channel_data.as_deref())?;
-                return Ok((None, self.of_hub(channel, ask).await?));
+    ) -> Result<Admitted, Trouble> {
+        Ok(match name.grant() {
+            Grant::Open => Admitted { by_rights: self.open(channel)?, ..Admitted::default() },
+            Grant::Signature => {
+                let grant = self.lent(self.signed(app, name, ask)?)?;
+                Admitted { grant, ..Admitted::default() }
             }
-        }
-        Ok((None, None))
+            Grant::Membership => {
+                let (member, grant) = (self.member_of(app, name, ask)?, self.lent(ask.channel_data.as_deref())?);
+                Admitted { member: Some(member), grant, ..Admitted::default() }
+            }
+            Grant::SignIn if name.kind().guard == Guard::User => {
+                self.own(name)?;
+                Admitted::default()
+            }
+            Grant::SignIn => {
+                self.verify(app, name, ask.auth(), ask.channel_data.as_deref())?;
+                Admitted { by_rights: true, query: self.of_hub(channel, ask).await?, ..Admitted::default() }
+            }
+        })
     }
 
-    /// A channel without a prefix is anybody's, unless the configuration names its namespace and lets in fewer.
-    fn open(&self, channel: &Channel) -> Result<(), Trouble> {
-        let Channel::Application(name) = channel else { return Ok(()) };
+    /// A channel without a prefix is anybody's, unless the configuration names its namespace and lets in fewer: then the rights
+    /// of the user decide, which is answered.
+    fn open(&self, channel: &Channel) -> Result<bool, Trouble> {
+        let Channel::Application(name) = channel else { return Ok(false) };
         // Of an isolated application the name that its clients know.
         let name = outside(name);
         let fewer = self.hub.namespaces.named(name).is_some_and(|rules| rules.subscribe != Access::Anyone);
         if fewer && !self.hub.namespaces.may_subscribe(name, &self.somebody()) {
             return Err(Trouble::told(Refusal::Forbidden, "no right to this channel"));
         }
-        Ok(())
+        Ok(fewer)
     }
 
-    fn signed(&self, app: &App, name: &Name, auth: &str, data: Option<&str>) -> Result<(), Trouble> {
+    fn verify(&self, app: &App, name: &Name, auth: &str, data: Option<&str>) -> Result<(), Trouble> {
         app.ring
             .verify_channel(auth, &self.socket(), name.as_str(), data)
             .map_err(|error| Trouble::Told(Refusal::Unauthorized, error.to_string().into()))
+    }
+
+    /// Checks the signature of a private channel; answers the data that it covers. Data beside a signature that does not cover it
+    /// says nothing, as ever in this protocol; of what the hub has signed it cannot be taken away.
+    fn signed<'a>(&self, app: &App, name: &Name, ask: &'a Subscribe) -> Result<Option<&'a str>, Trouble> {
+        let data = ask.channel_data.as_deref().filter(|data| !data.is_empty());
+        if data.is_some() && self.verify(app, name, ask.auth(), data).is_ok() {
+            return Ok(data);
+        }
+        self.verify(app, name, ask.auth(), None).map(|()| None)
+    }
+
+    /// What signed data says of the bearer of a token, for whom the hub itself has signed; without one there is no end.
+    fn lent(&self, data: Option<&str>) -> Result<SubscriptionGrant, Trouble> {
+        let unreadable = || Trouble::told(Refusal::Invalid, "the bearer in channel_data cannot be read");
+        let bearer = data.map(Bearer::read).transpose().map_err(|_| unreadable())?.flatten();
+        let Some(Bearer { sub, exp, iat, jti }) = bearer else { return Ok(SubscriptionGrant::default()) };
+        let expires_at = exp.map(OffsetDateTime::from_unix_timestamp).transpose().map_err(|_| unreadable())?;
+        if expires_at.is_some_and(|end| end <= OffsetDateTime::now_utc()) {
+            return Err(Trouble::told(Refusal::Unauthorized, "the bearer token has expired"));
+        }
+        let mark = TokenMark { user: Some(sub.into()), jti: jti.map(Into::into), issued_at: iat };
+        if self.is_revoked(&mark) {
+            return Err(taken_back());
+        }
+        Ok(SubscriptionGrant { expires_at, mark: Some(mark), ..SubscriptionGrant::default() })
+    }
+
+    /// Looked at again when the session is told what becomes of the token: it may have been revoked in between.
+    async fn still_lent(&self, inside: &Arc<str>, mark: Option<&TokenMark>) -> Result<(), Trouble> {
+        if !mark.is_some_and(|mark| self.is_revoked(mark)) {
+            return Ok(());
+        }
+        self.undo(inside).await;
+        Err(taken_back())
     }
 
     /// What the application sends to one user is that user's.
@@ -284,6 +350,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             talk.members.retain(|(channel, _)| *channel != inside);
         }
     }
+}
+
+/// The token on which the hub has signed is no longer good.
+const fn taken_back() -> Trouble {
+    Trouble::told(Refusal::Unauthorized, "the bearer token is refused")
 }
 
 impl Session {

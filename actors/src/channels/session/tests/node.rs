@@ -16,7 +16,8 @@ pub(super) fn namespaces() -> Namespaces {
     let latest = ChannelRules { latest_only: true, ..open.clone() };
     let hold = HoldRules { every: Duration::from_millis(40), conflate: Conflate::Channel };
     let ticker = ChannelRules { hold: Some(hold), ..open.clone() };
-    let named = [("chat", open), ("latest", latest), ("ticker", ticker)];
+    let staff = ChannelRules::default();
+    let named = [("chat", open), ("latest", latest), ("ticker", ticker), ("staff", staff)];
     Namespaces::new(ChannelRules::default(), named.map(|(name, rules)| (name.to_owned(), rules)).into())
 }
 
@@ -36,6 +37,10 @@ impl Authenticator for Tokens {
         };
         Box::pin(async { grant })
     }
+
+    fn revoked_for(&self, user: &str, mark: &TokenMark) -> bool {
+        pusher::lent::is_revoked(user, mark)
+    }
 }
 
 impl Tokens {
@@ -44,6 +49,7 @@ impl Tokens {
             "reader" | "short" | "shortest" | "subscribed" => Permissions::parse(["entities:read:procedure"]),
             // As `reader`, who does not see one field.
             "masked" => Permissions::parse(["entities:read:procedure"]).map(|it| it.with_views(rights::views())),
+            "staff" => Permissions::parse(["entities:read:procedure", "channels:subscribe:staff.*"]),
             "active" => Permissions::parse(["entities:read:procedure"]).map(|it| it.with_views(rights::active())),
             "all" => Permissions::parse(["entities:read:*"]),
             "panics" => panic!("a test's token"),

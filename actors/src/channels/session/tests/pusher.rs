@@ -1,5 +1,7 @@
 //! The Pusher protocol over real sockets: what is answered, what is refused, and that a refusal ends nothing.
 
+pub(super) mod lent;
+
 use dzvin_protocols::channels::{
     Control, Whose,
     pusher::{ClientAction, Close, Credentials, SocketId},
