@@ -1,12 +1,12 @@
 //! A rolling restart of two nodes behind the shipped nginx: what `scripts/soak drain` does with 5,000 clients, with 200.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{SinkExt, StreamExt};
@@ -85,18 +85,22 @@ async fn pusher(nginx: String, trust: Connector, highest: Arc<AtomicU64>, mut en
     met
 }
 
+/// Numbers that nobody acknowledged, with what was said of each and how long it took.
+type Unknown = BTreeMap<u64, String>;
+
 /// Publishes one number after the other; answers how many, and those that nobody acknowledged. nginx does not repeat a POST on a connection
 /// which the hub closes at that moment: it may have been taken.
-async fn publish(client: reqwest::Client, url: String, end: watch::Receiver<bool>) -> (u64, BTreeSet<u64>) {
-    let (mut n, mut unknown) = (0, BTreeSet::new());
+async fn publish(client: reqwest::Client, url: String, end: watch::Receiver<bool>) -> (u64, Unknown) {
+    let (mut n, mut unknown) = (0, Unknown::new());
     while !*end.borrow() {
         n += 1;
         let body = json!({"channel": "room", "data": {"n": n}}).to_string();
+        let begun = Instant::now();
         let answer = client.post(&url).header("x-api-key", API_KEY).body(body).send().await.expect("answered");
         let answer = answer.json::<Value>().await.expect("json");
         if !answer["result"]["offset"].is_u64() {
             assert_eq!(answer["status"], 503, "publication {n}: {answer}");
-            unknown.insert(n);
+            unknown.insert(n, format!("{} after {:.1?}", answer["code"], begun.elapsed()));
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -113,8 +117,8 @@ async fn everybody(a: &Hub, b: &Hub) {
 }
 
 /// Whether all that was passed over may never have been published.
-fn excused((last, n): (u64, u64), unknown: &BTreeSet<u64>) -> bool {
-    last < n && (last + 1..n).all(|passed| unknown.contains(&passed))
+fn excused((last, n): (u64, u64), unknown: &Unknown) -> bool {
+    last < n && (last + 1..n).all(|passed| unknown.contains_key(&passed))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -149,7 +153,7 @@ async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     hush.send_replace(true);
     let (published, unknown) = publishing.await.expect("publishes");
     // Everybody is back and has the end, which no later publication would show to be missing.
-    let last = (1..=published).rev().find(|n| !unknown.contains(n)).expect("some are acknowledged");
+    let last = (1..=published).rev().find(|n| !unknown.contains_key(n)).expect("some are acknowledged");
     eventually("the last publication is everywhere", async || {
         heard.iter().all(|highest| highest.load(Ordering::Relaxed) >= last)
     })
