@@ -9,7 +9,6 @@ use std::{
 
 use axum::Router;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 
 use super::{
     AppError,
@@ -22,8 +21,8 @@ use crate::{
         config::Config,
         db::Database,
         http::{
-            AnswerRoom, Certificates, Check, HttpMetrics, Pair, Plumbing, Readiness, Serving, internal_router, listen,
-            plumb, serve,
+            AnswerRoom, Bound, Certificates, Check, HttpMetrics, Pair, Plumbing, Readiness, Serving, internal_router,
+            listen, plumb, serve,
         },
         telemetry,
     },
@@ -35,9 +34,10 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 type Scrape = Box<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
 
-/// Both addresses, bound, and what is served on them.
+/// Both addresses, and what is served on them. A second node on the same ones finds the one for operators taken.
 pub(super) struct Front {
-    public: TcpListener,
+    /// Not opened before the node is ready: who is refused asks another, who waits in its queue does not.
+    public: Bound,
     /// Where clients are served.
     pub(super) address: SocketAddr,
     /// Where operators are served.
@@ -51,20 +51,20 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Binds both addresses. Operators are served at once: whoever asks meanwhile is told that we are starting.
+    /// Takes both addresses. Operators are served at once: whoever asks meanwhile is told that we are starting.
     pub(super) fn open(
         config: &Config,
         registry: &mut Registry,
         background: &mut Background,
     ) -> Result<Self, AppError> {
-        let public = listen("http.listen", config.http.listen)?;
+        let public = Bound::new("http.listen", config.http.listen)?;
         let internal = listen("http.internal_listen", config.http.internal_listen)?;
         let pair = config.http.tls.as_ref().map(Pair::read).transpose().map_err(AppError::tls)?;
         let metrics = HttpMetrics::default();
         metrics.register(registry);
         let front = Self {
-            address: address(&public)?,
-            internal_address: address(&internal)?,
+            address: public.addr,
+            internal_address: internal.local_addr().map_err(AppError::internal)?,
             public,
             readiness: Arc::default(),
             certificates: pair.map(|pair| Certificates::new(pair, metrics.clone())),
@@ -102,16 +102,20 @@ impl Front {
     }
 
     /// Serves clients, and says that the node is ready. All rooms have registered their metrics.
-    pub(super) fn serve(self, config: &Config, public: Router, rooms: Registry, background: &mut Background) {
+    pub(super) fn serve(
+        self,
+        config: &Config,
+        public: Router,
+        rooms: Registry,
+        background: &mut Background,
+    ) -> Result<(), AppError> {
+        let listener = self.public.listen()?;
         let public = plumb(public, Plumbing::new(&config.http, self.metrics));
         // Set once, here.
         let _ = self.scrape.set(Box::new(telemetry::scrape(rooms)));
         let serving = self.serving.behind(self.certificates);
-        background.run(serve(self.public, public, serving, background.reached(Phase::Closing)));
+        background.run(serve(listener, public, serving, background.reached(Phase::Closing)));
         self.readiness.ready();
+        Ok(())
     }
-}
-
-fn address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
-    listener.local_addr().map_err(AppError::internal)
 }

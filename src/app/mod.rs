@@ -142,7 +142,7 @@ impl App {
         let public = api.merge(house.clients(config, endpoint, refusals)).merge(console::router());
         let (address, internal_address) = (front.address, front.internal_address);
         let readiness = Arc::clone(&front.readiness);
-        front.serve(config, public, rooms, &mut background);
+        front.serve(config, public, rooms, &mut background)?;
         Ok(Self {
             root,
             shards: hub.shards.clone(),

@@ -26,6 +26,6 @@ pub use patient::socket;
 pub use problem::{Problem, chain};
 pub use pump::pipe;
 pub use room::{AnswerRoom, Room};
-pub use serve::{BACKLOG, ListenError, Serving, listen, serve};
+pub use serve::{BACKLOG, Bound, ListenError, Serving, listen, serve};
 pub use tls::{Certificates, Pair, TlsError};
 pub use trace::TraceContext;

@@ -48,22 +48,56 @@ pub enum ListenError {
     },
 }
 
-/// Opens a listener with a long queue. `key` names the configuration's key in errors.
+/// An address that is ours, at which nobody is answered yet: whoever connects is refused, so that a proxy asks another node.
+#[derive(Debug)]
+pub struct Bound {
+    key: &'static str,
+    socket: TcpSocket,
+    /// The address, with the port that was found where none was named.
+    pub addr: SocketAddr,
+}
+
+impl Bound {
+    /// Takes an address, unless somebody listens there. `key` names the configuration's key in errors.
+    ///
+    /// # Errors
+    /// One that names the port.
+    pub fn new(key: &'static str, addr: SocketAddr) -> Result<Self, ListenError> {
+        let open = || {
+            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            // Connections of our predecessor that linger must not keep us from starting.
+            socket.set_reuseaddr(true)?;
+            socket.bind(addr)?;
+            let addr = socket.local_addr()?;
+            Ok(Self { key, socket, addr })
+        };
+        open().map_err(ListenError::of(key, addr))
+    }
+
+    /// Opens it, with a long queue.
+    ///
+    /// # Errors
+    /// One that names the port: another program has taken the same address meanwhile, and was faster.
+    pub fn listen(self) -> Result<TcpListener, ListenError> {
+        self.socket.listen(BACKLOG).map_err(ListenError::of(self.key, self.addr))
+    }
+}
+
+impl ListenError {
+    fn of(key: &'static str, addr: SocketAddr) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.kind() {
+            io::ErrorKind::AddrInUse => Self::Taken { key, addr },
+            _ => Self::Refused { key, addr, source },
+        }
+    }
+}
+
+/// Opens a listener at once.
 ///
 /// # Errors
-/// One that names the port.
+/// As [`Bound`].
 pub fn listen(key: &'static str, addr: SocketAddr) -> Result<TcpListener, ListenError> {
-    let open = || {
-        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // Connections of our predecessor that linger must not keep us from starting.
-        socket.set_reuseaddr(true)?;
-        socket.bind(addr)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => ListenError::Taken { key, addr },
-        _ => ListenError::Refused { key, addr, source },
-    })
+    Bound::new(key, addr)?.listen()
 }
 
 /// Limits of one listener.
