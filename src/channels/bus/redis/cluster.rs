@@ -39,7 +39,7 @@ const BREATH: Duration = Duration::from_millis(50);
 /// looks with each heartbeat and then asks for its channels there; and as the new owner may end what it has been asked for when it is
 /// told of the slot once more, which the next heartbeat finds, there are two.
 const fn settling(heartbeat: Duration) -> Duration {
-    heartbeat.saturating_mul(2).saturating_add(VIEW).saturating_add(BREATH.saturating_mul(2))
+    heartbeat.saturating_add(VIEW).saturating_add(BREATH).saturating_mul(2)
 }
 
 /// A primary that is followed.
