@@ -42,11 +42,8 @@ use crate::{
     channels::{
         self,
         bus::AnyBus,
-        presence::{AnyPresence, PresenceSettings},
-        pusher::{
-            http::PusherApi,
-            webhooks::{WebhookArgs, WebhookLimits},
-        },
+        presence::AnyPresence,
+        pusher::{http::PusherApi, webhooks::WebhookArgs},
     },
     console,
     entities::{self, ChangeListener, Entities, Retention, queries::StoredQueries},
@@ -204,9 +201,9 @@ impl App {
                 () = over => {}
             }
         });
-        let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
+        let presence = Arc::new(AnyPresence::beside(&bus, settings::presence_store(config)));
         // Before those whose events it tells, so that it stops after them.
-        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
+        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), settings::webhooks(config));
         let webhooks = webhooks.map_err(AppError::internal)?;
         webhooks.register(registry);
         root.start(webhooks.child()).await?;
@@ -219,7 +216,7 @@ impl App {
             }
         });
         start_channels(&root, &hub, told).await?;
-        start_presence(&root, &hub, &presence, edges, registry).await?;
+        start_presence(&root, &hub, &presence, settings::presence(config), edges, registry).await?;
         start_relay(&root, &bus, &entities, &leases, &database, registry, &mut tasks, phase.clone(), config.leases.ttl)
             .await?;
         let links = Links::start(config, &root, &entities, &leases, registry).await?;
@@ -229,6 +226,7 @@ impl App {
             shards: hub.shards.clone(),
             admission: channels::Admission::new(&config.channels),
             allowed_origins: Origins::new(&config.http.allowed_origins),
+            tls: config.http.tls.is_some(),
         };
         endpoint.admission.register(registry);
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
@@ -242,14 +240,16 @@ impl App {
         };
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
+        let port = addresses.0.port();
+        let nodes = channels::api::Nodes::new(Arc::clone(&bus), hub.shards.clone(), hub.metrics.clone(), VERSION, port);
         let server_api = channels::api::ServerApi {
             bus: Arc::clone(&bus),
             namespaces: Arc::clone(&hub.namespaces),
             presence: Arc::clone(&presence),
             occupancy: hub.limits.occupancy,
-            idempotency: config.channels.idempotency_window,
+            limits: settings::api_limits(config),
             keys: keys.clone(),
-            version: VERSION,
+            nodes: nodes.clone(),
         };
         let pusher_api = PusherApi {
             apps: hub.apps.clone(),
@@ -266,7 +266,7 @@ impl App {
             over.await;
             stopping.stop();
         });
-        let corresponding = channels::correspond(connections.clone(), traces.clone(), received);
+        let corresponding = channels::correspond(connections.clone(), traces.clone(), nodes, received);
         let over = reached(phase.clone(), Phase::Ending);
         tasks.spawn(async move {
             tokio::select! {
@@ -419,7 +419,7 @@ type Node = Hub<AnyBus, Entities>;
 fn hub(
     config: &Config,
     bus: &Arc<AnyBus>,
-    entities: &Entities,
+    readers: &Entities,
     queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
@@ -430,7 +430,7 @@ fn hub(
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Arc::new(Hub {
         bus: Arc::clone(bus),
-        log: Arc::new(entities.clone()),
+        log: Arc::new(readers.clone()),
         auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
         topics: Slot::default(),
         shards: Shards::new(shards),
@@ -438,7 +438,7 @@ fn hub(
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
         users: Users::default(),
-        handlers: Handlers::default(),
+        handlers: Handlers::new(entities::rpc::handlers(readers)),
         apps,
         presence: Slot::default(),
         observer: Arc::new(notices.clone()),
@@ -487,6 +487,7 @@ async fn start_presence(
     root: &Supervisor,
     hub: &Arc<Node>,
     store: &Arc<AnyPresence>,
+    limits: PresenceLimits,
     edges: mpsc::Sender<PresenceEvent>,
     registry: &mut Registry,
 ) -> Result<(), AppError> {
@@ -502,7 +503,7 @@ async fn start_presence(
             announce: Arc::new(move || shards.present()),
             counted: Arc::new(move |channel| apps.counts(channel)),
             events: Some(edges.clone()),
-            limits: PresenceLimits::default(),
+            limits: limits.clone(),
             metrics: metrics.clone(),
             progress: spawner.progress.clone(),
         };

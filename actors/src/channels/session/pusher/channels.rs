@@ -91,7 +91,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             None => self.begin_on(app, &name, channel, inside, member).await,
             // It has had everything since; what it asks is whether it is subscribed.
             Some(known) if known == alias => {
-                let again = self.succeeded(app, &name, &inside, member.as_ref()).await?;
+                let again = self.succeeded(app, &name, &inside, member.as_ref(), false).await?;
                 self.tell(&again);
                 Ok(())
             }
@@ -107,9 +107,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         inside: Arc<str>,
         member: Option<Member>,
     ) -> Result<(), Trouble> {
-        if let Some(member) = &member {
-            self.room_for_member(app, &inside, member).await?;
-        }
+        let newcomer = match &member {
+            Some(member) => self.room_for_member(app, &inside, member).await?,
+            None => false,
+        };
         let terms = Terms {
             alias: alias(name),
             join_leave: name.is_presence(),
@@ -123,7 +124,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
         self.enter_as(None);
         let prepared = prepared?;
-        match self.first_frames(app, name, &channel, member.as_ref(), &prepared).await {
+        match self.first_frames(app, name, &channel, (member.as_ref(), newcomer), &prepared).await {
             Ok(frames) => {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
                 self.settle_all(vec![prepared.going()], &frames).await;
@@ -146,10 +147,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         app: &Arc<App>,
         name: &Name,
         channel: &Channel,
-        member: Option<&Member>,
+        (member, newcomer): (Option<&Member>, bool),
         prepared: &Prepared,
     ) -> Result<Vec<Bytes>, Trouble> {
-        let mut frames = vec![self.succeeded(app, name, &prepared.name, member).await?];
+        let mut frames = vec![self.succeeded(app, name, &prepared.name, member, newcomer).await?];
         if name.kind().cache {
             frames.push(self.last(app, name, channel, &prepared.start).await?);
         }
@@ -162,9 +163,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         name: &Name,
         inside: &Arc<str>,
         member: Option<&Member>,
+        newcomer: bool,
     ) -> Result<Bytes, Trouble> {
         if let Some(member) = member {
-            return self.roster(app, name, inside, member).await;
+            return self.roster(app, name, inside, member, newcomer).await;
         }
         Ok(frame(encode_subscription_succeeded(name.as_str())))
     }
