@@ -454,7 +454,7 @@ async fn a_presence_channel_has_so_many_members_and_no_more() {
 /// What servers have connections do, by all that names one, on the node where it is not asked.
 #[tokio::test]
 async fn servers_reach_one_connection_on_another_node() {
-    let world = World::new(1, true).await;
+    let world = World::new(0, true).await;
     let more = format!("{}[channels]\nexpiry_grace = \"0s\"\n[channels.namespaces.room]\npresence = true\n", server());
     let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
 

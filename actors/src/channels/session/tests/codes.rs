@@ -63,7 +63,7 @@ async fn who_only_listens_is_told_by_the_end() {
         (json!({"token": "twice"}), 3505),
         // With its position the client would be sent away again and again.
         (json!({"token": "one", "subs": {"news.1": lost}}), 3014),
-        (json!([]), 3501),
+        (json!("no request"), 3501),
     ] {
         let mut client = Client::over(node.socket_on(Wire::OneWayWebSocket).await).await;
         client.send(request.clone()).await;

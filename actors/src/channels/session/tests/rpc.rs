@@ -113,7 +113,7 @@ async fn ask(client: &mut Client, command: Vec<u8>) -> (u64, Vec<u8>) {
 async fn methods_are_the_same_in_protobuf() {
     let node = node().await;
     let mut client = Client::over(node.socket_on(Wire::CentrifugeProtobuf).await).await;
-    assert_eq!(ask(&mut client, command(1, 4, &member(1, b"reader"))).await.0, 4);
+    assert_eq!(ask(&mut client, command(1, 4, &member(1, b"reader"))).await.0, 5);
     let call = |method: &str| command(2, 13, &[member(1, b"7"), member(2, method.as_bytes())].concat());
     let (tag, result) = ask(&mut client, call("echo")).await;
     assert_eq!((tag, &members(&result)[0].2[..]), (13, &b"{\"user\":\"u1\",\n\"data\":7}"[..]));
