@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::{AppError, VERSION, background::Background, ground::Ground, settings};
 use crate::{
     channels::{bus::AnyBus, presence::AnyPresence},
-    entities::{Entities, queries::StoredQueries},
+    entities::{self, Entities, queries::StoredQueries},
     identity::Verifier,
     platform::config::Config,
 };
@@ -33,7 +33,7 @@ pub(super) type Node = Hub<AnyBus, Entities>;
 pub(super) fn hub(
     config: &Config,
     bus: &Arc<AnyBus>,
-    entities: &Entities,
+    readers: &Entities,
     queries: &StoredQueries,
     verifier: &Arc<Verifier>,
     letters: mpsc::Sender<Control>,
@@ -44,7 +44,7 @@ pub(super) fn hub(
     let shards = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Ok(Arc::new(Hub {
         bus: Arc::clone(bus),
-        log: Arc::new(entities.clone()),
+        log: Arc::new(readers.clone()),
         auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
         topics: Slot::default(),
         shards: Shards::new(shards),
@@ -52,7 +52,7 @@ pub(super) fn hub(
         namespaces: Arc::new(settings::namespaces(config)),
         numbers: Numbers::default(),
         users: Users::default(),
-        handlers: Handlers::default(),
+        handlers: Handlers::new(entities::rpc::handlers(readers)),
         apps,
         presence: Slot::default(),
         observer: Arc::new(notices.clone()),
@@ -101,6 +101,7 @@ pub(super) async fn start_presence(
     root: &Supervisor,
     hub: &Arc<Node>,
     store: &Arc<AnyPresence>,
+    limits: PresenceLimits,
     edges: mpsc::Sender<PresenceEvent>,
     registry: &mut Registry,
 ) -> Result<(), AppError> {
@@ -116,7 +117,7 @@ pub(super) async fn start_presence(
             announce: Arc::new(move || shards.present()),
             counted: Arc::new(move |channel| apps.counts(channel)),
             events: Some(edges.clone()),
-            limits: PresenceLimits::default(),
+            limits: limits.clone(),
             metrics: metrics.clone(),
             progress: spawner.progress.clone(),
         };

@@ -33,11 +33,7 @@ use self::{
 };
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
-    channels::{
-        self,
-        presence::{AnyPresence, PresenceSettings},
-        pusher::webhooks::{WebhookArgs, WebhookLimits},
-    },
+    channels::{self, presence::AnyPresence, pusher::webhooks::WebhookArgs},
     console,
     entities::{self, queries::StoredQueries},
     identity::{ApiKeys, Verifier, revocations},
@@ -107,23 +103,25 @@ impl App {
         let gauge = hub.mailboxes.gauge().clone();
         registry.register("mailboxes", "Sessions whose commands come by requests of their own", gauge);
         background.keep(ground::end_revoked(revoked, hub.shards.clone()));
-        let presence = Arc::new(AnyPresence::beside(&bus, PresenceSettings::default()));
+        let presence = Arc::new(AnyPresence::beside(&bus, settings::presence_store(config)));
         // Before those whose events it tells, so that it stops after them.
-        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), WebhookLimits::default());
+        let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), settings::webhooks(config));
         let webhooks = webhooks.map_err(AppError::internal)?;
         webhooks.register(registry);
         root.start(webhooks.child()).await?;
         let (edges, edge) = mpsc::channel(EDGES);
         background.keep(notices.follow(edge));
         actors::start_channels(&root, &hub, told).await?;
-        actors::start_presence(&root, &hub, &presence, edges, registry).await?;
+        actors::start_presence(&root, &hub, &presence, settings::presence(config), edges, registry).await?;
         actors::start_relay(&root, &bus, &ground, registry, &mut background, config.leases.ttl).await?;
         let links = Links::start(config, &root, &ground.entities, &ground.leases, registry).await?;
         front.look_at(config, &bus, &ground.database, &links);
 
         let keys = ApiKeys::default();
         keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
-        let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone() };
+        let port = front.address.port();
+        let nodes = channels::api::Nodes::new(Arc::clone(&bus), hub.shards.clone(), hub.metrics.clone(), VERSION, port);
+        let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone(), nodes };
         let endpoint = house.endpoint(config, registry);
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
         refusals.register(registry);

@@ -8,7 +8,6 @@ use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
 use super::{
-    VERSION,
     actors::Node,
     background::{Background, Phase},
     settings,
@@ -26,6 +25,8 @@ pub(super) struct House {
     pub(super) presence: Arc<AnyPresence>,
     /// Of servers.
     pub(super) keys: ApiKeys,
+    /// Who else there is.
+    pub(super) nodes: channels::api::Nodes,
 }
 
 impl House {
@@ -35,6 +36,7 @@ impl House {
             shards: self.hub.shards.clone(),
             admission: channels::Admission::new(&config.channels),
             allowed_origins: Origins::new(&config.http.allowed_origins),
+            tls: config.http.tls.is_some(),
         };
         endpoint.admission.register(registry);
         endpoint
@@ -80,9 +82,9 @@ impl House {
             namespaces: Arc::clone(&self.hub.namespaces),
             presence: Arc::clone(&self.presence),
             occupancy: self.hub.limits.occupancy,
-            idempotency: config.channels.idempotency_window,
+            limits: settings::api_limits(config),
             keys: self.keys.clone(),
-            version: VERSION,
+            nodes: self.nodes.clone(),
         })
     }
 
@@ -100,7 +102,13 @@ impl House {
             closing.await;
             stopping.stop();
         });
-        background.keep(channels::correspond(connections.clone(), traces.clone(), refusals, letters));
+        background.keep(channels::correspond(
+            connections.clone(),
+            traces.clone(),
+            refusals,
+            self.nodes.clone(),
+            letters,
+        ));
         channels::connections_router(connections).merge(channels::trace_router(traces))
     }
 }

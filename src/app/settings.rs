@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use dzvin_actors::{
-    channels::{Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces, PaceRules, Publisher},
-    platform::ports::{Across, BusEvent, ChannelPace, ReadLimit, UserPace},
+    channels::{
+        Access, Apps, ChannelRules, Conflate, HoldRules, Limits, Namespaces, PaceRules, Publisher,
+        presence::PresenceLimits,
+    },
+    platform::ports::{Across, BusEvent, ChannelPace, Crowd, ReadLimit, UserPace},
 };
 use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect, platform::Kind};
 use tokio::{sync::mpsc, time::timeout};
@@ -12,14 +15,16 @@ use tokio::{sync::mpsc, time::timeout};
 use super::AppError;
 use crate::{
     channels::{
+        api::ApiLimits,
         bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
-        pusher,
+        presence::PresenceSettings,
+        pusher::{self, webhooks::WebhookLimits},
     },
     entities::{KindSpec, Source},
     identity::RoleViews,
     platform::{
         config::{
-            AccessConfig, AcrossConfig, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig,
+            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig,
             PublisherConfig, RecoveryConfig,
         },
         db::DbOptions,
@@ -104,6 +109,7 @@ pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Resu
     redis.limits = limits;
     redis.max_keys = keys;
     redis.command_timeout = config.redis.command_timeout;
+    redis.keep_position = channels.keep_positions;
     let bus = RedisBus::new(redis, events);
     // Of a cluster every primary; when one is away for good, the others have to do.
     if timeout(REDIS_AT_START, bus.connected()).await.is_err() && !bus.is_connected() {
@@ -130,10 +136,45 @@ pub(super) fn limits(config: &Config) -> Limits {
             per_second: channels.user_publications_per_second,
             across: across(channels.user_publications_across),
         }),
-        recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
         depth: channels.recovery_depth,
-        ..Limits::default()
+        expiry_grace: channels.expiry_grace,
+        command: channels.command_timeout,
+        recovery: ReadLimit { count: channels.recovery_count, bytes: channels.recovery_bytes },
+        history: ReadLimit { count: channels.max_history, bytes: channels.max_history_bytes },
+        check: channels.position_check,
+        presence: channels.max_presence,
+        name: channels.max_channel_name,
     }
+}
+
+/// How the store of presence judges.
+pub(super) fn presence_store(config: &Config) -> PresenceSettings {
+    let Channels { presence_lease, crowd_above, crowd_below, .. } = config.channels;
+    PresenceSettings { lease: presence_lease, crowd: Crowd { above: crowd_above, below: crowd_below } }
+}
+
+/// How presence keeps time: the store is told that this node lives five times within its lease, so that two words may be lost.
+pub(super) fn presence(config: &Config) -> PresenceLimits {
+    let Channels { presence_lease, vacated_hold, command_timeout, .. } = config.channels;
+    PresenceLimits {
+        renew: presence_lease / 5,
+        hold: vacated_hold,
+        // A store that does not answer must not take the time in which the lease could still be saved.
+        command: command_timeout.min(presence_lease / 3),
+        ..PresenceLimits::default()
+    }
+}
+
+/// How webhooks are told.
+pub(super) fn webhooks(config: &Config) -> WebhookLimits {
+    let config = &config.pusher;
+    WebhookLimits { attempt: config.webhook_timeout, patience: config.webhook_patience, ..WebhookLimits::default() }
+}
+
+/// What one call of the server API may ask.
+pub(super) fn api_limits(config: &Config) -> ApiLimits {
+    let Channels { max_api_page, max_api_batch, max_channel_name, idempotency_window, .. } = config.channels;
+    ApiLimits { page: max_api_page, batch: max_api_batch, name: max_channel_name, idempotency: idempotency_window }
 }
 
 const fn across(over: AcrossConfig) -> Across {
@@ -190,4 +231,109 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);
     Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(of: u64) -> Duration {
+        Duration::from_secs(of)
+    }
+
+    /// No two values are alike, so a crossed wire is seen; nothing is left out, so a limit without a key is.
+    #[test]
+    fn every_limit_of_sessions_comes_from_its_key() {
+        let mut config = Config::default();
+        config.channels = Channels {
+            queue_bytes: 1,
+            max_channels: 2,
+            max_message: 3,
+            ping: seconds(4),
+            pong: seconds(5),
+            connect_timeout: seconds(6),
+            expiry_grace: seconds(7),
+            max_connection_age: seconds(8),
+            occupancy: true,
+            max_sessions_per_user: 9,
+            commands_per_second: 10,
+            max_refusals: 11,
+            command_timeout: seconds(12),
+            recovery_count: 13,
+            recovery_bytes: 14,
+            max_history: 15,
+            max_history_bytes: 16,
+            position_check: seconds(17),
+            max_presence: 18,
+            max_channel_name: 19,
+            ..Channels::default()
+        };
+        let Limits {
+            queue_bytes,
+            channels,
+            message,
+            ping,
+            pong,
+            connect,
+            expiry_grace,
+            max_age,
+            occupancy,
+            of_user,
+            commands_per_second,
+            too_many,
+            command,
+            recovery,
+            history,
+            check,
+            presence,
+            name,
+        } = limits(&config);
+        assert_eq!((queue_bytes, channels, message, name, presence), (1, 2, 3, 19, 18));
+        assert_eq!((ping, pong, connect, expiry_grace), (seconds(4), seconds(5), seconds(6), seconds(7)));
+        assert_eq!((max_age, occupancy, of_user), (Some(seconds(8)), true, Some(9)));
+        assert_eq!((commands_per_second, too_many, command), (Some(10), 11, seconds(12)));
+        assert_eq!(recovery, ReadLimit { count: 13, bytes: 14 });
+        assert_eq!((history, check), (ReadLimit { count: 15, bytes: 16 }, seconds(17)));
+        // What is 0 in the file is no limit.
+        let none = limits(&Config::default());
+        assert_eq!((none.max_age, none.of_user, none.commands_per_second), (None, None, None));
+    }
+
+    #[test]
+    fn the_defaults_of_the_file_are_those_of_the_rooms() {
+        let config = Config::default();
+        assert_eq!(format!("{:?}", limits(&config)), format!("{:?}", Limits::default()));
+        assert_eq!(format!("{:?}", presence(&config)), format!("{:?}", PresenceLimits::default()));
+        assert_eq!(format!("{:?}", presence_store(&config)), format!("{:?}", PresenceSettings::default()));
+        assert_eq!(format!("{:?}", webhooks(&config)), format!("{:?}", WebhookLimits::default()));
+    }
+
+    #[test]
+    fn presence_webhooks_and_servers_have_their_keys() {
+        let mut config = Config::default();
+        config.channels = Channels {
+            presence_lease: seconds(50),
+            vacated_hold: seconds(2),
+            crowd_above: 7,
+            crowd_below: 3,
+            max_api_page: 4,
+            max_api_batch: 5,
+            max_channel_name: 60,
+            idempotency_window: seconds(8),
+            command_timeout: seconds(9),
+            ..Channels::default()
+        };
+        (config.pusher.webhook_timeout, config.pusher.webhook_patience) = (seconds(10), seconds(11));
+        let store = presence_store(&config);
+        assert_eq!((store.lease, store.crowd), (seconds(50), Crowd { above: 7, below: 3 }));
+        let actor = presence(&config);
+        assert_eq!((actor.renew, actor.hold, actor.command), (seconds(10), seconds(2), seconds(9)));
+        // A store that does not answer must not take the time in which the lease could be saved.
+        config.channels.presence_lease = seconds(6);
+        assert_eq!(presence(&config).command, seconds(2));
+        let ApiLimits { page, batch, name, idempotency } = api_limits(&config);
+        assert_eq!((page, batch, name, idempotency), (4, 5, 60, seconds(8)));
+        let WebhookLimits { attempt, patience, .. } = webhooks(&config);
+        assert_eq!((attempt, patience), (seconds(10), seconds(11)));
+    }
 }

@@ -28,6 +28,8 @@ pub struct Endpoint {
     pub admission: Admission,
     /// Origins of pages, besides the hub's own, that may connect.
     pub allowed_origins: Origins,
+    /// The listener speaks TLS and nothing else.
+    pub tls: bool,
 }
 
 /// The route.
@@ -132,6 +134,14 @@ impl Endpoint {
     /// A place for one more session.
     pub(super) fn admit(&self, address: Option<ClientAddress>) -> Result<Permit, Problem> {
         self.admission.admit(address)
+    }
+
+    /// Whether a client has come over TLS, to the hub or to what stands before it. One that claims so falsely fools itself alone.
+    pub(super) fn is_secure(&self, headers: &HeaderMap) -> bool {
+        let nearest = headers.get_all("x-forwarded-proto").iter().next_back().and_then(|value| value.to_str().ok());
+        let nearest = nearest.and_then(|all| all.rsplit(',').next()).map(str::trim);
+        self.tls
+            || nearest.is_some_and(|proto| proto.eq_ignore_ascii_case("https") || proto.eq_ignore_ascii_case("wss"))
     }
 
     /// A page of another site must not use the tokens that a browser holds.

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use dzvin_protocols::channels::Control;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{connections::Connections, trace::Traces, transports::Refusals};
+use super::{api::Nodes, connections::Connections, trace::Traces, transports::Refusals};
 
-/// Surveys of other nodes that are answered at once: a stuck shard must not make everybody's questions wait.
+/// Questions of other nodes that are answered at once: a stuck shard must not make everybody's questions wait.
 const ANSWERS: usize = 16;
 /// Commands for sessions that are not here of which nodes are told at once. What is above it is not counted against anybody: then
 /// the bus is slow, and so are guesses.
 const STRAYS: usize = 64;
 
-/// Deals with letters until the hub is gone. A survey above the bound is not answered; who asked names this node as missing.
+/// Deals with letters until the hub is gone. A question above the bound is not answered; who asked names this node as missing.
 pub async fn correspond(
     connections: Connections,
     traces: Traces,
     refusals: Refusals,
+    nodes: Nodes,
     mut letters: mpsc::Receiver<Control>,
 ) {
     let places = Arc::new(Semaphore::new(ANSWERS));
@@ -42,6 +43,15 @@ pub async fn correspond(
                 });
             }
             Control::Answer { .. } => connections.answered(letter),
+            Control::Count { id, from } => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                let nodes = nodes.clone();
+                tokio::spawn(async move {
+                    nodes.answer(id, &from).await;
+                    drop(place);
+                });
+            }
+            Control::Counted { id, node } => nodes.answered(&id, node),
             letter => traces.told(letter),
         }
     }

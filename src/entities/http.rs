@@ -13,9 +13,11 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
+use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
     channels::{Channel, Position},
     entities::PageCursor,
+    identity::Permissions,
     platform::{EntityId, Kind, time::rfc3339_millis},
 };
 use futures_util::stream;
@@ -53,8 +55,9 @@ struct Served {
 
 type Pairs = Query<Vec<(String, String)>>;
 
+/// A kind as it is told.
 #[derive(Serialize)]
-struct KindItem {
+pub(super) struct KindItem {
     kind: Kind,
     source: String,
     mirror: Option<String>,
@@ -65,9 +68,22 @@ struct KindItem {
 }
 
 async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Response, Problem> {
+    let items = kind_items(&entities, &caller.permissions, &caller.user).await?;
+    Ok(axum::Json(serde_json::json!({ "items": items })).into_response())
+}
+
+/// The kinds that a user may read.
+///
+/// # Errors
+/// The database is away.
+pub(super) async fn kind_items(
+    entities: &Entities,
+    permissions: &Permissions,
+    user: &str,
+) -> Result<Vec<KindItem>, StoreError> {
     let item = |row: super::KindRow| {
         // Fields are told to be filtered by, and nothing is filtered by what is hidden.
-        let lens = Lens::of(&caller, &entities, &row.kind);
+        let lens = Lens::seen_by(permissions, user, entities, &row.kind);
         let shown = |fields: Vec<String>| fields.into_iter().filter(|field| lens.shows(field)).collect();
         KindItem {
             channel: row.kind.stream().to_string(),
@@ -80,9 +96,8 @@ async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Respo
         }
     };
     // Who may not read a kind is not told that there is one.
-    let rows = entities.kinds().await?.into_iter().filter(|row| caller.permissions.may_read(&row.kind));
-    let items: Vec<_> = rows.map(item).collect();
-    Ok(axum::Json(serde_json::json!({ "items": items })).into_response())
+    let rows = entities.kinds().await?.into_iter().filter(|row| permissions.may_read(&row.kind));
+    Ok(rows.map(item).collect())
 }
 
 #[derive(Serialize)]

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use dzvin_protocols::{
     channels::Position,
     entities::{FieldChange, Filter, Mask, Shown, Sight},
+    identity::Permissions,
     platform::Kind,
 };
 
@@ -20,7 +21,12 @@ pub(super) struct Lens {
 
 impl Lens {
     pub(super) fn of(caller: &Caller, entities: &Entities, kind: &Kind) -> Self {
-        let sight = caller.permissions.sight(kind, &caller.user);
+        Self::seen_by(&caller.permissions, &caller.user, entities, kind)
+    }
+
+    /// The same of a user, by whatever way it asks.
+    pub(super) fn seen_by(permissions: &Permissions, user: &str, entities: &Entities, kind: &Kind) -> Self {
+        let sight = permissions.sight(kind, user);
         let hidden = |mask: &Mask| {
             let paths = entities.spec(kind).map_or(&[][..], |spec| &spec.version_paths);
             paths.iter().any(|path| mask.hides(path))

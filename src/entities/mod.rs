@@ -17,6 +17,7 @@ pub mod queries;
 mod query;
 mod recent;
 mod rows;
+pub mod rpc;
 mod seen;
 mod write;
 

@@ -151,6 +151,8 @@ pub struct App {
     pub enabled: bool,
     /// Its channels are its own.
     pub isolated: bool,
+    /// Clients that come without TLS are sent to it.
+    pub tls_only: bool,
     /// Clients may send events to each other.
     pub client_events: bool,
     /// Clients are told how many subscribe.
@@ -184,6 +186,7 @@ impl App {
             keys,
             enabled: true,
             isolated: false,
+            tls_only: false,
             client_events: false,
             subscription_counts: false,
             watchlists: false,

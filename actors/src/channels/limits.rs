@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use dzvin_protocols::channels::MAX_CHANNEL;
+
 use crate::{
     entities::concerns::Reach,
     platform::ports::{ReadLimit, UserPace},
@@ -47,6 +49,10 @@ pub struct Limits {
     pub depth: u64,
     /// What one page of `history` may bring.
     pub history: ReadLimit,
+    /// Clients of one answer to `presence`; a client is refused where there are more, for it could not go on from there.
+    pub presence: usize,
+    /// Longest name of a channel of the application, in bytes; those of the hub's own are as long as they are.
+    pub name: usize,
     /// How often each followed stream is compared with the bus and the log.
     pub check: Duration,
 }
@@ -79,6 +85,8 @@ impl Default for Limits {
             recovery: ReadLimit { count: 5_000, bytes: 920 * 1024 },
             depth: 20_000,
             history: ReadLimit { count: 300, bytes: 512 * 1024 },
+            presence: 1_000,
+            name: MAX_CHANNEL,
             check: Duration::from_secs(3),
         }
     }

@@ -29,7 +29,8 @@ mod wire;
 
 pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, MasterKey, Webhook, outside};
 pub use delivery::{Delivery, Item, Spoken, What};
-pub use handlers::{Handler, Handlers};
+use handlers::Called;
+pub use handlers::{Answered, Handler, Handlers};
 pub use limits::Limits;
 pub use mailbox::{Mailbox, MailboxError, Mailboxes, Posted};
 pub use metrics::Metrics;
@@ -37,7 +38,7 @@ pub use namespaces::{Access, ChannelRules, Namespaces, PaceRules, Publisher};
 pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
 pub use session::{Admission, Hub, Incoming, Permit};
-pub use shard::{Left, Shard, ShardArgs, ShardMessage};
+pub use shard::{Counted, Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;
 pub use tokio_tungstenite::tungstenite::handshake::derive_accept_key;

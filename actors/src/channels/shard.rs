@@ -8,7 +8,12 @@
 mod delivering;
 mod spread;
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 
 use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Epoch, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
@@ -97,6 +102,8 @@ pub enum ShardMessage {
         /// The answer.
         reply: RpcReplyPort<(Vec<ConnectionInfo>, bool)>,
     },
+    /// Says which users are connected and on which channels somebody is, each once.
+    Count(RpcReplyPort<Counted>),
     /// An order that concerns some sessions, perhaps of this shard.
     Control(Arc<Control>),
     /// Until they end, the sessions of now are shown nothing of the hub's own channels.
@@ -107,6 +114,9 @@ pub enum ShardMessage {
         within: Duration,
     },
 }
+
+/// Users, and channels, of one shard.
+pub type Counted = (Vec<Arc<str>>, Vec<Arc<str>>);
 
 /// Whose seat is free; the question is answered once nothing more will be offered.
 #[derive(Debug)]
@@ -264,6 +274,9 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
             ShardMessage::Survey { whose, limit, reply } => {
                 let _ = reply.send(state.survey(&whose, limit));
+            }
+            ShardMessage::Count(reply) => {
+                let _ = reply.send(state.count());
             }
             ShardMessage::Control(order) => state.control(&order),
             ShardMessage::Hush => state.hush(),
@@ -425,6 +438,12 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         let mut meant = self.sessions.iter().filter(|session| session.is_meant(whose));
         let found = meant.by_ref().take(limit).map(|session| session.describe()).collect();
         (found, meant.next().is_some())
+    }
+
+    fn count(&self) -> Counted {
+        let users = self.sessions.iter().filter_map(|session| session.user_name()).filter(|user| !user.is_empty());
+        let users: HashSet<Arc<str>> = users.collect();
+        (users.into_iter().collect(), self.names.keys().cloned().collect())
     }
 
     /// Hands an order to the sessions that it is about: they know what to do with it.

@@ -8,6 +8,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{TraceLine, TraceTarget};
+use crate::identity::Overrides;
+
+/// What a client's name begins with where it is the secret of a session instead. A node that does not know of it finds nobody so.
+const SESSION: &str = "session:";
 
 /// Whose sessions are meant: every condition that is given holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +35,76 @@ pub struct PostedBy {
     pub node: Arc<str>,
     /// The client's address, as that node counts it.
     pub address: IpAddr,
+}
+
+impl Whose {
+    /// The name that stands for the client of a session, by the secret that it was given for its commands.
+    #[must_use]
+    pub fn session(secret: &str) -> Arc<str> {
+        [SESSION, secret].concat().into()
+    }
+
+    /// The secret of the session that is meant, where no client is named.
+    #[must_use]
+    pub fn secret(client: &str) -> Option<&str> {
+        client.strip_prefix(SESSION)
+    }
+}
+
+/// What a subscription is to be that a server makes, beside its channel. A node that knows of less makes it without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Subscribing {
+    /// What other subscribers may see of this one: one JSON value as text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<String>,
+    /// What the client is told with it: the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// When it ends, in seconds since 1970; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_at: Option<i64>,
+    /// Where the client stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Since>,
+    /// Choices that go before the configuration's.
+    #[serde(rename = "override", skip_serializing_if = "is_default")]
+    pub overrides: Overrides,
+}
+
+/// A position as a server gives it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Since {
+    /// The last offset that the client has.
+    pub offset: u64,
+    /// Its epoch; empty for whichever is current.
+    pub epoch: String,
+}
+
+fn is_default(overrides: &Overrides) -> bool {
+    *overrides == Overrides::default()
+}
+
+/// A node, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// This life of its process, as the bus knows it.
+    pub uid: Arc<str>,
+    /// Its machine and port.
+    pub name: Arc<str>,
+    /// What it runs.
+    pub version: Arc<str>,
+    /// Connections.
+    pub num_clients: u64,
+    /// Different users of them.
+    pub num_users: u64,
+    /// Subscriptions.
+    pub num_subs: u64,
+    /// Different channels of them.
+    pub num_channels: u64,
+    /// For how many seconds it has been running.
+    pub uptime: u64,
 }
 
 /// An order to every node.
@@ -64,6 +138,9 @@ pub enum Control {
         whose: Whose,
         /// The channel.
         channel: Arc<str>,
+        /// What the subscriptions are to be beside that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        terms: Option<Box<Subscribing>>,
     },
     /// Move the end of connections.
     Refresh {
@@ -117,6 +194,20 @@ pub enum Control {
         /// Shards of that node that did not answer in time.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         silent: Vec<u32>,
+    },
+    /// Say what the node has to do.
+    Count {
+        /// What the answers are to name.
+        id: Arc<str>,
+        /// The node that asks.
+        from: Arc<str>,
+    },
+    /// The answer to that, of one node.
+    Counted {
+        /// The question.
+        id: Arc<str>,
+        /// The node.
+        node: NodeInfo,
     },
     /// Tell from now on what the target does, until the lease that this word gives ends. Said again it gives another.
     Trace {
@@ -189,6 +280,8 @@ impl Control {
             | Self::Stray { .. }
             | Self::Survey { .. }
             | Self::Answer { .. }
+            | Self::Count { .. }
+            | Self::Counted { .. }
             | Self::Trace { .. }
             | Self::Traced { .. }
             | Self::Untrace { .. } => None,
@@ -203,6 +296,8 @@ impl Control {
             Self::Stray { .. }
                 | Self::Survey { .. }
                 | Self::Answer { .. }
+                | Self::Count { .. }
+                | Self::Counted { .. }
                 | Self::Trace { .. }
                 | Self::Traced { .. }
                 | Self::Untrace { .. }
@@ -241,6 +336,23 @@ mod tests {
             channels: vec!["x".into()],
         };
         let whose = || Whose { user: Some("u".into()), ..Whose::default() };
+        let terms = Box::new(Subscribing {
+            info: Some("{}".to_owned()),
+            data: Some("1".to_owned()),
+            expire_at: Some(7),
+            since: Some(Since { offset: 3, epoch: "e".to_owned() }),
+            overrides: Overrides { presence: Some(false), ..Overrides::default() },
+        });
+        let node = NodeInfo {
+            uid: "n".into(),
+            name: "h_1".into(),
+            version: "v".into(),
+            num_clients: 4,
+            num_users: 3,
+            num_subs: 2,
+            num_channels: 1,
+            uptime: 9,
+        };
         let lines: Vec<TraceLine> = serde_json::from_str(r#"[{"event":"later","n":1.0}]"#).expect("lines");
         let told = |lines, refused| Control::Traced { id: "i".into(), node: "n".into(), before: 7, lines, refused };
         let all = Whose { client: Some("c".into()), except: vec!["d".into()], ..whose() };
@@ -254,8 +366,17 @@ mod tests {
                 r#"{"unsubscribe":{"whose":{"user":"u"},"channel":"x","code":2000,"reason":"r"}}"#,
             ),
             (
-                Control::Subscribe { whose: whose(), channel: "x".into() },
+                Control::Subscribe { whose: whose(), channel: "x".into(), terms: None },
                 r#"{"subscribe":{"whose":{"user":"u"},"channel":"x"}}"#,
+            ),
+            (
+                Control::Subscribe { whose: whose(), channel: "x".into(), terms: Some(terms) },
+                r#"{"subscribe":{"whose":{"user":"u"},"channel":"x","terms":{"info":"{}","data":"1","expire_at":7,"since":{"offset":3,"epoch":"e"},"override":{"presence":{"value":false}}}}}"#,
+            ),
+            (Control::Count { id: "i".into(), from: "n".into() }, r#"{"count":{"id":"i","from":"n"}}"#),
+            (
+                Control::Counted { id: "i".into(), node },
+                r#"{"counted":{"id":"i","node":{"uid":"n","name":"h_1","version":"v","num_clients":4,"num_users":3,"num_subs":2,"num_channels":1,"uptime":9}}}"#,
             ),
             (
                 Control::Refresh { whose: whose(), expire_at: Some(1) },
@@ -313,6 +434,11 @@ mod tests {
             assert_eq!(order.encode(), form);
             assert_eq!(Control::decode(form.as_bytes()), Ok(order));
         }
+        // A node of the version before passes over what it does not know, and makes the subscription without.
+        let empty = r#"{"subscribe":{"whose":{},"channel":"x","terms":{"later":1}}}"#;
+        let Ok(Control::Subscribe { terms, .. }) = Control::decode(empty.as_bytes()) else { panic!("an order") };
+        assert_eq!(terms.as_deref(), Some(&Subscribing::default()));
+        assert_eq!((Whose::secret(&Whose::session("s")), Whose::secret("a1")), (Some("s"), None));
         for unknown in [&br#"{"later":{}}"#[..], b"", b"[]", b"{}"] {
             assert!(Control::decode(unknown).is_err());
         }

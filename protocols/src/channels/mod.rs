@@ -11,7 +11,7 @@ mod trace;
 pub mod websocket;
 mod word;
 
-pub use control::{ConnectionInfo, Control, ControlError, PostedBy, Whose};
+pub use control::{ConnectionInfo, Control, ControlError, NodeInfo, PostedBy, Since, Subscribing, Whose};
 pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, ONLINE_PREFIX, QueryId, RESERVED};
 pub use position::{Epoch, Position};
 pub use publication::{Extra, Message, Publication, PublicationError, in_one_line, now_micros};

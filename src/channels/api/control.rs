@@ -1,27 +1,39 @@
-//! Methods that have all nodes do something with the connections of a user.
+//! Methods that have all nodes do something with the connections of a user, or with one of them.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dzvin_actors::platform::ports::Bus;
-use dzvin_protocols::channels::{
-    Channel, Control, Whose,
-    centrifuge::{Disconnect, ErrorCode, Unsubscribe, is_custom_close},
+use dzvin_protocols::{
+    channels::{
+        Channel, Control, Since, Subscribing, Whose,
+        centrifuge::{Disconnect, ErrorCode, Unsubscribe, is_custom_close, is_json},
+        in_one_line,
+    },
+    identity::{Overrides, SubscriptionOptions},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
 
 use super::{
     Refusal,
     methods::{Call, away, parse},
 };
+use crate::channels::bus::MAX_WORD;
 
 /// Most clients that a disconnect may spare.
 const MAX_SPARED: usize = 1000;
+
+/// Who is meant: the connections of a user, or one of them by its client or by its session.
+type Names = (Arc<str>, Option<Arc<str>>, Option<Arc<str>>);
 
 #[derive(Deserialize)]
 struct Ended {
     #[serde(default)]
     user: Arc<str>,
     client: Option<Arc<str>>,
+    session: Option<Arc<str>>,
     #[serde(default)]
     whitelist: Vec<Arc<str>>,
     disconnect: Option<Custom>,
@@ -39,8 +51,27 @@ struct OfChannel {
     #[serde(default)]
     user: Arc<str>,
     client: Option<Arc<str>>,
+    session: Option<Arc<str>>,
     #[serde(default)]
     channel: Arc<str>,
+}
+
+#[derive(Deserialize)]
+struct Subscribed {
+    #[serde(default)]
+    user: Arc<str>,
+    client: Option<Arc<str>>,
+    session: Option<Arc<str>>,
+    #[serde(default)]
+    channel: Arc<str>,
+    info: Option<Box<RawValue>>,
+    b64info: Option<String>,
+    data: Option<Box<RawValue>>,
+    b64data: Option<String>,
+    expire_at: Option<i64>,
+    recover_since: Option<Since>,
+    #[serde(rename = "override")]
+    overrides: Option<Overrides>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +79,7 @@ struct Refreshed {
     #[serde(default)]
     user: Arc<str>,
     client: Option<Arc<str>>,
+    session: Option<Arc<str>>,
     #[serde(default)]
     expired: bool,
     expire_at: Option<i64>,
@@ -56,11 +88,11 @@ struct Refreshed {
 impl Call<'_> {
     /// Closes the connections of a user, with a code of the application's own if one is given.
     pub(super) async fn disconnect(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Ended { user, client, whitelist, disconnect } = parse(body)?;
+        let Ended { user, client, session, whitelist, disconnect } = parse(body)?;
         if whitelist.len() > MAX_SPARED {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        let whose = Whose { except: whitelist, ..self.of(user, client, "disconnect")? };
+        let whose = Whose { except: whitelist, ..self.of((user, client, session), "disconnect")? };
         let (code, reason) = match disconnect {
             None => (Disconnect::ForceDisconnect.code(), Disconnect::ForceDisconnect.reason().into()),
             Some(Custom { code, reason }) => match Disconnect::ALL.iter().find(|why| why.code() == code) {
@@ -74,8 +106,8 @@ impl Call<'_> {
 
     /// Ends the subscriptions of a user to a channel.
     pub(super) async fn unsubscribe(&self, body: &[u8]) -> Result<String, Refusal> {
-        let OfChannel { user, client, channel } = parse(body)?;
-        let whose = self.of(user, client, "unsubscribe")?;
+        let OfChannel { user, client, session, channel } = parse(body)?;
+        let whose = self.of((user, client, session), "unsubscribe")?;
         let channel = self.channel("unsubscribe", &channel)?;
         let why = Unsubscribe::Server;
         let order =
@@ -85,34 +117,44 @@ impl Call<'_> {
 
     /// Subscribes the connections of a user to a channel.
     pub(super) async fn subscribe(&self, body: &[u8]) -> Result<String, Refusal> {
-        let OfChannel { user, client, channel } = parse(body)?;
-        let whose = self.of(user, client, "subscribe")?;
-        let channel = self.channel("subscribe", &channel)?;
-        self.have(Control::Subscribe { whose, channel }).await
+        let asked: Subscribed = parse(body)?;
+        let names = (Arc::clone(&asked.user), asked.client.clone(), asked.session.clone());
+        let whose = self.of(names, "subscribe")?;
+        let channel = self.channel("subscribe", &asked.channel)?;
+        let terms = Some(asked.terms()?).filter(|terms| *terms != Subscribing::default()).map(Box::new);
+        self.have(Control::Subscribe { whose, channel, terms }).await
     }
 
     /// Moves the end of the connections of a user.
     pub(super) async fn refresh(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Refreshed { user, client, expired, expire_at } = parse(body)?;
-        let whose = self.of(user, client, "refresh")?;
+        let Refreshed { user, client, session, expired, expire_at } = parse(body)?;
+        let whose = self.of((user, client, session), "refresh")?;
         let expire_at = if expired { None } else { Some(expire_at.unwrap_or(0)) };
         self.have(Control::Refresh { whose, expire_at }).await
     }
 
-    /// Connections of nobody are all of one user: an order to them names a client.
-    fn of(&self, user: Arc<str>, client: Option<Arc<str>>, action: &str) -> Result<Whose, Refusal> {
-        if user.is_empty() && client.is_none() {
+    /// Connections of nobody are all of one user: an order to them names one of them. What is empty is not given.
+    fn of(&self, (user, client, session): Names, action: &str) -> Result<Whose, Refusal> {
+        let given = |name: &Arc<str>| !name.is_empty();
+        let (user, session) = (Some(user).filter(given), session.filter(given));
+        let client = match (client.filter(given), session) {
+            // One of them says which connection it is; what the other says could only be wrong.
+            (Some(_), Some(_)) => return Err(ErrorCode::BadRequest.into()),
+            (client, None) => client,
+            (None, Some(session)) => Some(Whose::session(&session)),
+        };
+        if user.is_none() && client.is_none() {
             return Err(ErrorCode::BadRequest.into());
         }
         if !self.caller.permissions.allow("connections", action, "*") {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        let user = Some(user).filter(|user| !user.is_empty());
         Ok(Whose { user, client, except: Vec::new() })
     }
 
     fn channel(&self, action: &str, channel: &str) -> Result<Arc<str>, Refusal> {
         match Channel::parse(channel) {
+            Ok(Channel::Application(name)) if name.len() > self.api.limits.name => Err(ErrorCode::BadRequest.into()),
             Ok(Channel::Application(name)) if self.caller.permissions.allow("channels", action, &name) => Ok(name),
             Ok(_) => Err(ErrorCode::PermissionDenied.into()),
             Err(_) => Err(ErrorCode::BadRequest.into()),
@@ -120,7 +162,35 @@ impl Call<'_> {
     }
 
     async fn have(&self, order: Control) -> Result<String, Refusal> {
-        self.api.bus.tell(None, order.encode()).await.map_err(away)?;
+        let order = order.encode();
+        if order.len() > MAX_WORD {
+            return Err(ErrorCode::LimitExceeded.into());
+        }
+        self.api.bus.tell(None, order).await.map_err(away)?;
         Ok("{}".to_owned())
     }
+}
+
+impl Subscribed {
+    /// What the subscription is to be. Subscribers of the JSON form can take nothing but JSON, and nobody knows who there will be.
+    fn terms(self) -> Result<Subscribing, Refusal> {
+        let Self { info, b64info, data, b64data, expire_at, recover_since, overrides, .. } = self;
+        let overrides = overrides.unwrap_or_default();
+        let options = SubscriptionOptions { info, b64info, data, b64data, overrides };
+        options.check().map_err(|_| ErrorCode::BadRequest)?;
+        let expire_at = expire_at.filter(|at| *at != 0);
+        if expire_at.is_some_and(|at| at <= OffsetDateTime::now_utc().unix_timestamp()) {
+            return Err(ErrorCode::Expired.into());
+        }
+        let (info, data) = (shown(options.info_bytes())?, shown(options.data_bytes())?);
+        Ok(Subscribing { info, data, expire_at, since: recover_since, overrides })
+    }
+}
+
+fn shown(bytes: Option<Bytes>) -> Result<Option<String>, Refusal> {
+    let Some(bytes) = bytes.filter(|bytes| *bytes != "null") else { return Ok(None) };
+    if !is_json(&bytes) {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    String::from_utf8(in_one_line(bytes).into()).map(Some).map_err(|_| ErrorCode::BadRequest.into())
 }

@@ -18,12 +18,10 @@ use serde_json::value::RawValue;
 use super::{Refusal, ServerApi, caller::ApiCaller, json, refusal};
 use crate::platform::http::Problem;
 
-/// Most commands of one batch, and channels of one broadcast: a body of a megabyte holds no more small ones.
-pub(super) const MAX_COMMANDS: usize = 10_000;
 /// Commands of one batch that are under way at once: what a pipeline to the bus gains from, without a queue of its own.
 const CONCURRENCY: usize = 64;
-/// Most publications and bytes of one page of history.
-const HISTORY: ReadLimit = ReadLimit { count: 1000, bytes: 512 * 1024 };
+/// Most bytes of one page of history.
+const PAGE_BYTES: usize = 512 * 1024;
 /// Most bytes of one answer: a batch of histories beyond it is refused.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
@@ -67,7 +65,7 @@ impl Call<'_> {
             "unsubscribe" => self.unsubscribe(body).await,
             "subscribe" => self.subscribe(body).await,
             "refresh" => self.refresh(body).await,
-            "info" => Ok(format!("{{\"nodes\":[{{\"name\":\"dzvin\",\"version\":{}}}]}}", json(&self.api.version))),
+            "info" => self.info().await,
             _ => Err(ErrorCode::MethodNotFound.into()),
         }
     }
@@ -75,7 +73,7 @@ impl Call<'_> {
     /// Commands for one channel keep their order: they are begun one after the other, and the bus takes them as they come.
     async fn batch(&self, body: &[u8]) -> Result<String, Refusal> {
         let Batch { commands } = parse(body)?;
-        if commands.len() > MAX_COMMANDS {
+        if commands.len() > self.api.limits.batch {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let mut answers = Vec::with_capacity(commands.len());
@@ -99,7 +97,8 @@ impl Call<'_> {
     async fn history(&self, body: &[u8]) -> Result<String, Refusal> {
         let request: HistoryRequest = parse(body)?;
         let stream = self.stream("history", &request.channel)?;
-        let count = usize::try_from(request.limit).map_or(HISTORY.count, |n| n.min(HISTORY.count));
+        let most = self.api.limits.page;
+        let count = usize::try_from(request.limit).map_or(most, |n| n.min(most));
         let top = self.api.bus.open(&stream).await.map_err(away)?;
         if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != top.epoch.as_str()) {
             return Err(ErrorCode::UnrecoverablePosition.into());
@@ -112,7 +111,7 @@ impl Call<'_> {
             (since.unwrap_or(0), count)
         };
         // In reverse the newest must not fall to a limit of bytes: whoever wants large pages asks for fewer.
-        let limit = ReadLimit { count, bytes: if request.reverse { MAX_ANSWER } else { HISTORY.bytes } };
+        let limit = ReadLimit { count, bytes: if request.reverse { MAX_ANSWER } else { PAGE_BYTES } };
         let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
         let Slice { position, mut publications, .. } =
             slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true });
@@ -137,6 +136,7 @@ impl Call<'_> {
     /// The stream of a channel of the application on which the caller may do this.
     pub(super) fn stream(&self, action: &str, channel: &str) -> Result<StreamName, Refusal> {
         match Channel::parse(channel) {
+            Ok(Channel::Application(name)) if name.len() > self.api.limits.name => Err(ErrorCode::BadRequest.into()),
             Ok(Channel::Application(name)) if self.caller.permissions.allow("channels", action, &name) => {
                 Ok(StreamName::from_checked(&name))
             }

@@ -6,6 +6,7 @@
 mod caller;
 mod control;
 mod methods;
+mod nodes;
 mod present;
 mod publish;
 
@@ -24,6 +25,7 @@ use dzvin_protocols::channels::centrifuge::ErrorCode;
 use serde::Serialize;
 
 use self::caller::ApiCaller;
+pub use self::nodes::Nodes;
 use super::{bus::AnyBus, presence::AnyPresence};
 use crate::{
     identity::ApiKeys,
@@ -41,12 +43,25 @@ pub struct ServerApi {
     pub presence: Arc<AnyPresence>,
     /// Whether it is kept how many subscribers channels have.
     pub occupancy: bool,
-    /// How long a publisher's key is remembered.
-    pub idempotency: Duration,
+    /// What one call may ask.
+    pub limits: ApiLimits,
     /// Keys of servers.
     pub keys: ApiKeys,
-    /// Name and version, for `info`.
-    pub version: &'static str,
+    /// All nodes, for `info`.
+    pub nodes: Nodes,
+}
+
+/// What one call may ask.
+#[derive(Debug, Clone, Copy)]
+pub struct ApiLimits {
+    /// Publications, clients or channels of one page.
+    pub page: usize,
+    /// Commands of one batch, and channels of one broadcast.
+    pub batch: usize,
+    /// Longest name of a channel, in bytes.
+    pub name: usize,
+    /// How long a publisher's key is remembered.
+    pub idempotency: Duration,
 }
 
 /// The routes.

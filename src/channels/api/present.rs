@@ -11,11 +11,6 @@ use super::{
     methods::{Call, away, parse},
 };
 
-/// Clients of one answer, at most; the next page goes on behind them.
-const MAX_LISTED: usize = 1_000;
-/// Channels of one answer.
-const MAX_CHANNELS: usize = 1_000;
-
 #[derive(Deserialize)]
 struct OfChannel {
     channel: String,
@@ -40,7 +35,7 @@ impl Call<'_> {
     pub(super) async fn presence(&self, body: &[u8]) -> Result<String, Refusal> {
         let OfChannel { channel, cursor, limit } = parse(body)?;
         let stream = self.shown(&channel)?;
-        let limit = limit.unwrap_or(MAX_LISTED).clamp(1, MAX_LISTED);
+        let limit = self.page(limit);
         let page = self.api.presence.members(&stream, cursor, limit).await.map_err(away)?;
         let clients = page.members.iter().filter(|member| member.shown).map(|member| &member.info).collect();
         let mut out = Vec::new();
@@ -51,6 +46,11 @@ impl Call<'_> {
             result.push_str(&format!(",\"cursor\":{next}}}"));
         }
         Ok(result)
+    }
+
+    /// How much of what was asked for one answer holds; the next page goes on behind it.
+    fn page(&self, limit: Option<usize>) -> usize {
+        limit.unwrap_or(self.api.limits.page).clamp(1, self.api.limits.page)
     }
 
     /// How many are on a channel.
@@ -85,7 +85,7 @@ impl Call<'_> {
         if !self.caller.permissions.allow("channels", "list", prefix) {
             return Err(ErrorCode::PermissionDenied.into());
         }
-        let limit = limit.unwrap_or(MAX_CHANNELS).clamp(1, MAX_CHANNELS);
+        let limit = self.page(limit);
         let page = self.api.presence.channels(prefix, after.as_deref(), limit).await.map_err(away)?;
         let one = |(name, count): &(Arc<str>, u64)| format!("{}:{{\"num_clients\":{count}}}", json(name));
         let channels: Vec<String> = page.iter().map(one).collect();

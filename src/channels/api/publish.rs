@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Refusal, json,
-    methods::{Call, MAX_COMMANDS, among_others, away, in_order, parse},
+    methods::{Call, among_others, away, in_order, parse},
     refusal,
 };
 use crate::{channels::bus::MAX_WORD, platform::http::Problem};
@@ -78,7 +78,7 @@ impl Call<'_> {
     /// Answers of the channels stand in their order; one that fails leaves the others alone.
     pub(super) async fn broadcast(&self, body: &[u8]) -> Result<String, Refusal> {
         let given: Given<'_> = parse(body)?;
-        if given.channels.len() > MAX_COMMANDS {
+        if given.channels.len() > self.api.limits.batch {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let ready = self.ready(&given)?;
@@ -126,7 +126,7 @@ impl Call<'_> {
     fn once(&self, key: &str) -> Once {
         let mut short = [0; 16];
         short.copy_from_slice(&Sha256::digest(key.as_bytes())[..16]);
-        Once { key: short, window: self.api.idempotency, publisher: self.caller.publisher }
+        Once { key: short, window: self.api.limits.idempotency, publisher: self.caller.publisher }
     }
 
     async fn put(&self, channel: &str, ready: &Ready) -> Result<String, Refusal> {

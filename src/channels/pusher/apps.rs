@@ -44,6 +44,7 @@ fn one(app: &PusherApp, rules: AppRules) -> Result<App, AppsError> {
     Ok(App {
         enabled: app.enabled,
         isolated: app.isolated,
+        tls_only: app.tls_only,
         client_events: app.client_events,
         subscription_counts: app.subscription_counts,
         watchlists: app.watchlists,

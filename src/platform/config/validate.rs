@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use dzvin_protocols::identity::Family;
+use dzvin_protocols::{channels::MAX_CHANNEL, identity::Family};
 
-use super::{Cdb, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
+use super::{Cdb, Channels, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
 use crate::{
     identity::{self, MAX_KEYS, MIN_KEY, RoleViews},
     platform::http::is_origin,
@@ -43,6 +43,16 @@ const MAX_EVENT_CHANNELS: usize = 1_000;
 const MAX_BATCH: usize = 100;
 /// The hosted service's limit; clients are told seconds.
 const MAX_CACHE_AGE: u64 = 1800;
+/// A whole answer of the server API is built in memory, and Redis reads one page in one step.
+const MAX_API_PAGE: usize = 5_000;
+/// A body of a megabyte holds no more small commands.
+const MAX_API_BATCH: usize = 10_000;
+/// Publications of one page of history: each is looked at, and read, in one step.
+const MAX_HISTORY: usize = 10_000;
+/// What a Pusher client is told of one by one; a channel of more would be a storm of words.
+const MAX_CROWD: u64 = 100_000;
+/// Shortest limit of a name: less would not hold a word and an id.
+const MIN_NAME: usize = 16;
 /// Longest memory of a publisher's key: whoever tries again after a day does not know any more what it has done.
 const MAX_WINDOW: u64 = 24 * 3600;
 /// Most declared fields of a kind: their earlier values are in every change.
@@ -267,6 +277,11 @@ fn pusher(config: &Config) -> Result<(), String> {
     let once = (1..=MAX_EVENT_CHANNELS).contains(max_event_channels);
     ensure(once, || format!("pusher.max_event_channels: must be from 1 to {MAX_EVENT_CHANNELS}"))?;
     ensure((1..=MAX_BATCH).contains(max_batch), || format!("pusher.max_batch: must be from 1 to {MAX_BATCH}"))?;
+    let Pusher { webhook_timeout, webhook_patience, .. } = &config.pusher;
+    let attempt = (100..=60_000).contains(&webhook_timeout.as_millis());
+    ensure(attempt, || "pusher.webhook_timeout: must be from 100ms to 1m".to_owned())?;
+    let tried = (1_000..=3_600_000).contains(&webhook_patience.as_millis());
+    ensure(tried, || "pusher.webhook_patience: must be from 1s to 1h".to_owned())?;
     for (i, app) in apps.iter().enumerate() {
         let at = |key: &str| format!("pusher.apps.{i}.{key}");
         ensure((1..=MAX_APP_KEYS).contains(&app.keys.len()), || format!("{}: one or two", at("keys")))?;
@@ -289,12 +304,48 @@ fn pusher(config: &Config) -> Result<(), String> {
     crate::channels::pusher::apps(&config.pusher).map(drop).map_err(|(key, error)| format!("{key}: {error}"))
 }
 
+/// What has a least and a most.
+fn within(c: &Channels) -> Result<(), String> {
+    let (second, minute, hour) = (1_000, 60_000, 3_600_000);
+    for (key, value, least, most, range) in [
+        ("expiry_grace", c.expiry_grace, 0, hour, "at most 1h"),
+        ("command_timeout", c.command_timeout, 100, minute, "from 100ms to 1m"),
+        // What is committed is seen within five seconds, and the check is what promises it.
+        ("position_check", c.position_check, 100, 5 * second, "from 100ms to 5s"),
+        // It is renewed five times in its length, and must outlive a restart of Redis.
+        ("presence_lease", c.presence_lease, 5 * second, 5 * minute, "from 5s to 5m"),
+        ("vacated_hold", c.vacated_hold, 0, minute, "at most 1m"),
+        ("keep_positions", c.keep_positions, minute, 366 * 24 * hour, "from 1m to 366d"),
+    ] {
+        ensure((least..=most).contains(&value.as_millis()), || format!("channels.{key}: must be {range}"))?;
+    }
+    for (key, value, least, most) in [
+        ("max_history", c.max_history, 1, MAX_HISTORY),
+        ("max_presence", c.max_presence, 1, MAX_API_PAGE),
+        ("max_api_page", c.max_api_page, 1, MAX_API_PAGE),
+        ("max_api_batch", c.max_api_batch, 1, MAX_API_BATCH),
+        ("max_channel_name", c.max_channel_name, MIN_NAME, MAX_CHANNEL),
+    ] {
+        ensure((least..=most).contains(&value), || format!("channels.{key}: must be from {least} to {most}"))?;
+    }
+    let crowd = (1..=c.crowd_above).contains(&c.crowd_below) && c.crowd_above <= MAX_CROWD;
+    ensure(crowd, || {
+        format!("channels.crowd_below: must be above 0 and not above crowd_above, which is at most {MAX_CROWD}")
+    })?;
+    ensure(c.max_history_bytes > 0, || "channels.max_history_bytes: must be above 0".to_owned())?;
+    // Whoever forgets where a stream stood while it has a past would number it anew.
+    let ages = c.namespaces.values().map(|of| of.history_age).chain([c.history_age]);
+    let outlives = ages.max().is_none_or(|longest| longest <= c.keep_positions);
+    ensure(outlives, || "channels.keep_positions must not be below history_age, of any namespace".to_owned())
+}
+
 fn channels(config: &Config) -> Result<(), String> {
     let c = &config.channels;
     let below = |small: (&str, u128), large: (&str, u128)| {
         ensure(small.1 < large.1, || format!("channels.{} must be below channels.{}", small.0, large.0))
     };
     below(("recovery_bytes", c.recovery_bytes as u128), ("queue_bytes", c.queue_bytes as u128))?;
+    below(("max_history_bytes", c.max_history_bytes as u128), ("queue_bytes", c.queue_bytes as u128))?;
     below(("max_message", c.max_message as u128), ("queue_bytes", c.queue_bytes as u128))?;
     below(("pong", c.pong.as_millis()), ("ping", c.ping.as_millis()))?;
     // A larger publication goes out as a reference; the queue must hold at least one that does not.
@@ -309,6 +360,7 @@ fn channels(config: &Config) -> Result<(), String> {
     ] {
         ensure(value > 0, || format!("channels.{key}: must be above 0"))?;
     }
+    within(c)?;
     let window = (1..=MAX_WINDOW).contains(&c.idempotency_window.as_secs());
     ensure(window, || "channels.idempotency_window: must be from 1s to 24h".to_owned())?;
     ensure(c.namespaces.len() <= MAX_NAMESPACES, || format!("channels.namespaces: at most {MAX_NAMESPACES}"))?;

@@ -8,6 +8,7 @@ mod cluster;
 mod drain;
 mod hostile;
 mod kills;
+mod limits;
 mod logs;
 mod publish;
 mod queries;

@@ -192,7 +192,7 @@ async fn other_rights_begin_anew() {
     for (roles, more) in [(&["boss"][..], true), (&["clerk"], false)] {
         client.ask("refresh", &json!({"token": token("olha", roles)})).await;
         let push = client.push().await;
-        assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{roles:?}: {push}");
+        assert_eq!(push["push"]["unsubscribe"]["code"], 2502, "{roles:?}: {push}");
         let since = json!({"recover": true, "epoch": epoch, "offset": 0});
         let reply = client.subscribe(&channel, since).await["subscribe"].take();
         assert_ne!(reply["recovered"], true, "{roles:?}: {reply}");

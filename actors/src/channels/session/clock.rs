@@ -244,3 +244,40 @@ impl Session {
         asked
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Those who came in one storm leave over two fifths of the age, and evenly: not in one again.
+    #[test]
+    fn connections_of_one_moment_retire_apart() {
+        const SESSIONS: usize = 4_000;
+        const PARTS: usize = 8;
+        let limits = Limits { max_age: Some(Duration::from_secs(1_000)), ..Limits::default() };
+        let (least, most) = (800_000, 1_200_000);
+        let mut parts = [0_usize; PARTS];
+        for _ in 0..SESSIONS {
+            let age = Clock::new(&limits, 5_000).retires_at - 5_000;
+            assert!((least..=most).contains(&age), "{age}");
+            let part = usize::try_from((age - least) * PARTS as u64 / (most - least)).expect("small");
+            parts[part.min(PARTS - 1)] += 1;
+        }
+        // Five hundred each, give or take twenty; a third less or more does not happen.
+        let even = SESSIONS / PARTS;
+        assert!(parts.iter().all(|count| (even * 2 / 3..even * 4 / 3).contains(count)), "{parts:?}");
+        assert_eq!(Clock::new(&Limits::default(), 5_000).retires_at, NEVER);
+    }
+
+    /// The first ping as well.
+    #[test]
+    fn connections_of_one_moment_are_asked_apart() {
+        let limits = Limits::default();
+        let first: Vec<u64> = (0..1_000).map(|_| Clock::new(&limits, 0).ping_at).collect();
+        assert!(first.iter().all(|at| (12_500..=25_000).contains(at)));
+        let early = first.iter().filter(|at| **at < 18_750).count();
+        assert!((350..650).contains(&early), "{early} of a thousand in the first half");
+    }
+}

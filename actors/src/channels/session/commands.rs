@@ -11,7 +11,8 @@ use dzvin_protocols::{
         Channel, Extra, Happening, Message,
         centrifuge::{
             About, ClientInfo, Command, ConnectPush, ConnectRequest, ConnectResult, Disconnect, ErrorCode, Form,
-            PingResult, PublishRequest, PublishResult, RefreshResult, Reply, Request, RpcRequest, RpcResult, is_json,
+            PingResult, PublishRequest, PublishResult, RefreshResult, Reply, ReplyError, Request, RpcRequest,
+            RpcResult, is_json,
         },
         in_one_line, now_micros,
     },
@@ -23,10 +24,11 @@ use super::{
     Hub, Session, Wire,
     clock::{NEVER, millis, now},
     pace::Pace,
+    presence::shown_info,
     pusher::Talk,
 };
 use crate::{
-    channels::{Publisher, metrics::CommandLabel, shard::ShardMessage, users::Counted},
+    channels::{Called, Publisher, metrics::CommandLabel, outside, shard::ShardMessage, users::Counted},
     platform::ports::{AuthError, Bus, ChangeLog, Conditions, Identity, Offer, Published},
 };
 
@@ -56,6 +58,8 @@ pub(super) type Answer = Result<Vec<u8>, Refusal>;
 pub(super) enum Refusal {
     /// An error in the reply.
     Error(ErrorCode),
+    /// An error of a method's own in the reply.
+    Own(ReplyError<'static>),
     /// The connection ends.
     Close(Disconnect),
     /// Answered already.
@@ -123,6 +127,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         match answer {
             Ok(reply) => self.session.reply(&reply),
             Err(Refusal::Error(error)) => self.session.close(instead(error)),
+            // No method of anybody's is called here.
+            Err(Refusal::Own(_)) => self.session.close(Disconnect::Internal),
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
         }
@@ -158,22 +164,28 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         match answer {
             Ok(reply) => self.session.reply(&reply),
             Err(Refusal::Error(error)) => {
-                let mut reply = Vec::new();
-                self.session.wire.form().error(&mut reply, id, error);
-                self.session.reply(&reply);
+                self.reply_error(id, error.into());
                 if self.failed {
                     self.session.close(Disconnect::Internal);
                 }
             }
+            Err(Refusal::Own(error)) => self.reply_error(id, error),
             Err(Refusal::Close(why)) => self.session.close(why),
             Err(Refusal::Done) => {}
         }
+    }
+
+    fn reply_error(&self, id: u32, error: ReplyError<'_>) {
+        let mut reply = Vec::new();
+        self.session.wire.form().error(&mut reply, id, error);
+        self.session.reply(&reply);
     }
 
     fn count_answer(&self, command: &'static str, channel: Option<&str>, began: Instant, answer: &Answer) {
         let error = match answer {
             Ok(_) | Err(Refusal::Done) => 0,
             Err(Refusal::Error(error)) => error.code(),
+            Err(Refusal::Own(error)) => error.code,
             Err(Refusal::Close(why)) => why.code(),
         };
         self.hub.metrics.commands.get_or_create(&CommandLabel { command, error }).inc();
@@ -263,9 +275,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
         let answer = self.hub.handlers.call(&request.method, identity, request.data.clone());
         let answer: Bytes = match tokio::time::timeout(self.hub.limits.command, answer).await {
-            Ok(Some(answer)) => answer.map_err(Refusal::Error)?,
-            Ok(None) => return Err(Refusal::Error(ErrorCode::NotAvailable)),
-            Err(_) => return Err(Refusal::Error(ErrorCode::Internal)),
+            Ok(Called::Answered(answer)) => answer,
+            Ok(Called::Refused(error)) => return Err(Refusal::Own(error)),
+            Ok(Called::Unknown) => return Err(Refusal::Error(ErrorCode::NotAvailable)),
+            Ok(Called::Panicked) => {
+                self.hub.metrics.panics.inc();
+                tracing::error!(client = %self.session.client, user = self.session.user(), method = request.method, "a method panicked");
+                return Err(Refusal::Error(ErrorCode::Internal));
+            }
+            Err(_) => {
+                tracing::warn!(client = %self.session.client, user = self.session.user(), method = request.method, "a method did not answer in time");
+                return Err(Refusal::Error(ErrorCode::Internal));
+            }
         };
         Ok(self.encode(id, &RpcResult { data: &answer }))
     }
@@ -322,9 +343,17 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if allowed { Ok(channel) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
     }
 
+    /// Whether the application's name is longer than it may be here. Names of the hub's own are as long as they are.
+    pub(super) fn is_too_long(&self, channel: &Channel) -> bool {
+        matches!(channel, Channel::Application(name) if outside(name).len() > self.hub.limits.name)
+    }
+
     /// Answered when the bus has it.
     async fn publish(&mut self, id: u32, request: PublishRequest) -> Answer {
         let channel = Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
+        if self.is_too_long(&channel) {
+            return Err(Refusal::Error(ErrorCode::BadRequest));
+        }
         let Channel::Application(name) = channel else { return Err(Refusal::Error(ErrorCode::PermissionDenied)) };
         let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
         if !self.hub.namespaces.may_publish(&name, identity) {
@@ -340,9 +369,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let info = ClientInfo {
             user: Arc::clone(&identity.user),
             client: self.session.client.to_string().into(),
-            // In JSON, and in one line, it goes to everybody.
-            conn_info: identity.info.clone().filter(|info| is_json(info)).map(in_one_line),
-            chan_info: None,
+            conn_info: shown_info(identity.info.as_ref()),
+            chan_info: self.session.info_of(&name),
         };
         let extra = Some(Arc::new(Extra { info: Some(info), ..Extra::default() }));
         let message = Message { data: in_one_line(request.data), at: now_micros(), trace: None, extra };
@@ -368,7 +396,12 @@ const fn instead(error: ErrorCode) -> Disconnect {
         ErrorCode::TooManyRequests => Disconnect::TooManyRequests,
         ErrorCode::LimitExceeded => Disconnect::ChannelLimit,
         ErrorCode::PermissionDenied | ErrorCode::Unauthorized => Disconnect::PermissionDenied,
-        _ => Disconnect::Internal,
+        // Whoever came back with the same position would be sent away again.
+        ErrorCode::UnrecoverablePosition => Disconnect::StateInvalidated,
+        // Nor does a token mend itself that makes a subscription which cannot be.
+        ErrorCode::BadRequest | ErrorCode::AlreadySubscribed => Disconnect::BadRequest,
+        ErrorCode::NotAvailable | ErrorCode::UnknownChannel | ErrorCode::MethodNotFound => Disconnect::NotAvailable,
+        ErrorCode::Internal | ErrorCode::ConcurrentPagination => Disconnect::Internal,
     }
 }
 
@@ -414,5 +447,35 @@ const fn name(request: &Request) -> &'static str {
         Request::PresenceStats { .. } => "presence_stats",
         Request::SubRefresh(_) => "sub_refresh",
         Request::Unknown => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who has no reply to read comes back exactly where a client with one would try again.
+    #[test]
+    fn every_error_has_an_end_that_means_the_same() {
+        for error in ErrorCode::ALL {
+            let back = match error {
+                // Its position is dropped first.
+                ErrorCode::UnrecoverablePosition => true,
+                // With a token that is fetched anew.
+                ErrorCode::TokenExpired | ErrorCode::Expired => true,
+                other => other.temporary(),
+            };
+            assert_eq!(instead(*error).reconnect(), back, "{error:?}");
+        }
+        let codes = [
+            (ErrorCode::Internal, 3004),
+            (ErrorCode::TooManyRequests, 3013),
+            (ErrorCode::UnrecoverablePosition, 3014),
+            (ErrorCode::LimitExceeded, 3505),
+            (ErrorCode::PermissionDenied, 3507),
+            (ErrorCode::Unauthorized, 3507),
+            (ErrorCode::NotAvailable, 3508),
+        ];
+        assert!(codes.iter().all(|(error, code)| instead(*error).code() == *code));
     }
 }

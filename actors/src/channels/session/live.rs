@@ -51,6 +51,8 @@ pub(super) struct Terms {
     pub(super) granted: bool,
     /// When it ends, in milliseconds of the session's clock.
     pub(super) expires_at: Option<u64>,
+    /// What others may see of this subscriber here: one JSON value, in one line. Boxed: most subscriptions have none.
+    pub(super) info: Option<Box<Bytes>>,
     /// By what the token that opened it may be revoked. Boxed: most subscriptions have none.
     pub(super) mark: Option<Box<TokenMark>>,
 }

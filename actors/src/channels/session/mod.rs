@@ -316,6 +316,11 @@ impl Session {
         self.user.get().map(|user| &**user)
     }
 
+    /// The same, to be kept.
+    pub(super) fn user_name(&self) -> Option<Arc<str>> {
+        self.user.get().cloned()
+    }
+
     /// Where it is told that its user is online, if it is.
     pub(super) fn online(&self) -> Option<&Online> {
         self.online.get().map(|online| &**online)

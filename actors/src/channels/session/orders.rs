@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dzvin_protocols::channels::{
-    Channel, ConnectionInfo, Control, Whose,
+    Channel, ConnectionInfo, Control, Subscribing, Whose,
     centrifuge::{About, Disconnect, RefreshPush, SubscribePush, SubscribeRequest, UnsubscribePush},
 };
 use time::OffsetDateTime;
@@ -25,7 +26,7 @@ const MAX_ORDERS: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
     /// Subscribe to this channel in the server's name.
-    Subscribe(Arc<str>),
+    Subscribe(Arc<str>, Option<Box<Subscribing>>),
     /// Look again at what the user may have, and whether the token is still good.
     Recheck,
 }
@@ -41,18 +42,28 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 self.keep_to_rights().await;
             }
             // That protocol has no word for it.
-            Order::Subscribe(_) if self.session.wire == Wire::Pusher => {}
-            Order::Subscribe(channel) => self.subscribed_by_server(&channel).await,
+            Order::Subscribe(..) if self.session.wire == Wire::Pusher => {}
+            Order::Subscribe(channel, terms) => {
+                self.subscribed_by_server(&channel, terms.map(|it| *it).unwrap_or_default()).await
+            }
         }
     }
 
     /// What cannot be had is not had: whoever gave the order may look who is there.
-    async fn subscribed_by_server(&mut self, name: &str) {
+    async fn subscribed_by_server(&mut self, name: &str, given: Subscribing) {
         let Ok(channel @ Channel::Application(_)) = Channel::parse(name) else { return };
-        let request = SubscribeRequest { channel: name.to_owned(), ..SubscribeRequest::default() };
-        let join_leave = self.hub.namespaces.of(name).join_leave;
+        let Subscribing { info, data, expire_at, since, overrides } = given;
+        let ends = expire_at.map(OffsetDateTime::from_unix_timestamp).transpose();
+        // An end that is no moment is no end that could be kept.
+        let Ok(expires_at) = ends else { return };
+        let mut request = SubscribeRequest { channel: name.to_owned(), ..SubscribeRequest::default() };
+        if let Some(since) = since {
+            (request.recover, request.offset, request.epoch) = (true, since.offset, since.epoch);
+        }
+        let join_leave = overrides.force_push_join_leave.unwrap_or(self.hub.namespaces.of(name).join_leave);
         let terms = Terms { of_server: true, granted: true, join_leave, ..Terms::default() };
-        let Ok(prepared) = self.prepare(request, channel, terms, SubscriptionGrant::default(), None).await else {
+        let grant = SubscriptionGrant { expires_at, info: info.map(Bytes::from), overrides, mark: None };
+        let Ok(prepared) = self.prepare(request, channel, terms, grant, data.map(Bytes::from)).await else {
             return;
         };
         let result = prepared.result();
@@ -61,11 +72,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             epoch: result.epoch,
             offset: result.offset,
             positioned: true,
-            data: &[],
+            data: result.data,
         };
-        let push = self.session.wire.message(About::Channel(name), &push);
-        let going = vec![prepared.going()];
-        self.settle(going, &push).await;
+        // The push has no room for what was missed: it follows, each as if it came now, from where the client stood.
+        let mut pushes = vec![self.session.wire.message(About::Channel(name), &push)];
+        pushes.extend(result.publications.iter().map(|it| self.session.wire.message(About::Channel(name), it)));
+        let pushes: Vec<&[u8]> = pushes.iter().map(Vec::as_slice).collect();
+        self.settle_all(vec![prepared.going()], &pushes).await;
     }
 }
 
@@ -85,8 +98,11 @@ impl Session {
             return true;
         }
         let client = self.client_name();
-        whose.client.as_ref().is_none_or(|meant| **meant == *client)
-            && !whose.except.iter().any(|spared| **spared == *client)
+        let named = |meant: &Arc<str>| match Whose::secret(meant) {
+            Some(secret) => self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_of(secret)),
+            None => **meant == *client,
+        };
+        whose.client.as_ref().is_none_or(named) && !whose.except.iter().any(|spared| **spared == *client)
     }
 
     /// The same of an order as a whole. To look again concerns also whom a subscription is lent by the user's token, whoever the
@@ -145,8 +161,8 @@ impl Session {
                 let told = |channel| self.revoke(&channel, UnsubscribePush { code: *code, reason });
                 channels.into_iter().filter_map(told).collect()
             }
-            Control::Subscribe { channel, .. } => {
-                self.order(Order::Subscribe(Arc::clone(channel)));
+            Control::Subscribe { channel, terms, .. } => {
+                self.order(Order::Subscribe(Arc::clone(channel), terms.clone()));
                 Vec::new()
             }
             Control::Recheck { .. } => {
@@ -162,6 +178,8 @@ impl Session {
             | Control::Stray { .. }
             | Control::Survey { .. }
             | Control::Answer { .. }
+            | Control::Count { .. }
+            | Control::Counted { .. }
             | Control::Trace { .. }
             | Control::Traced { .. }
             | Control::Untrace { .. } => Vec::new(),

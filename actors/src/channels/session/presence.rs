@@ -1,7 +1,8 @@
 //! Who is on a channel, as a client asks it, and what others see of this one.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
 use dzvin_protocols::channels::{
     Channel,
     centrifuge::{ClientInfo, ErrorCode, PresenceResult, PresenceStatsResult, is_json},
@@ -14,8 +15,13 @@ use crate::{
     platform::ports::{Bus, ChangeLog, Member, SubscriptionGrant},
 };
 
-/// Clients of one answer: above it a channel is crowded, and its members are counted, not listed.
-const MAX_LISTED: usize = 1_000;
+/// Members that are asked for at once: what the store reads in one step without making others wait.
+const PAGE: usize = 512;
+
+/// What a grant lets others see, where it is something that can be shown: in JSON, and in one line, for it goes to everybody.
+pub(super) fn shown_info(info: Option<&Bytes>) -> Option<Bytes> {
+    info.filter(|info| is_json(info)).cloned().map(in_one_line)
+}
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// What others see of this client on a channel, where they see who is there.
@@ -31,24 +37,42 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return None;
         }
         let identity = self.identity.as_ref();
-        // In JSON, and in one line, it goes to everybody.
-        let usable = |info: &bytes::Bytes| is_json(info);
         let info = ClientInfo {
             user: identity.map_or_else(|| "".into(), |identity| Arc::clone(&identity.user)),
             client: self.session.client_name().into(),
-            conn_info: identity.and_then(|identity| identity.info.clone()).filter(usable).map(in_one_line),
-            chan_info: grant.info.clone().filter(usable).map(in_one_line),
+            conn_info: shown_info(identity.and_then(|identity| identity.info.as_ref())),
+            chan_info: shown_info(grant.info.as_ref()),
         };
         Some(Arc::new(Member { info, told, shown }))
     }
 
     pub(super) async fn presence(&self, id: u32, channel: &str) -> Answer {
         let channel = self.may_see(channel)?;
-        let ask = |reply| PresenceMessage::Members { channel, from: 0, limit: MAX_LISTED, reply };
-        let page = self.asked(self.hub.presence.call(ask, self.hub.limits.command).await)?;
-        let shown = page.members.iter().filter(|member| member.shown);
-        let clients = shown.take(MAX_LISTED).map(|member| &member.info).collect();
+        let all = tokio::time::timeout(self.hub.limits.command, self.all_members(channel)).await;
+        let all = all.map_err(|_| Refusal::Error(ErrorCode::Internal))??;
+        let clients = all.iter().filter(|member| member.shown).map(|member| &member.info).collect();
         Ok(self.encode(id, &PresenceResult { clients }))
+    }
+
+    /// Everybody on a channel. The protocol has no second page: a part of them would be taken for all, so where there are more
+    /// than one answer may hold, nobody is told.
+    async fn all_members(&self, channel: Arc<str>) -> Result<Vec<Arc<Member>>, Refusal> {
+        let most = self.hub.limits.presence;
+        let (mut seen, mut all, mut from) = (HashSet::new(), Vec::new(), 0);
+        loop {
+            let channel = Arc::clone(&channel);
+            let ask = |reply| PresenceMessage::Members { channel, from, limit: most.min(PAGE), reply };
+            let page = self.asked(self.hub.presence.call(ask, self.hub.limits.command).await)?;
+            // One may stand in two pages.
+            all.extend(page.members.into_iter().filter(|member| seen.insert(Arc::clone(&member.info.client))));
+            if page.counts.clients > most as u64 || all.len() > most {
+                return Err(Refusal::Error(ErrorCode::LimitExceeded));
+            }
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(all),
+            }
+        }
     }
 
     pub(super) async fn presence_stats(&self, id: u32, channel: &str) -> Answer {

@@ -100,8 +100,9 @@ impl From<Refusal> for Trouble {
             Refusal::Done => Self::Done,
             Refusal::Error(ErrorCode::UnknownChannel) => Self::told(Invalid, "there is no such channel"),
             Refusal::Error(ErrorCode::LimitExceeded) => Self::told(Limit, "too many channels on this connection"),
+            Refusal::Error(ErrorCode::BadRequest) => Self::told(Invalid, "the channel's name is too long"),
             Refusal::Error(ErrorCode::PermissionDenied) => Self::told(Forbidden, "no right to this channel"),
-            Refusal::Error(_) => Self::told(Unavailable, "the hub cannot answer now; try again"),
+            Refusal::Error(_) | Refusal::Own(_) => Self::told(Unavailable, "the hub cannot answer now; try again"),
         }
     }
 }

@@ -85,7 +85,7 @@ impl Session {
             let shown = terms.viewer.as_ref().map(|viewer| &viewer.sight);
             let why = match &allowed {
                 Some(viewer) if shown == viewer.as_ref().map(|viewer| &viewer.sight) => continue,
-                Some(_) => Unsubscribe::InsufficientState,
+                Some(_) => Unsubscribe::StateInvalidated,
                 None => Unsubscribe::Server,
             };
             over.push((channel, *seat, why));

@@ -19,6 +19,7 @@ use super::{
     clock::{millis, now},
     commands::{Answer, Conversation, Refusal, seconds_left},
     live::Terms,
+    presence::shown_info,
     start::{Prepared, Start},
     subscriptions::Going,
 };
@@ -189,6 +190,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         grant: SubscriptionGrant,
         data: Option<Bytes>,
     ) -> Result<Prepared, Refusal> {
+        if self.is_too_long(&channel) {
+            return Err(Refusal::Error(ErrorCode::BadRequest));
+        }
         if self.session.subscription_count() >= self.hub.limits.channels {
             return Err(Refusal::Error(ErrorCode::LimitExceeded));
         }
@@ -196,9 +200,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let (ttl, ends) = self.lasting(&grant);
         let (delta, numbered, filtered) = (terms.delta, terms.numbered, terms.filter.is_some());
         let mark = grant.mark.clone().map(Box::new);
+        let info = shown_info(grant.info.as_ref()).map(Box::new);
         let viewer = self.viewer(&channel)?;
         let sight = viewer.as_ref().map(|viewer| Arc::clone(&viewer.sight));
-        if !self.session.begin(&name, Terms { expires_at: ends, mark, viewer: viewer.map(Box::new), ..terms }) {
+        if !self.session.begin(&name, Terms { expires_at: ends, mark, info, viewer: viewer.map(Box::new), ..terms }) {
             return Err(Refusal::Error(ErrorCode::AlreadySubscribed));
         }
         let member = self.member(&channel, &grant);

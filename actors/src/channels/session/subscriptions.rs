@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use dzvin_protocols::channels::{
     Epoch, Publication,
     centrifuge::{Disconnect, Unsubscribe, UnsubscribePush},
@@ -183,6 +184,12 @@ impl Session {
             let terms = &inner.subscriptions[at].terms;
             terms.granted
         })
+    }
+
+    /// What others may see of this subscriber there, if anything was granted with the subscription.
+    pub(super) fn info_of(&self, channel: &str) -> Option<Bytes> {
+        let inner = self.lock();
+        inner.subscriptions[inner.find(channel)?].terms.info.as_deref().cloned()
     }
 
     /// Agrees on the number that stands for a channel.

@@ -1,6 +1,8 @@
 //! Sessions over real sockets, with a log and a bus in memory.
 
+mod codes;
 mod ends;
+mod grants;
 mod live;
 mod model;
 mod node;
@@ -9,6 +11,7 @@ mod pusher;
 mod queries;
 mod races;
 mod rights;
+mod rpc;
 mod terms;
 mod traced;
 mod watched;
@@ -29,7 +32,7 @@ use bytes::Bytes;
 use dzvin_protocols::{
     channels::{Epoch, Extra, IdKey, Message, Position, Publication},
     entities::{Change, Op},
-    identity::Permissions,
+    identity::{Overrides, Permissions},
     platform::{EntityId, Kind, StreamName},
 };
 use futures_util::{SinkExt, StreamExt};

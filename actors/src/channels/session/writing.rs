@@ -145,8 +145,10 @@ impl Session {
         self.tell_over(channel, &ended.terms, UnsubscribePush::from(why).code);
         let stays = self.wire != Wire::Pusher && !ended.terms.of_server;
         match why {
-            Unsubscribe::InsufficientState if !stays => self.close_locked(inner, Disconnect::InsufficientState),
-            Unsubscribe::StateInvalidated if !stays => self.close_locked(inner, Disconnect::StateInvalidated),
+            // 3014 would void every position of the connection, and one subscription's is void.
+            Unsubscribe::InsufficientState | Unsubscribe::StateInvalidated if !stays => {
+                self.close_locked(inner, Disconnect::InsufficientState);
+            }
             Unsubscribe::Expired if !stays => self.close_locked(inner, Disconnect::SubscriptionExpired),
             _ => self.tell_unsubscribed(inner, channel, ended.terms.alias, UnsubscribePush::from(why)),
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use dzvin_protocols::channels::MAX_CHANNEL;
 use serde::{Deserialize, Serialize};
 
 use super::super::values::{duration, size};
@@ -28,6 +29,17 @@ pub struct Channels {
     /// From the open connection to the connect command.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
+    /// How long a client may stay after its token, or that of a subscription, has ended.
+    #[serde(with = "duration")]
+    pub expiry_grace: Duration,
+    /// How long a command may take inside before the client is told to try again.
+    #[serde(with = "duration")]
+    pub command_timeout: Duration,
+    /// How often each followed stream is compared with the bus and the log.
+    #[serde(with = "duration")]
+    pub position_check: Duration,
+    /// Longest name of a channel of the application.
+    pub max_channel_name: usize,
     /// Publications kept for a stream by the bus.
     pub history_count: usize,
     /// How long they are kept.
@@ -36,6 +48,30 @@ pub struct Channels {
     /// Their bytes, of each stream.
     #[serde(with = "size")]
     pub history_bytes: usize,
+    /// How long Redis remembers where a silent channel of the application stood.
+    #[serde(with = "duration")]
+    pub keep_positions: Duration,
+    /// Publications of one page of `history` that a client asks for.
+    pub max_history: usize,
+    /// Their bytes; must be below `queue_bytes`.
+    #[serde(with = "size")]
+    pub max_history_bytes: usize,
+    /// Clients of one answer to `presence`; where there are more a client is refused.
+    pub max_presence: usize,
+    /// Above so many clients those who come and go are counted, not told one by one.
+    pub crowd_above: u64,
+    /// Below so many they are told again.
+    pub crowd_below: u64,
+    /// How long a node that says nothing keeps its clients on presence channels.
+    #[serde(with = "duration")]
+    pub presence_lease: Duration,
+    /// How long a channel has to be empty before it is told as vacated.
+    #[serde(with = "duration")]
+    pub vacated_hold: Duration,
+    /// Publications, clients or channels of one page that a server asks for.
+    pub max_api_page: usize,
+    /// Commands of one batch of a server, and channels of one broadcast.
+    pub max_api_batch: usize,
     /// Publications in one recovery reply.
     pub recovery_count: usize,
     /// Bytes of one recovery reply; must be below `queue_bytes`, else a reply would close its own client.
@@ -210,9 +246,23 @@ impl Default for Channels {
             ping: Duration::from_secs(25),
             pong: Duration::from_secs(8),
             connect_timeout: Duration::from_secs(10),
+            expiry_grace: Duration::from_secs(25),
+            command_timeout: Duration::from_secs(5),
+            position_check: Duration::from_secs(3),
+            max_channel_name: MAX_CHANNEL,
             history_count: 5_000,
             history_age: Duration::from_secs(3600),
             history_bytes: 8 * 1024 * 1024,
+            keep_positions: Duration::from_secs(30 * 24 * 3600),
+            max_history: 300,
+            max_history_bytes: 512 * 1024,
+            max_presence: 1_000,
+            crowd_above: 1_000,
+            crowd_below: 900,
+            presence_lease: Duration::from_secs(15),
+            vacated_hold: Duration::from_secs(3),
+            max_api_page: 1_000,
+            max_api_batch: 10_000,
             recovery_count: 5_000,
             recovery_depth: 20_000,
             recovery_bytes: 920 * 1024,

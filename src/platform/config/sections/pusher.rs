@@ -33,6 +33,12 @@ pub struct Pusher {
     pub max_event_channels: usize,
     /// Events of one batch.
     pub max_batch: usize,
+    /// How long a receiver of webhooks may take for one attempt.
+    #[serde(with = "duration")]
+    pub webhook_timeout: Duration,
+    /// How long a batch is tried before it is given up.
+    #[serde(with = "duration")]
+    pub webhook_patience: Duration,
 }
 
 impl Default for Pusher {
@@ -48,6 +54,8 @@ impl Default for Pusher {
             max_event: 10 * 1024,
             max_event_channels: 100,
             max_batch: 10,
+            webhook_timeout: Duration::from_secs(10),
+            webhook_patience: Duration::from_secs(300),
         }
     }
 }
@@ -66,6 +74,9 @@ pub struct PusherApp {
     /// Its channels are its own, and the hub's are not among them.
     #[serde(default)]
     pub isolated: bool,
+    /// Clients that come without TLS are sent to it.
+    #[serde(default)]
+    pub tls_only: bool,
     /// Clients may send events to each other.
     #[serde(default)]
     pub client_events: bool,

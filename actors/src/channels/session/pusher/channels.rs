@@ -115,7 +115,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     self.prolong(&inside, grant);
                     self.still_lent(&inside, mark.as_ref()).await?;
                 }
-                let again = self.succeeded(app, &name, &inside, member.as_ref()).await?;
+                let again = self.succeeded(app, &name, &inside, member.as_ref(), false).await?;
                 self.tell(&again);
                 Ok(())
             }
@@ -132,9 +132,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         admitted: Admitted,
     ) -> Result<(), Trouble> {
         let Admitted { member, grant, by_rights, query: _held } = admitted;
-        if let Some(member) = &member {
-            self.room_for_member(app, &inside, member).await?;
-        }
+        let newcomer = match &member {
+            Some(member) => self.room_for_member(app, &inside, member).await?,
+            None => false,
+        };
         let terms =
             Terms { alias: alias(name), join_leave: name.is_presence(), granted: !by_rights, ..Terms::default() };
         let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
@@ -145,7 +146,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.enter_as(None);
         let prepared = prepared?;
         self.still_lent(&inside, mark.as_ref()).await?;
-        match self.first_frames(app, name, &channel, member.as_ref(), &prepared).await {
+        match self.first_frames(app, name, &channel, (member.as_ref(), newcomer), &prepared).await {
             Ok(frames) => {
                 let frames: Vec<&[u8]> = frames.iter().map(|it| &it[..]).collect();
                 self.settle_all(vec![prepared.going()], &frames).await;
@@ -168,10 +169,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         app: &Arc<App>,
         name: &Name,
         channel: &Channel,
-        member: Option<&Member>,
+        (member, newcomer): (Option<&Member>, bool),
         prepared: &Prepared,
     ) -> Result<Vec<Bytes>, Trouble> {
-        let mut frames = vec![self.succeeded(app, name, &prepared.name, member).await?];
+        let mut frames = vec![self.succeeded(app, name, &prepared.name, member, newcomer).await?];
         if name.kind().cache {
             frames.push(self.last(app, name, channel, &prepared.start).await?);
         }
@@ -184,9 +185,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         name: &Name,
         inside: &Arc<str>,
         member: Option<&Member>,
+        newcomer: bool,
     ) -> Result<Bytes, Trouble> {
         if let Some(member) = member {
-            return self.roster(app, name, inside, member).await;
+            return self.roster(app, name, inside, member, newcomer).await;
         }
         Ok(frame(encode_subscription_succeeded(name.as_str())))
     }

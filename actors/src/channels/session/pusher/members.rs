@@ -49,32 +49,41 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// Whether one more may be there. Looked at before it is entered, so that those who are too many are told to nobody; who
-    /// come in the same moment may be a few more.
-    pub(super) async fn room_for_member(&self, app: &App, inside: &Arc<str>, who: &Member) -> Result<(), Trouble> {
+    /// Whether one more may be there, and whether it would be another user: then it is looked at again with the [roster]. Looked
+    /// at before it is entered, so that those who are too many are told to nobody.
+    ///
+    /// [roster]: Self::roster
+    pub(super) async fn room_for_member(&self, app: &App, inside: &Arc<str>, who: &Member) -> Result<bool, Trouble> {
         let full = app.max_members as u64;
         let channel = Arc::clone(inside);
         let stats = self.ask(|reply| PresenceMessage::Stats { channel, reply }).await;
         let counts: Counts = stats?;
         if counts.users < full {
-            return Ok(());
+            return Ok(true);
         }
         let there = self.present(app, inside).await?;
         if there.members.iter().any(|present| *present.info.user == *who.id.as_str()) {
-            return Ok(());
+            return Ok(false);
         }
-        Err(Trouble::told(Refusal::Limit, "too many members on this channel"))
+        Err(too_many())
     }
 
     /// What a member is answered: who is there, itself included.
+    ///
+    /// A `newcomer` finds itself among the counted: of those who came in the same moment, on whatever nodes, whoever counts too
+    /// many leaves again. It may be one too many who leaves, never one too many who stays.
     pub(super) async fn roster(
         &self,
         app: &App,
         name: &Name,
         inside: &Arc<str>,
         who: &Member,
+        newcomer: bool,
     ) -> Result<Bytes, Trouble> {
         let there = self.present(app, inside).await?;
+        if newcomer && there.counts.users > app.max_members as u64 {
+            return Err(too_many());
+        }
         let mut members: Vec<Member> = there.members.iter().filter_map(|present| member(&present.info)).collect();
         if !members.iter().any(|present| present.id == who.id) {
             members.push(who.clone());
@@ -96,4 +105,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Err(_)) | Err(_) => Err(Trouble::told(Refusal::Unavailable, "members cannot be asked now; try again")),
         }
     }
+}
+
+const fn too_many() -> Trouble {
+    Trouble::told(Refusal::Limit, "too many members on this channel")
 }

@@ -16,8 +16,9 @@ pub(super) fn namespaces() -> Namespaces {
     let latest = ChannelRules { latest_only: true, ..open.clone() };
     let hold = HoldRules { every: Duration::from_millis(40), conflate: Conflate::Channel };
     let ticker = ChannelRules { hold: Some(hold), ..open.clone() };
+    let room = ChannelRules { presence: Some(Access::Anyone), ..open.clone() };
     let staff = ChannelRules::default();
-    let named = [("chat", open), ("latest", latest), ("ticker", ticker), ("staff", staff)];
+    let named = [("chat", open), ("latest", latest), ("ticker", ticker), ("room", room), ("staff", staff)];
     Namespaces::new(ChannelRules::default(), named.map(|(name, rules)| (name.to_owned(), rules)).into())
 }
 
@@ -26,12 +27,22 @@ impl Authenticator for Tokens {
         Box::pin(async move { self.identity(token) })
     }
 
-    /// `CHANNEL`, or `CHANNEL short` for one that ends in two seconds.
+    /// `CHANNEL`, or `CHANNEL short` for one that ends in two seconds, `hidden` for one that is shown to nobody, `named` for one of
+    /// which others see something, and hear neither coming nor going.
     fn subscription<'a>(&'a self, token: &'a str, _: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant> {
         let (of, ends) = token.split_once(' ').unwrap_or((token, ""));
         let expires_at = (ends == "short").then(|| OffsetDateTime::now_utc() + Duration::from_secs(2));
         let grant = match (of == channel, ends) {
             (_, "expired") => Err(AuthError::Expired),
+            (true, "hidden") => {
+                let overrides = Overrides { presence: Some(false), join_leave: Some(false), ..Overrides::default() };
+                Ok(SubscriptionGrant { overrides, ..SubscriptionGrant::default() })
+            }
+            (true, "named") => {
+                let overrides = Overrides { join_leave: Some(false), ..Overrides::default() };
+                let info = Some(Bytes::from_static(b"{\"role\":\n\"clerk\"}"));
+                Ok(SubscriptionGrant { info, overrides, ..SubscriptionGrant::default() })
+            }
             (true, _) => Ok(SubscriptionGrant { expires_at, ..SubscriptionGrant::default() }),
             (false, _) => Err(AuthError::Invalid),
         };
@@ -46,7 +57,9 @@ impl Authenticator for Tokens {
 impl Tokens {
     pub(super) fn identity(&self, token: &str) -> Result<Identity, AuthError> {
         let permissions = match token {
-            "reader" | "short" | "shortest" | "subscribed" => Permissions::parse(["entities:read:procedure"]),
+            "reader" | "short" | "shortest" | "subscribed" | "one" | "twice" | "overriding" => {
+                Permissions::parse(["entities:read:procedure"])
+            }
             // As `reader`, who does not see one field.
             "masked" => Permissions::parse(["entities:read:procedure"]).map(|it| it.with_views(rights::views())),
             "staff" => Permissions::parse(["entities:read:procedure", "channels:subscribe:staff.*"]),
@@ -55,6 +68,7 @@ impl Tokens {
             "panics" => panic!("a test's token"),
             "nobody" => Permissions::parse([]),
             "expired" => return Err(AuthError::Expired),
+            "unavailable" => return Err(AuthError::Unavailable),
             _ => return Err(AuthError::Invalid),
         };
         let ttl = match token {
@@ -66,6 +80,30 @@ impl Tokens {
         let made = |channel: &str| ServerSubscription { channel: channel.into(), ..ServerSubscription::default() };
         let subscriptions = match token {
             "subscribed" => [made("news.1"), made("entities.procedure"), made("entities.call")].into(),
+            "one" => [made("news.1")].into(),
+            "twice" => [made("news.1"), made("news.1")].into(),
+            // Against what holds for either: of `chat` joins are told and nobody is shown, of `news` neither.
+            "overriding" => [
+                ServerSubscription {
+                    overrides: Overrides {
+                        join_leave: Some(false),
+                        force_push_join_leave: Some(false),
+                        ..Overrides::default()
+                    },
+                    ..made("chat.1")
+                },
+                ServerSubscription {
+                    data: Some(Bytes::from_static(b"{\"hello\":1}")),
+                    overrides: Overrides {
+                        presence: Some(true),
+                        join_leave: Some(true),
+                        force_push_join_leave: Some(true),
+                        ..Overrides::default()
+                    },
+                    ..made("news.1")
+                },
+            ]
+            .into(),
             _ => Arc::default(),
         };
         Ok(Identity { expires_at, subscriptions, ..Identity::new("u1", Arc::new(permissions.unwrap())) })
@@ -85,6 +123,15 @@ impl Node {
 
     /// `count` shards, of which only the first lives.
     pub(super) async fn with_shards(limits: Limits, count: usize) -> Self {
+        Self::made(limits, count, Handlers::default()).await
+    }
+
+    /// One whose clients may call something.
+    pub(super) async fn with_handlers(limits: Limits, handlers: Handlers) -> Self {
+        Self::made(limits, 1, handlers).await
+    }
+
+    async fn made(limits: Limits, count: usize, handlers: Handlers) -> Self {
         let (world, shards, slot, metrics) = (World::new(), Shards::new(count), Slot::default(), Metrics::default());
         let hub = Arc::new(Hub {
             bus: Arc::clone(&world),
@@ -97,7 +144,7 @@ impl Node {
             numbers: Numbers::default(),
             users: Users::default(),
             presence: Slot::default(),
-            handlers: Handlers::default(),
+            handlers,
             apps: Apps::default(),
             observer: Arc::new(()),
             tracer: Tracer::default(),
@@ -135,6 +182,15 @@ impl Node {
 
     /// The client's end of a connection that a shard was given.
     pub(super) async fn socket(&self, sessions: &Arc<Semaphore>) -> TcpStream {
+        self.connection(Wire::CentrifugeJson, sessions).await
+    }
+
+    /// The same on another wire.
+    pub(super) async fn socket_on(&self, wire: Wire) -> TcpStream {
+        self.connection(wire, &Arc::new(Semaphore::new(1))).await
+    }
+
+    async fn connection(&self, wire: Wire, sessions: &Arc<Semaphore>) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let (client, server) =
             tokio::join!(TcpStream::connect(listener.local_addr().expect("address")), listener.accept());
@@ -143,7 +199,7 @@ impl Node {
         assert!(self.hub.shards.accept(Incoming {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
-            wire: Wire::CentrifugeJson,
+            wire,
             permit: permit.into(),
             mailbox: None,
             admission: None,

@@ -469,7 +469,7 @@ async fn a_server_subscribes_nobody_here() {
     let mut one = pusher(&node, "main").await;
     assert_eq!(one.sign_in(r#"{"id":"u1"}"#).await["event"], "pusher:signin_success");
     let whose = Whose { user: Some("u1".into()), ..Whose::default() };
-    node.hub.shards.order(&Arc::new(Control::Subscribe { whose, channel: "chat.1".into() }));
+    node.hub.shards.order(&Arc::new(Control::Subscribe { whose, channel: "chat.1".into(), terms: None }));
     one.is_well().await;
     node.say("chat.1", "{}", &[]).await;
     one.is_well().await;

@@ -99,7 +99,7 @@ async fn rights_that_change_end_every_subscription_at_once_and_leave_the_connect
     client.send(json!({"id": 3, "refresh": {"token": "masked"}})).await;
     for channel in ["entities.procedure", "entity.procedure.a"] {
         let push = client.receive().await["push"].take();
-        assert_eq!((&push["channel"], &push["unsubscribe"]["code"]), (&json!(channel), &json!(2500)));
+        assert_eq!((&push["channel"], &push["unsubscribe"]["code"]), (&json!(channel), &json!(2502)));
     }
     assert_eq!(client.receive().await["id"], 3);
     node.publish("a").await;

@@ -196,7 +196,7 @@ fn of(user: &str) -> Whose {
 async fn sessions_do_what_they_are_told() {
     let node = Node::start(Limits::default()).await;
     let mut client = node.client().await.connected("reader").await;
-    order(&node, Control::Subscribe { whose: of("u1"), channel: "news.9".into() }).await;
+    order(&node, Control::Subscribe { whose: of("u1"), channel: "news.9".into(), terms: None }).await;
     let push = client.receive().await;
     assert_eq!((&push["push"]["channel"], &push["push"]["subscribe"]["epoch"]), (&json!("news.9"), &json!("e1")));
     node.say("news.9", "1", &[]).await;
