@@ -1,6 +1,6 @@
 //! Patches as others read them: npm `fossil-delta` on a crowd of texts, and unmodified clients that ask for patches.
 
-use std::{fmt::Write as _, fs, process::Stdio};
+use std::{fmt::Write as _, fs};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dzvin_protocols::channels::{
@@ -8,15 +8,11 @@ use dzvin_protocols::channels::{
     fossil,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
-use serde_json::{Value, json};
-use tokio::{process::Command, time::timeout};
+use serde_json::json;
 
-use crate::support::{
-    eventually::patience,
-    hub::{Hub, World},
-};
+use super::terms::{rules, run, script};
+use crate::support::hub::World;
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
 /// Enough that each kind of edit meets each kind of text, and a second's work.
 const PAIRS: usize = 1500;
 /// Of how many of these pairs a delta that is made of bytes alone could not be said in JSON, at least: some hundreds are.
@@ -85,24 +81,36 @@ async fn deltas_are_read_by_whoever_reads_fossil() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("pairs.jsonl");
     fs::write(&file, lines).expect("written");
-    let mut command = node("fossil.mjs");
-    command.arg("--pairs").arg(&file);
-    let report = report(command).await;
+    let file = file.to_str().expect("a path");
+    let report = script("fossil.mjs", &["--pairs", file]).await;
     assert_eq!((&report["wrong"], &report["pairs"]), (&json!([]), &json!(PAIRS)), "{report}");
     assert!(report["traps"].as_u64() > Some(TRAPS), "these texts prove nothing: {report}");
     assert!(report["patches"].as_u64() > Some(PAIRS as u64 / 2), "{report}");
 }
 
-fn node(script: &str) -> Command {
-    let mut command = Command::new("node");
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients")).arg(script);
-    command.stderr(Stdio::inherit()).kill_on_drop(true);
-    command
+async fn clients(redis: bool) {
+    let world = World::new(1, redis).await;
+    let hub = world.hub_with("a", &rules("")).await;
+    let report = run("deltas.mjs", &hub, &[]).await;
+    for form in ["json", "protobuf"] {
+        for (who, patches) in [("patched", true), ("whole", false)] {
+            let it = &report[form][who];
+            assert_eq!((&it["count"], &it["wrong"], &it["faults"]), (&json!(240), &json!([]), &json!([])), "{form} {who}");
+            assert_eq!((&it["recovered"], &it["unrecovered"]), (&json!(3), &json!(0)), "{form} {who}: {it}");
+            let got = it["patches"].as_u64();
+            assert!(if patches { got > Some(200) } else { got == Some(0) }, "{form} {who}: {it}");
+        }
+        let saved = report[form]["patched"]["saved"].as_f64();
+        assert!(saved > Some(0.8), "{form}: {saved:?} of the bytes");
+    }
 }
 
-async fn report(mut command: Command) -> Value {
-    let output = timeout(patience() * 4, command.output()).await.expect("in time").expect("node runs");
-    let report = serde_json::from_slice(&output.stdout).expect("a report");
-    println!("{report:#}");
-    report
+#[tokio::test]
+async fn clients_that_ask_for_patches_have_what_was_published_in_memory() {
+    clients(false).await;
+}
+
+#[tokio::test]
+async fn clients_that_ask_for_patches_have_what_was_published_over_redis() {
+    clients(true).await;
 }
