@@ -3,7 +3,6 @@
 mod clients;
 mod codes;
 mod http;
-mod manual;
 mod sockets;
 mod watchlist;
 mod webhooks;
