@@ -1,9 +1,12 @@
 // Unmodified `centrifuge` clients of both forms that ask for `delta: 'fossil'`: payloads of Cyrillic, emoji and marks that combine
-// come out as they went in, live, after a cut, and by recovery; beside each a client without patches, who has to hear the same.
+// come out as they went in, live, after a cut, and by recovery, on the application's channels and on the hub's own; beside each a client without patches, who has to hear the same.
 // Prints one JSON report; the Rust test that starts it judges.
-import { Client, api, report, sign, until } from './support/kit.mjs';
+import { Client, api, args, report, sign, until } from './support/kit.mjs';
 
 const PUBLICATIONS = 240;
+/** Of entities. */
+const CHANGES = 20;
+const RUN = Date.now().toString(36);
 /** The sockets are cut before these. */
 const CUTS = [60, 180];
 /** And between these they are away. */
@@ -25,7 +28,7 @@ const publish = (channel, n) => {
 };
 
 async function of(form) {
-  const channel = `chat.delta-${form}-${Date.now()}`;
+  const channel = `chat.delta-${form}-${RUN}`;
   const [patched, whole] = [{ delta: 'fossil' }, {}].map((options, n) => {
     const it = new Client(form, { token: sign({ sub: `delta-${n}` }) });
     return { it, ...it.subscribe(channel, options) };
@@ -59,4 +62,31 @@ async function of(form) {
   return result;
 }
 
-report({ json: () => of('json'), protobuf: () => of('protobuf') });
+/** The hub's own channel of a kind: objects change at the source, and both clients end with the same documents. */
+async function entities(form) {
+  const headers = { authorization: `Bearer ${sign({ sub: 'x', roles: ['viewer'] })}`, 'content-type': 'application/json' };
+  const list = async () => (await fetch(`${args.url}/api/v1/entities/procedure?limit=2`, { headers })).json();
+  await until('an entity', async () => (await list()).items.length);
+  const { items, position } = await list();
+  const both = [{ delta: 'fossil' }, {}].map((options) => {
+    const it = new Client(form, { token: sign({ sub: 'x', roles: ['viewer'] }) });
+    return { it, ...it.subscribe('entities.procedure', { since: position, ...options }) };
+  });
+  await Promise.all(both.map(({ it }) => it.connected()));
+  await Promise.all(both.map(({ subscription }) => subscription.ready()));
+  for (let n = 1; n <= CHANGES; n += 1) {
+    const changed = { title: document(n).title, notes: document(n).notes, mark: `${RUN}${STATES[n % STATES.length]}${n}` };
+    const response = await fetch(`${args.sandbox}/collections/procedure/objects/${items[n % items.length].id}`, { method: 'PATCH', headers, body: JSON.stringify(changed) });
+    if (!response.ok) throw new Error(await response.text());
+    if (n === CHANGES / 2) both.forEach(({ it }) => it.cut());
+    // One by one, lest the source says two changes as one.
+    await until(`change ${n}`, () => both.every(({ heard }) => heard.publications.some(({ data }) => data.doc?.mark === changed.mark)));
+  }
+  const [patched, whole] = both.map(({ heard }) => heard.publications.map(({ data, offset }) => [offset, data]));
+  const result = { same: JSON.stringify(patched) === JSON.stringify(whole), enough: whole.length >= CHANGES, patches: both[0].subscription.deltaStats().numDeltaPayloads };
+  both.forEach(({ it }) => it.close());
+  return result;
+}
+
+const [json, protobuf] = ['json', 'protobuf'].map((form) => () => of(form));
+report({ json, protobuf, json_entities: () => entities('json'), protobuf_entities: () => entities('protobuf') });

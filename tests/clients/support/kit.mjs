@@ -9,7 +9,7 @@ import WebSocket from 'ws';
 
 const text = { type: 'string' };
 export const { values: args } = parseArgs({
-  options: { url: text, apikey: text, signing: text, key: text, secret: text, token: text, only: text, form: text, codes: text, timeout: { ...text, default: '15000' } },
+  options: { url: text, apikey: text, signing: text, key: text, secret: text, token: text, only: text, form: text, codes: text, sandbox: text, timeout: { ...text, default: '15000' } },
 });
 const ws = `${args.url.replace(/^http/, 'ws')}/connection/websocket`;
 const PATIENCE_MS = Number(args.timeout);

@@ -45,7 +45,7 @@ fn pair(rng: &mut StdRng) -> (String, String) {
             1 => pieces.insert(at, piece(rng)),
             2 if pieces.len() > 1 => drop(pieces.remove(at)),
             3 => pieces.swap(0, at),
-            4 => pieces.extend_from_within(at..),
+            4 => pieces.extend_from_within(at..pieces.len().min(at + 5)),
             _ => {
                 let (a, b) = NEIGHBOURS.choose(rng).expect("neighbours");
                 pieces[at] = pieces[at].replace(a, b);
@@ -91,7 +91,7 @@ async fn deltas_are_read_by_whoever_reads_fossil() {
 async fn clients(redis: bool) {
     let world = World::new(1, redis).await;
     let hub = world.hub_with("a", &rules("")).await;
-    let report = run("deltas.mjs", &hub, &[]).await;
+    let report = run("deltas.mjs", &hub, &["--sandbox", &world.sandbox.control_url()]).await;
     for form in ["json", "protobuf"] {
         for (who, patches) in [("patched", true), ("whole", false)] {
             let it = &report[form][who];
@@ -102,6 +102,9 @@ async fn clients(redis: bool) {
         }
         let saved = report[form]["patched"]["saved"].as_f64();
         assert!(saved > Some(0.8), "{form}: {saved:?} of the bytes");
+        let of_entities = &report[format!("{form}_entities")];
+        assert_eq!((&of_entities["same"], &of_entities["enough"]), (&json!(true), &json!(true)), "{form}");
+        assert!(of_entities["patches"].as_u64() > Some(10), "{form}: {of_entities}");
     }
 }
 
