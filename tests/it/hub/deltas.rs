@@ -20,12 +20,48 @@ const TRAPS: u64 = 100;
 /// What texts are made of: scripts, marks that combine, characters of four bytes and of several, what JSON escapes, escapes that
 /// are in the text already (half a pair of surrogates too), and what a reader of deltas might take for its own signs.
 const PIECES: &[&str] = &[
-    "дзвін", "їжак", "ґанок", "é", "è", "ё", "е", "e\u{301}", "o\u{308}\u{304}", "😀", "😁", "🇺🇦", "👩\u{200d}🚀", "𐍈",
-    "\u{10ffff}", "\u{fffd}", "\u{feff}", "\u{2028}", "漢字", "中", "{\"name\":\"", "\",\"value\":", "\\\"", "\\\\", "\\n",
-    "\\ud83d\\ude00", "\\ud800", "\n", "\u{1}", "\u{7f}", "0", "904.240", "null,", "4@0,", "3:abc", "1CCq3I;", "a", "status",
+    "дзвін",
+    "їжак",
+    "ґанок",
+    "é",
+    "è",
+    "ё",
+    "е",
+    "e\u{301}",
+    "o\u{308}\u{304}",
+    "😀",
+    "😁",
+    "🇺🇦",
+    "👩\u{200d}🚀",
+    "𐍈",
+    "\u{10ffff}",
+    "\u{fffd}",
+    "\u{feff}",
+    "\u{2028}",
+    "漢字",
+    "中",
+    "{\"name\":\"",
+    "\",\"value\":",
+    "\\\"",
+    "\\\\",
+    "\\n",
+    "\\ud83d\\ude00",
+    "\\ud800",
+    "\n",
+    "\u{1}",
+    "\u{7f}",
+    "0",
+    "904.240",
+    "null,",
+    "4@0,",
+    "3:abc",
+    "1CCq3I;",
+    "a",
+    "status",
 ];
 /// Characters that differ in their last bytes only: what they share is where a careless copy ends.
-const NEIGHBOURS: &[(&str, &str)] = &[("é", "è"), ("і", "ї"), ("д", "ж"), ("😀", "😁"), ("中", "丮"), ("\u{301}", "\u{300}")];
+const NEIGHBOURS: &[(&str, &str)] =
+    &[("é", "è"), ("і", "ї"), ("д", "ж"), ("😀", "😁"), ("中", "丮"), ("\u{301}", "\u{300}")];
 
 fn piece(rng: &mut StdRng) -> String {
     let piece = *PIECES.choose(rng).expect("pieces");
@@ -95,7 +131,11 @@ async fn clients(redis: bool) {
     for form in ["json", "protobuf"] {
         for (who, patches) in [("patched", true), ("whole", false)] {
             let it = &report[form][who];
-            assert_eq!((&it["count"], &it["wrong"], &it["faults"]), (&json!(240), &json!([]), &json!([])), "{form} {who}");
+            assert_eq!(
+                (&it["count"], &it["wrong"], &it["faults"]),
+                (&json!(240), &json!([]), &json!([])),
+                "{form} {who}"
+            );
             assert_eq!((&it["recovered"], &it["unrecovered"]), (&json!(3), &json!(0)), "{form} {who}: {it}");
             let got = it["patches"].as_u64();
             assert!(if patches { got > Some(200) } else { got == Some(0) }, "{form} {who}: {it}");

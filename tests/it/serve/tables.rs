@@ -104,6 +104,9 @@ fn closes_of_the_pusher_wire_are_those_of_the_program() {
     }
     let wire = page.split("# The Pusher protocol").nth(1).expect("its part of the page");
     for error in [PusherError::Unauthorized, PusherError::ClientEventRejected, PusherError::WatchlistTooLong] {
-        assert!(wire.contains(&format!(" {}", error.code())) || wire.contains(&format!("({}", error.code())), "{error:?}");
+        assert!(
+            wire.contains(&format!(" {}", error.code())) || wire.contains(&format!("({}", error.code())),
+            "{error:?}"
+        );
     }
 }
