@@ -1,6 +1,6 @@
 // Everything that an unmodified `centrifuge` client may ask of a subscription or a connection, in both forms: who is there, joins
 // and leaves, filters of tags, tokens of subscriptions and of connections that are renewed, subscriptions that the server makes,
-// the latest publication alone, pages of history, calls. Prints one JSON report; the Rust test that starts it judges.
+// the latest publication alone, a state of the application's own, pages of history, calls. Prints one JSON report; the Rust test that starts it judges.
 import { Client, api, args, report, sign, until } from './support/kit.mjs';
 
 /** So that one hub can be asked twice. */
@@ -193,6 +193,37 @@ const sections = {
     await api('publish', { channel, data: 10 });
     await until('live', () => heard.publications.length === 3);
     const result = { heard: heard.publications.map(({ data, offset }) => [data, offset]), recovered: heard.subscribed.map((it) => it.recovered) };
+    it.close();
+    return result;
+  },
+
+  /** The application has its own state: its position first, then from there; and anew where the past is lost (error 112). */
+  async state(form) {
+    const channel = `chat.state-${form}-${RUN}`;
+    for (let n = 1; n <= 3; n += 1) await api('publish', { channel, data: n });
+    const it = await open(form, 'a');
+    const loads = [];
+    const getState = async () => {
+      const { offset, epoch } = await api('history', { channel, limit: 0 });
+      loads.push(offset);
+      // Something happens between the load and the subscription.
+      await api('publish', { channel, data: offset + 1 });
+      return { offset, epoch };
+    };
+    const { subscription, heard } = it.subscribe(channel, { getState });
+    await subscription.ready();
+    await until('what came meanwhile', () => heard.publications.length === 1);
+    it.client.disconnect();
+    await api('publish', { channel, data: 5 });
+    it.client.connect();
+    await until('what it missed', () => heard.publications.length === 2);
+    it.client.disconnect();
+    await api('publish', { channel, data: 6 });
+    await api('history_remove', { channel });
+    it.client.connect();
+    await until('it loads anew', () => loads.length === 2);
+    await until('what came meanwhile', () => heard.publications.length === 3);
+    const result = { loads, heard: heard.publications.map(({ offset }) => offset), errors: heard.errors, ended: heard.unsubscribed };
     it.close();
     return result;
   },

@@ -92,6 +92,7 @@ async fn terms(form: &str) {
         })
     );
     assert_eq!(report["latest"], json!({"heard": [[3, 3], [9, 9], [10, 10]], "recovered": [true, true, true]}));
+    assert_eq!(report["state"], json!({"loads": [3, 6], "heard": [4, 5, 7], "errors": [], "ended": []}));
     assert_eq!(
         report["history"],
         json!({
