@@ -30,6 +30,7 @@ pub(super) async fn script(script: &str, args: &[&str]) -> Value {
     let mut command = Command::new("node");
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"));
     command.args(["--experimental-eventsource", "--no-warnings", script]).args(args);
+    command.env("DZVIN_TIMEOUT_MS", patience().as_millis().to_string());
     command.stderr(Stdio::inherit()).kill_on_drop(true);
     // Each of its conditions has the patience of one.
     let output = timeout(patience() * 10, command.output()).await.expect("in time").expect("node runs");
@@ -169,4 +170,28 @@ async fn a_client_does_at_every_code_what_the_tables_say() {
         })
     );
     assert_eq!(report["expired"], json!({"subscription": [2501], "connection": 3005, "recovered": true}));
+}
+
+/// As pages load them: in a browser, from another origin, on every transport.
+#[tokio::test]
+async fn the_libraries_work_in_a_page_of_another_origin() {
+    let world = World::new(1, false).await;
+    let app =
+        "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
+    let mut hub = world.hub_with("a", &rules(app)).await;
+    hub.reconfigure(|text| text.replace("[http]", "[http]\nallowed_origins = [\"http://127.0.0.1:*\"]"));
+    hub.kill().await;
+    hub.start().await;
+    let report = run("libraries.browser.mjs", &hub, &["--key", "app-key"]).await;
+    for (what, transport) in [
+        ("json websocket", "websocket"),
+        ("protobuf websocket", "websocket"),
+        ("json http_stream", "http_stream"),
+        ("protobuf http_stream", "http_stream"),
+        ("json sse", "sse"),
+    ] {
+        let is = json!({"transport": transport, "whole": true, "history": 4, "patches": 2});
+        assert_eq!(report[what], is, "{what}");
+    }
+    assert_eq!(report["pusher"], json!({"status": "subscribed", "heard": ["вітаю"]}));
 }
