@@ -27,7 +27,8 @@ async fn clients(hub: &Hub, more: &[&str]) -> Value {
     let mut command = Command::new("node");
     command.current_dir(folder).args(["channels.mjs", "--url", &url, "--token", &World::token("viewer")]);
     command.args(["--key", API_KEY]).args(more).stderr(Stdio::inherit()).kill_on_drop(true);
-    let output = timeout(patience(), command.output()).await.expect("in time").expect("node runs");
+    // Hundreds of publications, one after the other: more than one condition.
+    let output = timeout(patience() * 3, command.output()).await.expect("in time").expect("node runs");
     serde_json::from_slice(&output.stdout).expect("a report")
 }
 
