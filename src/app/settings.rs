@@ -266,6 +266,9 @@ mod tests {
             position_check: seconds(17),
             max_presence: 18,
             max_channel_name: 19,
+            recovery_depth: 20,
+            user_publications_per_second: 21,
+            user_publications_across: AcrossConfig::Cluster,
             ..Channels::default()
         };
         let Limits {
@@ -279,10 +282,12 @@ mod tests {
             max_age,
             occupancy,
             of_user,
+            user_pace,
             commands_per_second,
             too_many,
             command,
             recovery,
+            depth,
             history,
             check,
             presence,
@@ -292,11 +297,12 @@ mod tests {
         assert_eq!((ping, pong, connect, expiry_grace), (seconds(4), seconds(5), seconds(6), seconds(7)));
         assert_eq!((max_age, occupancy, of_user), (Some(seconds(8)), true, Some(9)));
         assert_eq!((commands_per_second, too_many, command), (Some(10), 11, seconds(12)));
-        assert_eq!(recovery, ReadLimit { count: 13, bytes: 14 });
+        assert_eq!((recovery, depth), (ReadLimit { count: 13, bytes: 14 }, 20));
+        assert_eq!(user_pace, Some(UserPace { per_second: 21, across: Across::Cluster }));
         assert_eq!((history, check), (ReadLimit { count: 15, bytes: 16 }, seconds(17)));
         // What is 0 in the file is no limit.
         let none = limits(&Config::default());
-        assert_eq!((none.max_age, none.of_user, none.commands_per_second), (None, None, None));
+        assert_eq!((none.max_age, none.of_user, none.commands_per_second, none.user_pace), (None, None, None, None));
     }
 
     #[test]

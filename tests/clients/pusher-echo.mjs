@@ -1,7 +1,8 @@
-// Unmodified `laravel-echo`, and the hook of `@laravel/echo-react`, against a hub. Prints one JSON report; the Rust test that
+// Unmodified `laravel-echo`, and the hooks of `@laravel/echo-react`, against a hub. Prints one JSON report; the Rust test that
 // starts it judges.
 import { randomBytes } from 'node:crypto';
-import { configureEcho, useEcho } from '@laravel/echo-react';
+import { createServer } from 'node:http';
+import { configureEcho, echo as currentEcho, useConnectionStatus, useEcho, useEchoModel, useEchoNotification, useEchoPresence, useEchoPublic, useSocketId } from '@laravel/echo-react';
 import Echo from 'laravel-echo';
 import Server from 'pusher';
 import Client from 'pusher-js';
@@ -101,6 +102,86 @@ const sections = {
     const at = shown.length;
     await publish('private-orders.2', 'App\\Events\\OrderShipped', { id: 0 });
     return { ordered: shown.every((id, i) => i === 0 || id === shown[i - 1] + 1), after: shown.length - at };
+  },
+
+  /** Public, presence, of a model, and notifications, in one component that goes again. */
+  async hooks() {
+    configureEcho(options('4'));
+    // Its hooks change their state by themselves, whenever the connection does.
+    globalThis.IS_REACT_ACT_ENVIRONMENT = false;
+    const shown = { public: [], presence: [], model: [], notices: [] };
+    const hooks = {};
+    let told;
+    function Board() {
+      const [, draw] = useState(0);
+      const show = (list) => (data) => draw(shown[list].push(data));
+      hooks.public = useEchoPublic('board', ['Posted', '.edited'], show('public'));
+      hooks.presence = useEchoPresence('desk', '.moved', show('presence'));
+      hooks.model = useEchoModel('App.Models.Order', 7, 'OrderUpdated', show('model'));
+      hooks.notices = useEchoNotification('App.Models.User.4', show('notices'), 'App.Notifications.InvoicePaid');
+      told = { status: useConnectionStatus(), socket: useSocketId() };
+      return null;
+    }
+    const root = create(createElement(Board));
+    await until('it is mounted', () => hooks.notices?.channel() && hooks.presence.channel());
+    const members = { here: [], joining: [], leaving: [] };
+    const desk = hooks.presence.channel();
+    desk.here((all) => members.here.push(all)).joining(({ id }) => members.joining.push(id)).leaving(({ id }) => members.leaving.push(id));
+    await Promise.all(Object.values(hooks).filter((it) => it !== hooks.presence).map((it) => ready(it.channel())));
+    await until('here', () => members.here.length === 1);
+    const other = new Echo(options('5'));
+    const seen = { here: [], leaving: [] };
+    other.join('desk').here((all) => seen.here.push(...all.map(({ id }) => id))).leaving(({ id }) => seen.leaving.push(id));
+    await until('joining', () => members.joining.length === 1 && seen.here.length === 2);
+    await publish('board', 'App\\Events\\Posted', { id: 1 });
+    await publish('board', 'edited', { id: 2 });
+    await publish('presence-desk', 'moved', { x: 1 });
+    await publish('private-App.Models.Order.7', 'OrderUpdated', { model: { id: 7 } });
+    const created = 'Illuminate\\Notifications\\Events\\BroadcastNotificationCreated';
+    // Of another type: it comes, and the hook leaves it out.
+    await publish('private-App.Models.User.4', created, { id: 'n0', type: 'App\\Notifications\\Other' });
+    await publish('private-App.Models.User.4', created, { id: 'n1', type: 'App\\Notifications\\InvoicePaid', amount: 1.5 });
+    await until('all of it', () => shown.public.length === 2 && [shown.presence, shown.model, shown.notices].every((list) => list.length === 1));
+    await until('the hook of the socket', () => told.status === 'connected' && told.socket === currentEcho().socketId());
+    root.unmount();
+    await until('its user leaves', () => seen.leaving.length === 1);
+    other.disconnect();
+    currentEcho().disconnect();
+    return { shown, here: members.here[0].map(({ id }) => id), joining: members.joining, seen };
+  },
+
+  /** `broadcast(…)->toOthers()`: Echo puts its socket's id into what `axios` asks of the application, whose server names it. */
+  async toOthers() {
+    const hooked = [];
+    // As much of axios as Echo looks for; what it asks goes by `fetch`.
+    const axios = () => {};
+    axios.interceptors = { request: { use: (change) => hooked.push(change) } };
+    globalThis.axios = axios;
+    const sockets = [];
+    const application = createServer(async (request, response) => {
+      const socket_id = request.headers['x-socket-id'];
+      sockets.push(socket_id);
+      await server.trigger('private-orders.3', 'App\\Events\\OrderShipped', { id: sockets.length }, socket_id ? { socket_id } : {});
+      response.end();
+    });
+    await new Promise((resolve) => application.listen(0, '127.0.0.1', resolve));
+    const [sender, other] = [new Echo(options('6')), new Echo({ ...options('7'), withoutInterceptors: true })];
+    delete globalThis.axios;
+    const heard = { sender: [], other: [] };
+    for (const [who, echo] of Object.entries({ sender, other })) {
+      const channel = echo.private('orders.3');
+      await ready(channel);
+      channel.listen('OrderShipped', ({ id }) => heard[who].push(id));
+    }
+    const post = async (change) => fetch(`http://127.0.0.1:${application.address().port}/`, { method: 'POST', ...change({ headers: {} }) });
+    await post(hooked[0]);
+    // Without the header everybody hears it, and it comes behind the first.
+    await post((request) => request);
+    await until('both', () => heard.sender.length && heard.other.length === 2);
+    const named = sockets[0] === sender.socketId();
+    [sender, other].forEach((echo) => echo.disconnect());
+    application.close();
+    return { heard, named, hooked: hooked.length };
   },
 };
 

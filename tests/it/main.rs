@@ -15,6 +15,7 @@ mod hub;
 mod identity;
 mod masks;
 mod mirror;
+mod moving;
 mod nginx;
 mod page;
 mod presence;

@@ -95,6 +95,10 @@ impl Call<'_> {
         let whose = Whose { except: whitelist, ..self.of((user, client, session), "disconnect")? };
         let (code, reason) = match disconnect {
             None => (Disconnect::ForceDisconnect.code(), Disconnect::ForceDisconnect.reason().into()),
+            Some(Custom { code, .. }) if code == Disconnect::ConnectionClosed.code() => {
+                // What a connection is counted under that nobody closed: it is never written.
+                return Err(ErrorCode::BadRequest.into());
+            }
             Some(Custom { code, reason }) => match Disconnect::ALL.iter().find(|why| why.code() == code) {
                 Some(why) => (code, why.reason().into()),
                 None if is_custom_close(code, &reason) => (code, reason),

@@ -79,7 +79,7 @@ async fn pusher_js_has_all_that_it_knows_over_redis() {
 }
 
 #[tokio::test]
-async fn echo_and_its_hook_work_as_they_are() {
+async fn echo_and_its_hooks_work_as_they_are() {
     let world = World::new(1, false).await;
     let hub = hub(&world).await;
     let report = run("pusher-echo.mjs", &hub, &[]).await;
@@ -92,5 +92,18 @@ async fn echo_and_its_hook_work_as_they_are() {
     );
     assert_eq!(report["hub"], json!({"refused": 403}));
     assert_eq!(report["hook"], json!({"ordered": true, "after": 0}));
+    let paid = json!({"id": "n1", "type": "App\\Notifications\\InvoicePaid", "amount": 1.5});
+    assert_eq!(
+        report["hooks"],
+        json!({
+            "shown": {
+                "public": [{"id": 1}, {"id": 2}], "presence": [{"x": 1}], "model": [{"model": {"id": 7}}],
+                "notices": [paid],
+            },
+            "here": ["4"], "joining": ["5"], "seen": {"here": ["4", "5"], "leaving": ["4"]},
+        })
+    );
+    let heard = json!({"sender": [2], "other": [1, 2]});
+    assert_eq!(report["toOthers"], json!({"heard": heard, "named": true, "hooked": 1}), "not to whose socket it names");
     assert_discreet(&hub);
 }

@@ -1,6 +1,7 @@
 //! The Pusher protocol over a real node: unmodified clients, and sockets that do what they should not.
 
 mod clients;
+mod codes;
 mod http;
 mod lent;
 mod sockets;
@@ -19,6 +20,7 @@ const API_KEY: &str = "an api key of thirty-two bytes and more";
 fn rules() -> String {
     format!(
         "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
+         permissions = [\"channels:*:*\", \"connections:*:*\"]\n\
          [channels.namespaces.staff]\nsubscribe = \"granted\"\n\
          [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}]\n\
          client_events = true\nsubscription_counts = true\nencryption_master_key = \"{MASTER_KEY}\"\n\

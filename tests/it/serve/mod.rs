@@ -2,6 +2,7 @@
 
 mod manual;
 mod outages;
+mod tables;
 
 use std::{
     fs,

@@ -160,7 +160,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
                 Channel::Query(_) => None,
                 Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
-                    self.hub.bus.read(&StreamName::from_checked(&channel.to_string()), after, limit).await?
+                    let stream = StreamName::from_checked(&channel.to_string());
+                    match self.hub.bus.read(&stream, after, limit).await? {
+                        // Where nobody has published or listened the past is empty; a channel it is all the same.
+                        None => {
+                            let position = self.hub.bus.open(&stream).await?;
+                            Some(Slice { position, publications: Vec::new(), complete: true })
+                        }
+                        slice => slice,
+                    }
                 }
             })
         };
