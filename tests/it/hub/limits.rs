@@ -87,7 +87,7 @@ async fn subscribe(client: &mut Client, channel: &str, more: Value) -> Value {
 async fn what_a_channel_keeps_and_gives_is_what_the_file_says() {
     let world = World::new(1, false).await;
     let more = format!(
-        "{}[channels]\nmax_channels = 3\nmax_message = \"2KiB\"\nmax_channel_name = 20\nmax_history = 2\nrecovery_count = 2\n\
+        "{}[channels]\nmax_channels = 3\nmax_message = \"16KiB\"\nmax_channel_name = 20\nmax_history = 2\nrecovery_count = 2\n\
          max_presence = 1\nexpiry_grace = \"0s\"\nmax_api_page = 4\nmax_api_batch = 2\n\
          [channels.namespaces.deep]\nsubscribe = \"signed_in\"\nhistory_count = 3\n\
          [channels.namespaces.brief]\nhistory_age = \"1s\"\n\
@@ -161,7 +161,7 @@ async fn what_a_channel_keeps_and_gives_is_what_the_file_says() {
     assert_eq!(ended["close"], 3005);
 
     // max_message.
-    let large = json!({"publish": {"channel": "deep.1", "data": "x".repeat(3 * 1024)}});
+    let large = json!({"publish": {"channel": "deep.1", "data": "x".repeat(17 * 1024)}});
     assert_eq!(ask(&mut two, large, 105).await["close"], 1009, "max_message");
 }
 
