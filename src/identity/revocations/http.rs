@@ -67,6 +67,10 @@ impl Wanted {
         if subject.is_empty() || subject.len() > most || subject.chars().any(char::is_control) {
             return Err(bad(format!("token and user are 1 to {most} bytes without control characters")));
         }
+        // Stored as it is, and shown in lists: a secret is neither.
+        if kind == Kind::Token && subject.starts_with("eyJ") && subject.contains('.') {
+            return Err(bad("token is the name of a token, which is its claim jti, and never the token itself"));
+        }
         let plain = |reason: &String| reason.len() <= MAX_REASON && !reason.contains('\0');
         if !reason.as_ref().is_none_or(plain) {
             return Err(bad(format!("a reason is up to {MAX_REASON} bytes")));
@@ -224,6 +228,7 @@ mod tests {
             json!({}),
             json!({"token": "t", "user": "u"}),
             json!({"token": "t", "block": true}),
+            json!({"token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.c2lnbmVk"}),
             json!({"token": "t", "issued_before": "1970-01-02T00:00:00Z"}),
             json!({"user": "u", "block": true, "issued_before": "1970-01-02T00:00:00Z"}),
             json!({"user": ""}),

@@ -149,7 +149,7 @@ fn check_masks_secrets_and_says_what_is_wrong() {
 fn check_says_what_a_mask_cannot_name() {
     let dir = tempfile::tempdir().expect("a folder");
     for path in ["bids.0.price", "prices.2024", "/prices/2024", "0"] {
-        let views = format!("[identity.views.viewer.procedure]\nmask = [\"title\", \"{path}\"]");
+        let views = format!("[kinds.procedure]\n[identity.views.viewer.procedure]\nmask = [\"title\", \"{path}\"]");
         let output = dzvin(&dir, &["check"], &config("postgres://u:p@127.0.0.1:1/x", &views), &[]);
         let printed = [output.stdout, output.stderr].concat();
         let printed = String::from_utf8_lossy(&printed);

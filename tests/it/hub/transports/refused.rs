@@ -139,22 +139,24 @@ async fn guesses_have_a_limit() {
 #[tokio::test]
 async fn guesses_of_another_nodes_sessions_have_a_limit() {
     let world = World::new(1, true).await;
-    let more = format!("[channels]\nmax_refused_emulations_per_second = 5\n{}", rules());
+    let more = format!("[channels]\nmax_refused_emulations_per_second = 1\n{}", rules());
     let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
     let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
     let body =
         |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
     let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
-    for id in 2..30 {
+    for id in 2..10 {
         assert_eq!(emulate(&b, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
         assert_eq!(stream.next().await.expect("an answer")["id"], id);
     }
     let guess = json!("0".repeat(32));
     eventually("the address is known", async || {
-        // The node that has no such session says so a little later.
-        let (status, code) = emulate(&b, body(&guess, "{}")).await;
-        assert!(status == 204 || code == "too_many_refused", "{status} {code}");
-        status == 429
+        // The node that has no such session says so a little later. Several at once, so that a slow machine guesses faster than it is
+        // forgiven.
+        let answers = join_all((0..10).map(|_| emulate(&b, body(&guess, "{}")))).await;
+        let refused = |(status, code): &(u16, Value)| *status == 429 && code == "too_many_refused";
+        assert!(answers.iter().all(|it| it.0 == 204 || refused(it)), "{answers:?}");
+        answers.iter().any(refused)
     })
     .await;
     assert_eq!(b.metric("dzvin_emulation_refusal_addresses").await, 1.0);
