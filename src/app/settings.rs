@@ -244,8 +244,7 @@ mod tests {
     /// No two values are alike, so a crossed wire is seen; nothing is left out, so a limit without a key is.
     #[test]
     fn every_limit_of_sessions_comes_from_its_key() {
-        let mut config = Config::default();
-        config.channels = Channels {
+        let channels = Channels {
             queue_bytes: 1,
             max_channels: 2,
             max_message: 3,
@@ -271,6 +270,7 @@ mod tests {
             user_publications_across: AcrossConfig::Cluster,
             ..Channels::default()
         };
+        let config = Config { channels, ..Config::default() };
         let Limits {
             queue_bytes,
             channels,
@@ -316,8 +316,7 @@ mod tests {
 
     #[test]
     fn presence_webhooks_and_servers_have_their_keys() {
-        let mut config = Config::default();
-        config.channels = Channels {
+        let channels = Channels {
             presence_lease: seconds(50),
             vacated_hold: seconds(2),
             crowd_above: 7,
@@ -329,6 +328,7 @@ mod tests {
             command_timeout: seconds(9),
             ..Channels::default()
         };
+        let mut config = Config { channels, ..Config::default() };
         (config.pusher.webhook_timeout, config.pusher.webhook_patience) = (seconds(10), seconds(11));
         let store = presence_store(&config);
         assert_eq!((store.lease, store.crowd), (seconds(50), Crowd { above: 7, below: 3 }));

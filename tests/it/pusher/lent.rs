@@ -104,7 +104,7 @@ async fn what_the_hub_has_signed_ends_with_the_token() {
             let told = one.hear().await;
             match told["event"].as_str() {
                 Some("pusher:subscription_error") => {
-                    ended.push(told["channel"].as_str().expect("a channel").to_owned())
+                    ended.push(told["channel"].as_str().expect("a channel").to_owned());
                 }
                 _ => assert_eq!(told["event"], "pusher_internal:subscription_count", "{told}"),
             }

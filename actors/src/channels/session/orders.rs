@@ -44,7 +44,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // That protocol has no word for it.
             Order::Subscribe(..) if self.session.wire == Wire::Pusher => {}
             Order::Subscribe(channel, terms) => {
-                self.subscribed_by_server(&channel, terms.map(|it| *it).unwrap_or_default()).await
+                self.subscribed_by_server(&channel, terms.map(|it| *it).unwrap_or_default()).await;
             }
         }
     }

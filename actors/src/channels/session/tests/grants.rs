@@ -14,7 +14,7 @@ use crate::{
 /// Stands where presence does: notes who enters, and answers with as many members as there are said to be.
 struct Noting;
 
-type Noted = (mpsc::UnboundedSender<(Arc<str>, Arc<Member>)>, usize);
+type Noted = (mpsc::Sender<(Arc<str>, Arc<Member>)>, usize);
 
 impl Actor for Noting {
     type Msg = PresenceMessage;
@@ -33,7 +33,7 @@ impl Actor for Noting {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PresenceMessage::Enter { channel, member, .. } => {
-                let _ = told.send((channel, member));
+                told.send((channel, member)).await.expect("heard");
             }
             // Two in a page, of which the first is in the page before as well.
             PresenceMessage::Members { from, reply, .. } => {
@@ -57,8 +57,8 @@ fn named(n: usize) -> Member {
 }
 
 impl Node {
-    async fn noting(&self, there: usize) -> mpsc::UnboundedReceiver<(Arc<str>, Arc<Member>)> {
-        let (told, heard) = mpsc::unbounded_channel();
+    async fn noting(&self, there: usize) -> mpsc::Receiver<(Arc<str>, Arc<Member>)> {
+        let (told, heard) = mpsc::channel(64);
         let (actor, _) = Actor::spawn(None, Noting, (told, there)).await.expect("an actor");
         self.hub.presence.fill(actor, Progress::default());
         heard

@@ -414,7 +414,7 @@ struct Doorman(Arc<World>);
 
 impl Actor for Doorman {
     type Msg = PresenceMessage;
-    type State = tokio::sync::mpsc::UnboundedSender<bool>;
+    type State = tokio::sync::mpsc::Sender<bool>;
     type Arguments = Self::State;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, seen: Self::State) -> Result<Self::State, ActorProcessingErr> {
@@ -429,7 +429,7 @@ impl Actor for Doorman {
     ) -> Result<(), ActorProcessingErr> {
         if let PresenceMessage::Enter { channel, .. } = message {
             let listening = self.0.subscribed.lock().unwrap().contains(&StreamName::from_checked(&channel));
-            seen.send(listening).expect("watched");
+            seen.send(listening).await.expect("watched");
         }
         Ok(())
     }
@@ -439,7 +439,7 @@ impl Actor for Doorman {
 #[tokio::test]
 async fn nobody_comes_in_before_the_node_listens() {
     let node = Node::start(Limits::default()).await;
-    let (seen, mut came) = tokio::sync::mpsc::unbounded_channel();
+    let (seen, mut came) = tokio::sync::mpsc::channel(1);
     let doorman = Doorman(Arc::clone(&node.world));
     let (doorman, _) = Actor::spawn(None, doorman, seen).await.expect("a doorman");
     node.hub.presence.fill(doorman, Progress::default());

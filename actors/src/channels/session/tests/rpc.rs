@@ -96,12 +96,8 @@ fn members(mut from: &[u8]) -> Vec<(u64, u64, Vec<u8>)> {
 /// Asks, and answers the one member of the reply that is not its id.
 async fn ask(client: &mut Client, command: Vec<u8>) -> (u64, Vec<u8>) {
     client.0.send(tungstenite::Message::Binary(command.into())).await.expect("sent");
-    let reply = loop {
-        match timeout(PATIENCE, client.0.next()).await.expect("in time").expect("open").expect("well formed") {
-            tungstenite::Message::Binary(bytes) => break bytes,
-            other => panic!("{other:?}"),
-        }
-    };
+    let message = timeout(PATIENCE, client.0.next()).await.expect("in time").expect("open").expect("well formed");
+    let tungstenite::Message::Binary(reply) = message else { panic!("{message:?}") };
     let mut reply = &reply[..];
     let length = varint(&mut reply);
     assert_eq!(length, reply.len() as u64, "one reply");
