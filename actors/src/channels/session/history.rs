@@ -29,7 +29,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let viewer = self.viewer(&channel)?;
         let sight = viewer.as_ref().map(|viewer| &*viewer.sight);
         self.sees(&channel, sight).await?;
-        let top = self.page(&channel, u64::MAX, 1).await?.position;
+        let top = match self.page(&channel, u64::MAX, 1).await {
+            Err(Refusal::Error(ErrorCode::UnknownChannel)) => self.untouched(&channel).await?,
+            page => page?.position,
+        };
         let epoch = sight.map_or_else(|| top.epoch.clone(), |sight| sight.epoch(&top.epoch));
         if request.since.as_ref().is_some_and(|s| !s.epoch.is_empty() && s.epoch != epoch.as_str()) {
             return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
@@ -160,15 +163,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Channel::Entity(kind, key) => self.hub.log.read_entity(kind, key, after, limit).await?.map(of_log),
                 Channel::Query(_) => None,
                 Channel::Application(_) | Channel::User(_) | Channel::Online(_) => {
-                    let stream = StreamName::from_checked(&channel.to_string());
-                    match self.hub.bus.read(&stream, after, limit).await? {
-                        // Where nobody has published or listened the past is empty; a channel it is all the same.
-                        None => {
-                            let position = self.hub.bus.open(&stream).await?;
-                            Some(Slice { position, publications: Vec::new(), complete: true })
-                        }
-                        slice => slice,
-                    }
+                    self.hub.bus.read(&StreamName::from_checked(&channel.to_string()), after, limit).await?
                 }
             })
         };
@@ -179,6 +174,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(Ok(None)) => Err(Refusal::Error(ErrorCode::UnknownChannel)),
             Ok(Err(error)) => {
                 tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "history could not be read");
+                Err(Refusal::Error(ErrorCode::Internal))
+            }
+            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
+        }
+    }
+
+    /// Where a channel of the application begins on which nobody has published or listened yet: its past is empty.
+    async fn untouched(&self, channel: &Channel) -> Result<Position, Refusal> {
+        let unknown = Refusal::Error(ErrorCode::UnknownChannel);
+        let Channel::Application(name) = channel else { return Err(unknown) };
+        let stream = StreamName::from_checked(name);
+        match tokio::time::timeout(self.hub.limits.command, self.hub.bus.open(&stream)).await {
+            Ok(Ok(position)) => Ok(position),
+            Ok(Err(error)) => {
+                tracing::warn!(client = %self.session.client, user = self.session.user(), %error, "a stream could not be opened");
                 Err(Refusal::Error(ErrorCode::Internal))
             }
             Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
