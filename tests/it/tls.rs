@@ -363,7 +363,7 @@ async fn a_client_that_reads_nothing_is_closed_as_slow() {
     let authority = Authority::new(world.dir.path());
     authority.issue("first");
     // Nobody answers pings here.
-    let limits = "[channels]\nqueue_bytes = '256KiB'\nrecovery_bytes = '128KiB'\nping = '10m'\npong = '9m'";
+    let limits = "[channels]\nqueue_bytes = '256KiB'\nrecovery_bytes = '128KiB'\nmax_history_bytes = '128KiB'\nping = '10m'\npong = '9m'";
     let hub = world.hub_with("a", &authority.config(limits)).await;
     let mut deaf = session(&hub, &authority).await;
     let mut well = session(&hub, &authority).await;

@@ -166,7 +166,7 @@ async fn a_client_does_at_every_code_what_the_tables_say() {
         report["unsubscribed"],
         json!({
             "ordered": {"code": 2000, "back": false, "state": "unsubscribed"},
-            "seen": {"codes": [2500], "recovered": false, "ended": []},
+            "seen": {"codes": [2502], "recovered": false, "ended": []},
         })
     );
     assert_eq!(report["expired"], json!({"subscription": [2501], "connection": 3005, "recovered": true}));

@@ -27,10 +27,16 @@ async fn they_are_made_ahead_and_only_once() {
     assert_eq!(again, Partitions { made: 0, dropped: 0 });
 }
 
+/// The schema that tests copy may have been made yesterday, with the partitions of yesterday.
+pub(super) async fn up_to_date(store: &Store) {
+    store.entities.maintain(Retention { days: 20_000 }, today()).await.expect("maintained");
+}
+
 /// A missing partition never stops writing, and what landed in the default one is moved to its place.
 #[tokio::test]
 async fn a_missing_day_lands_in_the_default_partition_and_is_moved() {
     let store = Store::new().await;
+    up_to_date(&store).await;
     let day: String = store.scalar("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')").await;
     let drop = format!("DROP TABLE changes_{day}");
     sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(store.database.pool()).await.expect("drop");
@@ -47,6 +53,7 @@ async fn a_missing_day_lands_in_the_default_partition_and_is_moved() {
 #[tokio::test]
 async fn retention_cuts_the_past_and_says_so() {
     let store = Store::new().await;
+    up_to_date(&store).await;
     store.apply(vec![upsert("a", "1", "x"), upsert("b", "1", "x")]).await;
     // Three days ago, as the clock of then would have had it.
     let past = "WITH d AS (DELETE FROM changes RETURNING *)

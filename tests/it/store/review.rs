@@ -11,7 +11,7 @@ use dzvin_protocols::mirror::Quarantined;
 use sqlx::{Connection, Executor, migrate::Migrate};
 use time::OffsetDateTime;
 
-use super::{Store, batch, kind, spec, upsert};
+use super::{Store, batch, kind, partitions::up_to_date, spec, upsert};
 use crate::support::eventually::eventually;
 
 async fn run(store: &Store, sql: &'static str) {
@@ -101,6 +101,7 @@ async fn days_are_forgotten_with_their_epoch() {
 #[tokio::test]
 async fn partitions_are_maintained_beyond_the_statement_timeout() {
     let store = Store::new().await;
+    up_to_date(&store).await;
     let mut options = DbOptions::at(store.db.connect_options());
     options.statement_timeout = Duration::from_millis(200);
     let entities = Entities::open(Database::new(options), vec![spec(kind())]).await.expect("kinds");

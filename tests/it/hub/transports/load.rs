@@ -3,7 +3,7 @@
 use super::*;
 
 /// A short queue, and pings that do not come into it.
-const SLOW: &str = "[channels]\nqueue_bytes = \"256KiB\"\nrecovery_bytes = \"128KiB\"\nping = \"10m\"\npong = \"1m\"\n";
+const SLOW: &str = "[channels]\nqueue_bytes = \"256KiB\"\nrecovery_bytes = \"128KiB\"\nmax_history_bytes = \"128KiB\"\nping = \"10m\"\npong = \"1m\"\n";
 
 #[tokio::test]
 async fn a_client_that_does_not_read_is_closed_as_slow_and_slows_nobody() {
