@@ -93,6 +93,10 @@ async fn what_the_hub_has_signed_ends_with_the_token() {
             assert_eq!(show(&mut one, &signed).await["event"], "pusher_internal:subscription_succeeded");
             shown.push(signed);
         }
+        // Else what another is lent would keep this one among the members.
+        let (_, anothers) = ask(&a, &token("another", "t-another"), &socket, "presence-room").await;
+        let refused = show(&mut one, &anothers).await;
+        assert_eq!((&refused["event"], &refused["data"]["status"]), (&json!("pusher:subscription_error"), &json!(400)));
         let bare = json!({"channel": "private-bare", "auth": server.channel_token(&socket, "private-bare", None)});
         assert_eq!(show(&mut one, &bare).await["event"], "pusher_internal:subscription_succeeded");
         let room = json!("presence-room");

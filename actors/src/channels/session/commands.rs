@@ -270,6 +270,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// A call of the application, answered by whoever has registered for it.
     async fn rpc(&self, id: u32, request: &RpcRequest) -> Answer {
         let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
+        // A method shows what these rights may see, and they may be over.
+        if self.session.is_hushed() {
+            return Err(Refusal::Error(ErrorCode::Internal));
+        }
         if !self.user_may().await {
             return Err(Refusal::Error(ErrorCode::TooManyRequests));
         }

@@ -110,6 +110,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // It has had everything since; what it asks is whether it is subscribed. What it has shown last is what it lives on.
             Some(known) if known == alias => {
                 let Admitted { member, grant, by_rights, .. } = admitted;
+                // Who is shown there would go on being shown by what another has been lent.
+                let known = self.talk.as_ref().and_then(|talk| talk.members.iter().find(|(of, _)| *of == inside));
+                if member.as_ref().zip(known).is_some_and(|(member, (_, known))| member.id != known.id) {
+                    return Err(Trouble::told(Refusal::Invalid, "subscribed already as another user"));
+                }
                 if !by_rights {
                     let mark = grant.mark.clone();
                     self.prolong(&inside, grant);

@@ -168,6 +168,7 @@ async fn a_hushed_session_is_shown_no_entities() {
     for (id, command) in [
         (4, json!({"id": 4, "subscribe": {"channel": "entities.procedure"}})),
         (5, json!({"id": 5, "history": {"channel": "entities.procedure", "limit": 1}})),
+        (6, json!({"id": 6, "rpc": {"method": "any"}})),
     ] {
         let answer = client.ask(command).await;
         assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(id), &json!(100)));
