@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tokio_tungstenite::{Connector, connect_async_tls_with_config, tungstenite::Message};
 
+use super::server::{API_KEY, with_key};
 use crate::{
     nginx::Nginx,
     spine::{caught_up, play},
@@ -24,7 +25,6 @@ use crate::{
     },
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
 /// Clients of each protocol.
 const FOLLOWERS: usize = 160;
 const PUSHERS: usize = 40;
@@ -32,9 +32,8 @@ const PUSHERS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(200);
 
 fn rules() -> String {
-    format!(
-        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         [[pusher.apps]]\nid = \"main\"\nkeys = [{{ key = \"app-key\", secret = \"an app secret of many bytes\" }}]\n"
+    with_key(
+        "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n",
     )
 }
 

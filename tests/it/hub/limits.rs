@@ -9,25 +9,19 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
+use super::server::{ask as call, with_key};
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World, small_object},
     session::Client,
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
 const APP_KEY: &str = "app-key";
 const SECRET: &str = "an app secret of many bytes";
 
 /// A server of the application that may do everything.
 fn server() -> String {
-    format!("[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\npermissions = [\"*\"]\n")
-}
-
-async fn call(hub: &Hub, method: &str, body: &Value) -> Value {
-    let url = format!("http://{}/api/{method}", hub.addr);
-    let request = reqwest::Client::new().post(url).header("x-api-key", API_KEY).body(body.to_string());
-    request.send().await.expect("an answer").json().await.expect("json")
+    with_key("permissions = [\"*\"]\n")
 }
 
 async fn publish(hub: &Hub, channel: &str, data: &Value) -> Value {

@@ -6,23 +6,21 @@ use dzvin_protocols::channels::centrifuge::{Disconnect, reconnects};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
+use super::server::{API_KEY, with_key};
 use crate::support::{
     eventually::patience,
     hub::{Hub, KEY, World},
 };
 
-const API_KEY: &str = "an api key of thirty-two bytes and more";
-
 /// A namespace for each of the things that clients ask; `closed`, which is not named, is opened by tokens alone.
 pub(super) fn rules(more: &str) -> String {
-    format!(
-        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         permissions = [\"channels:*:*\", \"connections:*:*\"]\n\
+    with_key(&format!(
+        "permissions = [\"channels:*:*\", \"connections:*:*\"]\n\
          [channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
          [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
          presence = true\nsee_presence = \"signed_in\"\njoin_leave = true\n\
          [channels.namespaces.last]\nsubscribe = \"signed_in\"\nrecovery = \"latest\"\n{more}"
-    )
+    ))
 }
 
 /// What a script says at its end.

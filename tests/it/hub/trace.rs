@@ -6,6 +6,7 @@ use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::server::{API_KEY, ask, with_key};
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World},
@@ -14,13 +15,11 @@ use crate::support::{
 
 /// What no trace may show.
 const SECRET: &str = "what-is-said-is-nobodys-business";
-const API_KEY: &str = "an api key of thirty-two bytes and more";
 
 fn rules() -> String {
-    format!(
-        "[[identity.api_keys]]\nid = \"backend\"\nsecret = \"{API_KEY}\"\n\
-         [identity.roles]\nadmin = [\"*\"]\nviewer = [\"entities:read:*\"]\noperator = [\"trace:user:viewer-*\"]\n\
-         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n"
+    with_key(
+        "[identity.roles]\nadmin = [\"*\"]\nviewer = [\"entities:read:*\"]\noperator = [\"trace:user:viewer-*\"]\n\
+         [channels.namespaces.room]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n",
     )
 }
 
@@ -99,9 +98,7 @@ impl Trace {
 }
 
 async fn call(hub: &Hub, method: &str, body: &Value) {
-    let url = format!("http://{}/api/{method}", hub.addr);
-    let request = reqwest::Client::new().post(url).header("x-api-key", API_KEY).body(body.to_string());
-    let answer: Value = request.send().await.expect("an answer").json().await.expect("json");
+    let answer = ask(hub, method, body).await;
     assert!(answer["error"].is_null(), "{answer}");
 }
 
