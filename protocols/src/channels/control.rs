@@ -291,17 +291,7 @@ impl Control {
     /// Whether it is between nodes, and no session hears of it.
     #[must_use]
     pub const fn is_letter(&self) -> bool {
-        matches!(
-            self,
-            Self::Stray { .. }
-                | Self::Survey { .. }
-                | Self::Answer { .. }
-                | Self::Count { .. }
-                | Self::Counted { .. }
-                | Self::Trace { .. }
-                | Self::Traced { .. }
-                | Self::Untrace { .. }
-        )
+        self.whose().is_none() && !matches!(self, Self::Emulate { .. })
     }
 
     /// As nodes say it.
