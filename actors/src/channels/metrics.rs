@@ -30,8 +30,11 @@ pub struct CommandLabel {
 /// How a recovery ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RecoveryLabel {
-    /// `recovered` or `unrecovered`.
+    /// `recovered`; `unrecovered`; `postponed`: the client is to ask again.
     pub result: &'static str,
+    /// Why not: one of [`Cause`](crate::entities::gap::Cause), `sight` (the position is of another view), `empty` (the one publication
+    /// that matters is gone), `slow` (it has not read what waits for it). Empty where all was recovered.
+    pub cause: &'static str,
 }
 
 /// The metrics of the room.
@@ -114,7 +117,7 @@ impl Metrics {
         registry.register("deliveries", "Frames handed to sessions", self.deliveries.clone());
         registry.register("sessions_closed", "Closed connections by close code", self.closed.clone());
         registry.register("commands", "Client commands by name and error code", self.commands.clone());
-        registry.register("recoveries", "Recoveries by result", self.recoveries.clone());
+        registry.register("recoveries", "Recoveries by result and cause", self.recoveries.clone());
         registry.register("gaps_healed", "Runs missed on the bus and fetched afterwards", self.gaps_healed.clone());
         registry.register("stream_resets", "Streams whose past was lost", self.resets.clone());
         registry.register("insufficient_state", "Subscriptions told to recover", self.insufficient.clone());

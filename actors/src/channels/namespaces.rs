@@ -120,6 +120,14 @@ impl Namespaces {
         (!is_guarded(channel) && self.of(channel).publish.admits(identity))
             || identity.permissions.allow("channels", "publish", channel)
     }
+
+    /// Whether a client may see who is on a channel; `None` where nobody is shown. `subscribed`: it has been let in there.
+    #[must_use]
+    pub fn may_see(&self, channel: &str, identity: &Identity, subscribed: bool) -> Option<bool> {
+        let access = self.of(channel).presence?;
+        let open = subscribed || !is_guarded(channel);
+        Some((open && access.admits(identity)) || identity.permissions.allow("channels", "presence", channel))
+    }
 }
 
 /// Whether the Pusher protocol has the channel opened by a signature: what a namespace lets everybody do is not meant for it.
@@ -153,6 +161,29 @@ mod tests {
         ] {
             assert_eq!(all.may_subscribe(channel, &identity), subscribe, "{channel} {identity:?}");
             assert_eq!(all.may_publish(channel, &identity), publish, "{channel} {identity:?}");
+        }
+    }
+
+    /// What is open to everybody is not meant for channels that Pusher's clients need a signature for.
+    #[test]
+    fn a_signature_is_not_replaced_by_an_open_namespace() {
+        let open = ChannelRules {
+            subscribe: Access::Anyone,
+            publish: Access::Anyone,
+            presence: Some(Access::Anyone),
+            ..ChannelRules::default()
+        };
+        let all = Namespaces::new(open, HashMap::new());
+        let anybody = Identity::new("olha", Arc::new(Permissions::default()));
+        for (channel, may) in [("board", true), ("private-board", false), ("presence-board", false)] {
+            assert_eq!(all.may_subscribe(channel, &anybody), may, "{channel}");
+            assert_eq!(all.may_publish(channel, &anybody), may, "{channel}");
+            assert_eq!(all.may_see(channel, &anybody, false), Some(may), "{channel}");
+            assert_eq!(all.may_see(channel, &anybody, true), Some(true), "whoever has been let in");
+            let granted = Permissions::parse(["channels:*:*"]).expect("permissions");
+            let granted = Identity::new("olha", Arc::new(granted));
+            assert!(all.may_subscribe(channel, &granted) && all.may_publish(channel, &granted));
+            assert_eq!(all.may_see(channel, &granted, false), Some(true), "{channel}");
         }
     }
 }

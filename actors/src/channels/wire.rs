@@ -274,7 +274,8 @@ impl Wire {
     /// Whether these bytes are the usual answer to it and nothing else: one masked frame of the empty message.
     pub(super) fn is_pong(self, bytes: &[u8]) -> bool {
         match (self.form(), bytes) {
-            _ if self == Self::Pusher => false,
+            // On a wire of one direction nothing is asked, and what comes first may be the same bytes: a `connect` of nobody.
+            _ if self == Self::Pusher || self.is_one_way() => false,
             (Form::Json, [0x81, 0x82, a, b, _, _, open, close]) => open ^ a == b'{' && close ^ b == b'}',
             (Form::Protobuf, [0x82, 0x81, a, _, _, _, zero]) => zero == a,
             _ => false,

@@ -113,6 +113,12 @@ impl Client {
         self
     }
 
+    /// May be told that what it missed is lost if that is more than so many publications.
+    pub(crate) fn reaching(mut self, reach: u64) -> Self {
+        self.channels.iter_mut().for_each(|channel| channel.ledger.reach = Some(reach));
+        self
+    }
+
     /// Whether its wire has positions.
     pub(crate) fn has_positions(&self) -> bool {
         self.wire != Wire::Pusher

@@ -33,6 +33,9 @@ const LINES: [&str; 9] = [
     "leases.ttl = \"3s\"",
     "log.level = \"warn\"",
 ];
+/// What these `recovery_bytes` hold of changes as references, some 190 bytes each, with a tenth to spare. Those who read slower than things come
+/// are further behind within a minute.
+const REACH: u64 = 950;
 /// Above a ping and its answer's time.
 const SILENCE: Duration = Duration::from_secs(25);
 /// How long a publication may take to a client that reads and has no positions, if its connection is not closed instead: the five seconds
@@ -109,7 +112,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
         let streams = streams.concat();
         let token = stage.hubs[0].token_of(&format!("soak-{n}"))?;
         let plant = args.plant.filter(|plant| plant.victim() == Some(n));
-        let client = Client::new(n, wire(n), mood(n), token, &streams, seed).planting(plant);
+        let client = Client::new(n, wire(n), mood(n), token, &streams, seed).reaching(REACH).planting(plant);
         crowd.enter(client, streams);
     }
     let (lies, silence, mut liars) = (Arc::new(Lies::default()), watch::Sender::new(false), JoinSet::new());

@@ -62,7 +62,9 @@ pub(crate) fn judge(inner: &Inner, tops: &Tops, published: Published) -> Vec<Bar
     for (name, side) in &sides[..2] {
         bars.extend(recovery(name, side));
     }
-    bars.push(Bar::none("application streams lost in an epoch that is still there", inner.application.counts.refused));
+    let application = &inner.application.counts;
+    let lost = application.refused + application.beyond;
+    bars.push(Bar::none("application streams lost in an epoch that is still there", lost));
     bars.push(Bar::none("publications that were answered with another position than they had", published.disagreed));
     bars.push(Bar::none("publications that stand at two places, for somebody has repeated them", published.repeated));
     bars.push(Bar::none("codes that send a client away for good", inner.sent_away));
@@ -128,8 +130,16 @@ pub(crate) fn show(bars: &[Bar]) -> bool {
 pub(crate) fn show_counts(inner: &Inner) {
     let counted = |side: &super::ground::Side| {
         let counts = &side.counts;
-        [counts.received, counts.attached, counts.recovered, counts.told, counts.unfounded, counts.refused]
-            .map(|it| it.to_string())
+        [
+            counts.received,
+            counts.attached,
+            counts.recovered,
+            counts.told,
+            counts.unfounded,
+            counts.refused,
+            counts.beyond,
+        ]
+        .map(|it| it.to_string())
     };
     let row = |name: &str, side| [vec![name.to_owned()], counted(side).to_vec()].concat();
     say("");
@@ -142,6 +152,7 @@ pub(crate) fn show_counts(inner: &Inner) {
             "lost with the bus",
             "lost, new epoch",
             "lost, same epoch",
+            "further behind than is recovered",
         ],
         &[row("durable", &inner.durable), row("application", &inner.application), row("pusher", &inner.pusher)],
     );
@@ -205,6 +216,7 @@ mod tests {
         assert_eq!(red(|it| it.application.faults.differing = 1), 1);
         assert_eq!(red(|it| it.pusher.faults.stray = 1), 1);
         assert_eq!(red(|it| it.application.counts.refused = 1), 1);
+        assert_eq!(red(|it| it.application.counts.beyond = 1), 1, "history holds more than anybody is behind");
         assert_eq!(red(|it| it.sent_away = 1), 1);
         assert_eq!(red(|it| it.refused = [(103, 1)].into()), 1);
         assert_eq!(red(|it| it.unreadable = (1, "x".to_owned())), 1);

@@ -145,7 +145,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 return;
             }
             _ if !self.pace.admits() => self.too_many(),
-            Request::Connect(connect) if self.identity.is_none() => self.connect(id, &connect).await,
+            Request::Connect(connect) if self.identity.is_none() => {
+                let answer = self.connect(id, &connect).await;
+                self.failed = matches!(answer, Err(Refusal::Error(_)));
+                answer
+            }
             _ if self.identity.is_none() => Err(Refusal::Close(Disconnect::BadRequest)),
             Request::Send { .. } => return,
             Request::Connect(_) | Request::Unknown => Err(Refusal::Close(Disconnect::BadRequest)),
@@ -166,7 +170,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(Refusal::Error(error)) => {
                 self.reply_error(id, error.into());
                 if self.failed {
-                    self.session.close(Disconnect::Internal);
+                    // What was sent in one go with the `connect` is not looked at: without a user it would be an offence.
+                    self.session.close(instead(error));
                 }
             }
             Err(Refusal::Own(error)) => self.reply_error(id, error),
@@ -236,7 +241,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 // Of a connect that failed nothing is left but the answer: the client begins another connection.
-                (self.identity, self.failed) = (None, true);
+                self.identity = None;
                 return Err(refusal);
             }
         };

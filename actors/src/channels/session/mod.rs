@@ -12,6 +12,7 @@ mod orders;
 mod pace;
 mod presence;
 mod pusher;
+mod recover;
 mod sight;
 mod start;
 mod subscribe;
@@ -175,6 +176,8 @@ pub(super) struct Session {
     /// Wakes the task: the socket was full, or the session is to be closed.
     wake: Wake,
     queue_bytes: usize,
+    /// Milliseconds after a token's end to fetch another.
+    grace: u64,
     waiting: Gauge,
     tracer: Tracer,
     mailbox: Option<Box<Mailbox>>,
@@ -304,6 +307,7 @@ impl Session {
             inner: Mutex::new(inner),
             wake: Wake::default(),
             queue_bytes: hub.limits.queue_bytes,
+            grace: clock::millis(hub.limits.expiry_grace),
             waiting: hub.waiting.clone(),
             tracer: hub.tracer.clone(),
             mailbox: connection.mailbox.map(Box::new),

@@ -66,6 +66,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let Ok(prepared) = self.prepare(request, channel, terms, grant, data.map(Bytes::from)).await else {
             return;
         };
+        self.count_recovery(&prepared.request, &prepared.start);
         let result = prepared.result();
         let push = SubscribePush {
             recoverable: result.recoverable,
@@ -203,12 +204,13 @@ impl Session {
         std::mem::take(&mut self.lock().orders)
     }
 
-    /// The server has moved the end of the connection; absent: it ends now.
+    /// The server has moved the end of the connection; absent: it ends now. The client is told that end, and has the usual grace after
+    /// it to fetch another token.
     fn prolong_connection(&self, expire_at: Option<i64>) {
         let Some(at) = expire_at else { return self.close(Disconnect::Expired) };
         let left = u64::try_from(at.saturating_sub(OffsetDateTime::now_utc().unix_timestamp())).unwrap_or(0);
         let ttl = u32::try_from(left).unwrap_or(u32::MAX);
-        let ends = now().saturating_add(millis(std::time::Duration::from_secs(left)));
+        let ends = now().saturating_add(millis(std::time::Duration::from_secs(left))).saturating_add(self.grace);
         let mut inner = self.lock();
         inner.clock.expires_at = if at == 0 { NEVER } else { ends };
         if self.wire == Wire::Pusher || inner.closing.is_some() {

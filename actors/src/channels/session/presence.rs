@@ -89,13 +89,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let Ok(Channel::Application(name)) = Channel::parse(channel) else {
             return Err(Refusal::Error(ErrorCode::NotAvailable));
         };
-        let Some(access) = self.hub.namespaces.of(&name).presence else {
-            return Err(Refusal::Error(ErrorCode::NotAvailable));
-        };
-        let allowed = self.identity.as_ref().is_some_and(|identity| {
-            access.admits(identity) || identity.permissions.allow("channels", "presence", &name)
-        });
-        if allowed { Ok(name) } else { Err(Refusal::Error(ErrorCode::PermissionDenied)) }
+        let Some(identity) = &self.identity else { return Err(Refusal::Error(ErrorCode::PermissionDenied)) };
+        match self.hub.namespaces.may_see(&name, identity, self.session.has(&name)) {
+            None => Err(Refusal::Error(ErrorCode::NotAvailable)),
+            Some(false) => Err(Refusal::Error(ErrorCode::PermissionDenied)),
+            Some(true) => Ok(name),
+        }
     }
 
     fn asked<T, E, F>(&self, answer: Result<Result<T, E>, F>) -> Result<T, Refusal> {

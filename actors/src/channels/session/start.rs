@@ -9,10 +9,11 @@ use dzvin_protocols::{
         centrifuge::{Payload, Pub, SubscribeRequest, SubscribeResult},
         fossil,
     },
-    entities::Sight,
+    entities::{Sight, lean},
 };
 
 use super::subscriptions::Going;
+use crate::entities::gap::Cause;
 
 /// What surrounds a publication in a reply, at most.
 const ENVELOPE: usize = 128;
@@ -22,12 +23,24 @@ pub(super) struct Start {
     pub(super) position: Position,
     pub(super) publications: Vec<Publication>,
     pub(super) recovered: bool,
+    /// Why not, for the metric; empty where nothing was asked for, or all is there.
+    pub(super) cause: &'static str,
 }
 
 impl Start {
     /// From now on.
     pub(super) const fn fresh(position: Position) -> Self {
-        Self { position, publications: Vec::new(), recovered: false }
+        Self::lost(position, "")
+    }
+
+    /// From now on, and what the client has missed it has to load.
+    pub(super) const fn lost(position: Position, cause: &'static str) -> Self {
+        Self { position, publications: Vec::new(), recovered: false, cause }
+    }
+
+    /// With everything that the client has missed.
+    pub(super) const fn recovered(position: Position, publications: Vec<Publication>) -> Self {
+        Self { position, publications, recovered: true, cause: "" }
     }
 
     /// Bytes of its publications in a reply, roughly.
@@ -45,12 +58,14 @@ pub(super) struct Prepared {
     pub(super) number: u32,
     pub(super) ttl: Option<u32>,
     pub(super) recoverable: bool,
-    request: SubscribeRequest,
+    pub(super) request: SubscribeRequest,
     data: Option<Bytes>,
     /// Offsets are revisions of one entity.
     by_revision: bool,
+    /// Offsets are those of a kind, or of one entity: what is recovered may be references.
+    of_entities: bool,
     /// Not every offset is shown.
-    skips: bool,
+    pub(super) skips: bool,
     /// The stream's epoch as somebody is told it who does not see everything.
     told: Option<Epoch>,
     /// What each publication is as a patch of the one before, where that is shorter.
@@ -74,6 +89,7 @@ impl Prepared {
             request,
             data,
             by_revision: matches!(channel, Channel::Entity(..)),
+            of_entities: matches!(channel, Channel::Entity(..) | Channel::Entities(_)),
             skips: matches!(channel, Channel::Query(_)),
             told: None,
             patches: Vec::new(),
@@ -88,7 +104,7 @@ impl Prepared {
 
     /// What it missed does not fit: it is told so.
     pub(super) fn lose(&mut self) {
-        (self.start.recovered, self.start.publications) = (false, Vec::new());
+        self.start = Start::lost(self.start.position.clone(), Cause::Bytes.as_str());
         self.patches = Vec::new();
     }
 
@@ -137,14 +153,19 @@ impl Prepared {
         }
     }
 
+    /// Whether the client has of a publication what all have, so that the next may be a patch of it. What somebody has recovered who does not
+    /// see everything need not be what others of the same mask were shown; and what was brought as a reference is no document.
+    fn is_shared(&self, publication: &Publication) -> bool {
+        self.told.is_none() && !(self.of_entities && self.delta && lean(publication).data == publication.data)
+    }
+
     /// From where it goes live.
     pub(super) fn going(&self) -> Going {
         Going {
             channel: Arc::clone(&self.name),
             epoch: self.start.position.epoch.clone(),
             from: self.start.position.offset,
-            // What somebody has recovered who does not see everything need not be what others of the same mask were shown.
-            seen: self.start.publications.last().filter(|_| self.told.is_none()).map_or(0, |it| self.offset_of(it)),
+            seen: self.start.publications.last().filter(|it| self.is_shared(it)).map_or(0, |it| self.offset_of(it)),
             online: None,
         }
     }

@@ -3,16 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use dzvin_protocols::{
-    channels::{
-        Channel, Epoch, Happening, Position, Publication,
-        centrifuge::{
-            Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
-            UnsubscribePush, UnsubscribeResult,
-        },
+use dzvin_protocols::channels::{
+    Channel, Happening,
+    centrifuge::{
+        Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
+        UnsubscribePush, UnsubscribeResult,
     },
-    entities::Sight,
-    platform::StreamName,
 };
 
 use super::{
@@ -20,25 +16,18 @@ use super::{
     commands::{Answer, Conversation, Refusal, seconds_left},
     live::Terms,
     presence::shown_info,
-    start::{Prepared, Start},
+    start::Prepared,
     subscriptions::Going,
 };
 use crate::{
     channels::{
-        metrics::RecoveryLabel,
         session::Seat,
         shard::{Left, ShardMessage},
         topics::{AttachError, Attached, TopicsMessage},
     },
-    entities::{
-        concerns::{query_since, seen_since},
-        gap::{HistoryError, Recovered, entity_since_seen, since},
-    },
     platform::ports::{AuthError, Bus, ChangeLog, Member, Query, ServerSubscription, SubscriptionGrant, TokenMark},
 };
 
-/// Between two looks whether a reply has left.
-const LOOK: Duration = Duration::from_millis(10);
 /// The only kind of deltas.
 const FOSSIL: &str = "fossil";
 
@@ -56,6 +45,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         };
         let terms = Terms { granted: grant.is_some(), ..self.terms(&request, &channel)? };
         let prepared = self.prepare(request, channel, terms, grant.unwrap_or_default(), None).await?;
+        self.count_recovery(&prepared.request, &prepared.start);
         let reply = self.encode(id, &prepared.result());
         self.go_live(vec![prepared], &reply).await
     }
@@ -165,6 +155,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                     if prepared.start.recovered && before + prepared.start.size() > self.hub.limits.recovery.bytes {
                         prepared.lose();
                     }
+                    self.count_recovery(&prepared.request, &prepared.start);
                     all.push(prepared);
                 }
                 // What does not exist is no reason to refuse the rest.
@@ -199,6 +190,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let name: Arc<str> = request.channel.as_str().into();
         let (ttl, ends) = self.lasting(&grant);
         let (delta, numbered, filtered) = (terms.delta, terms.numbered, terms.filter.is_some());
+        let of_server = terms.of_server;
         let mark = grant.mark.clone().map(Box::new);
         let info = shown_info(grant.info.as_ref()).map(Box::new);
         let viewer = self.viewer(&channel)?;
@@ -209,6 +201,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let member = self.member(&channel, &grant);
         let prepared = match self.sees(&channel, sight.as_deref()).await {
             Ok(()) => self.listen_and_recover(&request, &channel, &name, (delta, sight.as_deref()), member).await,
+            Err(refusal) => Err(refusal),
+        };
+        let prepared = match prepared {
+            Ok((attached, start)) => self.in_time(&request, start, of_server).await.map(|start| (attached, start)),
             Err(refusal) => Err(refusal),
         };
         let (attached, mut start) = match prepared {
@@ -234,31 +230,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if let Some(sight) = &sight {
             prepared.seen_as(sight);
         }
+        prepared.skips |= filtered;
         Ok(prepared.with_patches())
-    }
-
-    async fn listen_and_recover(
-        &mut self,
-        request: &SubscribeRequest,
-        channel: &Channel,
-        name: &Arc<str>,
-        (delta, sight): (bool, Option<&Sight>),
-        member: Option<Arc<Member>>,
-    ) -> Result<(Attached, Start), Refusal> {
-        let attached = self.listen(channel, name, delta, member).await?;
-        let mut start = self.start(request, channel, attached.position.clone(), sight).await?;
-        if start.recovered && !self.room_for(start.size()).await {
-            // To close the client as slow would bring it back to the same recovery.
-            start = Start { position: start.position, publications: Vec::new(), recovered: false };
-        }
-        if request.recover {
-            let result = if start.recovered { "recovered" } else { "unrecovered" };
-            self.hub.metrics.recoveries.get_or_create(&RecoveryLabel { result }).inc();
-            if !start.recovered && request.rejects_unrecovered() {
-                return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
-            }
-        }
-        Ok((attached, start))
     }
 
     /// Answers, and goes live.
@@ -287,17 +260,6 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             self.leave(&name, seat).await;
         }
         answered
-    }
-
-    /// Whether the reply may be queued. A client that recovers several busy channels at once is not slow because the reply
-    /// before this one is still on its way: as long as a usual line takes for a queue's worth, that is waited for.
-    async fn room_for(&self, bytes: usize) -> bool {
-        let waiting = async {
-            while !self.session.has_room(bytes) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        tokio::time::timeout(self.hub.limits.command / 5, waiting).await.is_ok()
     }
 
     /// Registers with the shard, then with the topics: from then on every publication reaches the session. Then it may be seen.
@@ -337,88 +299,6 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             shard.slot.call(enter, within).await.map_err(|_| retry)?;
         }
         Ok(attached)
-    }
-
-    async fn start(
-        &self,
-        request: &SubscribeRequest,
-        channel: &Channel,
-        top: Position,
-        sight: Option<&Sight>,
-    ) -> Result<Start, Refusal> {
-        let named = match sight {
-            Some(sight) if !request.epoch.is_empty() => sight.told(&request.epoch),
-            _ => Some(request.epoch.as_str()),
-        };
-        // A position of another sight says nothing of what this one has missed.
-        let Some(epoch) = named.filter(|_| request.recover) else {
-            let one = matches!(channel, Channel::Entity(..));
-            return Ok(Start::fresh(if one { self.entity_position(channel).await? } else { top }));
-        };
-        if let Channel::Application(name) = channel
-            && self.hub.namespaces.of(name).latest_only
-        {
-            return self.latest(request, channel, top).await;
-        }
-        // An empty epoch stands for whichever is current.
-        let epoch = if epoch.is_empty() { top.epoch } else { Epoch::new(epoch) };
-        let after = Position { epoch, offset: request.offset };
-        let (bus, log, limits) = (self.hub.bus.as_ref(), self.hub.log.as_ref(), &self.hub.limits);
-        let (limit, reach) = (limits.recovery, limits.reach());
-        let reading = async {
-            match (channel, sight) {
-                (Channel::Entities(kind), Some(sight)) => seen_since(bus, log, kind, &after, reach, sight).await,
-                (Channel::Entity(kind, key), _) => entity_since_seen(log, kind, key, &after, limit, sight).await,
-                (Channel::Query(id), _) => match self.hub.queries.known(id) {
-                    Some(query) => query_since(bus, log, &query, &after, reach, sight).await,
-                    None => Err(HistoryError::Unknown),
-                },
-                _ => since(bus, log, &StreamName::from_checked(&channel.to_string()), &after, limit).await,
-            }
-        };
-        match tokio::time::timeout(self.hub.limits.command, reading).await {
-            Ok(Ok(Recovered::Complete { position, publications })) => {
-                Ok(Start { position, publications, recovered: true })
-            }
-            Ok(Ok(Recovered::Unrecoverable { position, cause })) => {
-                let (client, cause) = (&self.session.client, cause.as_str());
-                tracing::debug!(
-                    %client,
-                    channel = request.channel,
-                    offset = request.offset,
-                    cause,
-                    "position not recovered"
-                );
-                Ok(Start::fresh(position))
-            }
-            Ok(Err(HistoryError::Unknown)) => Err(forgotten(channel)),
-            Ok(Err(error)) => {
-                tracing::warn!(client = %self.session.client, user = self.session.user(), channel = request.channel, %error, "recovery could not be read");
-                Err(Refusal::Error(ErrorCode::Internal))
-            }
-            Err(_) => Err(Refusal::Error(ErrorCode::Internal)),
-        }
-    }
-
-    /// Where only the latest publication matters: that one, unless the client has it.
-    pub(super) async fn latest(
-        &self,
-        request: &SubscribeRequest,
-        channel: &Channel,
-        top: Position,
-    ) -> Result<Start, Refusal> {
-        let here = request.epoch == top.epoch.as_str() && request.offset == top.offset;
-        if here || top.offset == 0 {
-            return Ok(Start { recovered: here, ..Start::fresh(top) });
-        }
-        let slice = self.page(channel, top.offset - 1, 1).await.map_err(|refusal| match refusal {
-            Refusal::Error(ErrorCode::UnknownChannel) => forgotten(channel),
-            other => other,
-        })?;
-        // What came since is read again live, and dropped there.
-        let publications: Vec<Publication> = slice.publications.into_iter().take(1).collect();
-        let position = Position { offset: publications.last().map_or(top.offset, |it| it.offset), ..slice.position };
-        Ok(Start { position, recovered: !publications.is_empty(), publications })
     }
 
     /// A new token for a subscription that ends.
@@ -509,14 +389,5 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             // The shard is stuck or gone; its own end closes this session.
             tracing::warn!(client = %self.session.client, user = self.session.user(), channel = %name, "shard did not confirm the end of a subscription");
         }
-    }
-}
-
-/// What is answered when a stream is gone that had just been attached to. The application's was forgotten by the bus in between,
-/// which may happen to any of them: the next attempt opens it anew, so the client must not be sent away for good.
-const fn forgotten(channel: &Channel) -> Refusal {
-    match channel {
-        Channel::Application(_) | Channel::User(_) | Channel::Online(_) => Refusal::Error(ErrorCode::Internal),
-        Channel::Entities(_) | Channel::Entity(..) | Channel::Query(_) => Refusal::Error(ErrorCode::UnknownChannel),
     }
 }

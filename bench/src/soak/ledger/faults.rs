@@ -34,6 +34,8 @@ pub(crate) struct Counts {
     pub(crate) unfounded: u64,
     /// Told so in the epoch that they knew.
     pub(crate) refused: u64,
+    /// Were further behind than is recovered, and told so.
+    pub(crate) beyond: u64,
 }
 
 impl Faults {
@@ -71,6 +73,7 @@ impl Counts {
         self.told += other.told;
         self.unfounded += other.unfounded;
         self.refused += other.refused;
+        self.beyond += other.beyond;
     }
 
     /// Those who came back to a past that was still there.

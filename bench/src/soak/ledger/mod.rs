@@ -59,6 +59,9 @@ pub(crate) struct Ledger {
     at: Option<Position>,
     subscribed: bool,
     holes: Numbers,
+    /// Publications that a recovery must bring; however many, if none. Whoever is further behind may be told to load its state instead:
+    /// a recovery has a limit of bytes.
+    pub(crate) reach: Option<u64>,
     /// What may not be.
     pub(crate) faults: Faults,
     /// What was.
@@ -90,7 +93,11 @@ impl Ledger {
                 }
             }
             Some(asked) if now.epoch == asked.epoch => {
-                self.counts.refused += 1;
+                if self.reach.is_some_and(|reach| now.offset > asked.offset + reach) {
+                    self.counts.beyond += 1;
+                } else {
+                    self.counts.refused += 1;
+                }
                 if now.offset < asked.offset {
                     self.faults.back += 1;
                 }
@@ -198,6 +205,11 @@ mod tests {
         assert_eq!((ledger.faults, ledger.counts.refused), (Faults::default(), 1), "the epoch was not lost");
         ledger.joined(Some(&at("b", 9)), &answer("b", 8, false), false);
         assert_eq!(ledger.faults.back, 1, "behind in the same epoch");
+        ledger.joined(Some(&at("b", 8)), &answer("b", 9_000, false), false);
+        ledger.reach = Some(100);
+        ledger.joined(Some(&at("b", 8)), &answer("b", 108, false), false);
+        ledger.joined(Some(&at("b", 8)), &answer("b", 109, false), false);
+        assert_eq!((ledger.counts.refused, ledger.counts.beyond), (4, 1), "what a recovery can bring must come");
         ledger.joined(Some(&at("b", 8)), &answer("c", 0, false), false);
         assert_eq!((ledger.counts.told, ledger.counts.unfounded), (1, 1), "a new epoch alone is no reason");
         assert!((ledger.counts.recovered_part() - 0.0).abs() < f64::EPSILON);

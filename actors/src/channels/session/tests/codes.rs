@@ -59,6 +59,8 @@ async fn who_only_listens_is_told_by_the_end() {
         (json!({"token": "expired"}), 3005),
         (json!({"token": "unavailable"}), 3004),
         (json!({"token": "wrong"}), 3500),
+        // Not the answer to a ping: a `connect` of somebody without a token.
+        (json!({}), 3500),
         (json!({"token": "subscribed"}), 3505),
         (json!({"token": "twice"}), 3505),
         // With its position the client would be sent away again and again.
@@ -72,6 +74,10 @@ async fn who_only_listens_is_told_by_the_end() {
     let mut client = Client::over(node.socket_on(Wire::OneWayWebSocket).await).await;
     client.send(json!({"token": "one"})).await;
     assert!(client.receive().await["connect"]["subs"]["news.1"].is_object());
+    client.send(json!({})).await;
+    client.send(json!({"id": 1, "publish": {}})).await;
+    node.say("news.1", "1", &[]).await;
+    assert_eq!(client.receive().await["pub"]["data"], 1, "what it says is not listened to");
     let twice = Node::start(Limits::default()).await;
     let mut client = Client::over(twice.socket_on(Wire::OneWayWebSocket).await).await;
     client.send(json!({"token": "twice"})).await;

@@ -44,7 +44,15 @@ async fn what_a_client_must_not_do_closes_it_with_its_code() {
         eventually("forgotten", || async { node.hub.metrics.sessions.get() == 0 }).await;
     }
     let node = Node::start(Limits::default()).await;
-    assert_eq!(node.client().await.ask(json!({"id": 1, "connect": {"token": "expired"}})).await["error"]["code"], 109);
+    // With what was sent in one go, of which nothing is looked at: the client is to come back with another token.
+    for (token, error, code) in [("expired", 109, 3005), ("unavailable", 100, 3004)] {
+        let mut client = node.client().await;
+        let connect = json!({"id": 1, "connect": {"token": token}});
+        let both = format!("{connect}\n{}", subscribe("entities.procedure"));
+        client.0.send(both.into()).await.expect("send");
+        assert_eq!(client.receive().await["error"]["code"], error);
+        assert_eq!(client.receive().await, json!({"close": code}), "{token}");
+    }
     let mut binary = node.client().await;
     binary.0.send(tungstenite::Message::Binary(vec![1].into())).await.expect("send");
     assert_eq!(binary.receive().await, json!({"close": 3506}));

@@ -95,6 +95,28 @@ async fn patches_follow_what_the_client_has_seen() {
     assert_eq!(wrong.ask(ask("chat.1", json!({"delta": "xdelta"}))).await, json!({"close": 3501}));
 }
 
+/// A document that was brought as a reference is nothing that a patch could follow.
+#[tokio::test]
+async fn no_patch_follows_a_reference() {
+    let node = Node::start(Limits { recovery: ReadLimit { count: 100, bytes: 1024 }, ..Limits::default() }).await;
+    let mut there = node.client().await.connected("reader").await;
+    there.ask(ask("entities.procedure", json!({"delta": "fossil"}))).await;
+    node.world.commit_sized("a", 4_000);
+    node.tell(1).await;
+    let mut base = None;
+    applied(&mut base, &there.receive().await["push"]["pub"]);
+    let mut back = node.client().await.connected("reader").await;
+    let from = json!({"delta": "fossil", "recover": true, "epoch": "e1", "offset": 0});
+    let reply = back.ask(ask("entities.procedure", from)).await;
+    let mut own = None;
+    assert!(applied(&mut own, &reply["subscribe"]["publications"][0]).contains("\"ref\":true"), "{reply}");
+    node.world.commit_sized("a", 4_000);
+    node.tell(2).await;
+    let (patch, whole) = (there.receive().await["push"]["pub"].take(), back.receive().await["push"]["pub"].take());
+    assert_eq!((&patch["delta"], &whole["delta"]), (&json!(true), &Value::Null));
+    assert_eq!(applied(&mut base, &patch), applied(&mut own, &whole));
+}
+
 #[tokio::test]
 async fn only_what_the_tags_admit_is_shown_and_the_rest_is_no_gap() {
     let node = Node::start(Limits::default()).await;
@@ -115,8 +137,13 @@ async fn only_what_the_tags_admit_is_shown_and_the_rest_is_no_gap() {
         .collect();
     assert_eq!((offsets, &reply["subscribe"]["recovered"]), (vec![2, 4], &json!(true)));
     node.say("chat.1", "{}", &[]).await;
+    // Whom nothing concerned stands where the stream does all the same, and looks through it once.
+    let mut quiet = node.client().await.connected("reader").await;
+    let reply = quiet.ask(ask("chat.1", json!({"tf": filter, "recover": true, "epoch": "e1", "offset": 4}))).await;
+    let told = &reply["subscribe"];
+    assert_eq!((&told["recovered"], &told["offset"], &told["publications"]), (&json!(true), &json!(5), &Value::Null));
     node.say("chat.1", "{}", &[("city", "Львів")]).await;
-    assert_eq!(back.offsets(1).await, [6]);
+    assert_eq!((back.offsets(1).await, quiet.offsets(1).await), (vec![6], vec![6]));
     for bad in [json!({"tf": {"op": "xor"}}), json!({"tf": filter, "delta": "fossil"})] {
         let mut client = node.client().await.connected("reader").await;
         assert_eq!(client.ask(ask("chat.1", bad.clone())).await["error"]["code"], 107, "{bad}");
@@ -224,6 +251,33 @@ async fn sessions_do_what_they_are_told() {
     let mut client = node.client().await.connected("reader").await;
     order(&node, Control::Disconnect { whose: of("u1"), code: 4321, reason: "moved".into() }).await;
     assert_eq!(client.receive().await, json!({"close": 4321}));
+}
+
+/// It is told an end, and has the usual grace after it.
+#[tokio::test]
+async fn an_end_that_the_server_sets_leaves_time_for_another_token() {
+    let node = Node::start(Limits { ping: Duration::from_millis(20), ..Limits::default() }).await;
+    let mut client = node.client().await.connected("reader").await;
+    let ended = OffsetDateTime::now_utc().unix_timestamp() - 1;
+    order(&node, Control::Refresh { whose: of("u1"), expire_at: Some(ended) }).await;
+    let (mut told, mut pings) = (false, 0);
+    // From ping to ping the session has been looked at.
+    while pings < 2 {
+        let heard = client.receive().await;
+        assert!(heard["close"].is_null(), "{heard}");
+        told |= heard["push"]["refresh"]["expires"] == true;
+        if heard == json!({}) {
+            client.send(json!({})).await;
+            pings += i32::from(told);
+        }
+    }
+    client.send(json!({"id": 8, "refresh": {"token": "reader"}})).await;
+    let mut reply = client.receive().await;
+    while reply == json!({}) {
+        client.send(json!({})).await;
+        reply = client.receive().await;
+    }
+    assert!(reply["refresh"].is_object(), "{reply}");
 }
 
 #[tokio::test]
