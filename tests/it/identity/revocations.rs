@@ -67,9 +67,18 @@ async fn what_is_revoked_on_one_node_is_refused_on_all() {
     let world = World::new(0, true).await;
     let (a, b) = (world.hub("a").await, world.hub("b").await);
     let (mine, other) = (token("olha", Some("t-1"), 60), token("olha", Some("t-2"), 60));
-    let mut client = Client::new(&b).await;
     let connect = |token: &str| json!({"id": 1, "connect": {"token": token}}).to_string();
-    assert!(client.ask(&connect(&mine)).await["connect"].is_object());
+    // Of those who only listen, on the other node each time.
+    let listens = async |hub: &Hub, token: &str| {
+        let mut client = Client::new(hub).await;
+        assert!(client.ask(&connect(token)).await["connect"].is_object());
+        client
+    };
+    let ends = async |mut client: Client, begun: Instant| {
+        assert_eq!(client.receive().await, json!({"close": 3500}));
+        assert!(begun.elapsed() < FELT, "{:?}", begun.elapsed());
+    };
+    let by_token = listens(&b, &mine).await;
 
     revoke(&a, json!({"token": "t-1", "reason": "left in a taxi"})).await;
     let begun = Instant::now();
@@ -77,16 +86,22 @@ async fn what_is_revoked_on_one_node_is_refused_on_all() {
     assert!(begun.elapsed() < FELT, "{:?}", begun.elapsed());
     eventually("this node as well", async || status(&a, &mine).await == 401).await;
     assert_eq!((status(&a, &other).await, status(&b, &other).await), (200, 200));
-    assert_eq!(client.ask(&json!({"id": 2, "refresh": {"token": mine}}).to_string()).await, json!({"close": 3500}));
+    ends(by_token, begun).await;
     assert_eq!(Client::new(&b).await.ask(&connect(&mine)).await, json!({"close": 3500}));
 
     // All that the user has, until now; who signs in again comes in again.
+    let by_user = listens(&a, &other).await;
+    let begun = Instant::now();
     revoke(&b, json!({"user": "olha"})).await;
+    ends(by_user, begun).await;
     eventually("older tokens are refused", async || status(&a, &other).await == 401).await;
     assert_eq!(status(&a, &token("olha", None, -3)).await, 200);
 
     // And nothing at all.
+    let blocked = listens(&b, &token("olha", None, -3)).await;
+    let begun = Instant::now();
     let block = revoke(&a, json!({"user": "olha", "block": true})).await;
+    ends(blocked, begun).await;
     eventually("the user is kept out", async || status(&b, &token("olha", None, -3)).await == 401).await;
     assert_eq!(status(&b, &token("ihor", None, 60)).await, 200);
     let path = format!("/{}", block["id"]);

@@ -98,6 +98,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return self.only_connect(frame).await;
         }
         for command in form.decode(frame) {
+            self.look_again().await;
+            if self.session.closing().is_some() {
+                return;
+            }
             let began = Instant::now();
             match command {
                 Ok(command) => self.command(command).await,

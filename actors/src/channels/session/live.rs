@@ -49,6 +49,8 @@ pub(super) struct Terms {
     pub(super) viewer: Option<Box<Viewer>>,
     /// A token opened it: the permissions of the user do not end it.
     pub(super) granted: bool,
+    /// The token that did is the connection's own: the next one has to name the channel again.
+    pub(super) claimed: bool,
     /// When it ends, in milliseconds of the session's clock.
     pub(super) expires_at: Option<u64>,
     /// What others may see of this subscriber here: one JSON value, in one line. Boxed: most subscriptions have none.

@@ -49,6 +49,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
+    /// Between two commands: whether the user may still have what it has does not wait for the next of them.
+    pub(super) async fn look_again(&mut self) {
+        if self.session.is_in_doubt() {
+            for order in self.session.take_orders() {
+                self.obey(order).await;
+            }
+        }
+    }
+
     /// What cannot be had is not had: whoever gave the order may look who is there.
     async fn subscribed_by_server(&mut self, name: &str, given: Subscribing) {
         let Ok(channel @ Channel::Application(_)) = Channel::parse(name) else { return };
@@ -197,6 +206,11 @@ impl Session {
         }
         inner.orders.push(order);
         self.wake.set();
+    }
+
+    /// Whether it has to be looked at what its user may have.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.lock().orders.contains(&Order::Recheck)
     }
 
     /// What waits for the task.

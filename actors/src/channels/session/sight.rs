@@ -11,13 +11,13 @@ use dzvin_protocols::{
 };
 
 use super::{
-    Seat, Session, Subscribed,
+    Inner, Seat, Session, Subscribed,
     commands::{Conversation, Refusal},
     subscriptions::Over,
 };
 use crate::{
     channels::viewer::Viewer,
-    platform::ports::{Bus, ChangeLog, Query},
+    platform::ports::{Bus, ChangeLog, Query, TokenMark},
 };
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
@@ -72,9 +72,8 @@ pub(super) type Judged = (Arc<str>, Option<Option<Viewer>>);
 
 impl Session {
     /// Ends the subscriptions that the user may no longer have, or of which they now see something else: then the client
-    /// subscribes again, and its position is worth nothing any more. Of the hub's own channels nothing leaves that was queued by
-    /// the rights that were: where something waits, nobody can tell what it is, and the connection ends with it. All under one
-    /// lock, so that nothing is shown between. Answers what the shard must forget.
+    /// subscribes again, and its position is worth nothing any more. All under one lock, so that nothing is shown between. Answers what
+    /// the shard must forget.
     pub(super) fn keep_to(&self, judged: Vec<Judged>) -> Over {
         let mut inner = self.lock();
         let inner = &mut *inner;
@@ -90,8 +89,22 @@ impl Session {
             };
             over.push((channel, *seat, why));
         }
+        self.take_away(inner, over)
+    }
+
+    /// Ends the subscriptions whose own token is such, in the same way. As with the connection's, nobody is to try again with it.
+    pub(super) fn keep_to_tokens(&self, is_revoked: impl Fn(&TokenMark) -> bool) -> Over {
+        let mut inner = self.lock();
+        let marked = inner.subscriptions.iter().filter(|it| it.terms.mark.as_deref().is_some_and(&is_revoked));
+        let over = marked.map(|it| (Arc::clone(&it.channel), it.seat, Unsubscribe::Server)).collect();
+        self.take_away(&mut inner, over)
+    }
+
+    /// Nothing leaves that was queued by the rights that were: where something waits, nobody can tell what it is, and the connection
+    /// ends with it.
+    fn take_away(&self, inner: &mut Inner, over: Vec<(Arc<str>, Option<Seat>, Unsubscribe)>) -> Over {
         let waits = !(inner.outbox.is_empty() && inner.replies.is_empty());
-        if waits && over.iter().any(|(channel, ..)| shows_entities(channel)) {
+        if waits && !over.is_empty() {
             self.close_unsaid_locked(inner, Disconnect::ForceReconnect);
         }
         for (channel, _, why) in &over {

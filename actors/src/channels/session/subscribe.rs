@@ -6,8 +6,8 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{
     Channel, Happening,
     centrifuge::{
-        Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter, Unsubscribe,
-        UnsubscribePush, UnsubscribeResult,
+        Disconnect, ErrorCode, Form, SubRefreshRequest, SubRefreshResult, SubscribeRequest, TagFilter,
+        UnsubscribeResult,
     },
 };
 
@@ -17,7 +17,7 @@ use super::{
     live::Terms,
     presence::shown_info,
     start::Prepared,
-    subscriptions::Going,
+    subscriptions::{Going, Over},
 };
 use crate::{
     channels::{
@@ -127,7 +127,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Ok(channel @ Channel::Application(_)) => {
                     let rules = self.hub.namespaces.of(&request.channel);
                     let pushed = subscription.overrides.force_push_join_leave.unwrap_or(rules.join_leave);
-                    let terms = Terms { of_server: true, granted: true, join_leave: pushed, ..Terms::default() };
+                    let terms =
+                        Terms { of_server: true, granted: true, claimed: true, join_leave: pushed, ..Terms::default() };
                     let grant = SubscriptionGrant {
                         info: subscription.info.clone(),
                         overrides: subscription.overrides,
@@ -332,13 +333,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         (ttl, ttl.map(ends))
     }
 
-    /// Ends the subscriptions whose own token has been revoked. As with the connection's, nobody is to try again with it.
+    /// Ends the subscriptions whose own token has been revoked.
     pub(super) async fn keep_to_tokens(&self) {
-        for channel in self.session.marked(|mark| self.is_revoked(mark)) {
-            let seat = self.session.revoke(&channel, UnsubscribePush::from(Unsubscribe::Server));
-            self.leave(&channel, seat).await;
-        }
-        self.session.flush();
+        let over = self.session.keep_to_tokens(|mark| self.is_revoked(mark));
+        self.leave_all(over).await;
     }
 
     /// Whether the token that opened a subscription of this connection is no longer good.
@@ -348,15 +346,20 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     /// Ends the subscriptions that the user's rights no longer allow, or of which they now show something else. A token of its
-    /// own opened what has an end of its own.
+    /// own opened what has an end of its own; what the connection's token made, its next one has to name again.
     pub(super) async fn keep_to_rights(&self) {
-        let ungranted = self.session.channels().into_iter().filter(|channel| !self.session.is_granted(channel));
+        let named = self.identity.as_ref().map_or(&[][..], |identity| &identity.subscriptions);
+        let ungranted = self.session.channels().into_iter().filter(|channel| !self.session.is_granted(channel, named));
         let judged = ungranted.map(|channel| {
             let allowed = self.permitted(&channel).and_then(|parsed| self.viewer(&parsed));
             (channel, allowed.ok())
         });
         // First all, then the shard is told: that takes its time, and nothing may be shown meanwhile.
         let over = self.session.keep_to(judged.collect());
+        self.leave_all(over).await;
+    }
+
+    async fn leave_all(&self, over: Over) {
         self.session.flush();
         for (channel, seat) in over {
             self.leave(&channel, seat).await;

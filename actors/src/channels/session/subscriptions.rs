@@ -12,7 +12,10 @@ use super::{
     Inner, Seat, Session, Subscribed, Subscription,
     live::{Place, Stop, Terms, View},
 };
-use crate::{channels::Delivery, platform::ports::TokenMark};
+use crate::{
+    channels::Delivery,
+    platform::ports::{ServerSubscription, TokenMark},
+};
 
 /// A subscription that goes live.
 pub(super) struct Going {
@@ -177,12 +180,12 @@ impl Session {
         self.lock().find(channel).is_some()
     }
 
-    /// Whether a token opened it, or the server itself.
-    pub(super) fn is_granted(&self, channel: &str) -> bool {
+    /// Whether a token opened it, or the server itself; `named` by the connection's token as it is now.
+    pub(super) fn is_granted(&self, channel: &str, named: &[ServerSubscription]) -> bool {
         let inner = self.lock();
         inner.find(channel).is_some_and(|at| {
             let terms = &inner.subscriptions[at].terms;
-            terms.granted
+            terms.granted && (!terms.claimed || named.iter().any(|it| *it.channel == *channel))
         })
     }
 

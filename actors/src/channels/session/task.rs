@@ -12,13 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    centrifuge::Form,
+    centrifuge::{Disconnect, Form},
     websocket::{Decoder, Message, pong_frame},
 };
 use tokio::{
     io::ReadBuf,
     task::yield_now,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -41,6 +41,9 @@ const READ_BUFFER: usize = 16 * 1024;
 const TOGETHER: Duration = Duration::from_millis(2);
 /// How long they wait once one of them has made the others wait.
 const APART: Duration = Duration::from_millis(20);
+/// How long a command may go on when it is in doubt whether its user may have what it asks for: a revocation is felt within a second, its
+/// way over the nodes included.
+const DOUBT: Duration = Duration::from_millis(500);
 /// How long a closed socket may take to say goodbye.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -201,10 +204,12 @@ async fn ordered<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) ->
 }
 
 /// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. Answers leave
-/// together, unless the rest lets them wait. False when the connection is over.
+/// together, unless the rest lets them wait. Who is in doubt is not shown anything for as long as a slow command takes: it begins anew.
+/// False when the connection is over.
 async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
     let mut work = pin!(work);
     let mut together = pin!(sleep(TOGETHER));
+    let mut doubt = None;
     loop {
         tokio::select! {
             biased;
@@ -215,6 +220,16 @@ async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
             () = session.wake.taken() => {
                 // Closed by the shard. A command cut here is undone by the end of the session.
                 if session.closing().is_some() {
+                    return true;
+                }
+                if session.is_in_doubt() {
+                    doubt.get_or_insert_with(|| Instant::now() + DOUBT);
+                }
+            }
+            () = sleep_until(doubt.unwrap_or_else(Instant::now)), if doubt.is_some() => {
+                doubt = None;
+                if session.is_in_doubt() {
+                    session.close_unsaid(Disconnect::ForceReconnect);
                     return true;
                 }
             }
@@ -246,6 +261,7 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
             // Any frame will do.
             conversation.session.heard();
         }
+        conversation.look_again().await;
         match message {
             Ok(None) => return true,
             Ok(Some(Message::Text(text))) => conversation.frame(Form::Json, text.as_bytes()).await,

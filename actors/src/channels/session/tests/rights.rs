@@ -7,7 +7,10 @@ use dzvin_protocols::{
     entities::{Filter, Mask, View},
 };
 
+use futures_util::future::BoxFuture;
+
 use super::*;
+use crate::channels::{Answered, Handler};
 
 /// Documents of these tests are padded by what is hidden.
 pub(super) fn views() -> BTreeMap<Kind, Arc<View>> {
@@ -31,15 +34,24 @@ fn limits() -> Limits {
 
 /// Publishes until publications wait for a client that does not read, and some more; answers how many were published.
 async fn until_they_wait(node: &Node) -> u64 {
+    until_they_wait_on(node, "entities.procedure").await
+}
+
+async fn until_they_wait_on(node: &Node, channel: &str) -> u64 {
+    let text = format!("\"{}\"", "x".repeat(SIZE));
     let mut published = 0;
     let mut more = 20;
     while more > 0 {
         assert!(published < 5000, "a socket takes so much");
         // How much waits is told when the socket is found full.
         more -= i32::from(node.hub.metrics.queue_bytes.get() > 0);
-        node.world.commit_sized("a", SIZE);
         published += 1;
-        node.tell(published).await;
+        if channel == "entities.procedure" {
+            node.world.commit_sized("a", SIZE);
+            node.tell(published).await;
+        } else {
+            node.say(channel, &text, &[]).await;
+        }
     }
     sessions(node).await;
     published
@@ -75,17 +87,58 @@ async fn is_closed(node: &Node, code: u16) {
 
 #[tokio::test]
 async fn what_was_queued_by_rights_that_were_does_not_leave() {
-    for token in ["masked", "nobody"] {
+    for (before, channel, token) in [
+        ("reader", "entities.procedure", "masked"),
+        ("reader", "entities.procedure", "nobody"),
+        ("staff", "staff.1", "reader"),
+    ] {
         let node = Node::start(limits()).await;
-        let mut client = node.client().await.connected("reader").await;
-        client.ask(subscribe("entities.procedure")).await;
-        let published = until_they_wait(&node).await;
+        let mut client = node.client().await.connected(before).await;
+        client.ask(subscribe(channel)).await;
+        let published = until_they_wait_on(&node, channel).await;
         client.send(json!({"id": 3, "refresh": {"token": token}})).await;
         is_closed(&node, 3011).await;
         let (code, came) = to_the_close(&mut client).await;
         assert_eq!(code, 3011);
         assert!(came + 3 < published, "{token}: {came} of {published}");
     }
+}
+
+/// A command that takes its time is not waited for: what was subscribed before it would be shown as long.
+#[tokio::test]
+async fn a_doubt_does_not_wait_for_a_slow_command() {
+    let (begun, mut hangs) = tokio::sync::mpsc::channel(1);
+    let method: Handler = Arc::new(move |_: &Identity, _: Bytes| -> BoxFuture<'_, Answered> {
+        begun.try_send(()).expect("called once");
+        Box::pin(std::future::pending())
+    });
+    let limits = Limits { command: PATIENCE * 5, ..Limits::default() };
+    let node = Node::with_handlers(limits, Handlers::new([("hangs", method)])).await;
+    let mut client = node.client().await.connected("reader").await;
+    client.ask(subscribe("entities.procedure")).await;
+    let recheck = Control::Recheck { whose: Whose { user: Some("u1".into()), ..Whose::default() } };
+    client.send(json!({"id": 3, "rpc": {"method": "hangs"}})).await;
+    hangs.recv().await.expect("called");
+    node.hub.shards.order(&Arc::new(recheck));
+    assert_eq!(client.receive().await, json!({"close": 3011}));
+}
+
+/// What a token's claims opened, the next token has to name again.
+#[tokio::test]
+async fn what_the_next_token_does_not_name_ends() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await;
+    let reply = client.ask(json!({"id": 1, "connect": {"token": "subscribed"}})).await;
+    assert_eq!(reply["connect"]["subs"].as_object().map_or(0, serde_json::Map::len), 2);
+    let refresh = |token| json!({"id": 2, "refresh": {"token": token}});
+    assert!(client.ask(refresh("one")).await["refresh"].is_object(), "named by both");
+    client.send(refresh("reader")).await;
+    let push = client.receive().await["push"].take();
+    assert_eq!((&push["channel"], &push["unsubscribe"]["code"]), (&json!("news.1"), &json!(2000)));
+    assert!(client.receive().await["refresh"].is_object());
+    node.say("news.1", "1", &[]).await;
+    node.publish("a").await;
+    assert_eq!(client.receive().await["push"]["channel"], "entities.procedure", "permissions open that one");
 }
 
 /// With nothing that waits nobody is sent away.
