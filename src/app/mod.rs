@@ -138,21 +138,24 @@ impl App {
             .merge(revocations::router(revocations))
             .layer(Extension(verifier));
         let public = api.merge(house.clients(config, endpoint, refusals)).merge(console::router());
-        let (address, internal_address) = (front.address, front.internal_address);
-        let readiness = Arc::clone(&front.readiness);
-        front.serve(config, public, rooms, &mut background)?;
-        Ok(Self {
+        let mut app = Self {
             root,
             shards: hub.shards.clone(),
-            readiness,
+            readiness: Arc::clone(&front.readiness),
             background,
             database: ground.database,
             displaced: ground.displaced,
             grace: config.shutdown.grace,
             reloader,
-            address,
-            internal_address,
-        })
+            address: front.address,
+            internal_address: front.internal_address,
+        };
+        if let Err(taken) = front.serve(config, public, rooms, &mut app.background) {
+            // Another node began at the same moment and was faster: it need not wait for what this one holds.
+            app.stop().await;
+            return Err(taken);
+        }
+        Ok(app)
     }
 
     /// What puts a changed configuration into force.

@@ -20,7 +20,7 @@ use dzvin_actors::{
     platform::ports::Bus,
     supervise::CallError,
 };
-use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
+use dzvin_protocols::channels::{ClientName, ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -211,13 +211,20 @@ pub fn router(connections: Connections) -> Router {
         .with_state(connections)
 }
 
+/// The client of this id. Addresses stand in logs: the secret of a session is none that would be understood there.
+fn by_id(client: &str) -> Result<ClientName, Problem> {
+    let detail = "a connection is named by the id of its client";
+    ClientName::id(client).ok_or_else(|| Problem::bad_request("bad_request", detail))
+}
+
 async fn list(
     State(connections): State<Connections>,
     caller: Caller,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Survey>, Problem> {
     caller.require("connections", "read", "*")?;
-    let whose = Whose { user: asked.user.map(Into::into), client: asked.client.map(Into::into), except: Vec::new() };
+    let client = asked.client.as_deref().map(by_id).transpose()?;
+    let whose = Whose { user: asked.user.map(Into::into), client, ..Whose::default() };
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ANSWER as u32);
     connections.ask(whose, limit).await.map(Json)
 }
@@ -230,7 +237,7 @@ async fn end(
 ) -> Result<StatusCode, Problem> {
     caller.require("connections", "end", "*")?;
     let why = Disconnect::ForceDisconnect;
-    let whose = Whose { client: Some(client.into()), ..Whose::default() };
+    let whose = Whose { client: Some(by_id(&client)?), ..Whose::default() };
     let order = Control::Disconnect { whose, code: why.code(), reason: why.reason().into() };
     let told = connections.bus.tell(None, order.encode()).await;
     told.map_err(|error| {

@@ -6,6 +6,8 @@
 //! come back to another.
 
 mod delivering;
+mod message;
+mod seats;
 mod spread;
 
 use std::{
@@ -15,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use dzvin_protocols::channels::{Channel, ConnectionInfo, Control, Epoch, Whose, centrifuge::Disconnect};
+use dzvin_protocols::channels::{ConnectionInfo, Control, Whose, centrifuge::Disconnect};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use slab::Slab;
@@ -24,106 +26,19 @@ use tokio::task::{JoinSet, yield_now};
 use super::{
     presence::PresenceMessage,
     roster::Roster,
-    session::{Connection, Hub, Incoming, Online, Seat, Session, SessionId, Shared, now, run},
+    session::{Connection, Hub, Incoming, Online, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
     wheel::Wheel,
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog, Member},
+    platform::ports::{Bus, ChangeLog},
     supervise::Progress,
 };
+use message::Joining;
+pub use message::{Counted, Left, ShardMessage};
+use seats::ChannelState;
 use spread::spread;
-
-/// A session as others carry it.
-#[derive(Debug, Clone)]
-pub struct Joining(pub(super) Arc<Session>);
-
-impl From<Arc<Session>> for Joining {
-    fn from(session: Arc<Session>) -> Self {
-        Self(session)
-    }
-}
-
-/// What a shard is told.
-#[derive(Debug)]
-pub enum ShardMessage {
-    /// A new connection.
-    Accept(Incoming),
-    /// A session wants a channel.
-    Join {
-        /// The channel.
-        channel: Arc<str>,
-        /// The session.
-        session: Joining,
-        /// Answered once every later delivery will be offered.
-        reply: RpcReplyPort<()>,
-    },
-    /// A session that has the channel hears all that is said there: others may see it from now on.
-    Enter {
-        /// The channel.
-        channel: Arc<str>,
-        /// The session.
-        session: Joining,
-        /// What they see of it.
-        member: Arc<Member>,
-        /// Answered once presence will be told before it is asked.
-        reply: RpcReplyPort<()>,
-    },
-    /// A session no longer wants it.
-    Leave(Left, RpcReplyPort<()>),
-    /// The user of a session is online. Answered once that is noted.
-    Online(Joining, RpcReplyPort<()>),
-    /// Batches wait.
-    Deliver,
-    /// A session has to be looked at by then, earlier than it was armed for.
-    Arm(u64, u64),
-    /// Time has gone on.
-    Tick,
-    /// Topics have begun a new life: tell them the channels.
-    Announce,
-    /// Presence has begun a new life: tell it who is on which channel.
-    Present,
-    /// A session's task has ended.
-    Ended(u64),
-    /// Closes every session, spread over the time, with the code that lets clients come back.
-    Drain {
-        /// The time.
-        within: Duration,
-        /// Answered with how many were closed.
-        reply: RpcReplyPort<usize>,
-    },
-    /// Says which connections there are, at most so many; and whether there are more.
-    Survey {
-        /// Whose.
-        whose: Whose,
-        /// At most so many.
-        limit: usize,
-        /// The answer.
-        reply: RpcReplyPort<(Vec<ConnectionInfo>, bool)>,
-    },
-    /// Says which users are connected and on which channels somebody is, each once.
-    Count(RpcReplyPort<Counted>),
-    /// An order that concerns some sessions, perhaps of this shard.
-    Control(Arc<Control>),
-    /// Until they end, the sessions of now are shown nothing of the hub's own channels.
-    Hush,
-    /// Closes the sessions of now, spread over the time, with the code that makes clients connect again at once.
-    Recall {
-        /// The time.
-        within: Duration,
-    },
-}
-
-/// Users, and channels, of one shard.
-pub type Counted = (Vec<Arc<str>>, Vec<Arc<str>>);
-
-/// Whose seat is free; the question is answered once nothing more will be offered.
-#[derive(Debug)]
-pub struct Left {
-    pub(super) session: SessionId,
-    pub(super) seat: Seat,
-}
 
 /// Between two sessions that are told to come back: a few clients must not hold up a stop for its whole grace.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
@@ -165,23 +80,6 @@ pub struct ShardState<B, L> {
     closed: bool,
     /// Who waits for the last session's end, and how many there were.
     drained: Option<(usize, RpcReplyPort<usize>)>,
-}
-
-/// A channel with its subscribers of this shard, close together: walking over them is most of the work.
-struct ChannelState {
-    name: Arc<str>,
-    members: Slab<Seated>,
-    /// Where the stream stood when all of them last compared: nobody goes back, so whoever is still here need not again.
-    compared: Option<(Epoch, u64)>,
-}
-
-/// A subscriber.
-struct Seated {
-    session: Arc<Session>,
-    /// Where in the session the subscription was found last.
-    hint: u32,
-    /// What presence has been told of it.
-    member: Option<Arc<Member>>,
 }
 
 impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
@@ -310,104 +208,6 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         });
     }
 
-    fn join(&mut self, name: &Arc<str>, session: Arc<Session>) {
-        // A session that ended meanwhile would never be forgotten.
-        if self.sessions.get(session.id).is_none() {
-            return;
-        }
-        let number = match self.names.get(name) {
-            Some(number) => *number,
-            None => {
-                let state = ChannelState { name: Arc::clone(name), members: Slab::new(), compared: None };
-                let number = narrow(self.channels.insert(state));
-                self.names.insert(Arc::clone(name), number);
-                self.hub.metrics.channels.inc();
-                number
-            }
-        };
-        let Some(channel) = self.channels.get_mut(number as usize) else { return };
-        let entry = channel.members.vacant_entry();
-        if session.seat(name, Seat { channel: number, member: narrow(entry.key()) }) {
-            entry.insert(Seated { session, hint: 0, member: None });
-            channel.compared = None;
-            self.hub.metrics.subscriptions.inc();
-            self.recount(number);
-        } else if channel.members.is_empty() {
-            self.forget(number);
-        }
-    }
-
-    fn enter(&mut self, name: &Arc<str>, session: &Session, member: Arc<Member>) {
-        let Some(seat) = session.seat_of(name) else { return };
-        let seated =
-            self.channels.get_mut(seat.channel as usize).and_then(|it| it.members.get_mut(seat.member as usize));
-        let Some(seated) = seated.filter(|seated| seated.session.id == session.id) else { return };
-        seated.member = Some(Arc::clone(&member));
-        let channel = Arc::clone(name);
-        let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
-    }
-
-    fn leave(&mut self, seat: Seat, session: SessionId) {
-        let Some(channel) = self.channels.get_mut(seat.channel as usize) else { return };
-        let member = seat.member as usize;
-        if channel.members.get(member).is_some_and(|seated| seated.session.id == session) {
-            let left = channel.members.remove(member);
-            self.hub.metrics.subscriptions.dec();
-            self.hub.exit(self.index, &channel.name, &left);
-        }
-        let empty = channel.members.is_empty();
-        self.recount(seat.channel);
-        if empty {
-            self.forget(seat.channel);
-        }
-    }
-
-    /// How many subscribers a channel has now, for presence to know at the next tick.
-    fn recount(&mut self, number: u32) {
-        if !self.hub.limits.occupancy && self.hub.apps.are_none() {
-            return;
-        }
-        let Some(ChannelState { name, members, .. }) = self.channels.get(number as usize) else { return };
-        if matches!(Channel::of_hub(name), Ok(Channel::Application(_))) {
-            self.recounted.insert(Arc::clone(name), narrow(members.len()));
-        }
-    }
-
-    fn tell_counts(&mut self) {
-        if !self.recounted.is_empty() {
-            let counts = self.recounted.drain().collect();
-            let _ = self.hub.presence.cast(PresenceMessage::Counts { shard: self.index, counts });
-        }
-    }
-
-    /// Tells presence that the user of a session is online, if it is.
-    fn enter_online(&self, session: &Session) {
-        let Some(Online { channel, member }) = session.online().cloned() else { return };
-        let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
-    }
-
-    /// Everything that presence has to know of this shard.
-    fn present(&mut self) {
-        for (_, ChannelState { name, members, .. }) in &self.channels {
-            for (_, seated) in members {
-                let Some(member) = seated.member.clone() else { continue };
-                let channel = Arc::clone(name);
-                let _ = self.hub.presence.cast(PresenceMessage::Enter { channel, shard: self.index, member });
-            }
-        }
-        self.sessions.iter().for_each(|session| self.enter_online(session));
-        let all: Vec<u32> = self.channels.iter().map(|(number, _)| narrow(number)).collect();
-        all.into_iter().for_each(|number| self.recount(number));
-        self.tell_counts();
-    }
-
-    fn forget(&mut self, number: u32) {
-        let Some(ChannelState { name, .. }) = self.channels.try_remove(number as usize) else { return };
-        self.names.remove(&name);
-        self.hub.metrics.channels.dec();
-        let _ = self.hub.topics.cast(TopicsMessage::Detach { channel: name, shard: self.index });
-    }
-
     fn tick(&mut self) {
         for (id, seat) in self.sessions.turn(now(), &self.hub.limits) {
             self.leave(seat, id);
@@ -489,15 +289,6 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
     }
 }
 
-impl<B, L> Hub<B, L> {
-    /// Tells presence that a subscriber has left.
-    fn exit(&self, shard: usize, channel: &Arc<str>, left: &Seated) {
-        let Some(member) = &left.member else { return };
-        let (channel, client) = (Arc::clone(channel), Arc::clone(&member.info.client));
-        let _ = self.presence.cast(PresenceMessage::Exit { channel, shard, client });
-    }
-}
-
 /// What this life counted is over with it.
 impl<B, L> Drop for ShardState<B, L> {
     fn drop(&mut self) {
@@ -513,11 +304,6 @@ impl<B, L> Drop for ShardState<B, L> {
             gauge.dec_by(i64::try_from(count).unwrap_or(0));
         }
     }
-}
-
-/// Keys of a slab are its places; there is no memory for more than this.
-fn narrow(key: usize) -> u32 {
-    u32::try_from(key).unwrap_or(u32::MAX)
 }
 
 /// Tells the shard that a session's task is over, however it ended.

@@ -414,7 +414,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             Ok(Control::Emulate { session, data, from }) => {
                 // Who gave the order was told that the node is alive; the client finds out by itself. Whoever guesses is counted
                 // where they are.
-                if self.args.mailboxes.deliver(&session, data) == Err(MailboxError::Unknown) && from.is_some() {
+                if self.args.mailboxes.deliver(session.expose(), data) == Err(MailboxError::Unknown) && from.is_some() {
                     let _ = self.args.letters.try_send(Control::Emulate { session, data: String::new(), from });
                 }
             }

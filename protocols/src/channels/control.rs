@@ -7,26 +7,8 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{TraceLine, TraceTarget};
+use super::{SessionSecret, TraceLine, TraceTarget, Whose};
 use crate::identity::Overrides;
-
-/// What a client's name begins with where it is the secret of a session instead. A node that does not know of it finds nobody so.
-const SESSION: &str = "session:";
-
-/// Whose sessions are meant: every condition that is given holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Whose {
-    /// The user; absent for every user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<Arc<str>>,
-    /// One client of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<Arc<str>>,
-    /// Clients that are left alone.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub except: Vec<Arc<str>>,
-}
 
 /// Where commands for a session came in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,20 +17,6 @@ pub struct PostedBy {
     pub node: Arc<str>,
     /// The client's address, as that node counts it.
     pub address: IpAddr,
-}
-
-impl Whose {
-    /// The name that stands for the client of a session, by the secret that it was given for its commands.
-    #[must_use]
-    pub fn session(secret: &str) -> Arc<str> {
-        [SESSION, secret].concat().into()
-    }
-
-    /// The secret of the session that is meant, where no client is named.
-    #[must_use]
-    pub fn secret(client: &str) -> Option<&str> {
-        client.strip_prefix(SESSION)
-    }
 }
 
 /// What a subscription is to be that a server makes, beside its channel. A node that knows of less makes it without.
@@ -158,7 +126,7 @@ pub enum Control {
     /// Commands for a session on a transport of one direction.
     Emulate {
         /// The session, as its client knows it.
-        session: Arc<str>,
+        session: SessionSecret,
         /// The commands, as text.
         data: String,
         /// Whom to tell when there is no such session; absent: nobody.
@@ -313,6 +281,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channels::ClientName;
 
     /// Two versions of a node run side by side: the form stays as it is.
     #[test]
@@ -345,7 +314,9 @@ mod tests {
         };
         let lines: Vec<TraceLine> = serde_json::from_str(r#"[{"event":"later","n":1.0}]"#).expect("lines");
         let told = |lines, refused| Control::Traced { id: "i".into(), node: "n".into(), before: 7, lines, refused };
-        let all = Whose { client: Some("c".into()), except: vec!["d".into()], ..whose() };
+        let all = Whose { client: ClientName::id("c"), except: vec!["d".into()], ..whose() };
+        let secret = SessionSecret::new("s");
+        let by_secret = Whose { client: Some(ClientName::of_session(&secret)), ..Whose::default() };
         for (order, form) in [
             (
                 Control::Disconnect { whose: all, code: 3503, reason: "force disconnect".into() },
@@ -373,13 +344,14 @@ mod tests {
                 r#"{"refresh":{"whose":{"user":"u"},"expire_at":1}}"#,
             ),
             (Control::Recheck { whose: Whose::default() }, r#"{"recheck":{"whose":{}}}"#),
+            (Control::Recheck { whose: by_secret }, r#"{"recheck":{"whose":{"client":"session:s"}}}"#),
             (
-                Control::Emulate { session: "s".into(), data: "{}".to_owned(), from: None },
+                Control::Emulate { session: secret.clone(), data: "{}".to_owned(), from: None },
                 r#"{"emulate":{"session":"s","data":"{}"}}"#,
             ),
             (
                 Control::Emulate {
-                    session: "s".into(),
+                    session: secret.clone(),
                     data: "{}".to_owned(),
                     from: Some(PostedBy { node: "n".into(), address: [192, 0, 2, 1].into() }),
                 },
@@ -428,7 +400,6 @@ mod tests {
         let empty = r#"{"subscribe":{"whose":{},"channel":"x","terms":{"later":1}}}"#;
         let Ok(Control::Subscribe { terms, .. }) = Control::decode(empty.as_bytes()) else { panic!("an order") };
         assert_eq!(terms.as_deref(), Some(&Subscribing::default()));
-        assert_eq!((Whose::secret(&Whose::session("s")), Whose::secret("a1")), (Some("s"), None));
         for unknown in [&br#"{"later":{}}"#[..], b"", b"[]", b"{}"] {
             assert!(Control::decode(unknown).is_err());
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dzvin_actors::platform::ports::Bus;
 use dzvin_protocols::{
     channels::{
-        Channel, Control, Since, Subscribing, Whose,
+        Channel, ClientName, Control, SessionSecret, Since, Subscribing, Whose,
         centrifuge::{Disconnect, ErrorCode, Unsubscribe, is_custom_close, is_json},
         in_one_line,
     },
@@ -25,15 +25,19 @@ use crate::channels::bus::MAX_WORD;
 /// Most clients that a disconnect may spare.
 const MAX_SPARED: usize = 1000;
 
-/// Who is meant: the connections of a user, or one of them by its client or by its session.
-type Names = (Arc<str>, Option<Arc<str>>, Option<Arc<str>>);
-
+/// Who is meant: the connections of a user, or one of them by its client or by its session. What is empty is not given.
 #[derive(Deserialize)]
-struct Ended {
+struct Named {
     #[serde(default)]
     user: Arc<str>,
     client: Option<Arc<str>>,
-    session: Option<Arc<str>>,
+    session: Option<SessionSecret>,
+}
+
+#[derive(Deserialize)]
+struct Ended {
+    #[serde(flatten)]
+    named: Named,
     #[serde(default)]
     whitelist: Vec<Arc<str>>,
     disconnect: Option<Custom>,
@@ -48,20 +52,16 @@ struct Custom {
 
 #[derive(Deserialize)]
 struct OfChannel {
-    #[serde(default)]
-    user: Arc<str>,
-    client: Option<Arc<str>>,
-    session: Option<Arc<str>>,
+    #[serde(flatten)]
+    named: Named,
     #[serde(default)]
     channel: Arc<str>,
 }
 
 #[derive(Deserialize)]
 struct Subscribed {
-    #[serde(default)]
-    user: Arc<str>,
-    client: Option<Arc<str>>,
-    session: Option<Arc<str>>,
+    #[serde(flatten)]
+    named: Named,
     #[serde(default)]
     channel: Arc<str>,
     info: Option<Box<RawValue>>,
@@ -76,10 +76,8 @@ struct Subscribed {
 
 #[derive(Deserialize)]
 struct Refreshed {
-    #[serde(default)]
-    user: Arc<str>,
-    client: Option<Arc<str>>,
-    session: Option<Arc<str>>,
+    #[serde(flatten)]
+    named: Named,
     #[serde(default)]
     expired: bool,
     expire_at: Option<i64>,
@@ -88,11 +86,11 @@ struct Refreshed {
 impl Call<'_> {
     /// Closes the connections of a user, with a code of the application's own if one is given.
     pub(super) async fn disconnect(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Ended { user, client, session, whitelist, disconnect } = parse(body)?;
+        let Ended { named, whitelist, disconnect } = parse(body)?;
         if whitelist.len() > MAX_SPARED {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        let whose = Whose { except: whitelist, ..self.of((user, client, session), "disconnect")? };
+        let whose = Whose { except: whitelist, ..self.of(&named, "disconnect")? };
         let (code, reason) = match disconnect {
             None => (Disconnect::ForceDisconnect.code(), Disconnect::ForceDisconnect.reason().into()),
             Some(Custom { code, .. }) if code == Disconnect::ConnectionClosed.code() => {
@@ -110,8 +108,8 @@ impl Call<'_> {
 
     /// Ends the subscriptions of a user to a channel.
     pub(super) async fn unsubscribe(&self, body: &[u8]) -> Result<String, Refusal> {
-        let OfChannel { user, client, session, channel } = parse(body)?;
-        let whose = self.of((user, client, session), "unsubscribe")?;
+        let OfChannel { named, channel } = parse(body)?;
+        let whose = self.of(&named, "unsubscribe")?;
         let channel = self.channel("unsubscribe", &channel)?;
         let why = Unsubscribe::Server;
         let order =
@@ -122,8 +120,7 @@ impl Call<'_> {
     /// Subscribes the connections of a user to a channel.
     pub(super) async fn subscribe(&self, body: &[u8]) -> Result<String, Refusal> {
         let asked: Subscribed = parse(body)?;
-        let names = (Arc::clone(&asked.user), asked.client.clone(), asked.session.clone());
-        let whose = self.of(names, "subscribe")?;
+        let whose = self.of(&asked.named, "subscribe")?;
         let channel = self.channel("subscribe", &asked.channel)?;
         let terms = Some(asked.terms()?).filter(|terms| *terms != Subscribing::default()).map(Box::new);
         self.have(Control::Subscribe { whose, channel, terms }).await
@@ -131,21 +128,22 @@ impl Call<'_> {
 
     /// Moves the end of the connections of a user.
     pub(super) async fn refresh(&self, body: &[u8]) -> Result<String, Refusal> {
-        let Refreshed { user, client, session, expired, expire_at } = parse(body)?;
-        let whose = self.of((user, client, session), "refresh")?;
+        let Refreshed { named, expired, expire_at } = parse(body)?;
+        let whose = self.of(&named, "refresh")?;
         let expire_at = if expired { None } else { Some(expire_at.unwrap_or(0)) };
         self.have(Control::Refresh { whose, expire_at }).await
     }
 
-    /// Connections of nobody are all of one user: an order to them names one of them. What is empty is not given.
-    fn of(&self, (user, client, session): Names, action: &str) -> Result<Whose, Refusal> {
-        let given = |name: &Arc<str>| !name.is_empty();
-        let (user, session) = (Some(user).filter(given), session.filter(given));
-        let client = match (client.filter(given), session) {
+    /// Connections of nobody are all of one user: an order to them names one of them.
+    fn of(&self, named: &Named, action: &str) -> Result<Whose, Refusal> {
+        let user = Some(&named.user).filter(|user| !user.is_empty()).cloned();
+        let client = named.client.as_deref().filter(|client| !client.is_empty());
+        let session = named.session.as_ref().filter(|session| !session.expose().is_empty());
+        let client = match (client, session) {
             // One of them says which connection it is; what the other says could only be wrong.
             (Some(_), Some(_)) => return Err(ErrorCode::BadRequest.into()),
-            (client, None) => client,
-            (None, Some(session)) => Some(Whose::session(&session)),
+            (Some(client), None) => Some(ClientName::id(client).ok_or(ErrorCode::BadRequest)?),
+            (None, session) => session.map(ClientName::of_session),
         };
         if user.is_none() && client.is_none() {
             return Err(ErrorCode::BadRequest.into());
@@ -197,4 +195,25 @@ fn shown(bytes: Option<Bytes>) -> Result<Option<String>, Refusal> {
         return Err(ErrorCode::BadRequest.into());
     }
     String::from_utf8(in_one_line(bytes).into()).map(Some).map_err(|_| ErrorCode::BadRequest.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names that many bodies have are read by way of a copy; beside them everything stays as it was written.
+    #[test]
+    fn one_is_named_in_every_body_and_the_rest_stays_as_it_was_written() {
+        let body = r#"{"later":[1],"info":{"n":1.50},"user":"u","data":[1e400],"session":"s3cret","channel":"c","expire_at":7}"#;
+        let Subscribed { named, channel, info, data, expire_at, .. } = serde_json::from_str(body).expect("a body");
+        assert_eq!((&*named.user, named.client, &*channel, expire_at), ("u", None, "c", Some(7)));
+        assert_eq!(named.session.as_ref().map(SessionSecret::expose), Some("s3cret"));
+        let text = |raw: Option<Box<RawValue>>| raw.map(|raw| raw.get().to_owned());
+        assert_eq!((text(info).as_deref(), text(data).as_deref()), (Some(r#"{"n":1.50}"#), Some("[1e400]")));
+        let Refreshed { named, expired, .. } = serde_json::from_str(r#"{"client":"a1"}"#).expect("a body");
+        assert_eq!((&*named.user, named.client.as_deref(), named.session, expired), ("", Some("a1"), None, false));
+        for wrong in [r#"{"user":1}"#, r#"{"user":"a","user":"b"}"#, r#"{"client":["a"]}"#, r#"{"session":{}}"#] {
+            assert!(serde_json::from_str::<OfChannel>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

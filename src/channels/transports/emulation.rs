@@ -11,7 +11,7 @@ use axum::{
 };
 use dzvin_actors::{channels::MailboxError, platform::ports::Bus};
 use dzvin_protocols::channels::{
-    Control, PostedBy,
+    Control, PostedBy, SessionSecret,
     centrifuge::{EmulationRequest, pack_commands},
 };
 
@@ -65,7 +65,7 @@ async fn hand_over(
         };
     }
     let from = client.map(|client| PostedBy { node: transports.bus.node().into(), address: client.counted() });
-    let word = Control::Emulate { session: session.into(), data: commands, from }.encode();
+    let word = Control::Emulate { session: SessionSecret::new(session), data: commands, from }.encode();
     if word.len() > MAX_WORD {
         return Err(too_long());
     }

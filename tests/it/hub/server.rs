@@ -1,6 +1,6 @@
 //! A server of the application, as the API for servers knows it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::hub::Hub;
 
@@ -24,4 +24,16 @@ pub async fn call(hub: &Hub, method: &str, body: &Value) -> (u16, Option<String>
 /// The same where only that matters what was said.
 pub async fn ask(hub: &Hub, method: &str, body: &Value) -> Value {
     call(hub, method, body).await.2
+}
+
+/// That it may do everything.
+pub fn with_every_right() -> String {
+    with_key("permissions = [\"*\"]\n")
+}
+
+/// Publishes; answers the position.
+pub async fn publish(hub: &Hub, channel: &str, data: &Value) -> Value {
+    let answer = ask(hub, "publish", &json!({"channel": channel, "data": data})).await;
+    assert!(answer["result"]["offset"].is_u64(), "{answer}");
+    answer["result"].clone()
 }

@@ -5,10 +5,13 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use super::{API_KEY, KEY, MASTER_KEY, SECRET, assert_discreet, hub};
-use crate::support::{
-    eventually::patience,
-    hub::{Hub, World},
+use super::{KEY, MASTER_KEY, SECRET, assert_discreet, hub};
+use crate::{
+    hub::server::API_KEY,
+    support::{
+        eventually::patience,
+        hub::{Hub, World},
+    },
 };
 
 pub(super) async fn run(script: &str, hub: &Hub, more: &[&str]) -> Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    Channel, ConnectionInfo, Control, Subscribing, Whose,
+    Channel, ClientName, ConnectionInfo, Control, Subscribing, Whose,
     centrifuge::{About, Disconnect, RefreshPush, SubscribePush, SubscribeRequest, UnsubscribePush},
 };
 use time::OffsetDateTime;
@@ -108,10 +108,8 @@ impl Session {
             return true;
         }
         let client = self.client_name();
-        let named = |meant: &Arc<str>| match Whose::secret(meant) {
-            Some(secret) => self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_of(secret)),
-            None => **meant == *client,
-        };
+        let is_ours = |secret: &str| self.mailbox.as_ref().is_some_and(|mailbox| mailbox.is_of(secret));
+        let named = |meant: &ClientName| meant.is(&client, is_ours);
         whose.client.as_ref().is_none_or(named) && !whose.except.iter().any(|spared| **spared == *client)
     }
 

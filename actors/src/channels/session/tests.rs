@@ -12,6 +12,7 @@ mod queries;
 mod races;
 mod rights;
 mod rpc;
+mod stand_in;
 mod terms;
 mod traced;
 mod watched;

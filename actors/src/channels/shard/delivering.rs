@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::yield_now;
 
-use super::{ChannelState, ShardState};
+use super::{ShardState, seats::ChannelState};
 use crate::{
     channels::{Delivery, What, session::Offered, trace::Targets},
     platform::ports::{Bus, ChangeLog},

@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::server::{API_KEY, with_key};
+use super::server::{API_KEY, publish, with_key};
 use crate::{
     nginx::Nginx,
     support::{
@@ -57,13 +57,6 @@ async fn nobody_left(hub: &Hub) {
     .await;
     assert_eq!(hub.metric("dzvin_session_panics_total").await, 0.0);
     assert_eq!(hub.metric("dzvin_http_panics_total").await, 0.0);
-}
-
-async fn publish(hub: &Hub, channel: &str, data: &Value) {
-    let body = json!({"channel": channel, "data": data}).to_string();
-    let request = reqwest::Client::new().post(format!("http://{}/api/publish", hub.addr)).header("x-api-key", API_KEY);
-    let answer: Value = request.body(body).send().await.expect("answered").json().await.expect("json");
-    assert!(answer["result"]["offset"].is_u64(), "{answer}");
 }
 
 /// A stream that is read by hand.

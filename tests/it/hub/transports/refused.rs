@@ -99,25 +99,61 @@ async fn bodies_that_are_none_are_refused() {
     nobody_left(&hub).await;
 }
 
+/// A session whose commands come in at this node, which need not be its own.
+struct Talker<'a> {
+    stream: Stream,
+    connected: Value,
+    door: &'a Hub,
+}
+
+impl<'a> Talker<'a> {
+    /// One that has said much that is good: it does not count.
+    async fn new(home: &Hub, door: &'a Hub) -> Self {
+        let (stream, connected) = Stream::connected(home, "http_stream").await;
+        let mut talker = Self { stream, connected, door };
+        for id in 2..30 {
+            assert_eq!(talker.ping(id).await, 204, "what is good does not count");
+            talker.hears(id).await;
+        }
+        talker
+    }
+
+    async fn post(&self, session: &Value, data: &str) -> (u16, Value) {
+        let body = json!({"session": session, "node": self.connected["node"], "data": data});
+        emulate(self.door, body.to_string()).await
+    }
+
+    async fn ping(&self, id: u32) -> u16 {
+        self.post(&self.connected["session"], &format!("{{\"id\":{id},\"ping\":{{}}}}")).await.0
+    }
+
+    async fn hears(&mut self, id: u32) {
+        assert_eq!(self.stream.next().await.expect("an answer")["id"], id);
+    }
+
+    /// From the same address, for a session that may be another's.
+    async fn guess(&self) -> (u16, Value) {
+        self.post(&json!("0".repeat(32)), "{}").await
+    }
+
+    /// What is forgiven with time lets in again what is good.
+    async fn is_let_in(&mut self) {
+        eventually("a good one is let in", async || self.ping(30).await == 204).await;
+        self.hears(30).await;
+    }
+}
+
 /// Who guesses sessions is not looked at any more, and nobody else behind the same address suffers before.
 #[tokio::test]
 async fn guesses_have_a_limit() {
     let world = World::new(1, false).await;
     let limit = "[channels]\nmax_refused_emulations_per_second = 5\n";
     let hub = world.hub_with("a", &format!("{limit}{}", rules())).await;
-    let (mut stream, connected) = Stream::connected(&hub, "http_stream").await;
-    let body =
-        |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
-    let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
-    for id in 2..30 {
-        assert_eq!(emulate(&hub, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
-        assert_eq!(stream.next().await.expect("an answer")["id"], id);
-    }
-    let guess = json!("0".repeat(32));
+    let mut talker = Talker::new(&hub, &hub).await;
     let mut seen = 0;
     let refused = async {
         loop {
-            let (status, code) = emulate(&hub, body(&guess, "{}")).await;
+            let (status, code) = talker.guess().await;
             if status == 429 {
                 return code;
             }
@@ -129,10 +165,8 @@ async fn guesses_have_a_limit() {
     assert!(seen >= 5, "{seen} were looked at");
     assert!(hub.metric("dzvin_emulation_refused_unseen_total").await >= 1.0);
     assert_eq!(hub.metric("dzvin_emulation_refusal_addresses").await, 1.0);
-    eventually("it is looked at again", async || emulate(&hub, body(&guess, "{}")).await.0 == 404).await;
-    eventually("a good one is let in", async || emulate(&hub, body(&connected["session"], &ping(30))).await.0 == 204)
-        .await;
-    assert_eq!(stream.next().await.expect("an answer")["id"], 30);
+    eventually("it is looked at again", async || talker.guess().await.0 == 404).await;
+    talker.is_let_in().await;
 }
 
 /// Guesses that name another node are refused there, and counted where they came in.
@@ -141,19 +175,11 @@ async fn guesses_of_another_nodes_sessions_have_a_limit() {
     let world = World::new(1, true).await;
     let more = format!("[channels]\nmax_refused_emulations_per_second = 1\n{}", rules());
     let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
-    let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
-    let body =
-        |session: &Value, data: &str| json!({"session": session, "node": connected["node"], "data": data}).to_string();
-    let ping = |id: u32| format!("{{\"id\":{id},\"ping\":{{}}}}");
-    for id in 2..10 {
-        assert_eq!(emulate(&b, body(&connected["session"], &ping(id))).await.0, 204, "what is good does not count");
-        assert_eq!(stream.next().await.expect("an answer")["id"], id);
-    }
-    let guess = json!("0".repeat(32));
+    let mut talker = Talker::new(&a, &b).await;
     eventually("the address is known", async || {
         // The node that has no such session says so a little later. Several at once, so that a slow machine guesses faster than it is
         // forgiven.
-        let answers = join_all((0..10).map(|_| emulate(&b, body(&guess, "{}")))).await;
+        let answers = join_all((0..10).map(|_| talker.guess())).await;
         let refused = |(status, code): &(u16, Value)| *status == 429 && code == "too_many_refused";
         assert!(answers.iter().all(|it| it.0 == 204 || refused(it)), "{answers:?}");
         answers.iter().any(refused)
@@ -161,9 +187,7 @@ async fn guesses_of_another_nodes_sessions_have_a_limit() {
     .await;
     assert_eq!(b.metric("dzvin_emulation_refusal_addresses").await, 1.0);
     assert_eq!(a.metric("dzvin_emulation_refusal_addresses").await, 0.0, "it is this node's client");
-    eventually("a good one is let in", async || emulate(&b, body(&connected["session"], &ping(30))).await.0 == 204)
-        .await;
-    assert_eq!(stream.next().await.expect("an answer")["id"], 30);
+    talker.is_let_in().await;
 }
 
 /// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.

@@ -138,7 +138,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     ) -> Result<(), Trouble> {
         let Admitted { member, grant, by_rights, query: _held } = admitted;
         let newcomer = match &member {
-            Some(member) => self.room_for_member(app, &inside, member).await?,
+            Some(member) => self.is_newcomer(app, &inside, member).await?,
             None => false,
         };
         let terms =

@@ -14,7 +14,7 @@ use crate::{
         App,
         presence::{PresenceMessage, Roster},
     },
-    platform::ports::{Bus, ChangeLog, Counts, Member as Present},
+    platform::ports::{Bus, ChangeLog, Member as Present},
 };
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
@@ -49,29 +49,24 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// Whether one more may be there, and whether it would be another user: then it is looked at again with the [roster]. Looked
-    /// at before it is entered, so that those who are too many are told to nobody.
+    /// Whether the client would be there as another user, for whom there is room: then it is looked at again with the [roster]. Who
+    /// is there already comes in whatever happens meanwhile; should its other client leave in that moment, it is one more than may
+    /// be. Looked at before it is entered, so that those who are too many are told to nobody.
     ///
     /// [roster]: Self::roster
-    pub(super) async fn room_for_member(&self, app: &App, inside: &Arc<str>, who: &Member) -> Result<bool, Trouble> {
-        let full = app.max_members as u64;
-        let channel = Arc::clone(inside);
-        let stats = self.ask(|reply| PresenceMessage::Stats { channel, reply }).await;
-        let counts: Counts = stats?;
-        if counts.users < full {
-            return Ok(true);
-        }
-        let there = self.present(app, inside).await?;
+    pub(super) async fn is_newcomer(&self, app: &App, inside: &Arc<str>, who: &Member) -> Result<bool, Trouble> {
+        // All of them: for a moment they are more than may be there, until those who are too many have left again.
+        let there = self.present(inside, usize::MAX).await?;
         if there.members.iter().any(|present| *present.info.user == *who.id.as_str()) {
             return Ok(false);
         }
-        Err(too_many())
+        if there.counts.users >= app.max_members as u64 { Err(too_many()) } else { Ok(true) }
     }
 
     /// What a member is answered: who is there, itself included.
     ///
     /// A `newcomer` finds itself among the counted: of those who came in the same moment, on whatever nodes, whoever counts too
-    /// many leaves again. It may be one too many who leaves, never one too many who stays.
+    /// many leaves again. Of newcomers it may be one too many who leaves, never one too many who stays.
     pub(super) async fn roster(
         &self,
         app: &App,
@@ -80,7 +75,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         who: &Member,
         newcomer: bool,
     ) -> Result<Bytes, Trouble> {
-        let there = self.present(app, inside).await?;
+        let there = self.present(inside, app.max_members).await?;
         if newcomer && there.counts.users > app.max_members as u64 {
             return Err(too_many());
         }
@@ -91,8 +86,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(frame(encode_presence_succeeded(name.as_str(), &members)))
     }
 
-    async fn present(&self, app: &App, inside: &Arc<str>) -> Result<Roster, Trouble> {
-        let (channel, most) = (Arc::clone(inside), app.max_members);
+    /// Users who are there, at most so many.
+    async fn present(&self, inside: &Arc<str>, most: usize) -> Result<Roster, Trouble> {
+        let channel = Arc::clone(inside);
         self.ask(|reply| PresenceMessage::Roster { channel, most, reply }).await
     }
 

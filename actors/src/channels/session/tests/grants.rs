@@ -2,7 +2,6 @@
 
 use dzvin_protocols::channels::{Control, Since, Subscribing, Whose, Word, centrifuge::ClientInfo};
 use dzvin_protocols::identity::Overrides;
-use ractor::ActorProcessingErr;
 use tokio::sync::mpsc;
 
 use super::*;
@@ -11,45 +10,6 @@ use crate::{
     platform::ports::{Counts, Member, MemberPage},
 };
 
-/// Stands where presence does: notes who enters, and answers with as many members as there are said to be.
-struct Noting;
-
-type Noted = (mpsc::Sender<(Arc<str>, Arc<Member>)>, usize);
-
-impl Actor for Noting {
-    type Msg = PresenceMessage;
-    type State = Noted;
-    type Arguments = Noted;
-
-    async fn pre_start(&self, _: ActorRef<PresenceMessage>, noted: Noted) -> Result<Noted, ActorProcessingErr> {
-        Ok(noted)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<PresenceMessage>,
-        message: PresenceMessage,
-        (told, there): &mut Noted,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            PresenceMessage::Enter { channel, member, .. } => {
-                told.send((channel, member)).await.expect("heard");
-            }
-            // Two in a page, of which the first is in the page before as well.
-            PresenceMessage::Members { from, reply, .. } => {
-                let first = usize::try_from(from).unwrap_or(0);
-                let last = (first + 2).min(*there);
-                let members = (first.saturating_sub(1)..last).map(|n| Arc::new(named(n))).collect();
-                let counts = Counts { clients: *there as u64, users: *there as u64, crowded: false };
-                let next = (last < *there).then_some(last as u64);
-                let _ = reply.send(Ok(MemberPage { members, counts, next }));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
 fn named(n: usize) -> Member {
     let info =
         ClientInfo { user: format!("u{n}").into(), client: format!("c{n}").into(), conn_info: None, chan_info: None };
@@ -57,10 +17,23 @@ fn named(n: usize) -> Member {
 }
 
 impl Node {
+    /// Notes who enters, and says that so many are there.
     async fn noting(&self, there: usize) -> mpsc::Receiver<(Arc<str>, Arc<Member>)> {
         let (told, heard) = mpsc::channel(64);
-        let (actor, _) = Actor::spawn(None, Noting, (told, there)).await.expect("an actor");
-        self.hub.presence.fill(actor, Progress::default());
+        let answering = move |message| match message {
+            PresenceMessage::Enter { channel, member, .. } => told.try_send((channel, member)).expect("heard"),
+            // Two in a page, of which the first is in the page before as well.
+            PresenceMessage::Members { from, reply, .. } => {
+                let first = usize::try_from(from).unwrap_or(0);
+                let last = (first + 2).min(there);
+                let members = (first.saturating_sub(1)..last).map(|n| Arc::new(named(n))).collect();
+                let counts = Counts { clients: there as u64, users: there as u64, crowded: false };
+                let next = (last < there).then_some(last as u64);
+                let _ = reply.send(Ok(MemberPage { members, counts, next }));
+            }
+            _ => {}
+        };
+        self.presence(answering).await;
         heard
     }
 }

@@ -1,6 +1,7 @@
 //! The Pusher protocol over real sockets: what is answered, what is refused, and that a refusal ends nothing.
 
 pub(super) mod lent;
+mod members;
 
 use dzvin_protocols::channels::{
     Control, Whose,

@@ -6,7 +6,6 @@ use std::{
 };
 
 use prometheus_client::metrics::gauge::Gauge;
-use ractor::ActorProcessingErr;
 
 use super::*;
 use crate::channels::{
@@ -426,40 +425,19 @@ async fn a_half_closed_socket_ends_its_session() {
     assert_eq!(socket.read(&mut [0; 8]).unwrap_or(0), 0);
 }
 
-/// Presence that only tells whether the bus was listened to when somebody came.
-struct Doorman(Arc<World>);
-
-impl Actor for Doorman {
-    type Msg = PresenceMessage;
-    type State = tokio::sync::mpsc::Sender<bool>;
-    type Arguments = Self::State;
-
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, seen: Self::State) -> Result<Self::State, ActorProcessingErr> {
-        Ok(seen)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        seen: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        if let PresenceMessage::Enter { channel, .. } = message {
-            let listening = self.0.subscribed.lock().unwrap().contains(&StreamName::from_checked(&channel));
-            seen.send(listening).await.expect("watched");
-        }
-        Ok(())
-    }
-}
-
 /// The word that it has come, as everything on the channel, would be lost to a node that does not listen yet.
 #[tokio::test]
 async fn nobody_comes_in_before_the_node_listens() {
     let node = Node::start(Limits::default()).await;
     let (seen, mut came) = tokio::sync::mpsc::channel(1);
-    let doorman = Doorman(Arc::clone(&node.world));
-    let (doorman, _) = Actor::spawn(None, doorman, seen).await.expect("a doorman");
-    node.hub.presence.fill(doorman, Progress::default());
+    let world = Arc::clone(&node.world);
+    let doorman = move |message| {
+        if let PresenceMessage::Enter { channel, .. } = message {
+            let listening = world.subscribed.lock().unwrap().contains(&StreamName::from_checked(&channel));
+            seen.try_send(listening).expect("watched");
+        }
+    };
+    node.presence(doorman).await;
     let mut client = node.client().await.connected("reader").await;
     assert!(client.ask(subscribe("chat.1")).await["subscribe"].is_object());
     assert_eq!(timeout(PATIENCE, came.recv()).await.expect("in time"), Some(true));

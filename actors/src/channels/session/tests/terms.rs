@@ -1,6 +1,6 @@
 //! What a client and the hub agree on for one subscription, and what others have a session do.
 
-use dzvin_protocols::channels::{Control, Whose, Word, centrifuge::ClientInfo, fossil};
+use dzvin_protocols::channels::{ClientName, Control, Whose, Word, centrifuge::ClientInfo, fossil};
 
 use super::*;
 
@@ -242,7 +242,7 @@ async fn sessions_do_what_they_are_told() {
     let client_id = "0".repeat(32);
     let code = |whose| Control::Disconnect { whose, code: 3503, reason: "force disconnect".into() };
     order(&node, code(of("u2"))).await;
-    order(&node, code(Whose { client: Some(client_id.as_str().into()), ..of("u1") })).await;
+    order(&node, code(Whose { client: ClientName::id(&client_id), ..of("u1") })).await;
     node.hear(BusEvent::Told(Bytes::from_static(b"{\"later\":{}}"))).await;
     assert_eq!(client.ask(json!({"id": 9, "ping": {}})).await["id"], 9);
     assert_eq!(node.hub.metrics.unknown_words.get(), 1);

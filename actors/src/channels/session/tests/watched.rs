@@ -1,7 +1,6 @@
 //! Watchlists where presence cannot be asked, words are lost, and topics begin again: who is online is told in the end, and once.
 
 use dzvin_protocols::channels::{TraceTarget, Word, centrifuge::ClientInfo};
-use ractor::ActorProcessingErr;
 
 use super::{
     pusher::{Pusher, app, pusher},
@@ -56,26 +55,9 @@ impl Presence {
         let until = self.looks() + times;
         eventually("looked", || async { self.looks() >= until }).await;
     }
-}
 
-struct PresenceActor;
-
-impl Actor for PresenceActor {
-    type Msg = PresenceMessage;
-    type State = Presence;
-    type Arguments = Presence;
-
-    async fn pre_start(&self, _: ActorRef<PresenceMessage>, known: Presence) -> Result<Presence, ActorProcessingErr> {
-        Ok(known)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<PresenceMessage>,
-        message: PresenceMessage,
-        Presence(known): &mut Presence,
-    ) -> Result<(), ActorProcessingErr> {
-        let mut known = known.lock().unwrap();
+    fn answer(&self, message: PresenceMessage) {
+        let mut known = self.0.lock().unwrap();
         match message {
             PresenceMessage::Stats { channel, reply } => {
                 let clients = known.clients(&channel);
@@ -90,7 +72,6 @@ impl Actor for PresenceActor {
             }
             _ => {}
         }
-        Ok(())
     }
 }
 
@@ -99,8 +80,8 @@ async fn node() -> (Node, Presence) {
     let node = Node::start(Limits { check: Duration::from_millis(2), ..Limits::default() }).await;
     node.hub.apps.replace(vec![App { watchlists: true, ..app("main", "k1") }]).expect("apps");
     let presence = Presence::default();
-    let (actor, _) = Actor::spawn(None, PresenceActor, presence.clone()).await.expect("presence");
-    node.hub.presence.fill(actor, Progress::default());
+    let answering = presence.clone();
+    node.presence(move |message| answering.answer(message)).await;
     (node, presence)
 }
 
