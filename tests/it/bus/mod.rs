@@ -1,7 +1,7 @@
 //! The bus, the relay and recovery. `contract`, `application`, `put` and `words` hold both buses to one suite, `over_redis` and `keys`
 //! one of them, `model` compares them with a few lines of plain code under random orders, `faults` breaks a real Redis under a relay
-//! and a follower, `sentinel`, `cluster` and `moving` change what Redis is made of, `relay` breaks everything else, and `since` is the
-//! table of recovery.
+//! and a follower, `sentinel`, `cluster` and `moving` change what Redis is made of, `relay` breaks everything else, `since` is the table
+//! of recovery, and `versions` has nodes of the versions before and after beside one of today.
 
 mod application;
 mod cluster;
@@ -23,4 +23,5 @@ pub mod servers;
 mod since;
 mod slots;
 mod tls;
+mod versions;
 mod words;
