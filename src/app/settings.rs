@@ -16,7 +16,7 @@ use super::AppError;
 use crate::{
     channels::{
         api::ApiLimits,
-        bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig},
+        bus::{AnyBus, HistoryLimits, MemoryBus, RedisBus, RedisConfig, word_patience},
         presence::PresenceSettings,
         pusher::{self, webhooks::WebhookLimits},
     },
@@ -161,6 +161,8 @@ pub(super) fn presence(config: &Config) -> PresenceLimits {
         hold: vacated_hold,
         // A store that does not answer must not take the time in which the lease could still be saved.
         command: command_timeout.min(presence_lease / 3),
+        // The bus gives a word up by itself; who does so earlier gives up what would have been heard.
+        say: word_patience(config.redis.command_timeout),
         ..PresenceLimits::default()
     }
 }
@@ -336,7 +338,9 @@ mod tests {
         assert_eq!((actor.renew, actor.hold, actor.command), (seconds(10), seconds(2), seconds(9)));
         // A store that does not answer must not take the time in which the lease could be saved.
         config.channels.presence_lease = seconds(6);
-        assert_eq!(presence(&config).command, seconds(2));
+        config.redis.command_timeout = seconds(3);
+        let actor = presence(&config);
+        assert_eq!((actor.command, actor.say), (seconds(2), word_patience(seconds(3))));
         let ApiLimits { page, batch, name, idempotency } = api_limits(&config);
         assert_eq!((page, batch, name, idempotency), (4, 5, 60, seconds(8)));
         let WebhookLimits { attempt, patience, .. } = webhooks(&config);

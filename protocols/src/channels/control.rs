@@ -1,6 +1,7 @@
 //! What nodes have each other do with their sessions.
 //!
 //! The form is that of [`Word`](super::Word): JSON, one member that names the order; what a node does not know it passes over.
+//! An order with a condition that it does not know it passes over as a whole: without it more would be meant.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -400,7 +401,9 @@ mod tests {
         let empty = r#"{"subscribe":{"whose":{},"channel":"x","terms":{"later":1}}}"#;
         let Ok(Control::Subscribe { terms, .. }) = Control::decode(empty.as_bytes()) else { panic!("an order") };
         assert_eq!(terms.as_deref(), Some(&Subscribing::default()));
-        for unknown in [&br#"{"later":{}}"#[..], b"", b"[]", b"{}"] {
+        // Not everybody, because it does not know who is meant.
+        let narrower = br#"{"disconnect":{"whose":{"later":"x"},"code":3503,"reason":"r"}}"#;
+        for unknown in [&br#"{"later":{}}"#[..], b"", b"[]", b"{}", narrower] {
             assert!(Control::decode(unknown).is_err());
         }
     }

@@ -13,7 +13,7 @@ const MASK: &str = "***";
 
 /// Whose sessions are meant: every condition that is given holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Whose {
     /// The user; absent for every user.
     #[serde(skip_serializing_if = "Option::is_none")]

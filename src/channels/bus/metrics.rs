@@ -40,7 +40,7 @@ pub struct BusMetrics {
     pub paced_alone: Counter,
     /// Words that wait until all nodes listen where their slot has come to.
     pub words_held: Gauge,
-    /// Words that were not said, for too many waited.
+    /// Words that were not said, for too many waited, or their slot went on and on.
     pub words_refused: Counter,
 }
 
@@ -67,6 +67,7 @@ impl BusMetrics {
         registry.register("users_paced_alone", alone, self.paced_alone.clone());
         let held = "Words that wait until all nodes listen where their slot of the cluster has come to";
         registry.register("words_held", held, self.words_held.clone());
-        registry.register("words_refused", "Words that were not said, for too many waited", self.words_refused.clone());
+        let refused = "Words that were not said, for too many waited or their slot was moved again and again";
+        registry.register("words_refused", refused, self.words_refused.clone());
     }
 }

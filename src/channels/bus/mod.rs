@@ -21,7 +21,7 @@ pub use either::AnyBus;
 pub use keys::MAX_KEYS;
 pub use memory::MemoryBus;
 pub use metrics::BusMetrics;
-pub use redis::{RedisBus, RedisConfig, RedisConfigError};
+pub use redis::{RedisBus, RedisConfig, RedisConfigError, word_patience};
 
 /// Longest word between nodes: a frame of a client and what names it. Above it the word is to say where to find the rest.
 pub const MAX_WORD: usize = 64 * 1024;

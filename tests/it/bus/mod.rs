@@ -1,6 +1,7 @@
-//! The bus, the relay and recovery. `contract`, `application`, `put` and `words` hold both buses to one suite, `over_redis` one of them, `model` compares them with a few lines of
-//! plain code under random orders, `faults` breaks a real Redis under a relay and a follower, `relay` breaks everything
-//! else, `since` is the table of recovery.
+//! The bus, the relay and recovery. `contract`, `application`, `put` and `words` hold both buses to one suite, `over_redis` and `keys`
+//! one of them, `model` compares them with a few lines of plain code under random orders, `faults` breaks a real Redis under a relay
+//! and a follower, `sentinel`, `cluster` and `moving` change what Redis is made of, `relay` breaks everything else, `since` is the table
+//! of recovery, and `versions` has nodes of the versions before and after beside one of today.
 
 mod application;
 mod cluster;
@@ -8,8 +9,11 @@ mod contract;
 mod fakes;
 mod faults;
 mod follower;
+mod keys;
 mod kit;
 mod model;
+mod moving;
+mod offers;
 mod over_redis;
 mod put;
 mod relay;
@@ -17,5 +21,7 @@ mod scene;
 mod sentinel;
 pub mod servers;
 mod since;
+pub mod slots;
 mod tls;
+mod versions;
 mod words;

@@ -1,12 +1,13 @@
 //! One call to the store, beside the actor: first what is still to be said on the channel, then the call.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 
 use dzvin_protocols::platform::StreamName;
 use futures_util::FutureExt;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
+    PresenceLimits,
     channel::{Answer, Work},
     tell::Tell,
 };
@@ -39,22 +40,22 @@ pub struct Report {
 }
 
 /// Does it; whatever fails, the actor hears of it.
-pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, within: Duration) -> Report {
+pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, limits: &PresenceLimits) -> Report {
     let Job { channel, life, unsaid, work, place } = job;
     let mut report = Report { channel, life, unsaid, said: 0, work, answer: None, failed: true, place };
     // A panic of the store's is a failed call. What it had written of the report is whole.
-    let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), within)).catch_unwind().await;
+    let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), limits)).catch_unwind().await;
     if done.is_err() {
         tracing::error!(channel = &*report.channel, "a call to the store of presence panicked");
     }
     report
 }
 
-async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, within: Duration) {
+async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, limits: &PresenceLimits) {
     let stream = StreamName::from_checked(&report.channel);
     while let Some(tell) = report.unsaid.front() {
         if let Some(word) = tell.word() {
-            if !matches!(timeout(within, bus.whisper(&stream, word)).await, Ok(Ok(()))) {
+            if !matches!(timeout(limits.say, bus.whisper(&stream, word)).await, Ok(Ok(()))) {
                 return;
             }
             report.said += 1;
@@ -62,6 +63,7 @@ async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, withi
         report.unsaid.pop_front();
     }
     if let Some(work) = &report.work {
+        let within = limits.command;
         let called = timeout(within, call(store, &stream, work)).await;
         match called {
             Ok(Ok(answer)) => report.answer = Some(answer),

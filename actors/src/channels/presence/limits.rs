@@ -15,6 +15,8 @@ pub struct PresenceLimits {
     pub count_every: Duration,
     /// How long the store may take.
     pub command: Duration,
+    /// How long a word may take: as long as the bus may have to wait until all who listen can hear it.
+    pub say: Duration,
     /// How long after the store has lost everything it is not believed that somebody is away: the nodes enter again whom they have,
     /// without a word. As long as a life goes on unrenewed, for whoever has not come back by then is gone.
     pub settle: Duration,
@@ -28,6 +30,7 @@ impl Default for PresenceLimits {
             hold: Duration::from_secs(3),
             count_every: Duration::from_secs(5),
             command: Duration::from_secs(5),
+            say: Duration::from_millis(10_200),
             settle: Duration::from_secs(15),
         }
     }

@@ -164,9 +164,9 @@ impl<P: Presence, B: Bus> State<P, B> {
             }
             let Some(job) = self.job(name, place) else { continue };
             let (store, bus) = (Arc::clone(&self.args.store), Arc::clone(&self.args.bus));
-            let (myself, within) = (self.myself.clone(), self.args.limits.command);
+            let (myself, limits) = (self.myself.clone(), self.args.limits.clone());
             self.tasks.spawn(async move {
-                let report = run(job, store, bus, within).await;
+                let report = run(job, store, bus, &limits).await;
                 let _ = myself.cast(PresenceMessage::Called(report));
             });
         }

@@ -2,30 +2,43 @@
 -- KEYS: position hash, history list, and where a publisher's key is given the hash of such keys, last. Of what nothing keeps: the
 --       position where there is a pace, and the hash of keys where there is a key; what is not needed cannot be somewhere else.
 -- ARGV: channel, epoch, first offset, most entries, most bytes, greatest age (ms), how long the position is kept (ms),
---       the living primaries of the cluster (first eight characters of each), how many conditions follow (0 or 8), those, then the
+--       the living primaries of the cluster (first eight characters of each), how many conditions follow (0 or 9), those, then the
 --       publications in their bus form.
 -- First offset 0: publishes on an application's stream at whatever comes next; publications are without the two numbers
 -- at their front. The epoch is then the one to begin with, where there is none or one of a primary (first eight characters)
 -- that is neither this one nor alive: what a living one kept has been moved here, and is this one's from now on.
 -- Conditions, each empty where there is none: publisher's key, how long that is remembered (ms), version (20 digits), its epoch,
--- publications a second, a message to tell instead of publications (that has no offset, and begins no stream), and two times to wait
+-- publications a second, a message to tell instead of publications (that has no offset, and begins no stream), two times to wait
 -- (ms) that the node has found: with the first nothing is published that brings a key which is not known, for no more keys may be
--- remembered; with the second nothing that is new. What was published before is answered whatever they say.
+-- remembered; with the second nothing that is new; and how long (ms) the asker takes to say the message where its slot still is.
+-- What was published before is answered whatever they say.
+-- Ahead of its slot nobody listens to a message: its key is the asker's for so long, and whoever offers it meanwhile is to wait.
+-- `said` or `unsaid` in place of that time tell what became of it; what was not said by then is whose who offers it next.
 -- Answers {accepted | duplicate | gap, top, epoch}; {gap} alone when nothing is known; {again, top (0: it was told), epoch};
 -- {older, top, epoch}; {too many, how long to wait (ms)}; {told}.
 local ACCEPTED, DUPLICATE, GAP, AGAIN, OLDER, TOO_MANY, TOLD = 1, 2, 3, 4, 5, 6, 7
 -- Keys that are too old are dropped when another comes, at most so many: what is left has time until the next.
 local DROPPED = 4
+-- True where the keys have gone ahead of their slot.
+local AHEAD = false
 local position, history, remembered = KEYS[1], KEYS[2], KEYS[#KEYS]
 local known = redis.call('HMGET', position, 'epoch', 'top', 'bytes', 'keeper')
 local epoch, top = known[1], tonumber(known[2])
 local first, conditions = tonumber(ARGV[3]), tonumber(ARGV[9])
 local publishes = first == 0
-local key, window, version, version_epoch, pace, word, full, late = '', '0', '', '', '', '', '', ''
+local key, window, version, version_epoch, pace, word, full, late, saying = '', '0', '', '', '', '', '', '', ''
 if conditions > 0 then
-  key, window, version, version_epoch, pace, word, full, late = unpack(ARGV, 10, 9 + conditions)
+  key, window, version, version_epoch, pace, word, full, late, saying = unpack(ARGV, 10, 9 + conditions)
 end
+local became = saying == 'said' or saying == 'unsaid'
 local now = now_ms()
+
+-- Tells the message, or claims it; what its key is to remember of that.
+local function told()
+  if AHEAD then return 'unsaid ' .. string.format('%.0f', now + tonumber(saying)) end
+  redis.call('PUBLISH', ARGV[1], word)
+  return ''
+end
 
 -- The answer to a publisher's key, while it is remembered.
 local function answered()
@@ -33,7 +46,18 @@ local function answered()
   if not said then return nil end
   local ends, offset, of = string.match(said, '^(%d+) (%d+) (.*)$')
   if tonumber(ends) <= now then return nil end
-  return {AGAIN, tonumber(offset), of}
+  -- No epoch has a space.
+  local claimed = tonumber(string.match(of, '^unsaid (%d+)$'))
+  if not claimed then return {AGAIN, tonumber(offset), of} end
+  if not became and claimed > now then return {TOO_MANY, claimed - now} end
+  local answer = {AGAIN, 0, ''}
+  if became then
+    of = saying == 'said' and '' or 'unsaid 0'
+  elseif word ~= '' then
+    of, answer = told(), {TOLD}
+  end
+  redis.call('HSET', remembered, 'k' .. key, ends .. ' 0 ' .. of)
+  return answer
 end
 
 -- Remembers the answer. Beside the answers stand the keys in the order in which they came, by number.
@@ -59,6 +83,8 @@ end
 if key ~= '' then
   local before = answered()
   if before then return before end
+  -- Forgotten meanwhile.
+  if became then return {AGAIN, 0, ''} end
   if full ~= '' then return {TOO_MANY, tonumber(full)} end
 end
 if word ~= '' then
@@ -66,8 +92,7 @@ if word ~= '' then
   -- Of what has no position nobody listens, and nothing has to be counted.
   local wait = pace ~= '' and epoch and take(position, tonumber(pace), now)
   if wait then return {TOO_MANY, wait} end
-  redis.call('PUBLISH', ARGV[1], word)
-  remember(0, '')
+  remember(0, told())
   return {TOLD}
 end
 if publishes then

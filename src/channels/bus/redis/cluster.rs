@@ -42,6 +42,15 @@ const fn settling(heartbeat: Duration) -> Duration {
     heartbeat.saturating_add(VIEW).saturating_add(BREATH).saturating_mul(2)
 }
 
+/// How often what is to be said may find that its slot has gone on: a slot is moved once in a while, and seldom twice. One that goes on
+/// and on is nowhere long enough for all to listen, and whoever has something to say there is better told so than held.
+const SETTLINGS: u32 = 2;
+
+/// How long a word waits at most until all nodes listen where its slot is.
+pub(super) const fn longest_settling(heartbeat: Duration) -> Duration {
+    settling(heartbeat).saturating_mul(SETTLINGS)
+}
+
 /// A primary that is followed.
 struct Followed {
     shard: Arc<Shard>,

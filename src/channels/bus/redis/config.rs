@@ -8,13 +8,19 @@ use fred::types::{
     config::{Config, Server, ServerConfig, TcpConfig},
 };
 
-use super::super::{HistoryLimits, MAX_KEYS, paces::Person};
+use super::{
+    super::{HistoryLimits, MAX_KEYS, paces::Person},
+    cluster,
+};
 
 /// Messages that the client buffers for a reader that lags, before `Lost` replaces them. Its own default of 32 is gone
 /// in one burst.
 const EVENT_BUFFER: usize = 256;
 /// Commands that may wait for the socket; above it they fail at once.
 const COMMAND_BUFFER: usize = 4096;
+
+/// How often a connection without traffic is tried: one that is lost is missed within a second.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What Redis is.
 #[derive(Debug, Clone)]
@@ -118,10 +124,15 @@ impl RedisConfig {
             keep_position: Duration::from_secs(30 * 24 * 3600),
             command_timeout: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(3),
-            heartbeat: Duration::from_secs(1),
+            heartbeat: HEARTBEAT,
             lease: Duration::from_secs(10),
             max_backoff: Duration::from_secs(2),
         })
+    }
+
+    /// Longest that what nothing keeps takes until it is said, or refused: [`word_patience`], of this configuration.
+    pub(super) const fn word_patience(&self) -> Duration {
+        patience(self.heartbeat, self.command_timeout)
     }
 
     /// The common part of a stream's keys, which is their hash tag.
@@ -189,6 +200,18 @@ impl RedisConfig {
             });
         builder
     }
+}
+
+/// Longest that what nothing keeps takes until it is said, or refused, where a command may take so long. Whoever has less patience
+/// would give it up while all nodes come to listen where its slot of a cluster has gone to.
+#[must_use]
+pub const fn word_patience(command_timeout: Duration) -> Duration {
+    patience(HEARTBEAT, command_timeout)
+}
+
+/// First it waits for the nodes; then it takes a command to find who has the slot, and one to say it.
+const fn patience(heartbeat: Duration, command_timeout: Duration) -> Duration {
+    cluster::longest_settling(heartbeat).saturating_add(command_timeout.saturating_mul(2))
 }
 
 impl fmt::Debug for RedisConfig {

@@ -216,9 +216,16 @@ async fn tell(shared: Arc<Shared>, mut messages: broadcast::Receiver<Message>, e
 fn heard(shared: &Shared, message: Message) -> Option<BusEvent> {
     let body = message.value.into_bytes().unwrap_or_default();
     let stream = shared.config.stream(&message.channel);
+    if stream.as_ref().is_some_and(|stream| !shared.subscribed().contains(stream)) {
+        return None;
+    }
+    if wire::is_later(&body) {
+        shared.metrics.malformed.inc();
+        // Whatever it says of a stream, what is kept can be looked up. The rest is passed over, as a word is that is not known.
+        return stream.map(|stream| BusEvent::Begun { stream });
+    }
     let event = match stream {
-        Some(stream) if shared.subscribed().contains(&stream) => wire::event(stream, &body),
-        Some(_) => return None,
+        Some(stream) => wire::event(stream, &body),
         None => wire::told(&body),
     };
     Some(event.unwrap_or_else(|error| {

@@ -61,7 +61,7 @@ use self::{
 };
 use super::{BusMetrics, check_run, check_word};
 
-pub use self::config::{RedisConfig, RedisConfigError};
+pub use self::config::{RedisConfig, RedisConfigError, word_patience};
 pub(in crate::channels) use self::{script::Script, server::Server};
 
 /// A script that counts how often something is done.
@@ -106,8 +106,6 @@ struct Asked<'a> {
     stream: &'a StreamName,
     /// Which of its keys it takes.
     keys: &'a [&'a str],
-    /// What it says beside the publications.
-    word: Option<&'a Bytes>,
 }
 
 /// An offset that Lua cannot count.
@@ -172,7 +170,7 @@ impl RedisBus {
         stream: &StreamName,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
-        self.on_keys(Asked { doing, script, stream, keys: &["position", "history"], word: None }, args).await
+        self.on_keys(Asked { doing, script, stream, keys: &["position", "history"] }, args).await
     }
 
     /// The same with some of the stream's keys.
@@ -181,26 +179,23 @@ impl RedisBus {
         asked: Asked<'_>,
         args: impl Fn(&Link) -> Vec<Value> + Send + Sync,
     ) -> Result<Value, BusError> {
-        let Asked { doing, script, stream, keys, word } = asked;
-        let tag = self.shared.config.tag(stream);
-        let keys: Vec<Key> = keys.iter().map(|key| format!("{tag}:{key}").into()).collect();
+        let Asked { doing, script, stream, keys } = asked;
+        let keys = self.keys(stream, keys);
         let command = |link: &Link| Command::Script(script, keys.clone(), args(link));
-        let answer = self.shared.run(doing, &tag, word.is_some(), command).await?;
+        let answer = self.shared.run(doing, &self.shared.config.tag(stream), false, command).await?;
         if answer.ahead {
             // The event was told where the slot is going to be; who listens does so where it still is.
             let channel = self.shared.config.channel(stream);
-            match word {
-                Some(word) if wire::is_told(&answer.value) => {
-                    self.shared.say(doing, &channel, word.clone()).await?;
-                }
-                Some(_) => {}
-                None => {
-                    let check = |_: &Link| Command::Publish(channel.clone(), wire::check());
-                    let _ = self.shared.run(doing, &channel, false, check).await;
-                }
-            }
+            let check = |_: &Link| Command::Publish(channel.clone(), wire::check());
+            let _ = self.shared.run(doing, &channel, false, check).await;
         }
         Ok(answer.value)
+    }
+
+    /// Some of a stream's keys.
+    fn keys(&self, stream: &StreamName, which: &[&str]) -> Vec<Key> {
+        let tag = self.shared.config.tag(stream);
+        which.iter().map(|key| format!("{tag}:{key}").into()).collect()
     }
 
     /// The positions of streams that one server has, in their order.

@@ -1,7 +1,8 @@
 //! Publishing on an application's stream: one script, whatever the conditions; and the pace of who publishes.
 //!
 //! Invariants: what was published before is answered as it was, whatever a pace or a limit says, and counts for neither; a place
-//! among this node's keys is taken by what Redis has, or may have, once for each key.
+//! among this node's keys is taken by what Redis has, or may have, once for each key; a key of what nothing keeps is answered as told
+//! only when that was told where somebody listens.
 
 use std::{hash::BuildHasher, time::Duration};
 
@@ -14,7 +15,7 @@ use dzvin_protocols::{
 };
 use fred::{
     error::{Error, ErrorKind},
-    types::Value,
+    types::{Key, Value},
 };
 use tokio::time::{Instant, timeout};
 
@@ -22,7 +23,7 @@ use super::{
     super::{Unnamed, check_word, keys, paces::person},
     APPEND, Asked, Bytes, PACE, RedisBus, Shared, failed, held,
     link::Link,
-    route::{Moving, NotConnected},
+    route::{Answered, Command, Moving, NotConnected},
     wire,
 };
 
@@ -97,18 +98,51 @@ impl RedisBus {
         if on.once.is_some() {
             keys.push("keys");
         }
-        if let Some(word) = &word
-            && keys.is_empty()
-        {
+        let answer = match word {
+            None => {
+                let conditions = || conditions(on, None, known);
+                let args =
+                    |link: &Link| self.run(stream, &link.new_epoch(), 0, &keep, conditions(), message.as_slice());
+                self.on_keys(Asked { doing: "publish", script: &APPEND, stream, keys: &keys }, args).await?
+            }
             // Nothing has to be known for it: it needs no key, and so none that may be elsewhere.
-            self.shared.say("publish", &self.shared.config.channel(stream), word.clone()).await?;
-            return Ok(Published::Told);
-        }
-        let asked = Asked { doing: "publish", script: &APPEND, stream, keys: &keys, word: word.as_ref() };
-        let conditions = || conditions(on, word.as_ref(), known);
-        let args = |link: &Link| self.run(stream, &link.new_epoch(), 0, &keep, conditions(), message.as_slice());
-        let answer = self.on_keys(asked, args).await?;
+            Some(word) if keys.is_empty() => {
+                self.shared.say("publish", &self.shared.config.channel(stream), word).await?;
+                return Ok(Published::Told);
+            }
+            Some(word) => self.tell_on(Telling { stream, keys: self.keys(stream, &keys), on, known, word }).await?,
+        };
         wire::published(answer).map_err(failed("publish"))
+    }
+
+    /// Tells what nothing keeps and something has to be known for. Ahead of its slot nobody listens: there its key is claimed, then it
+    /// is said where the slot still is, then that is noted. Whatever fails in between, whoever offers it again says it.
+    async fn tell_on(&self, telling: Telling<'_>) -> Result<Value, BusError> {
+        let config = &self.shared.config;
+        let patience = config.word_patience();
+        // The claim outlasts what it is for: the answer to it takes a command's time at most.
+        let answer = self.ask_to_tell(&telling, Saying::Within(patience + config.command_timeout)).await?;
+        if !answer.ahead || !wire::is_told(&answer.value) {
+            return Ok(answer.value);
+        }
+        let channel = config.channel(telling.stream);
+        let said = timeout(patience, self.shared.say("publish", &channel, telling.word.clone())).await;
+        let said = said.unwrap_or_else(|_| Err(failed("publish")(Moving)));
+        if telling.on.once.is_some() {
+            // Where it cannot be noted the claim ends by itself.
+            let _ = self.ask_to_tell(&telling, if said.is_ok() { Saying::Said } else { Saying::Unsaid }).await;
+        }
+        said.map(|_| answer.value).map_err(|error| failed("publish")(Unsaid(error)))
+    }
+
+    async fn ask_to_tell(&self, telling: &Telling<'_>, saying: Saying) -> Result<Answered, BusError> {
+        let Telling { stream, keys, on, known, word } = telling;
+        let keep = HistoryLimits::default();
+        let conditions = || conditions(on, Some((word, saying)), *known);
+        let args = |link: &Link| self.run(stream, &link.new_epoch(), 0, &keep, conditions(), &[]);
+        let command = |link: &Link| Command::Script(&APPEND, keys.clone(), args(link));
+        let says = matches!(saying, Saying::Within(_));
+        self.shared.run("publish", &self.shared.config.tag(stream), says, command).await
     }
 
     /// First this node's own count, which bounds what Redis is asked, and is what there is while it cannot be.
@@ -181,6 +215,41 @@ impl Said {
     }
 }
 
+/// What nothing keeps and something has to be known for.
+struct Telling<'a> {
+    stream: &'a StreamName,
+    keys: Vec<Key>,
+    on: &'a Conditions,
+    known: Known,
+    word: Bytes,
+}
+
+/// What becomes of a word ahead of its slot.
+#[derive(Debug, Clone, Copy)]
+enum Saying {
+    /// Who asks says it where the slot still is, by then; until then nobody else does.
+    Within(Duration),
+    /// It was said.
+    Said,
+    /// It was not.
+    Unsaid,
+}
+
+impl From<Saying> for Value {
+    fn from(saying: Saying) -> Self {
+        match saying {
+            Saying::Within(time) => wire::millis(time),
+            Saying::Said => "said".into(),
+            Saying::Unsaid => "unsaid".into(),
+        }
+    }
+}
+
+/// Its key is known, and nobody has heard it: whoever offers it again says it.
+#[derive(Debug, thiserror::Error)]
+#[error("it was not said where those listen who listen")]
+struct Unsaid(#[source] BusError);
+
 /// What this node has found by itself, and what only holds for what was not published before.
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -239,7 +308,7 @@ fn may_have_run(error: &BusError) -> bool {
 }
 
 /// As the script takes them; none, where there are none.
-fn conditions(on: &Conditions, word: Option<&Bytes>, known: Known) -> Vec<Value> {
+fn conditions(on: &Conditions, word: Option<(&Bytes, Saying)>, known: Known) -> Vec<Value> {
     let pace = on.pace.filter(|pace| pace.across == Across::Cluster);
     if on.once.is_none() && on.version.is_none() && pace.is_none() && word.is_none() {
         return Vec::new();
@@ -257,8 +326,9 @@ fn conditions(on: &Conditions, word: Option<&Bytes>, known: Known) -> Vec<Value>
         on.version.as_ref().map_or_else(none, |version| digits(version).into()),
         on.version.as_ref().map_or_else(none, |version| (&*version.epoch).into()),
         pace.map_or_else(none, |pace| wire::number(pace.per_second.max(1).into())),
-        word.map_or_else(none, |word| Value::Bytes(word.clone())),
+        word.map_or_else(none, |(word, _)| Value::Bytes(word.clone())),
         known.full.map_or_else(none, wire::millis),
         known.late.map_or_else(none, wire::millis),
+        word.map_or_else(none, |(_, saying)| saying.into()),
     ]
 }

@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{
-    Shared, failed,
+    Shared, cluster, failed,
     link::Link,
     script::Script,
     shard::{Shard, slot},
@@ -103,11 +103,12 @@ impl Shared {
         says: bool,
         command: impl Fn(&Link) -> Command<'a> + Send + Sync,
     ) -> Result<Answered, BusError> {
-        let slot = slot(key);
-        let mut until = Instant::now() + self.config.command_timeout;
+        let (slot, begun) = (slot(key), Instant::now());
+        let settled_by = begun + cluster::longest_settling(self.config.heartbeat);
+        let mut until = begun + self.config.command_timeout;
         let (mut ahead, mut tries): (Option<(Arc<Shard>, At)>, usize) = (None, 0);
         while tries < MAX_TRIES {
-            if says && ahead.is_none() && self.settled(doing, slot).await? {
+            if says && ahead.is_none() && self.settled(doing, slot, settled_by).await? {
                 until = Instant::now() + self.config.command_timeout;
             }
             let (shard, at) = match ahead.take().or_else(|| Some((self.routes().of(slot).cloned()?, At::Owner))) {
@@ -158,21 +159,22 @@ impl Shared {
         Ok(answer.value.as_u64().unwrap_or_default())
     }
 
-    /// Returns when everybody has had the time to listen where the slot is now; whether that had to be waited for.
-    async fn settled(&self, doing: &'static str, slot: u16) -> Result<bool, BusError> {
-        let Some(until) = self.routes().settles(slot) else { return Ok(false) };
-        let Ok(_room) = self.waiting.try_acquire() else {
-            self.metrics.words_refused.inc();
-            return Err(failed(doing)(Moving));
-        };
+    /// Returns when everybody has had the time to listen where the slot is now; whether that had to be waited for. Refuses what will
+    /// not come to that in time, or for which there is no room.
+    async fn settled(&self, doing: &'static str, slot: u16, by: Instant) -> Result<bool, BusError> {
+        let Some(mut until) = self.routes().settles(slot) else { return Ok(false) };
+        let room = self.waiting.try_acquire();
         let _held = Held::new(&self.metrics.words_held);
-        let mut until = Some(until);
-        while let Some(moment) = until {
-            sleep_until(moment).await;
+        while room.is_ok() && until <= by {
+            sleep_until(until).await;
             // It may have gone on meanwhile.
-            until = self.routes().settles(slot);
+            match self.routes().settles(slot) {
+                Some(later) => until = later,
+                None => return Ok(true),
+            }
         }
-        Ok(true)
+        self.metrics.words_refused.inc();
+        Err(failed(doing)(Moving))
     }
 
     /// Whether nothing of what a command is about is with the owner of the slot any more.
@@ -227,5 +229,58 @@ impl Shared {
             Ok(_) => Ok(()),
             Err(_) => Err(failed(doing)(Moving)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            RedisConfig,
+            shard::{Routes, Site},
+        },
+        *,
+    };
+
+    /// All slots have come to another server, and settle by that moment.
+    fn moved(by: Instant) -> Routes {
+        let mut routes = Routes::one(Shard::new(Site::Watched, Vec::new()));
+        routes.settle(&Routes::one(Shard::new(Site::Watched, Vec::new())), by);
+        routes
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_is_waited_for_so_long_and_no_longer() {
+        const STEP: Duration = Duration::from_millis(50);
+        let shared = Shared::new(RedisConfig::new("redis-cluster://h", "dz").expect("a url"));
+        let refused = || shared.metrics.words_refused.get();
+        let begun = Instant::now();
+        assert!(!shared.settled("say", 7, begun).await.expect("nothing has moved"));
+        // It goes on once while it is waited for, and has come to rest in time.
+        shared.set_routes(moved(begun + STEP));
+        let by = begun + 4 * STEP;
+        let (settled, ()) = tokio::join!(shared.settled("say", 7, by), async {
+            sleep(STEP / 2).await;
+            shared.set_routes(moved(begun + 2 * STEP));
+        });
+        assert!(settled.expect("it has settled") && begun.elapsed() >= 2 * STEP);
+        assert_eq!(refused(), 0);
+        // It goes on for ever.
+        let begun = Instant::now();
+        let by = begun + 4 * STEP;
+        shared.set_routes(moved(begun + STEP));
+        let goes_on = async {
+            loop {
+                sleep(STEP / 2).await;
+                shared.set_routes(moved(Instant::now() + STEP));
+            }
+        };
+        tokio::select! {
+            settled = shared.settled("say", 7, by) => drop(settled.expect_err("it never settles")),
+            () = goes_on => {}
+            () = sleep(20 * STEP) => panic!("it is waited for without an end"),
+        }
+        assert!(begun.elapsed() >= STEP);
+        assert_eq!((refused(), shared.metrics.words_held.get()), (1, 0));
     }
 }

@@ -3,7 +3,7 @@
 //! A script is a `static`; a server gets its text when it does not know it yet, and from then on only its name. Every key of a
 //! call begins with one tag ([`super::RedisConfig::tag`]), so that a cluster keeps them on one server. A script that
 //! publishes says `redis.call('PUBLISH', ...)`: on a cluster that word becomes `SPUBLISH`, and the channel must have the
-//! tag of the keys.
+//! tag of the keys. One that has to know whether it runs ahead of its slot says `local AHEAD = false`: there that becomes `true`.
 
 use std::{borrow::Cow, sync::OnceLock};
 
@@ -76,7 +76,7 @@ impl Script {
         args: Vec<Value>,
         alone: bool,
     ) -> Result<Value, Error> {
-        let mut text = self.text(sharded).into_owned();
+        let mut text = self.text(sharded).replace("local AHEAD = false", "local AHEAD = true");
         let named = if alone { keys.len().min(1) } else { keys.len() };
         if named < keys.len() {
             text.insert_str(0, &rename(keys.len()));

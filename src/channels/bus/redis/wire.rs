@@ -1,6 +1,9 @@
 //! What the scripts take and answer, and the form of an event: `epoch \n` and then each publication behind its length
 //! in four bytes, big-endian. An event without publications asks to check the position. What begins with the byte 1, as no
-//! epoch does, is a word beside the publications, and so is everything on the channels of nodes.
+//! epoch does, is a word beside the publications, and so is everything on the channels of nodes. What begins with another
+//! control character is of a later version ([`is_later`]).
+//!
+//! Two versions of a node run side by side. `tests/fixtures/bus` holds these forms, and says what may be added to them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -85,6 +88,11 @@ pub(super) fn published(answer: Value) -> Result<Published, Malformed> {
         (Some(7), ..) => Ok(Published::Told),
         _ => Err(Malformed("answer of publish")),
     }
+}
+
+/// Whether a message is of a kind that a later version has brought: none of ours, and no epoch, begins so.
+pub(super) fn is_later(body: &[u8]) -> bool {
+    body.first().is_some_and(|first| first.is_ascii_control() && !matches!(*first, WORD | b'\n'))
 }
 
 /// Whether a script has told a word.
