@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use dzvin::channels::bus::RedisBus;
 use dzvin_actors::platform::ports::{Appended, Bus, BusEvent};
-use dzvin_protocols::channels::{Control, Publication, Whose, Word, centrifuge::ClientInfo, now_micros};
+use dzvin_protocols::channels::{ClientName, Control, Publication, Whose, Word, centrifuge::ClientInfo, now_micros};
 use fred::{
     clients::Client,
     interfaces::{ClientLike, EventInterface, PubsubInterface},
@@ -125,7 +125,7 @@ async fn what_a_node_says_is_as_in_the_golden_file() {
     append(&bus, "e1", &[publication]).await;
     let info = ClientInfo { user: "u".into(), client: "c".into(), conn_info: None, chan_info: None };
     bus.whisper(&stream(), Word::Join { info, first: true }.encode()).await.expect("said");
-    let whose = Whose { user: Some("u".into()), client: Some("c".into()), except: vec!["d".into()] };
+    let whose = Whose { user: Some("u".into()), client: ClientName::id("c"), except: vec!["d".into()] };
     let order = Control::Disconnect { whose, code: 3503, reason: "r".into() };
     bus.tell(None, order.encode()).await.expect("told");
     bus.reset(&stream(), &at("e2", 0)).await.expect("reset");

@@ -10,11 +10,14 @@ use dzvin::{
 use dzvin_protocols::platform::{EntityId, Kind};
 use serde_json::{Value, value::RawValue};
 
-use crate::support::{
-    eventually::eventually,
-    front::Front,
-    hub::{Hub, World},
-    node::Followers,
+use crate::{
+    bus::{servers::Cluster, slots::Move},
+    support::{
+        eventually::eventually,
+        front::Front,
+        hub::{Hub, World},
+        node::Followers,
+    },
 };
 
 const RETURN: Duration = Duration::from_secs(5);
@@ -139,4 +142,43 @@ async fn a_killed_relay_with_a_long_lease_is_stepped_in_for_within_five_seconds(
     let report = followers.finish().await;
     assert_whole(&report);
     assert!(report["recovered"].as_u64() > Some(0), "some were at the killed one: {report}");
+}
+
+/// What Redis is made of changes under clients that follow a durable stream: its slot is moved, and then the server that has it dies, with
+/// a replica that has not read all.
+#[tokio::test]
+async fn a_cluster_that_changes_is_followed_by_every_client() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let mut world = World::new(0, false).await;
+    world.redis_url = Some(cluster.url());
+    let mut writer = Writer::new(&mut world).await;
+    let hubs = [world.hub("a").await, world.hub("b").await];
+    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
+    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
+    writer.write(20).await;
+    reached(&mut followers, &writer).await;
+    let stream = "{dz:entities.note}:events";
+    let home = cluster.owner(stream).await;
+    let to = (home + 1) % 3;
+    let moving = Move::begins(&cluster, stream, home, to).await;
+    writer.write(20).await;
+    moving.carries_keys().await;
+    writer.write(20).await;
+    moving.ends().await;
+    writer.write(20).await;
+    let took = reached(&mut followers, &writer).await;
+    assert!(took < RETURN, "the slot was moved: {took:?}");
+    // It is full of what it has not read when its primary dies.
+    cluster.servers[to + 3].pause(true);
+    writer.write(20).await;
+    reached(&mut followers, &writer).await;
+    cluster.servers[to].kill();
+    writer.write(20).await;
+    cluster.servers[to + 3].pause(false);
+    reached(&mut followers, &writer).await;
+    bus_is(&hubs, "ok").await;
+    writer.write(20).await;
+    let took = reached(&mut followers, &writer).await;
+    assert!(took < RETURN, "another server has it: {took:?}");
+    assert_whole(&followers.finish().await);
 }
