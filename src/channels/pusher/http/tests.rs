@@ -466,6 +466,15 @@ async fn isolated_applications_have_channels_of_their_own() {
     assert!(kit.heard("x").await.is_empty() && kit.heard("#server-to-user-7").await.is_empty());
 }
 
+/// Ids of users are the application's own, and have none of its prefix inside the hub.
+#[tokio::test]
+async fn users_of_an_isolated_application_are_listed_as_they_are_called() {
+    let kit = Kit::new();
+    kit.census.set("/2/presence-x", 3, &["/2/7", "7", "8"]).await;
+    let listed = kit.signed("2", "GET", "/channels/presence-x/users", &[], "").await;
+    assert_eq!(listed, (200, value!({"users": [{"id": "/2/7"}, {"id": "7"}, {"id": "8"}]})));
+}
+
 /// A batch that can never pass is said to be one, and nothing of it is published.
 #[tokio::test]
 async fn a_batch_above_the_pace_of_a_channel_is_refused_for_good() {
