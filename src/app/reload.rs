@@ -14,7 +14,7 @@ use crate::{
     entities::KindSpec,
     identity::{ApiKeys, RoleViews, Setup, Verifier},
     platform::{
-        config::{Config, IdentityConfig, Pusher},
+        config::{Config, IdentityConfig, Pusher, PusherApp},
         http::{Certificates, Pair},
     },
 };
@@ -95,15 +95,14 @@ impl Reloader {
         if let Some(admission) = &self.admission {
             admission.update(&config.channels);
         }
-        let first = self.apps.are_none();
         settings::replace_apps(&self.apps, config)?;
-        if first && !self.apps.are_none() {
-            // Until now the numbers of subscribers concerned nobody.
-            self.shards.present();
-        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, apps) = std::mem::replace(&mut *known, (config.identity.clone(), config.pusher.clone()));
         drop(known);
+        if others_hear(&apps, &config.pusher) {
+            // Until now the numbers of subscribers concerned nobody, or who is a member.
+            self.shards.present();
+        }
         if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
             tracing::info!("rights may have changed: every session connects again");
             if others_see(&before, &config.identity) {
@@ -145,6 +144,17 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
             .iter()
             .all(|key| same.keys.iter().any(|other| (&other.key, &other.secret) == (&key.key, &key.secret)));
         !keys || (app.enabled && !same.enabled) || app.isolated != same.isolated
+    })
+}
+
+/// Whether servers of applications may now be told of channels of which nobody was.
+fn others_hear(before: &Pusher, now: &Pusher) -> bool {
+    now.apps.iter().any(|app| {
+        let told = |other: &&PusherApp| {
+            (&other.id, other.enabled, other.isolated, &other.webhooks)
+                == (&app.id, app.enabled, app.isolated, &app.webhooks)
+        };
+        !before.apps.iter().any(|other| told(&other))
     })
 }
 
