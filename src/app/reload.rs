@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dzvin_actors::channels::{Apps, Shards};
+use dzvin_actors::channels::{Apps, Notices, Shards};
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
@@ -29,6 +29,7 @@ pub struct Reloader {
     verifier: Arc<Verifier>,
     keys: ApiKeys,
     apps: Apps,
+    notices: Notices,
     links: Links,
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
@@ -43,7 +44,7 @@ impl Reloader {
     pub(super) fn new(
         verifier: &Arc<Verifier>,
         keys: ApiKeys,
-        apps: &Apps,
+        (apps, notices): (&Apps, &Notices),
         links: &Links,
         shards: &Shards,
         config: &Config,
@@ -52,6 +53,7 @@ impl Reloader {
             verifier: Arc::clone(verifier),
             keys,
             apps: apps.clone(),
+            notices: notices.clone(),
             links: links.clone(),
             shards: shards.clone(),
             known: Arc::new(Mutex::new((config.identity.clone(), config.pusher.clone()))),
@@ -100,7 +102,11 @@ impl Reloader {
         let (before, apps) = std::mem::replace(&mut *known, (config.identity.clone(), config.pusher.clone()));
         drop(known);
         if others_hear(&apps, &config.pusher) {
-            // Until now the numbers of subscribers concerned nobody, or who is a member.
+            // Until now the numbers of subscribers concerned nobody, or who is a member. What is told of that is heard from here on, and
+            // not when whoever sends it looks at the configuration.
+            if config.pusher.apps.iter().any(|app| app.enabled && !app.webhooks.is_empty()) {
+                self.notices.listen(true);
+            }
             self.shards.present();
         }
         if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
