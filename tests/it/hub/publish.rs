@@ -293,3 +293,34 @@ async fn a_user_has_a_pace_on_all_nodes_together_and_on_each_while_redis_is_away
         assert!(hub.metric("dzvin_bus_users_paced_alone_total").await >= 1.0, "and that is seen");
     }
 }
+
+/// Whoever publishes: whoever comes to a cache channel later is shown the last event, for as long as that is told of.
+#[tokio::test]
+async fn a_cache_channel_keeps_its_last_publication_whoever_published_it() {
+    let world = World::new(1, false).await;
+    let brief = |word: &str| {
+        format!(
+            "[channels.namespaces.{word}]\nhistory_count = 3\nhistory_age = \"1s\"\n\
+             publish = \"signed_in\"\nsubscribe = \"signed_in\"\n"
+        )
+    };
+    let namespaces = ["cache-brief", "brief"].map(brief).concat();
+    let app =
+        "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
+    let hub = world.hub_with("a", &with_key(&format!("{namespaces}{app}"))).await;
+    let mut client = Client::connected(&hub, "viewer").await;
+    done(&hub, "publish", &json!({"channel": "cache-brief.1", "data": 1})).await;
+    done(&hub, "broadcast", &json!({"channels": ["cache-brief.2"], "data": 2})).await;
+    let said = client.ask(r#"{"id":2,"publish":{"channel":"cache-brief.3","data":3}}"#).await;
+    assert!(said["publish"].is_object(), "{said}");
+    // What came after them has had its time.
+    done(&hub, "publish", &json!({"channel": "brief.1", "data": 4})).await;
+    let kept = async |channel: &str| {
+        let history = done(&hub, "history", &json!({"channel": channel, "limit": 10})).await;
+        history["publications"].as_array().map_or(0, Vec::len)
+    };
+    eventually("history_age", async || kept("brief.1").await == 0).await;
+    for n in 1..=3 {
+        assert_eq!(kept(&format!("cache-brief.{n}")).await, 1, "{n}");
+    }
+}

@@ -42,6 +42,11 @@ struct Node {
 
 impl Node {
     async fn start(url: &str) -> Self {
+        Self::holding(url, Duration::from_millis(100)).await
+    }
+
+    /// One that holds goodbyes for so long.
+    async fn holding(url: &str, hold: Duration) -> Self {
         let (bus, words) = bus(url).await;
         let bus = Arc::new(bus);
         let store = RedisPresence::new(&bus, PresenceSettings { lease: LEASE, crowd: CROWD });
@@ -53,13 +58,9 @@ impl Node {
             slot: slot.clone(),
             announce: Arc::new(|| {}),
             counted: Arc::new(|_| false),
+            heard: Arc::new(|channel| channel == "chat"),
             events: Some(sender),
-            limits: PresenceLimits {
-                step: Duration::from_millis(10),
-                renew: RENEW,
-                hold: Duration::from_millis(100),
-                ..PresenceLimits::default()
-            },
+            limits: PresenceLimits { step: Duration::from_millis(10), renew: RENEW, hold, ..PresenceLimits::default() },
             metrics: metrics.clone(),
             progress: Progress::default(),
         };
@@ -194,7 +195,8 @@ async fn what_redis_forgot_is_there_again_and_nobody_hears_of_it() {
         clients == ["1", "3"]
     })
     .await;
-    eventually("nothing else is left", async || b.metrics.channels.get() == 1).await;
+    // One channel, of whose members servers are told as well.
+    eventually("nothing else is left", async || b.metrics.channels.get() == 2).await;
 }
 
 #[tokio::test]
@@ -230,6 +232,37 @@ async fn a_node_that_stops_is_told_as_gone_at_once() {
     b.actor.stop_and_wait(None, Some(patience())).await.expect("stopped");
     assert_eq!(a.hear(|heard| heard.len() == 1).await, ["chat -1!"]);
     assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
+}
+
+/// A page that is loaded anew comes back on whichever node: servers hear neither that its user left nor that it came.
+#[tokio::test]
+async fn a_user_who_comes_back_on_another_node_never_left_for_servers() {
+    let redis = Redis::start().await;
+    let hold = Duration::from_secs(1);
+    let (mut a, mut b) = (Node::holding(&redis.url(), hold).await, Node::holding(&redis.url(), hold).await);
+    let members = |nodes: [&mut Node; 2]| -> Vec<PresenceEvent> {
+        nodes.into_iter().flat_map(|node| std::iter::from_fn(|| node.events.try_recv().ok())).collect()
+    };
+    let (channel, user): (Arc<str>, Arc<str>) = ("chat".into(), "olha".into());
+    let added = PresenceEvent::MemberAdded { channel: Arc::clone(&channel), user: Arc::clone(&user) };
+    let removed = PresenceEvent::MemberRemoved { channel, user };
+    a.enter("chat", "1", "olha");
+    b.hear(|heard| heard.len() == 1).await;
+    eventually("it is told", async || a.metrics.channels.get() == 2 && !a.events.is_empty()).await;
+    assert_eq!(members([&mut a, &mut b]), [added]);
+    for n in 1..5 {
+        let (from, to) = if n % 2 == 1 { (&a, &mut b) } else { (&b, &mut a) };
+        from.exit("chat", &n.to_string());
+        let gone = format!("chat -{n}!");
+        to.hear(|heard| heard.last() == Some(&gone)).await;
+        to.enter("chat", &(n + 1).to_string(), "olha");
+        // It was there before its goodbye there was over.
+        eventually("it is over", async || from.metrics.held.get() == 0 && from.metrics.channels.get() == 0).await;
+        assert_eq!(members([&mut a, &mut b]), [], "{n}");
+    }
+    a.exit("chat", "5");
+    eventually("it is told", async || !a.events.is_empty()).await;
+    assert_eq!(members([&mut a, &mut b]), [removed]);
 }
 
 /// An outage in which every lease ends. Whoever comes back first must not take the others for dead.

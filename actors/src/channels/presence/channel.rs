@@ -61,6 +61,8 @@ struct Client {
     unheard: bool,
     /// The store lost it without a word: its next entry is none for others.
     quiet: bool,
+    /// It has said goodbye, which is held until then; until then it is here.
+    leaves: Option<Instant>,
 }
 
 /// What this node knows of a channel.
@@ -70,6 +72,12 @@ pub(super) struct Channel {
     /// Clients that have changed, in order.
     queue: VecDeque<(u64, Arc<str>)>,
     changes: u64,
+    /// Servers of applications are told of its members, or were: there is a second stream of it.
+    pub(super) heard: bool,
+    /// How long goodbyes are held.
+    hold: Option<Duration>,
+    /// Goodbyes that are held, in their order. One that was taken back leaves its place behind.
+    goodbyes: VecDeque<(Instant, Arc<str>)>,
     /// The first change in the call that is under way or in doubt.
     first_flying: Option<u64>,
     /// A call whose outcome is not known.
@@ -97,11 +105,15 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new() -> Self {
+    /// One of which nothing is known, whose clients leave so long after they have said goodbye.
+    pub(super) fn new(hold: Option<Duration>) -> Self {
         Self {
             clients: HashMap::new(),
             queue: VecDeque::new(),
             changes: 0,
+            heard: false,
+            hold,
+            goodbyes: VecDeque::new(),
             first_flying: None,
             doubt: None,
             unsaid: VecDeque::new(),
@@ -128,7 +140,7 @@ impl Channel {
                     known.again = known.stored;
                 }
                 known.fresh |= known.member != member;
-                (known.member, known.shard, known.here) = (member, shard, true);
+                (known.member, known.shard, known.here, known.leaves) = (member, shard, true, None);
                 if changed {
                     self.enqueue(&name);
                 }
@@ -146,6 +158,7 @@ impl Channel {
                     queued: None,
                     unheard: false,
                     quiet: false,
+                    leaves: None,
                 };
                 self.clients.insert(Arc::clone(&name), client);
                 self.enqueue(&name);
@@ -154,27 +167,57 @@ impl Channel {
     }
 
     /// A client of that shard is here no longer.
-    pub(super) fn exit(&mut self, shard: usize, client: &str) {
+    pub(super) fn exit(&mut self, shard: usize, client: &str, now: Instant) {
         let Some((name, known)) = self.clients.get_key_value(client) else { return };
         if !known.here || known.shard != shard {
             return;
         }
         let name = Arc::clone(name);
-        self.leave(&name);
+        self.goodbye(&name, now);
     }
 
     /// A shard has lost everything.
-    pub(super) fn forget(&mut self, shard: usize) {
+    pub(super) fn forget(&mut self, shard: usize, now: Instant) {
         let here = self.clients.iter().filter(|(_, client)| client.here && client.shard == shard);
         let names: Vec<_> = here.map(|(name, _)| Arc::clone(name)).collect();
-        names.iter().for_each(|name| self.leave(name));
+        names.iter().for_each(|name| self.goodbye(name, now));
         self.count(shard, 0);
+    }
+
+    /// A client leaves: now, or when its goodbye has been held.
+    fn goodbye(&mut self, name: &Arc<str>, now: Instant) {
+        let Some(hold) = self.hold else { return self.leave(name) };
+        let Some(client) = self.clients.get_mut(name).filter(|client| client.leaves.is_none()) else { return };
+        let due = now + hold;
+        client.leaves = Some(due);
+        self.goodbyes.push_back((due, Arc::clone(name)));
+        // Who goes and comes all the time leaves many behind.
+        if self.goodbyes.len() > 2 * self.clients.len() + 16 {
+            let clients = &self.clients;
+            self.goodbyes.retain(|(due, name)| clients.get(name).is_some_and(|client| client.leaves == Some(*due)));
+        }
+    }
+
+    /// Those leave whose goodbyes have been held.
+    pub(super) fn part(&mut self, now: Instant) {
+        while let Some((due, _)) = self.goodbyes.front()
+            && *due <= now
+        {
+            let Some((due, name)) = self.goodbyes.pop_front() else { break };
+            if self.clients.get(&name).is_some_and(|client| client.leaves == Some(due)) {
+                self.leave(&name);
+            }
+        }
+    }
+
+    /// Goodbyes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.goodbyes.len()
     }
 
     fn leave(&mut self, name: &Arc<str>) {
         let Some(client) = self.clients.get_mut(name) else { return };
-        client.here = false;
-        client.again = false;
+        (client.here, client.again, client.leaves) = (false, false, None);
         if (client.quiet || client.unheard) && !client.stored {
             // The store lost it without a word, so the word is ours; or it may know it, though nobody else does.
             (client.quiet, client.stored) = (false, true);
@@ -232,7 +275,8 @@ impl Channel {
     pub(super) fn due(&mut self, now: Instant, limits: &PresenceLimits) -> Option<Instant> {
         let vacant = self.occupancy(now, limits).1;
         let owed = self.owed.filter(|owed| *owed > now);
-        [vacant, owed].into_iter().flatten().min()
+        let parting = self.goodbyes.front().map(|(due, _)| *due);
+        [vacant, owed, parting].into_iter().flatten().min()
     }
 
     /// Whether a call is to be made now, or a word to be said.

@@ -9,7 +9,8 @@ pub struct PresenceLimits {
     pub step: Duration,
     /// How often the store is told that this node lives: several times within its lease.
     pub renew: Duration,
-    /// How long a channel has to be empty on this node before that is said: a page that is loaded anew leaves and comes back.
+    /// How long a channel has to be empty on this node before that is said, and a client away before servers of applications hear
+    /// that its user is gone: a page that is loaded anew leaves and comes back.
     pub hold: Duration,
     /// How often the number of subscribers of a large channel is told, over all nodes.
     pub count_every: Duration,

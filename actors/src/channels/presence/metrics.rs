@@ -24,6 +24,8 @@ pub struct PresenceMetrics {
     pub questions: Gauge,
     /// Channels that are to be looked at later: empty here, and perhaps not for long, or large and to be counted.
     pub due: Gauge,
+    /// Goodbyes that are held before servers of applications are told of them.
+    pub held: Gauge,
     /// 1 while the store counts as away.
     pub away: Gauge,
     /// Calls to the store that failed.
@@ -52,6 +54,7 @@ impl PresenceMetrics {
         registry.register("unsaid", "Words that wait to be said", self.unsaid.clone());
         registry.register("questions", "Questions that wait", self.questions.clone());
         registry.register("due", "Channels that presence will look at later", self.due.clone());
+        registry.register("held", "Goodbyes of which servers of applications are not told yet", self.held.clone());
         registry.register("away", "1 while the store counts as away", self.away.clone());
         registry.register("failures", "Calls to the store that failed", self.failures.clone());
         registry.register("words", "Words said", self.words.clone());

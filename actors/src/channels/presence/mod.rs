@@ -15,6 +15,7 @@ mod job;
 mod limits;
 mod metrics;
 mod questions;
+mod servers;
 mod state;
 mod tell;
 #[cfg(test)]
@@ -57,14 +58,14 @@ pub enum PresenceEvent {
         /// On all nodes.
         subscribers: u64,
     },
-    /// The first client of a user has come. Not told of crowded channels.
+    /// The first client of a user has come, and its last one had not just left. Not told of crowded channels.
     MemberAdded {
         /// The channel.
         channel: Arc<str>,
         /// The user.
         user: Arc<str>,
     },
-    /// The last client of a user has left. Not told of crowded channels.
+    /// The last client of a user has left, and none has come for a while. Not told of crowded channels.
     MemberRemoved {
         /// The channel.
         channel: Arc<str>,
@@ -172,6 +173,8 @@ pub struct PresenceArgs<P, B> {
     pub announce: Arc<dyn Fn() + Send + Sync>,
     /// Channels whose number of subscribers is told to them and to the application.
     pub counted: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Channels of whose members servers of applications are told. When these are others, `announce` is to be called again.
+    pub heard: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// Who hears the events, if anybody. What does not fit is lost, and counted.
     pub events: Option<mpsc::Sender<PresenceEvent>>,
     /// Times.
@@ -226,12 +229,8 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
         );
         let _busy = if own { state.progress().work() } else { state.progress().begin() };
         match message {
-            PresenceMessage::Enter { channel, shard, member } => {
-                state.change(&channel, |known| known.enter(shard, member));
-            }
-            PresenceMessage::Exit { channel, shard, client } => {
-                state.change(&channel, |known| known.exit(shard, &client));
-            }
+            PresenceMessage::Enter { channel, shard, member } => state.enter(&channel, shard, member),
+            PresenceMessage::Exit { channel, shard, client } => state.exit(&channel, shard, &client),
             PresenceMessage::Began { shard } => state.began(shard),
             PresenceMessage::Counts { shard, counts } => {
                 for (channel, subscribers) in counts {

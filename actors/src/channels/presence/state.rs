@@ -21,11 +21,12 @@ use super::{
     job::{Job, Report, run},
     limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
     questions::{Asked, Looked, Question, ask, look},
+    servers,
     tell::{Context, Tell},
     unpanicked,
 };
 use crate::{
-    platform::ports::{Buried, Bus, Life, Presence},
+    platform::ports::{Buried, Bus, Life, Member, Presence},
     supervise::Progress,
 };
 
@@ -61,6 +62,8 @@ pub(super) struct State<P, B> {
     /// Words that wait, those that are with a call aside.
     unsaid: usize,
     clients: usize,
+    /// Goodbyes that are held.
+    held: usize,
     /// When the store was last asked to renew this node's life, and whether it has still to answer.
     renewed: Option<Instant>,
     renewing: bool,
@@ -93,6 +96,7 @@ impl<P: Presence, B: Bus> State<P, B> {
             doubts: 0,
             unsaid: 0,
             clients: 0,
+            held: 0,
             renewed: None,
             renewing: false,
             burying: false,
@@ -107,12 +111,39 @@ impl<P: Presence, B: Bus> State<P, B> {
         &self.args.progress
     }
 
+    /// A client is on a channel.
+    pub(super) fn enter(&mut self, name: &Arc<str>, shard: usize, member: Arc<Member>) {
+        let heard = self.args.events.is_some() && (self.args.heard)(name);
+        let silent = heard.then(|| servers::silent(&member));
+        self.change(name, |channel| {
+            channel.heard |= heard;
+            channel.enter(shard, member);
+        });
+        if let Some(silent) = silent {
+            self.change(&servers::stream(name), |channel| channel.enter(shard, silent));
+        }
+    }
+
+    /// A client of that shard is there no longer.
+    pub(super) fn exit(&mut self, name: &Arc<str>, shard: usize, client: &str) {
+        let now = Instant::now();
+        let heard = self.channels.get(name).is_some_and(|channel| channel.heard);
+        self.change(name, |channel| channel.exit(shard, client, now));
+        if heard {
+            self.change(&servers::stream(name), |channel| channel.exit(shard, client, now));
+        }
+    }
+
     /// Changes what is known of a channel, and what follows from it.
     pub(super) fn change(&mut self, name: &Arc<str>, change: impl FnOnce(&mut Channel)) {
-        let channel = self.channels.entry(Arc::clone(name)).or_insert_with(Channel::new);
+        let hold = self.args.limits.hold;
+        let new = || Channel::new(servers::channel(name).map(|_| hold));
+        let channel = self.channels.entry(Arc::clone(name)).or_insert_with(new);
         let (clients, doubts, unsaid) = (channel.clients(), channel.is_in_doubt(), channel.unsaid.len());
+        let held = channel.held();
         change(channel);
         self.clients = self.clients + channel.clients() - clients;
+        self.held = self.held + channel.held() - held;
         self.doubts = self.doubts + usize::from(channel.is_in_doubt()) - usize::from(doubts);
         self.unsaid = self.unsaid + channel.unsaid.len() - unsaid;
         self.settle(name);
@@ -151,7 +182,8 @@ impl<P: Presence, B: Bus> State<P, B> {
 
     pub(super) fn began(&mut self, shard: usize) {
         let names: Vec<_> = self.channels.keys().cloned().collect();
-        names.iter().for_each(|name| self.change(name, |channel| channel.forget(shard)));
+        let now = Instant::now();
+        names.iter().for_each(|name| self.change(name, |channel| channel.forget(shard, now)));
     }
 
     /// Makes as many calls as may be made at the same time.
@@ -330,9 +362,11 @@ impl<P: Presence, B: Bus> State<P, B> {
             && *due <= now
         {
             let Some(Reverse((_, name))) = self.due.pop() else { break };
-            if let Some(channel) = self.channels.get_mut(&name) {
-                channel.alarm = None;
-                self.settle(&name);
+            if self.channels.contains_key(&name) {
+                self.change(&name, |channel| {
+                    channel.alarm = None;
+                    channel.part(now);
+                });
             }
         }
         let every = if self.away { self.args.limits.renew.min(BACK) } else { self.args.limits.renew };
@@ -420,7 +454,10 @@ impl<P: Presence, B: Bus> State<P, B> {
         for grave in buried {
             let name: Arc<str> = grave.channel.as_str().into();
             work += grave.left.len() + 1;
-            self.args.metrics.buried.inc_by(grave.left.len() as u64);
+            // Whom servers are told of is in two graves.
+            if servers::channel(&name).is_none() {
+                self.args.metrics.buried.inc_by(grave.left.len() as u64);
+            }
             let (context, mut tell) = (self.context(&name), Vec::new());
             self.change(&name, |channel| tell = channel.buried(grave, &context));
             self.tell(&name, tell);
@@ -447,6 +484,7 @@ impl<P: Presence, B: Bus> State<P, B> {
         metrics.unsaid.set(gauge(self.unsaid));
         metrics.questions.set(gauge(MAX_QUESTIONS - self.places.available_permits()));
         metrics.due.set(gauge(self.due.len()));
+        metrics.held.set(gauge(self.held));
         metrics.away.set(i64::from(self.away));
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{ONLINE_PREFIX, Word};
 use tokio::time::Instant;
 
-use super::PresenceEvent;
+use super::{PresenceEvent, servers};
 use crate::platform::ports::Member;
 
 /// What is judged by.
@@ -63,15 +63,18 @@ impl Tell {
 
     /// What the application's servers may be told.
     pub(super) fn event(&self, channel: &Arc<str>) -> Option<PresenceEvent> {
-        // Whether users are online is between them.
-        if channel.starts_with(ONLINE_PREFIX) {
-            return None;
-        }
-        let (channel, user) = (Arc::clone(channel), |member: &Arc<Member>| Arc::clone(&member.info.user));
+        let user = |member: &Arc<Member>| Arc::clone(&member.info.user);
         match self {
-            Self::Join(member, true) => Some(PresenceEvent::MemberAdded { channel, user: user(member) }),
-            Self::Leave(member, true) => Some(PresenceEvent::MemberRemoved { channel, user: user(member) }),
-            Self::Event(event) => Some(event.clone()),
+            // Of members servers hear by the second stream alone, and whether users are online is between them.
+            Self::Join(member, true) => {
+                let channel = servers::channel(channel)?.into();
+                Some(PresenceEvent::MemberAdded { channel, user: user(member) })
+            }
+            Self::Leave(member, true) => {
+                let channel = servers::channel(channel)?.into();
+                Some(PresenceEvent::MemberRemoved { channel, user: user(member) })
+            }
+            Self::Event(event) if !channel.starts_with(ONLINE_PREFIX) => Some(event.clone()),
             _ => None,
         }
     }

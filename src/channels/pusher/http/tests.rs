@@ -355,7 +355,7 @@ async fn channels_are_described() {
     kit.census.set("entities.procedure", 9, &[]).await;
     kit.census.set("#server-to-user-7", 1, &[]).await;
     kit.census.set("/2/x", 5, &[]).await;
-    kit.census.set("/2/presence-y", 2, &["/2/8"]).await;
+    kit.census.set("/2/presence-y", 2, &["8"]).await;
     for (parameters, want) in [
         (&[][..], value!({"channels":{"presence-x":{},"x":{},"xx":{}}})),
         (&[("filter_by_prefix", "x")], value!({"channels":{"x":{},"xx":{}}})),
@@ -464,6 +464,15 @@ async fn isolated_applications_have_channels_of_their_own() {
     assert_eq!(kit.heard("/2/x").await.len(), 1);
     assert_eq!(kit.heard("/2/#server-to-user-7").await.len(), 1);
     assert!(kit.heard("x").await.is_empty() && kit.heard("#server-to-user-7").await.is_empty());
+}
+
+/// Ids of users are the application's own, and have none of its prefix inside the hub.
+#[tokio::test]
+async fn users_of_an_isolated_application_are_listed_as_they_are_called() {
+    let kit = Kit::new();
+    kit.census.set("/2/presence-x", 3, &["/2/7", "7", "8"]).await;
+    let listed = kit.signed("2", "GET", "/channels/presence-x/users", &[], "").await;
+    assert_eq!(listed, (200, value!({"users": [{"id": "/2/7"}, {"id": "7"}, {"id": "8"}]})));
 }
 
 /// A batch that can never pass is said to be one, and nothing of it is published.

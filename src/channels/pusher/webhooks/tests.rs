@@ -337,7 +337,7 @@ async fn each_application_hears_of_its_own_channels_what_it_asked_for() {
     }
     eventually(async || open.channels().len() == 2 && own.channels().len() == 2).await;
     assert_eq!((open.channels(), own.channels()), (vec!["y".into(), "cache-z".into()], vec!["x".into(), "y".into()]));
-    it.notices.tell(WebhookEvent::MemberAdded { channel: "/b/presence-x".into(), user_id: "/b/7".into() });
+    it.notices.tell(WebhookEvent::MemberAdded { channel: "/b/presence-x".into(), user_id: "7".into() });
     eventually(async || own.channels().len() == 3).await;
     let member = own.taken.lock().unwrap().last().expect("told")["events"][0].clone();
     assert_eq!(member, json!({"name":"member_added","channel":"presence-x","user_id":"7"}));
@@ -400,4 +400,28 @@ async fn what_waits_is_tried_once_more_at_the_stop() {
         assert_eq!(receiver.channels(), heard);
         assert_eq!(it.metric("webhook_events_lost", "stopped"), if heard.is_empty() { 2.0 } else { 0.0 });
     }
+}
+
+/// Ids of users are the application's own, whatever they look like: only channels have its prefix inside the hub.
+#[test]
+fn users_who_are_called_like_a_prefix_stay_who_they_are() {
+    let mut own = app("shop", &["https://hooks.example"]);
+    own.isolated = true;
+    let (hook, url) = (own.webhooks[0].clone(), "https://hooks.example".parse().expect("a url"));
+    let metrics =
+        metrics::WebhookMetrics::new(prometheus_client::metrics::counter::Counter::default()).of(&Arc::from("shop"));
+    let turn = Arc::new(tokio::sync::Semaphore::new(1));
+    let line = line::Line::new(Arc::new(own), hook, url, turn, quick(), metrics);
+    let users = ["/shop/7", "7", "//shop//7"];
+    for user in users {
+        let (channel, user_id) = (|| "/shop/presence-room".to_owned(), || user.to_owned());
+        line.offer(&WebhookEvent::MemberAdded { channel: channel(), user_id: user_id() });
+        line.offer(&WebhookEvent::MemberRemoved { channel: channel(), user_id: user_id() });
+    }
+    let batch = line.last().expect("a batch");
+    let told: Value = serde_json::from_str(&batch.webhook.body).expect("json");
+    let events = users.iter().flat_map(|user| ["member_added", "member_removed"].map(|name| (name, user)));
+    let expected: Vec<_> =
+        events.map(|(name, user)| json!({"name": name, "channel": "presence-room", "user_id": user})).collect();
+    assert_eq!(told["events"], json!(expected));
 }

@@ -1,6 +1,7 @@
 //! Whoever does not mean well: origins, bodies that are none, sessions that are guessed, commands that are too large.
 
 use super::*;
+use crate::support::protobuf::{counted, field};
 
 #[tokio::test]
 async fn preflights_and_origins_are_those_of_the_websocket() {
@@ -190,25 +191,61 @@ async fn guesses_of_another_nodes_sessions_have_a_limit() {
     talker.is_let_in().await;
 }
 
-/// Between nodes a word has a limit: what does not fit is refused in words, and what does arrives.
+/// Whichever node the balancer picks: the largest message that a node takes for its own sessions it takes for those of others.
 #[tokio::test]
-async fn commands_that_are_too_large_for_another_node_are_refused() {
+async fn the_largest_message_reaches_a_session_of_another_node() {
     let world = World::new(1, true).await;
-    let more = "[channels]\nmax_message = \"256KiB\"\n";
-    let more = format!("{more}{}", rules());
-    let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
-    let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
-    let publish = |id: u32, length: usize| {
-        let command = json!({"id": id, "publish": {"channel": "room.1", "data": "x".repeat(length)}}).to_string();
-        json!({"session": connected["session"], "node": connected["node"], "data": command}).to_string()
-    };
-    assert_eq!(emulate(&b, publish(2, 60_000)).await.0, 204);
-    assert_eq!(stream.next().await.expect("an answer")["id"], 2);
-    assert_eq!(emulate(&b, publish(3, 66_000)).await, (413, json!("commands_too_large")));
-    let quotes = json!({"session": connected["session"], "node": connected["node"], "data": "\"".repeat(40_000)});
-    assert_eq!(emulate(&b, quotes.to_string()).await, (413, json!("commands_too_large")), "as nodes spell them");
-    assert_eq!(emulate(&a, publish(4, 60_000)).await.0, 204);
-    assert_eq!(stream.next().await.expect("an answer")["id"], 4, "and the session goes on");
+    for (setting, most) in [("", 64 * 1024), ("[channels]\nmax_message = \"256KiB\"\n", 256 * 1024)] {
+        let more = format!("{setting}{}", rules());
+        let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
+        let (mut stream, connected) = Stream::connected(&a, "http_stream").await;
+        // Quotes and backslashes cost two bytes each, here as between nodes.
+        let publish = |id: u32, length: usize| {
+            let data = "\"\\ї".repeat(length / 16);
+            let command = |pad: usize| {
+                let data = format!("{data}{}", "x".repeat(pad));
+                let command = json!({"id": id, "publish": {"channel": "room.1", "data": data}}).to_string();
+                json!({"session": connected["session"], "node": connected["node"], "data": command}).to_string()
+            };
+            command(length - command(0).len())
+        };
+        for (id, node) in [(2, &a), (3, &b)] {
+            let body = publish(id, most);
+            assert_eq!(body.len(), most);
+            assert_eq!(emulate(node, body).await, (204, Value::Null), "{most}");
+            let answer = stream.next().await.expect("an answer");
+            assert!(answer["id"] == id && answer["publish"].is_object(), "{answer}");
+            assert_eq!(emulate(node, publish(9, most + 1)).await.0, 413, "{most}");
+        }
+        // As bytes, which between nodes are a third longer.
+        let connect = field(4, &field(1, World::token("viewer").as_bytes()));
+        let bytes = |addr, path: &str, body: Vec<u8>| {
+            let request = reqwest::Client::new().post(format!("http://{addr}{path}")).body(body);
+            request.header("content-type", "application/octet-stream").send()
+        };
+        let first = counted(&[&[8, 1][..], &connect].concat());
+        let mut stream = bytes(a.addr, "/connection/http_stream", first).await.expect("answered");
+        let read = async |stream: &mut reqwest::Response| {
+            timeout(patience(), stream.chunk()).await.expect("in time").expect("read").expect("no end yet")
+        };
+        let connected = read(&mut stream).await;
+        // Session and node, as they stand there: both of 32 bytes.
+        let name = |tag: u8| {
+            let at = connected.windows(2).position(|two| two == [tag << 3 | 2, 32]).expect("a name") + 2;
+            &connected[at..at + 32]
+        };
+        let publish = |length: usize| {
+            let data = [&b"\""[..], &vec![b'x'; length], b"\""].concat();
+            let publish = field(7, &[field(1, b"room.1"), field(2, &data)].concat());
+            let data = field(3, &counted(&[&[8, 2][..], &publish].concat()));
+            [field(1, name(10)), field(2, name(9)), data].concat()
+        };
+        let body = publish(most - (publish(60_000).len() - 60_000));
+        assert_eq!(body.len(), most);
+        assert_eq!(bytes(b.addr, "/emulation", body).await.expect("answered").status(), 204, "{most}");
+        let answer = read(&mut stream).await;
+        assert!(answer[1..3] == [8, 2] && answer[3] >> 3 == 8, "the reply to it, and no error: {answer:?}");
+    }
 }
 
 #[tokio::test]

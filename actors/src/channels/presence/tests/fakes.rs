@@ -393,6 +393,7 @@ impl Scene {
             slot: slot.clone(),
             announce: Arc::new(|| {}),
             counted: Arc::new(|channel| channel.starts_with("counted")),
+            heard: Arc::new(|channel| channel.starts_with("room")),
             events: Some(sender),
             limits: PresenceLimits::default(),
             metrics: metrics.clone(),

@@ -45,6 +45,31 @@ fn step(deaths: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// One of three channels; of the members of the last servers are told.
+fn name(channel: u8) -> String {
+    if channel == 2 { "room".to_owned() } else { format!("chat-{channel}") }
+}
+
+/// Servers are told of each user that it has come and gone in turn, and in the end who is here.
+fn servers_know(events: &[PresenceEvent], here: &BTreeSet<String>) {
+    let mut told: BTreeSet<&str> = BTreeSet::new();
+    for event in events {
+        match event {
+            PresenceEvent::MemberAdded { user, .. } => assert!(told.insert(user), "{user} twice: {events:?}"),
+            PresenceEvent::MemberRemoved { user, .. } => {
+                assert!(told.remove(&**user), "{user} was not there: {events:?}");
+            }
+            _ => {}
+        }
+    }
+    let users: BTreeSet<String> = here.iter().map(|client| user(client)).collect();
+    assert!(told.iter().eq(users.iter()), "{told:?} for {users:?}: {events:?}");
+}
+
+fn user(client: &str) -> String {
+    format!("user-{}", client.as_bytes()[0] % 2)
+}
+
 async fn play(steps: &[Step], deaths: bool) {
     let mut scene = Scene::start(Fake::default()).await;
     let mut here: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -54,17 +79,17 @@ async fn play(steps: &[Step], deaths: bool) {
     for step in steps {
         match step {
             Step::Enter(channel, client) => {
-                let (channel, client) = (format!("chat-{channel}"), format!("{client}"));
-                scene.enter(&channel, &client, &format!("user-{}", client.as_bytes()[0] % 2));
+                let (channel, client) = (name(*channel), format!("{client}"));
+                scene.enter(&channel, &client, &user(&client));
                 here.entry(channel).or_default().insert(client);
             }
             Step::Exit(channel, client) => {
-                let (channel, client) = (format!("chat-{channel}"), format!("{client}"));
+                let (channel, client) = (name(*channel), format!("{client}"));
                 scene.exit(&channel, &client);
                 here.entry(channel).or_default().remove(&client);
             }
             Step::Count(channel, subscribers) => {
-                let channel = format!("chat-{channel}");
+                let channel = name(*channel);
                 scene.count(&channel, *subscribers);
                 counted.insert(channel, u64::from(*subscribers));
             }
@@ -92,7 +117,7 @@ async fn play(steps: &[Step], deaths: bool) {
             Step::Pass(0) => tokio::task::yield_now().await,
             Step::Pass(millis) => scene.pass(Duration::from_millis(*millis)).await,
             Step::Ask(channel) => {
-                let channel = format!("chat-{channel}");
+                let channel = name(*channel);
                 if let Ok(page) = scene.members(&channel).await
                     && !torn
                 {
@@ -126,7 +151,9 @@ async fn play(steps: &[Step], deaths: bool) {
     }
     if !torn {
         let mut full = BTreeSet::new();
-        for event in scene.events() {
+        let events = scene.events();
+        servers_know(&events, here.get("room").unwrap_or(&BTreeSet::new()));
+        for event in events {
             match event {
                 PresenceEvent::Occupied { channel } => assert!(full.insert(channel.clone()), "{channel} twice"),
                 PresenceEvent::Vacated { channel } => assert!(full.remove(&channel), "{channel} was not occupied"),
@@ -137,11 +164,19 @@ async fn play(steps: &[Step], deaths: bool) {
             counted.iter().filter(|(_, n)| **n > 0).map(|(name, _)| name.as_str().into()).collect();
         assert_eq!(full, expected);
     }
-    let (metrics, clients) = (&scene.metrics, here.values().map(BTreeSet::len).sum::<usize>());
+    let twice = here.get("room").map_or(0, BTreeSet::len);
+    let (metrics, clients) = (&scene.metrics, here.values().map(BTreeSet::len).sum::<usize>() + twice);
     assert_eq!(metrics.clients.get(), i64::try_from(clients).expect("few"));
-    let waits =
-        [&metrics.waiting, &metrics.writing, &metrics.doubts, &metrics.unsaid, &metrics.questions, &metrics.due];
-    assert_eq!(waits.map(Gauge::get), [0; 6]);
+    let waits = [
+        &metrics.waiting,
+        &metrics.writing,
+        &metrics.doubts,
+        &metrics.unsaid,
+        &metrics.questions,
+        &metrics.due,
+        &metrics.held,
+    ];
+    assert_eq!(waits.map(Gauge::get), [0; 7]);
     assert_eq!(metrics.words_lost.get() + metrics.events_lost.get(), 0);
 }
 

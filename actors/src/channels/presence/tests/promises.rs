@@ -9,6 +9,7 @@ use super::{
         PresenceEvent, PresenceMessage,
         limits::{AWAY_AFTER, MAX_QUESTIONS, WRITERS},
         questions::{Looked, PresenceError},
+        servers,
     },
     fakes::{Fake, Mood, Scene, member},
 };
@@ -33,13 +34,13 @@ fn vacated(channel: &str) -> PresenceEvent {
 #[tokio::test(start_paused = true)]
 async fn who_comes_and_goes_is_told_with_its_user() {
     let mut scene = scene().await;
-    scene.enter("chat", "1", "olha");
-    scene.enter("chat", "2", "olha");
-    scene.exit("chat", "1");
+    scene.enter("room", "1", "olha");
+    scene.enter("room", "2", "olha");
+    scene.exit("room", "1");
     scene.pass(SECOND).await;
-    scene.exit("chat", "2");
+    scene.exit("room", "2");
     scene.pass(SECOND).await;
-    assert_eq!(scene.fake.said("chat"), ["+1!", "+2", "-1", "-2!"]);
+    assert_eq!(scene.fake.said("room"), ["+1!", "+2", "-1", "-2!"]);
     // While a call is under way others wait: who comes and goes meanwhile was never there.
     for _ in 0..3 {
         scene.enter("busy", "1", "olha");
@@ -48,24 +49,22 @@ async fn who_comes_and_goes_is_told_with_its_user() {
     }
     scene.pass(SECOND).await;
     assert_eq!(scene.fake.said("busy"), ["+1!"]);
-    scene.enter("chat", "3", "ivan");
+    scene.enter("room", "3", "ivan");
     scene.pass(SECOND).await;
-    scene.enter("chat", "4", "ivan");
+    scene.enter("room", "4", "ivan");
     scene.pass(SECOND).await;
-    scene.exit("chat", "3");
+    scene.exit("room", "3");
     scene.pass(SECOND).await;
-    scene.exit("chat", "4");
+    scene.exit("room", "4");
     scene.pass(SECOND).await;
-    assert_eq!(scene.fake.said("chat")[4..], ["+3!", "+4", "-3", "-4!"]);
-    let chat: Arc<str> = "chat".into();
-    let added = |name| PresenceEvent::MemberAdded { channel: Arc::clone(&chat), user: Arc::from(name) };
-    let removed = |name| PresenceEvent::MemberRemoved { channel: Arc::clone(&chat), user: Arc::from(name) };
-    let busy = PresenceEvent::MemberAdded { channel: "busy".into(), user: "olha".into() };
-    let of_chat = scene.events().into_iter().filter(|event| *event != busy);
-    let expected = [added("olha"), removed("olha"), added("ivan"), removed("ivan")];
-    assert_eq!(of_chat.collect::<Vec<_>>(), expected);
+    assert_eq!(scene.fake.said("room")[4..], ["+3!", "+4", "-3", "-4!"]);
+    let room: Arc<str> = "room".into();
+    let added = |name| PresenceEvent::MemberAdded { channel: Arc::clone(&room), user: Arc::from(name) };
+    let removed = |name| PresenceEvent::MemberRemoved { channel: Arc::clone(&room), user: Arc::from(name) };
     scene.exit("busy", "1");
-    scene.pass(SECOND).await;
+    scene.pass(SECOND * 4).await;
+    // Goodbyes are held, and those of other channels are nobody's business.
+    assert_eq!(scene.events(), [added("olha"), added("ivan"), removed("olha"), removed("ivan")]);
     assert_eq!(scene.metrics.channels.get() + scene.metrics.clients.get(), 0, "nothing is left");
 }
 
@@ -108,27 +107,28 @@ async fn a_crowd_is_told_as_a_number_now_and_then() {
     let mut scene = Scene::start(fake).await;
     scene.pass(SECOND).await;
     for n in 0..10 {
-        scene.enter("chat", &n.to_string(), &n.to_string());
+        scene.enter("room", &n.to_string(), &n.to_string());
         scene.pass(SECOND / 10).await;
     }
-    assert_eq!(scene.fake.said("chat").len(), 10);
-    scene.count("chat", 12);
-    scene.enter("chat", "10", "10");
-    scene.enter("chat", "11", "11");
+    assert_eq!(scene.fake.said("room").len(), 10);
+    scene.count("room", 12);
+    scene.enter("room", "10", "10");
+    scene.enter("room", "11", "11");
     scene.pass(SECOND).await;
-    assert_eq!(scene.fake.said("chat")[10..], ["#12"]);
-    scene.exit("chat", "11");
-    scene.count("chat", 11);
+    assert_eq!(scene.fake.said("room")[10..], ["#12"]);
+    scene.exit("room", "11");
+    scene.count("room", 11);
     scene.pass(SECOND * 20).await;
-    assert_eq!(scene.fake.said("chat").len(), 12, "the number alone");
+    assert_eq!(scene.fake.said("room").len(), 12, "the number alone");
     for n in 0..4 {
-        scene.exit("chat", &n.to_string());
+        scene.exit("room", &n.to_string());
         scene.pass(SECOND).await;
     }
     // At eight it is a crowd still; the fourth makes it seven, and is told.
-    let said = scene.fake.said("chat");
+    let said = scene.fake.said("room");
     assert!(said[12..said.len() - 1].iter().all(|word| word.starts_with('#')), "{said:?}");
     assert_eq!(said.last().map(String::as_str), Some("-3!"));
+    scene.pass(SECOND * 4).await;
     let events = scene.events();
     let of = |wanted: fn(&PresenceEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
     assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 10, "not of a crowd");
@@ -157,6 +157,48 @@ async fn an_empty_channel_is_held_for_a_while() {
     scene.pass(SECOND * 10).await;
     assert_eq!(scene.events(), [occupied("brief"), vacated("brief")]);
     assert_eq!(scene.metrics.channels.get(), 0);
+}
+
+/// A page that is loaded anew leaves and comes back, while others of the channel see it go: servers hear of neither.
+#[tokio::test(start_paused = true)]
+async fn a_user_who_comes_back_at_once_never_left_for_servers() {
+    let mut scene = scene().await;
+    let member_added = |user: &str| PresenceEvent::MemberAdded { channel: "room".into(), user: user.into() };
+    let member_removed = |user: &str| PresenceEvent::MemberRemoved { channel: "room".into(), user: user.into() };
+    scene.enter("room", "1", "olha");
+    scene.pass(SECOND).await;
+    assert_eq!(scene.events(), [member_added("olha")]);
+    for (gone, back) in [("1", "2"), ("2", "2"), ("2", "3")] {
+        scene.exit("room", gone);
+        scene.pass(SECOND * 2).await;
+        scene.enter("room", back, "olha");
+        scene.pass(SECOND * 10).await;
+    }
+    assert_eq!(scene.fake.said("room"), ["+1!", "-1!", "+2!", "-2!", "+2!", "-2!", "+3!"], "at once");
+    assert_eq!(scene.events(), []);
+    // One of two connections, and then the other; while somebody else comes.
+    scene.enter("room", "4", "olha");
+    scene.exit("room", "3");
+    scene.pass(SECOND * 4).await;
+    scene.exit("room", "4");
+    scene.pass(SECOND * 2).await;
+    scene.enter("room", "5", "ivan");
+    scene.pass(SECOND / 2).await;
+    assert_eq!(scene.events(), [member_added("ivan")], "not yet");
+    scene.pass(SECOND).await;
+    assert_eq!(scene.events(), [member_removed("olha")]);
+    scene.enter("room", "6", "olha");
+    scene.pass(SECOND).await;
+    assert_eq!(scene.events(), [member_added("olha")], "one who was told as gone comes anew");
+    // What a shard has lost comes back, or does not.
+    scene.tell(PresenceMessage::Began { shard: 0 });
+    scene.enter("room", "7", "olha");
+    scene.pass(SECOND * 4).await;
+    assert_eq!(scene.events(), [member_removed("ivan")]);
+    scene.exit("room", "7");
+    scene.pass(SECOND * 4).await;
+    assert_eq!(scene.events(), [member_removed("olha")]);
+    assert_eq!(scene.metrics.channels.get() + scene.metrics.clients.get(), 0, "nothing is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -334,13 +376,17 @@ async fn what_a_burial_removed_is_told_here() {
     let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);
     let occupied = Occupied { before: 3, now: 0 };
     scene.fake.grave(Buried { channel: stream("chat"), left: left.clone(), counts, occupied });
+    let unseen = Occupied { before: 0, now: 0 };
+    let second = servers::stream("chat");
+    let silent = left.iter().map(|(member, last)| (servers::silent(member), *last)).collect();
+    scene.fake.grave(Buried { channel: stream(&second), left: silent, counts, occupied: unseen });
     let crowded = Counts { crowded: true, ..counts };
     let occupied = Occupied { before: 9, now: 4 };
     scene.fake.grave(Buried { channel: stream("crowd"), left, counts: crowded, occupied });
     scene.pass(SECOND * 20).await;
     assert_eq!(scene.fake.said("chat"), ["-1!", "-2"]);
     assert_eq!(scene.fake.said("crowd"), ["#1"], "how many there are");
-    assert_eq!(scene.metrics.buried.get(), 6);
+    assert_eq!(scene.metrics.buried.get(), 6, "each once");
     let events = scene.events();
     assert!(events.contains(&vacated("chat")) && !events.contains(&vacated("crowd")), "{events:?}");
     let removed = |user: &str| PresenceEvent::MemberRemoved { channel: "chat".into(), user: user.into() };
