@@ -11,6 +11,7 @@ mod hostile;
 mod kills;
 mod limits;
 mod logs;
+mod pages;
 mod publish;
 mod queries;
 mod returns;
