@@ -131,7 +131,7 @@ impl App {
         let owner = Arc::clone(&ground.owner);
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
         let api = entities::router(readers, room.clone())
-            .merge(entities::queries::router(queries, room))
+            .merge(entities::queries::router(queries, house.audience(), room))
             .merge(mirror::router(mirrors))
             .merge(house.operators(refusals.clone(), received, &mut background))
             .merge(house.servers(config))

@@ -89,6 +89,11 @@ impl House {
         })
     }
 
+    /// Who listens, here and on the other nodes.
+    pub(super) fn audience(&self) -> Arc<channels::Audience> {
+        Arc::new(channels::Audience::new(Arc::clone(&self.bus), self.hub.shards.clone()))
+    }
+
     /// What operators ask about sessions, here and on the other nodes, whose letters these are.
     pub(super) fn operators(
         &self,

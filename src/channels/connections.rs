@@ -1,7 +1,10 @@
 //! `/api/v1/connections`: who is connected, on all nodes, and the operator's word that a connection ends.
 //!
 //! Each node asks all others over the bus and waits a moment for those that are alive. What does not answer in time is named
-//! as missing, and so is a shard that does not answer its own node: an answer is never made up.
+//! as missing, and so is a shard that does not answer its own node: an answer is never made up. It comes in pages, in the order of the
+//! clients' ids: each node says its first behind the last of the page before, and of all of them the first are the page.
+
+mod page;
 
 use std::{
     collections::HashMap,
@@ -16,7 +19,7 @@ use axum::{
     routing::{delete, get},
 };
 use dzvin_actors::{
-    channels::{ShardMessage, Shards},
+    channels::{ClientId, ShardMessage, Shards},
     platform::ports::Bus,
     supervise::CallError,
 };
@@ -28,6 +31,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::page::{Page, Shown, fit};
 use super::bus::AnyBus;
 use crate::{identity::Caller, platform::http::Problem};
 
@@ -39,8 +43,6 @@ const SHARD_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_SURVEYS: usize = 16;
 /// Connections of one answer of a node, so that it fits a word between nodes.
 const MAX_ANSWER: usize = 100;
-/// Bytes of channels' names and the like in one answer: a word holds 64 KiB.
-const MAX_ANSWER_BYTES: usize = 48 * 1024;
 /// Connections shown when nobody says how many.
 const DEFAULT_LIMIT: u32 = 50;
 
@@ -81,12 +83,13 @@ impl Connections {
     }
 
     /// Answers what another node asks, or this one.
-    pub(super) async fn answer(&self, id: Arc<str>, to: &str, whose: Whose, limit: u32) {
+    pub(super) async fn answer(&self, id: Arc<str>, to: &str, whose: Whose, after: Option<&str>, limit: u32) {
+        let after = after.and_then(ClientId::parse);
         let limit = usize::try_from(limit).unwrap_or(MAX_ANSWER).min(MAX_ANSWER);
         let (mut connections, mut more, mut silent) = (Vec::new(), false, Vec::new());
         let asking = (0..self.shards.count()).filter_map(|index| self.shards.get(index)).map(|shard| {
             let whose = whose.clone();
-            shard.slot.call(move |reply| ShardMessage::Survey { whose, limit, reply }, SHARD_PATIENCE)
+            shard.slot.call(move |reply| ShardMessage::Survey { whose, after, limit, reply }, SHARD_PATIENCE)
         });
         for (shard, answer) in (0..).zip(join_all(asking).await) {
             match answer {
@@ -99,9 +102,7 @@ impl Connections {
                 Err(CallError::Timeout) => silent.push(shard),
             }
         }
-        let fits = fitting(&connections, limit);
-        more |= fits < connections.len();
-        connections.truncate(fits);
+        more |= fit(&mut connections, limit);
         self.tell(to, &Control::Answer { id, node: self.bus.node().into(), connections, more, silent }).await;
     }
 
@@ -112,7 +113,7 @@ impl Connections {
         }
     }
 
-    async fn ask(&self, whose: Whose, limit: u32) -> Result<Survey, Problem> {
+    async fn ask(&self, whose: Whose, after: Option<Arc<str>>, limit: u32) -> Result<Survey, Problem> {
         let away =
             |error| Problem::unavailable("bus_unavailable", "the bus does not answer; try again soon").caused_by(error);
         let mut missing = self.bus.nodes().await.map_err(away)?;
@@ -129,37 +130,23 @@ impl Connections {
             waiting.insert(Arc::clone(&id), sender);
         }
         let _asked = Forget(self, Arc::clone(&id));
-        let letter = Control::Survey { id, from: self.bus.node().into(), whose, limit };
+        let mut page =
+            Page::new(after.as_deref().and_then(ClientId::parse), usize::try_from(limit).unwrap_or(MAX_ANSWER));
+        let letter = Control::Survey { id, from: self.bus.node().into(), whose, after, limit };
         self.bus.tell(None, letter.encode()).await.map_err(away)?;
         let by = Instant::now() + PATIENCE;
-        let mut survey = Survey::default();
+        let mut silent = Vec::new();
         while !missing.is_empty()
             && let Ok(Some(part)) = timeout_at(by, parts.recv()).await
         {
-            missing.retain(|node| *node != part.node);
-            survey.more |= part.more;
-            survey.silent.extend(part.silent.into_iter().map(|shard| Silent { node: Arc::clone(&part.node), shard }));
-            let of_node = part.connections.into_iter();
-            survey.items.extend(of_node.map(|connection| Shown { node: Arc::clone(&part.node), connection }));
+            let Some(at) = missing.iter().position(|node| *node == part.node) else { continue };
+            missing.swap_remove(at);
+            silent.extend(part.silent.into_iter().map(|shard| Silent { node: Arc::clone(&part.node), shard }));
+            page.take(&part.node, part.connections, part.more);
         }
-        let limit = usize::try_from(limit).unwrap_or(MAX_ANSWER);
-        survey.more |= survey.items.len() > limit;
-        survey.items.truncate(limit);
-        survey.missing = missing;
-        Ok(survey)
+        let (items, more, next) = page.finish();
+        Ok(Survey { items, more, next, missing, silent })
     }
-}
-
-/// How many of them fit an answer.
-fn fitting(connections: &[ConnectionInfo], limit: usize) -> usize {
-    let mut room = MAX_ANSWER_BYTES;
-    let fits = |it: &&ConnectionInfo| {
-        let size = 160 + it.user.len() + it.channels.iter().map(|name| name.len() + 3).sum::<usize>();
-        let fits = size <= room;
-        room = room.saturating_sub(size);
-        fits
-    };
-    connections.iter().take(limit).take_while(fits).count()
 }
 
 /// A survey is over, however it ended.
@@ -171,11 +158,13 @@ impl Drop for Forget<'_> {
     }
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Survey {
     items: Vec<Shown>,
     /// There are more than are shown.
     more: bool,
+    /// Behind which client they are.
+    next: Option<Arc<str>>,
     /// Nodes that did not answer in time.
     missing: Vec<Arc<str>>,
     /// Shards that did not answer their node in time: their connections are not shown.
@@ -188,18 +177,13 @@ struct Silent {
     shard: u32,
 }
 
-#[derive(Debug, Serialize)]
-struct Shown {
-    node: Arc<str>,
-    #[serde(flatten)]
-    connection: ConnectionInfo,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     user: Option<String>,
     client: Option<String>,
+    /// Where the last page ended.
+    after: Option<String>,
     limit: Option<u32>,
 }
 
@@ -226,7 +210,11 @@ async fn list(
     let client = asked.client.as_deref().map(by_id).transpose()?;
     let whose = Whose { user: asked.user.map(Into::into), client, ..Whose::default() };
     let limit = asked.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_ANSWER as u32);
-    connections.ask(whose, limit).await.map(Json)
+    let after = asked.after.map(Arc::<str>::from);
+    if after.as_deref().is_some_and(|after| ClientId::parse(after).is_none()) {
+        return Err(Problem::bad_request("bad_parameter", "after is the id of a client, as next of the page before"));
+    }
+    connections.ask(whose, after, limit).await.map(Json)
 }
 
 /// The client is told not to come back; whether it was there is not known, for it may be on any node.

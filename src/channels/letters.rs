@@ -34,11 +34,11 @@ pub async fn correspond(
                 });
             }
             Control::Stray { address } => refusals.count_address(address),
-            Control::Survey { id, from, whose, limit } => {
+            Control::Survey { id, from, whose, after, limit } => {
                 let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
                 let connections = connections.clone();
                 tokio::spawn(async move {
-                    connections.answer(id, &from, whose, limit).await;
+                    connections.answer(id, &from, whose, after.as_deref(), limit).await;
                     drop(place);
                 });
             }

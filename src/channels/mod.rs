@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod api;
+mod audience;
 pub mod bus;
 mod connections;
 mod endpoint;
@@ -12,6 +13,7 @@ mod trace;
 mod transports;
 
 pub use admission::Admission;
+pub use audience::Audience;
 pub use connections::{Connections, router as connections_router};
 pub use endpoint::{Endpoint, router};
 pub use letters::correspond;

@@ -37,7 +37,7 @@ pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces, PaceRules, Publisher};
 pub use notices::Notices;
 pub use reader::{Over, Reader, ReaderArgs, ReaderState};
-pub use session::{Admission, Hub, Incoming, Permit};
+pub use session::{Admission, ClientId, Hub, Incoming, Permit};
 pub use shard::{Counted, Left, Shard, ShardArgs, ShardMessage};
 pub use shards::{ShardHandle, Shards};
 pub use socket::Socket;

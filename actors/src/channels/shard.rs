@@ -11,7 +11,7 @@ mod seats;
 mod spread;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
@@ -26,7 +26,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::{
     presence::PresenceMessage,
     roster::Roster,
-    session::{Connection, Hub, Incoming, Online, Session, SessionId, Shared, now, run},
+    session::{ClientId, Connection, Hub, Incoming, Online, Session, SessionId, Shared, now, run},
     shards::Queue,
     topics::TopicsMessage,
     wheel::Wheel,
@@ -170,8 +170,8 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
             ShardMessage::Present => state.present(),
             ShardMessage::Ended(session) => state.ended(session),
             ShardMessage::Drain { within, reply } => state.drain(within, reply),
-            ShardMessage::Survey { whose, limit, reply } => {
-                let _ = reply.send(state.survey(&whose, limit));
+            ShardMessage::Survey { whose, after, limit, reply } => {
+                let _ = reply.send(state.survey(&whose, after, limit));
             }
             ShardMessage::Count(reply) => {
                 let _ = reply.send(state.count());
@@ -234,10 +234,21 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         }
     }
 
-    fn survey(&self, whose: &Whose, limit: usize) -> (Vec<ConnectionInfo>, bool) {
-        let mut meant = self.sessions.iter().filter(|session| session.is_meant(whose));
-        let found = meant.by_ref().take(limit).map(|session| session.describe()).collect();
-        (found, meant.next().is_some())
+    fn survey(&self, whose: &Whose, after: Option<ClientId>, limit: usize) -> (Vec<ConnectionInfo>, bool) {
+        // Never more of them than are asked for, and one, however many there are.
+        let (mut first, mut more) = (BTreeMap::new(), false);
+        for session in self.sessions.iter().filter(|it| Some(it.client) > after && it.is_meant(whose)) {
+            if first.len() >= limit && first.last_key_value().is_none_or(|(last, _)| *last < session.client) {
+                more = true;
+                continue;
+            }
+            first.insert(session.client, session);
+            if first.len() > limit {
+                first.pop_last();
+                more = true;
+            }
+        }
+        (first.values().map(|session| session.describe()).collect(), more)
     }
 
     fn count(&self) -> Counted {

@@ -166,24 +166,37 @@ impl ShardHandle {
         Arc::clone(&self.credit).acquire_many_owned(BACKLOG_KIB).await.expect("open")
     }
 
+    /// Hands over a batch if the shard's backlog has room for it now. A shard between two lives has no sessions.
+    pub(super) fn offer(&self, batch: &Arc<[Delivery]>, metrics: &Metrics) -> bool {
+        let Ok(permit) = Arc::clone(&self.credit).try_acquire_many_owned(share(batch)) else { return false };
+        self.put(Arc::clone(batch), permit, metrics);
+        true
+    }
+
     /// Hands over a batch, waiting while the shard's backlog is full. False when it took none: its sessions have missed
-    /// something. A shard between two lives has no sessions.
+    /// something.
     pub(super) async fn deliver(&self, batch: Arc<[Delivery]>, patience: Duration, metrics: &Metrics) -> bool {
-        let bytes: usize = batch.iter().map(Delivery::size).sum();
-        let share = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(BACKLOG_KIB / BACKLOG, BACKLOG_KIB);
-        let Ok(Ok(permit)) = timeout(patience, Arc::clone(&self.credit).acquire_many_owned(share)).await else {
-            tracing::error!(batches = BACKLOG, "shard takes no deliveries");
-            return false;
-        };
+        let room = timeout(patience, Arc::clone(&self.credit).acquire_many_owned(share(&batch))).await;
+        let Ok(Ok(permit)) = room else { return false };
+        self.put(batch, permit, metrics);
+        true
+    }
+
+    fn put(&self, batch: Arc<[Delivery]>, permit: OwnedSemaphorePermit, metrics: &Metrics) {
         #[cfg(test)]
         if self.loses.load(Ordering::SeqCst) {
-            return true;
+            return;
         }
         metrics.shard_backlog.inc();
         let credit = Credit { _permit: permit, backlog: metrics.shard_backlog.clone() };
         if self.queue.push(batch, credit) && self.slot.cast(ShardMessage::Deliver).is_err() {
             self.queue.take();
         }
-        true
     }
+}
+
+/// What a batch takes of a backlog.
+fn share(batch: &[Delivery]) -> u32 {
+    let bytes: usize = batch.iter().map(Delivery::size).sum();
+    u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(BACKLOG_KIB / BACKLOG, BACKLOG_KIB)
 }

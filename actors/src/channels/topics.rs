@@ -10,6 +10,7 @@ mod hold;
 mod numbers;
 mod query;
 mod readings;
+mod shedding;
 mod stream;
 mod watched;
 
@@ -34,6 +35,7 @@ use crate::{
 use fetch::Fetched;
 pub use hold::{Conflate, HoldRules};
 pub use numbers::Numbers;
+use shedding::Shed;
 use stream::{Source, Stream, Want};
 use watched::Asked;
 
@@ -172,8 +174,8 @@ impl<B, L> TopicsArgs<B, L> {
 pub struct TopicsState<B, L> {
     args: TopicsArgs<B, L>,
     streams: HashMap<StreamName, Stream>,
-    /// Shards, as bits, that did not take a batch: their subscribers have to be told.
-    owed: u64,
+    /// Shards that do not take what they are handed.
+    shed: Shed,
     /// A comparison with the bus is under way.
     comparing: bool,
     /// A look at watched users is under way.
@@ -208,7 +210,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
         Ok(TopicsState {
             args,
             streams: HashMap::new(),
-            owed: 0,
+            shed: Shed::default(),
             comparing: false,
             looking: false,
             life: None,
@@ -252,6 +254,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
                 }
             }
             TopicsMessage::Began { shard } => {
+                state.shed.began(shard);
                 for stream in state.streams.values_mut() {
                     stream.forget(shard, &state.args.numbers);
                 }
@@ -428,25 +431,6 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             Err(error) => {
                 self.args.metrics.unknown_words.inc();
                 tracing::debug!(%error, "an order of another node was not understood");
-            }
-        }
-    }
-
-    /// Hands each shard the deliveries that it wants; most often all want all, and share one batch.
-    async fn deliver(&mut self, batch: Vec<(u64, Delivery)>) {
-        let Some(all) = batch.iter().map(|(shards, _)| *shards).reduce(|a, b| a | b) else { return };
-        let shared = batch.iter().all(|(shards, _)| *shards == all);
-        let whole: Arc<[Delivery]> =
-            if shared { batch.iter().map(|(_, delivery)| delivery.clone()).collect() } else { Arc::new([]) };
-        for index in (0..self.args.shards.count()).filter(|index| all & (1 << index) != 0) {
-            let Some(shard) = self.args.shards.get(index) else { continue };
-            let wanted = if shared {
-                Arc::clone(&whole)
-            } else {
-                batch.iter().filter(|(shards, _)| shards & (1 << index) != 0).map(|(_, d)| d.clone()).collect()
-            };
-            if !shard.deliver(wanted, self.args.limits.command, &self.args.metrics).await {
-                self.owed |= 1 << index;
             }
         }
     }

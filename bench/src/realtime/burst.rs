@@ -85,7 +85,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let hub = of(Kind::Hub);
     let ratio = hub.zip(of(Kind::Floor)).map(|(hub, floor)| hub.us / floor.us);
     let bars = [
-        Bar::new("burst, CPU per delivery over one write for each", ratio, 1.0),
+        Bar::new("burst, CPU per delivery over one write for each", ratio, 1.0).beside(Kind::Floor),
         Bar::new("burst, lost deliveries", hub.map(|row| row.lost as f64), 0.0),
     ];
     Ok(judge(&args.common, "burst", &environment, rows.iter().map(Row::json).collect(), &bars))

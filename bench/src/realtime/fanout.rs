@@ -175,10 +175,10 @@ fn bars(rows: &[Row], subscribers: usize) -> Vec<Bar> {
     let to = |what: &str| format!("fan-out to {subscribers}, {what}");
     let ratio = |of: fn(&Row) -> f64, over: Option<&Row>| hub.zip(over).map(|(hub, over)| of(hub) / of(over));
     vec![
-        Bar::new(to("CPU per delivery over the floor's"), ratio(|row| row.us, floor), BAR_RATIO),
-        Bar::new(to("CPU per delivery over nchan's"), ratio(|row| row.us, nchan), 1.0),
-        Bar::new(to("CPU per delivery over sockudo's"), ratio(|row| row.us, sockudo), 1.0),
-        Bar::new(to("p99 over nchan's"), ratio(|row| row.spread.p99, nchan), 1.0),
+        Bar::new(to("CPU per delivery over the floor's"), ratio(|row| row.us, floor), BAR_RATIO).beside(Kind::Floor),
+        Bar::new(to("CPU per delivery over nchan's"), ratio(|row| row.us, nchan), 1.0).beside(Kind::Nchan),
+        Bar::new(to("CPU per delivery over sockudo's"), ratio(|row| row.us, sockudo), 1.0).beside(Kind::Sockudo),
+        Bar::new(to("p99 over nchan's"), ratio(|row| row.spread.p99, nchan), 1.0).beside(Kind::Nchan),
         Bar::new(to("lost deliveries"), hub.map(|row| row.lost as f64), 0.0),
     ]
 }

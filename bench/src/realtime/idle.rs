@@ -90,7 +90,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let ratio = hub.zip(of(Kind::Floor)).map(|(hub, floor)| hub.us_per_s / floor.us_per_s);
     let bars = [
         Bar::new("idle, KiB of each connection", hub.map(|row| row.kib), BAR_KIB),
-        Bar::new("idle, CPU over a bare ping loop's", ratio, BAR_RATIO),
+        Bar::new("idle, CPU over a bare ping loop's", ratio, BAR_RATIO).beside(Kind::Floor),
         Bar::new("idle, connections that were cut off", hub.map(|row| row.cut as f64), 0.0),
     ];
     Ok(judge(&args.common, "idle", &environment, rows.iter().map(Row::json).collect(), &bars))

@@ -65,7 +65,7 @@ pub(crate) struct Common {
     /// Print one last line of JSON.
     #[arg(long)]
     json: bool,
-    /// Leave with code 2 when a bar is missed.
+    /// Leave with code 2 when a bar is missed, or cannot be judged though `--targets` left nothing out that it needs.
     #[arg(long)]
     check: bool,
     #[command(flatten)]

@@ -147,7 +147,10 @@ pub enum Control {
         from: Arc<str>,
         /// Whose.
         whose: Whose,
-        /// At most so many.
+        /// Behind this client, in the order of their ids; absent: from the first on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<Arc<str>>,
+        /// At most so many, the first of them.
         limit: u32,
     },
     /// The answer to a survey, of one node.
@@ -228,6 +231,14 @@ pub struct ConnectionInfo {
     pub queue_bytes: u64,
     /// Its subscriptions.
     pub channels: Vec<Arc<str>>,
+    /// How many more it has, where there was no room for their names.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_channels: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Bytes that are no order, or one of a later version.
@@ -294,6 +305,7 @@ mod tests {
             age_seconds: 1,
             queue_bytes: 2,
             channels: vec!["x".into()],
+            more_channels: 0,
         };
         let whose = || Whose { user: Some("u".into()), ..Whose::default() };
         let terms = Box::new(Subscribing {
@@ -363,8 +375,22 @@ mod tests {
                 r#"{"stray":{"address":"2001:db8::"}}"#,
             ),
             (
-                Control::Survey { id: "i".into(), from: "n".into(), whose: whose(), limit: 5 },
+                Control::Survey { id: "i".into(), from: "n".into(), whose: whose(), after: None, limit: 5 },
                 r#"{"survey":{"id":"i","from":"n","whose":{"user":"u"},"limit":5}}"#,
+            ),
+            (
+                Control::Survey { id: "i".into(), from: "n".into(), whose: whose(), after: Some("c".into()), limit: 5 },
+                r#"{"survey":{"id":"i","from":"n","whose":{"user":"u"},"after":"c","limit":5}}"#,
+            ),
+            (
+                Control::Answer {
+                    id: "i".into(),
+                    node: "n".into(),
+                    connections: vec![ConnectionInfo { channels: vec![], more_channels: 7, ..connection() }],
+                    more: false,
+                    silent: vec![],
+                },
+                r#"{"answer":{"id":"i","node":"n","connections":[{"client":"c","user":"u","wire":"w","age_seconds":1,"queue_bytes":2,"channels":[],"more_channels":7}],"more":false}}"#,
             ),
             (
                 Control::Answer {

@@ -1,5 +1,7 @@
 //! `/api/v1/queries`: asking to be told of what meets a filter, with what meets it now.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRef, Path, Query as Pairs, State},
@@ -8,12 +10,13 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use dzvin_actors::platform::ports::Query;
+use dzvin_actors::platform::ports::{Query, StoreError};
 use dzvin_protocols::{
     channels::{Channel, Position, QueryId},
     entities::{Filter, MAX_FILTER_BYTES, PageCursor},
     platform::{Kind, time::rfc3339_millis},
 };
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -32,19 +35,33 @@ use crate::{
 /// Longest body of a request: the largest filter, and what stands around it.
 pub const MAX_QUERY_BODY: usize = MAX_FILTER_BYTES + 4096;
 
+/// Who reaches those that listen to a query, wherever they are.
+pub trait Listeners: Send + Sync + 'static {
+    /// Ends what the connections of a user have of a channel.
+    fn end<'a>(&'a self, user: &'a str, channel: &'a Channel) -> BoxFuture<'a, ()>;
+}
+
+/// Nobody listens.
+impl Listeners for () {
+    fn end<'a>(&'a self, _: &'a str, _: &'a Channel) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+}
+
 /// The resource.
-pub fn router(queries: StoredQueries, room: AnswerRoom) -> Router {
+pub fn router(queries: StoredQueries, listeners: Arc<dyn Listeners>, room: AnswerRoom) -> Router {
     Router::new()
         .route("/api/v1/queries", post(make).get(list))
         .route("/api/v1/queries/{id}", get(read).delete(forget))
         .layer(DefaultBodyLimit::max(MAX_QUERY_BODY))
-        .with_state(Served { queries, room })
+        .with_state(Served { queries, listeners, room })
 }
 
 /// What the handlers need.
 #[derive(Clone, FromRef)]
 struct Served {
     queries: StoredQueries,
+    listeners: Arc<dyn Listeners>,
     room: AnswerRoom,
 }
 
@@ -190,11 +207,21 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 async fn forget(
     State(queries): State<StoredQueries>,
+    State(listeners): State<Arc<dyn Listeners>>,
     Path(id): Path<String>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     let id = QueryId::parse(&id).ok_or_else(unknown)?;
-    if queries.drop_of_user(&id, user(&caller)?).await? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    let user = user(&caller)?.to_owned();
+    // Whoever hangs up meanwhile has it forgotten all the same, and ended for those who listen.
+    let done = tokio::spawn(async move {
+        let was = queries.drop_of_user(&id, &user).await?;
+        if was {
+            listeners.end(&user, &Channel::Query(id)).await;
+        }
+        Ok::<_, StoreError>(was)
+    });
+    if done.await.map_err(Problem::internal)?? { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 
 /// A query belongs to somebody.

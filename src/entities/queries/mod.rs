@@ -8,11 +8,12 @@
 
 mod condition;
 mod http;
+mod known;
 mod snapshot;
 mod store;
 
 pub(super) use condition::anchors;
 pub use condition::push_condition;
-pub use http::{MAX_QUERY_BODY, router};
+pub use http::{Listeners, MAX_QUERY_BODY, router};
 pub use snapshot::{QueryPage, SCAN_ROWS};
 pub use store::{KEPT_DAYS, MAX_PER_USER, QueryRefusal, QueryRow, StoredQueries};

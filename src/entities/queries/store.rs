@@ -1,7 +1,7 @@
 //! Who made which query: rows of `queries`, and what this node remembers of them.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use time::OffsetDateTime;
 
+use super::known::{Known, Room};
 use crate::{
     entities::{Entities, KindSpec},
     platform::db::store_error,
@@ -26,8 +27,6 @@ pub const MAX_PER_USER: i64 = 100;
 pub const KEPT_DAYS: i32 = 14;
 /// Forgotten at a time, beside the making of another.
 const FORGOTTEN_AT_ONCE: i64 = 100;
-/// Queries that a node remembers beside those that are listened to.
-const REMEMBERED: usize = 10_000;
 
 /// Why there is no such query.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +82,11 @@ pub struct StoredQueries {
     size: Gauge,
 }
 
-/// By name, each with the users of whom the database said so.
-type Known = HashMap<QueryId, (Arc<Query>, HashSet<Box<str>>)>;
-
 impl StoredQueries {
     /// Those in the database of the entities.
     #[must_use]
     pub fn new(entities: Entities) -> Self {
-        Self { entities, known: Arc::default(), size: Gauge::default() }
+        Self { entities, known: Arc::new(Mutex::new(Known::new(Room::PER_NODE))), size: Gauge::default() }
     }
 
     /// Registers what is kept in memory.
@@ -102,31 +98,21 @@ impl StoredQueries {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a query of a user. What is listened to has other owners and stays.
-    fn remember(&self, query: Query, user: &str) -> Arc<Query> {
+    fn remember(&self, query: Query, bytes: usize, user: &str) -> Arc<Query> {
         let mut known = self.lock();
-        if known.values().map(|(_, users)| users.len()).sum::<usize>() >= REMEMBERED {
-            known.retain(|_, (query, users)| {
-                users.clear();
-                Arc::strong_count(query) > 1
-            });
-        }
-        let (query, users) = known.entry(query.id.clone()).or_insert_with(|| (Arc::new(query), HashSet::new()));
-        users.insert(user.into());
-        let query = Arc::clone(query);
-        self.size.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
+        let query = known.remember(query, bytes, user);
+        self.count(&known);
         query
     }
 
     fn forget(&self, id: &QueryId, user: &str) {
-        if let Some((_, users)) = self.lock().get_mut(id) {
-            users.remove(user);
-        }
+        let mut known = self.lock();
+        known.forget(id, user);
+        self.count(&known);
     }
 
-    /// What was said of the user before, for when the database is away.
-    fn remembered(&self, id: &QueryId, user: &str) -> Option<Arc<Query>> {
-        self.lock().get(id).filter(|(_, users)| users.contains(user)).map(|(query, _)| Arc::clone(query))
+    fn count(&self, known: &Known) {
+        self.size.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
     }
 
     /// Makes a query, or finds that the user has it already.
@@ -141,7 +127,7 @@ impl StoredQueries {
         let spelling = filter.to_string();
         let query = Query { id: QueryId::of(kind, &filter), kind: kind.clone(), filter: Filter::parse(&spelling)? };
         self.insert(&query, &spelling, user).await?;
-        Ok(self.remember(query, user))
+        Ok(self.remember(query, spelling.len(), user))
     }
 
     async fn insert(&self, query: &Query, filter: &str, user: &str) -> Result<(), QueryRefusal> {
@@ -196,19 +182,19 @@ impl StoredQueries {
         let row = match self.read(id, user).await {
             Ok(row) => row,
             // Recovery goes on from the bus while the database is away.
-            Err(error) => return self.remembered(id, user).map(Some).ok_or(error),
+            Err(error) => return self.lock().of_user(id, user).map(Some).ok_or(error),
         };
         let query = row.and_then(|(kind, filter, derived)| {
-            let (kind, filter) = (Kind::new(&kind).ok()?, Filter::parse(&filter).ok()?);
+            let (kind, bytes, filter) = (Kind::new(&kind).ok()?, filter.len(), Filter::parse(&filter).ok()?);
             check_fields(self.entities.spec(&kind)?, &filter).ok()?;
             let carried = filter.fields().into_iter().all(|field| derived.iter().any(|it| it == field));
-            carried.then(|| Query { id: id.clone(), kind, filter })
+            carried.then(|| (Query { id: id.clone(), kind, filter }, bytes))
         });
-        let Some(query) = query else {
+        let Some((query, bytes)) = query else {
             self.forget(id, user);
             return Ok(None);
         };
-        Ok(Some(self.remember(query, user)))
+        Ok(Some(self.remember(query, bytes, user)))
     }
 
     /// Reads a query and notes its use, once an hour.
@@ -287,6 +273,6 @@ impl Queries for StoredQueries {
     }
 
     fn known(&self, id: &QueryId) -> Option<Arc<Query>> {
-        self.lock().get(id).map(|(query, _)| Arc::clone(query))
+        self.lock().get(id)
     }
 }

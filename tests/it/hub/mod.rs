@@ -13,6 +13,7 @@ mod hostile;
 mod kills;
 mod limits;
 mod logs;
+mod pages;
 mod ports;
 mod publish;
 mod queries;

@@ -6,7 +6,10 @@ use dzvin::{
     platform::db::{Database, DbOptions},
 };
 use dzvin_protocols::platform::{EntityId, Kind};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json, value::RawValue};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::support::{
     eventually::{eventually, patience},
@@ -231,13 +234,6 @@ async fn a_query_is_its_makers_and_an_offset_that_does_not_concern_it_is_passed(
 
     // Nothing of this concerns the query; what comes then does, and is no gap.
     writer.write(30).await;
-    let rare = |version: &str| EntityOp::Upsert {
-        id: EntityId::new("r").expect("id"),
-        version: version.to_owned(),
-        doc: RawValue::from_string(r#"{"status":"rare"}"#.to_owned()).expect("json").into(),
-        derived: None,
-        beside: false,
-    };
     writer.commit(rare("1")).await;
     let told = client.receive().await;
     let data = &told["push"]["pub"]["data"];
@@ -271,9 +267,115 @@ async fn a_query_is_its_makers_and_an_offset_that_does_not_concern_it_is_passed(
     }
 
     // Forgotten is forgotten, for whoever comes anew.
-    let path = format!("http://{}/api/v1/queries/{}", hub.addr, made["id"].as_str().expect("id"));
-    let gone = reqwest::Client::new().delete(path).bearer_auth(World::token("viewer")).send().await.expect("answered");
-    assert_eq!(gone.status(), 204);
+    assert_eq!(delete(&hub, "viewer", &made).await, 204);
     let mut late = Client::connected(&hub, "viewer").await;
     assert_eq!(late.ask(&subscribe(2, &Value::Null)).await["error"]["code"], 102);
+}
+
+const APP: &str =
+    "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
+
+async fn delete(hub: &Hub, role: &str, query: &Value) -> u16 {
+    let path = format!("http://{}/api/v1/queries/{}", hub.addr, query["id"].as_str().expect("id"));
+    let gone = reqwest::Client::new().delete(path).bearer_auth(World::token(role)).send().await.expect("answered");
+    gone.status().as_u16()
+}
+
+fn rare(version: &str) -> EntityOp {
+    EntityOp::Upsert {
+        id: EntityId::new("r").expect("id"),
+        version: version.to_owned(),
+        doc: RawValue::from_string(r#"{"status":"rare"}"#.to_owned()).expect("json").into(),
+        derived: None,
+        beside: false,
+    }
+}
+
+/// A client of the Pusher protocol.
+struct Pusher(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Pusher {
+    /// One that has the channel as the bearer of a role's token.
+    async fn on(hub: &Hub, role: &str, channel: &str) -> Self {
+        let socket = connect_async(format!("ws://{}/app/app-key?protocol=7", hub.addr)).await.expect("a 101").0;
+        let mut it = Self(socket);
+        let hello = it.hear().await;
+        let data: Value = serde_json::from_str(hello["data"].as_str().expect("text")).expect("json");
+        let form = format!("socket_id={}&channel_name={channel}", data["socket_id"].as_str().expect("an id"));
+        let request = reqwest::Client::new().post(format!("http://{}/pusher/auth", hub.addr));
+        let request = request.bearer_auth(World::token(role));
+        let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
+        let mut ask: Value = request.send().await.expect("answered").json().await.expect("json");
+        ask["channel"] = json!(channel);
+        it.0.send(json!({"event": "pusher:subscribe", "data": ask}).to_string().into()).await.expect("sent");
+        let answer = it.hear().await;
+        assert_eq!(answer["event"], "pusher_internal:subscription_succeeded", "{answer}");
+        it
+    }
+
+    async fn hear(&mut self) -> Value {
+        let heard = timeout(patience(), self.0.next()).await.expect("in time").expect("open").expect("well formed");
+        serde_json::from_str(heard.to_text().expect("text")).expect("json")
+    }
+}
+
+async fn listening(hub: &Hub, role: &str, channel: &Value) -> Client {
+    let mut client = Client::connected(hub, role).await;
+    let reply = client.ask(&json!({"id": 2, "subscribe": {"channel": channel}}).to_string()).await;
+    assert_eq!(reply["subscribe"]["positioned"], true, "{reply}");
+    client
+}
+
+#[tokio::test]
+async fn a_query_that_is_deleted_ends_for_its_user_on_every_node() {
+    let mut world = World::new(0, true).await;
+    let writer = Writer::new(&mut world).await;
+    let (a, b) = tokio::join!(world.hub_with("a", APP), world.hub_with("b", APP));
+    let ask = json!({"kind": KIND, "filter": {"status": "rare"}});
+    let made = post(&a, "viewer", ask.clone()).await;
+    post(&b, "admin", ask).await;
+    let channel = &made["channel"];
+    let mut mine = [listening(&a, "viewer", channel).await, listening(&b, "viewer", channel).await];
+    let private = format!("private-{}", channel.as_str().expect("a channel"));
+    let mut pusher = Pusher::on(&b, "viewer", &private).await;
+    let mut theirs = listening(&b, "admin", channel).await;
+    writer.commit(rare("1")).await;
+    for client in mine.iter_mut().chain([&mut theirs]) {
+        assert_eq!(client.receive().await["push"]["pub"]["data"]["query"], "enter");
+    }
+    assert_eq!(pusher.hear().await["event"], "change");
+
+    assert_eq!(delete(&a, "viewer", &made).await, 204);
+    for client in &mut mine {
+        let told = client.receive().await;
+        let ended = json!({"code": 2000, "reason": "server unsubscribe"});
+        assert_eq!((&told["push"]["channel"], &told["push"]["unsubscribe"]), (channel, &ended), "{told}");
+    }
+    let told = pusher.hear().await;
+    assert_eq!((&told["event"], &told["channel"]), (&json!("pusher:subscription_error"), &json!(private)), "{told}");
+
+    // Who made the same query goes on; whose it was hears nothing more, and does not get it again.
+    writer.commit(EntityOp::Trash(EntityId::new("r").expect("id"))).await;
+    assert_eq!(theirs.receive().await["push"]["pub"]["data"]["query"], "leave");
+    for client in &mut mine {
+        let again = client.ask(&json!({"id": 3, "subscribe": {"channel": channel}}).to_string()).await;
+        assert_eq!((&again["id"], &again["error"]["code"]), (&json!(3), &json!(102)), "{again}");
+    }
+    assert_eq!(delete(&b, "viewer", &made).await, 404);
+}
+
+#[tokio::test]
+async fn a_query_is_deleted_while_the_bus_is_away() {
+    let mut world = World::new(0, true).await;
+    let _writer = Writer::new(&mut world).await;
+    let hub = world.hub("a").await;
+    let made = post(&hub, "viewer", json!({"kind": KIND, "filter": {"status": "rare"}})).await;
+    let mut mine = listening(&hub, "viewer", &made["channel"]).await;
+    world.redis.as_mut().expect("redis").kill();
+    eventually("it is known to be away", async || hub.metric("dzvin_bus_connected").await == 0.0).await;
+    assert_eq!(delete(&hub, "viewer", &made).await, 204);
+    let told = mine.receive().await;
+    assert_eq!(told["push"]["unsubscribe"]["code"], 2000, "{told}");
+    let again = mine.ask(&json!({"id": 3, "subscribe": {"channel": made["channel"]}}).to_string()).await;
+    assert_eq!(again["error"]["code"], 102, "{again}");
 }

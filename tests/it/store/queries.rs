@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dzvin::entities::{
     Author, EntityOp,
-    queries::{MAX_PER_USER, SCAN_ROWS, push_condition},
+    queries::{MAX_PER_USER, SCAN_ROWS, StoredQueries, push_condition},
 };
+use dzvin_actors::platform::ports::Queries;
 use dzvin_protocols::entities::{Concern, FieldChange, Filter};
+use prometheus_client::registry::Registry;
 use proptest::{
     prelude::*,
     strategy::ValueTree,
@@ -326,4 +328,32 @@ async fn a_page_looks_at_a_bounded_number_of_rows() {
     let anchored = json!({"kind": "procedure", "filter": {"status": ["rare", "none"]}});
     let page = make(&api, "olha", &anchored).await.json();
     assert_eq!((items(&page), &page["next"]), (vec!["needle".to_owned()], &Value::Null));
+}
+
+/// One who makes queries and deletes them leaves nothing in memory.
+#[tokio::test]
+async fn what_is_deleted_is_not_remembered() {
+    let store = Store::new().await;
+    let queries = StoredQueries::new(store.entities.for_readers());
+    let mut registry = Registry::default();
+    queries.register(&mut registry);
+    let known = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoded");
+        let line = text.lines().find(|line| line.starts_with("queries_known ")).expect("the gauge");
+        line.rsplit(' ').next().expect("a number").parse::<usize>().expect("a number")
+    };
+    let kept = queries.make(&kind(), r#"{"status":"kept"}"#, "olha").await.expect("made");
+    for n in 0..20 {
+        let made = queries.make(&kind(), &format!(r#"{{"status":"s{n}"}}"#), "olha").await.expect("made");
+        let (id, known) = (made.id.clone(), queries.known(&made.id));
+        assert!(known.is_some());
+        drop((made, known));
+        assert!(queries.drop_of_user(&id, "olha").await.expect("forgotten"));
+        assert!(queries.known(&id).is_none() && !queries.drop_of_user(&id, "olha").await.expect("looked"));
+    }
+    assert_eq!(known(), 1);
+    // What somebody listens to is known for as long as they do.
+    assert!(queries.drop_of_user(&kept.id, "olha").await.expect("forgotten"));
+    assert!(queries.known(&kept.id).is_some());
 }

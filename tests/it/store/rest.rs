@@ -66,7 +66,7 @@ impl Api {
         let room = AnswerRoom::new(&Http::default(), HttpMetrics::default());
         let queries = StoredQueries::new(entities.for_readers());
         let router = dzvin::entities::router(entities.for_readers(), room.clone())
-            .merge(dzvin::entities::queries::router(queries, room))
+            .merge(dzvin::entities::queries::router(queries, Arc::new(()), room))
             .merge(dzvin::mirror::router(mirrors))
             .layer(Extension(Arc::clone(&verifier)));
         Self { router, verifier }

@@ -191,11 +191,19 @@ pub(super) struct Online {
     pub(super) member: Arc<Member>,
 }
 
-/// What clients and logs know a session by: unguessable.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ClientId(u128);
+/// What clients and logs know a session by: unguessable. Ids have one order, whichever protocol spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientId(u128);
 
 impl ClientId {
+    /// Reads an id as either protocol spells it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let plain = (text.len() == 32 && digits(text)).then(|| u128::from_str_radix(text, 16).ok());
+        plain.flatten().or_else(|| super::delivery::socket(text)).map(Self)
+    }
+
     /// The same as the Pusher protocol spells it.
     pub(super) fn socket(self) -> SocketId {
         let [first, second] =

@@ -137,6 +137,7 @@ impl Session {
             age_seconds: now().saturating_sub(self.began) / 1000,
             queue_bytes: inner.outbox.bytes() as u64,
             channels: inner.channels().collect(),
+            more_channels: 0,
         }
     }
 

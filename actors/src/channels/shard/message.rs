@@ -6,7 +6,7 @@ use dzvin_protocols::channels::{ConnectionInfo, Control, Whose};
 use ractor::RpcReplyPort;
 
 use crate::{
-    channels::session::{Incoming, Seat, Session, SessionId},
+    channels::session::{ClientId, Incoming, Seat, Session, SessionId},
     platform::ports::Member,
 };
 
@@ -68,10 +68,12 @@ pub enum ShardMessage {
         /// Answered with how many were closed.
         reply: RpcReplyPort<usize>,
     },
-    /// Says which connections there are, at most so many; and whether there are more.
+    /// Says which connections there are, in the order of their clients' ids, at most so many; and whether there are more.
     Survey {
         /// Whose.
         whose: Whose,
+        /// Behind this client; absent: from the first on.
+        after: Option<ClientId>,
         /// At most so many.
         limit: usize,
         /// The answer.

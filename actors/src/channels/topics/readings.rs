@@ -111,7 +111,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     pub(super) async fn check(&mut self, myself: &ActorRef<TopicsMessage>) {
         let names: Vec<StreamName> = self.streams.keys().cloned().collect();
         let (mut tops, mut resets) = (Vec::new(), Vec::new());
-        let owed = std::mem::take(&mut self.owed);
+        let owed = self.shed.take_owed();
         let (mut followed, mut watched) = (Vec::new(), Watchlist::default());
         for name in names {
             let Some(stream) = self.streams.get_mut(&name) else { continue };

@@ -163,7 +163,12 @@ impl Node {
 
     /// A life of the first shard.
     pub(super) async fn shard(&self) {
-        let args = ShardArgs { index: 0, hub: Arc::clone(&self.hub), progress: Progress::default() };
+        self.life_of(0).await;
+    }
+
+    /// A life of any.
+    pub(super) async fn life_of(&self, index: usize) {
+        let args = ShardArgs { index, hub: Arc::clone(&self.hub), progress: Progress::default() };
         Actor::spawn(None, Shard::default(), args).await.expect("shard");
     }
 

@@ -188,6 +188,60 @@ async fn a_batch_that_a_shard_did_not_take_is_told() {
     assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}");
 }
 
+/// Two shards that live, and on each a subscriber.
+async fn two_shards(limits: Limits) -> (Node, [Client; 2]) {
+    let node = Node::with_shards(limits, 2).await;
+    node.life_of(1).await;
+    let mut clients = [node.client().await.connected("reader").await, node.client().await.connected("reader").await];
+    for client in &mut clients {
+        client.ask(subscribe("entities.procedure")).await;
+    }
+    (node, clients)
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_shard_of_others() {
+    // Longer than any test.
+    let (node, [mut one, mut two]) =
+        two_shards(Limits { command: PATIENCE * 10, check: PATIENCE * 10, ..Limits::default() }).await;
+    let busy = node.hub.shards.get(0).expect("a shard").hold().await;
+    let heard = async {
+        assert_eq!(two.offsets(1).await, [1], "at once");
+        drop(busy);
+    };
+    tokio::join!(node.publish("a"), heard);
+    assert_eq!(one.offsets(1).await, [1], "one that is only busy loses nothing");
+}
+
+#[tokio::test]
+async fn a_stuck_shard_uses_up_its_patience_once() {
+    let patience = Duration::from_millis(300);
+    let (node, [mut one, mut two]) =
+        two_shards(Limits { command: patience, check: PATIENCE * 10, ..Limits::default() }).await;
+    let stuck = node.hub.shards.get(0).expect("a shard").hold().await;
+    let began = Instant::now();
+    for offset in 1..=60 {
+        node.publish("a").await;
+        assert_eq!(two.offsets(1).await, [offset]);
+    }
+    assert!(began.elapsed() < patience * 30, "{:?} of {:?}", began.elapsed(), patience * 60);
+    drop(stuck);
+    // It takes the next, in which its subscriber sees that something is missing.
+    node.publish("a").await;
+    let push = one.receive().await;
+    assert_eq!(push["push"]["unsubscribe"]["code"], 2500, "{push}");
+    let reply = one.ask(recover("e1", 0)).await;
+    assert_eq!(reply["subscribe"]["publications"].as_array().map(Vec::len), Some(61), "{reply}");
+    // And is waited for as ever.
+    let busy = node.hub.shards.get(0).expect("a shard").hold().await;
+    let heard = async {
+        assert_eq!(two.offsets(2).await, [61, 62]);
+        drop(busy);
+    };
+    tokio::join!(node.publish("a"), heard);
+    assert_eq!(one.offsets(1).await, [62]);
+}
+
 #[tokio::test]
 async fn a_stream_wanted_again_while_it_is_left_is_followed() {
     let node = Node::start(Limits { check: Duration::from_millis(5), ..Limits::default() }).await;

@@ -60,7 +60,8 @@ async fn until_they_wait_on(node: &Node, channel: &str) -> u64 {
 /// Answered behind what the shard was told before.
 async fn sessions(node: &Node) -> usize {
     let shard = node.hub.shards.get(0).expect("shard");
-    let survey = |reply| crate::channels::ShardMessage::Survey { whose: Whose::default(), limit: 10, reply };
+    let survey =
+        |reply| crate::channels::ShardMessage::Survey { whose: Whose::default(), after: None, limit: 10, reply };
     shard.slot.call(survey, PATIENCE).await.expect("a survey").0.len()
 }
 

@@ -36,7 +36,7 @@ fn bearer(user: &str, jti: &str, seconds: Option<i64>) -> Bearer {
 /// What the session has now.
 async fn channels(node: &Node, one: &Pusher) -> Vec<String> {
     let whose = Whose { client: ClientName::id(one.socket.as_str()), ..Whose::default() };
-    let survey = |reply| crate::channels::ShardMessage::Survey { whose, limit: 10, reply };
+    let survey = |reply| crate::channels::ShardMessage::Survey { whose, after: None, limit: 10, reply };
     let (found, _) = node.hub.shards.get(0).expect("shard").slot.call(survey, PATIENCE).await.expect("a survey");
     let mut all: Vec<String> = found[0].channels.iter().map(ToString::to_string).collect();
     all.sort_unstable();
