@@ -80,6 +80,12 @@ async fn users_of_a_node_that_dies_are_offline_within_its_lease() {
     let (_ivan, _) = signed_in(&a, KEY, "ivan", &json!([])).await;
     let (_twice, _) = signed_in(&a, KEY, "petro", &json!([])).await;
     let (_here, _) = signed_in(&b, KEY, "petro", &json!([])).await;
+    // A sign-in is answered before all nodes know of it.
+    eventually("it is known who is there", async || {
+        let (_scout, told) = signed_in(&b, KEY, "scout", &json!(["ivan", "petro"])).await;
+        told == Some(json!({"online": ["ivan", "petro"]}))
+    })
+    .await;
     let (mut olha, told) = signed_in(&b, KEY, "olha", &json!(["ivan", "petro", "ivan", "olha"])).await;
     assert_eq!(told, Some(json!({"online": ["ivan", "petro", "olha"]})), "each once, itself among them");
     a.kill().await;
