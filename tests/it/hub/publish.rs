@@ -305,7 +305,8 @@ async fn a_cache_channel_keeps_its_last_publication_whoever_published_it() {
         )
     };
     let namespaces = ["cache-brief", "brief"].map(brief).concat();
-    let app = "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
+    let app =
+        "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
     let hub = world.hub_with("a", &with_key(&format!("{namespaces}{app}"))).await;
     let mut client = Client::connected(&hub, "viewer").await;
     done(&hub, "publish", &json!({"channel": "cache-brief.1", "data": 1})).await;

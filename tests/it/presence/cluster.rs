@@ -10,7 +10,7 @@ use dzvin_actors::{
     channels::presence::{
         PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMessage, PresenceMetrics,
     },
-    platform::ports::{Bus, BusEvent, Crowd, MemberPage},
+    platform::ports::{Bus, BusEvent, Crowd, MemberPage, Presence},
     supervise::{Progress, Slot},
 };
 use dzvin_protocols::channels::Word;
@@ -29,6 +29,8 @@ use crate::support::{
 const LEASE: Duration = Duration::from_millis(1_000);
 const RENEW: Duration = Duration::from_millis(100);
 const CROWD: Crowd = Crowd { above: 20, below: 18 };
+/// Who tells what it buried is not overtaken in a test that does not want it.
+const SETTINGS: PresenceSettings = PresenceSettings { lease: LEASE, crowd: CROWD, telling: Duration::from_secs(60) };
 
 /// A node: its bus, its store and its actor.
 struct Node {
@@ -42,9 +44,14 @@ struct Node {
 
 impl Node {
     async fn start(url: &str) -> Self {
+        Self::holding(url, Duration::from_millis(100)).await
+    }
+
+    /// One that holds goodbyes for so long.
+    async fn holding(url: &str, hold: Duration) -> Self {
         let (bus, words) = bus(url).await;
         let bus = Arc::new(bus);
-        let store = RedisPresence::new(&bus, PresenceSettings { lease: LEASE, crowd: CROWD });
+        let store = RedisPresence::new(&bus, SETTINGS);
         let (slot, metrics) = (Slot::default(), PresenceMetrics::default());
         let (sender, events) = mpsc::channel(10_000);
         let args = PresenceArgs {
@@ -53,13 +60,9 @@ impl Node {
             slot: slot.clone(),
             announce: Arc::new(|| {}),
             counted: Arc::new(|_| false),
+            heard: Arc::new(|channel| channel == "chat"),
             events: Some(sender),
-            limits: PresenceLimits {
-                step: Duration::from_millis(10),
-                renew: RENEW,
-                hold: Duration::from_millis(100),
-                ..PresenceLimits::default()
-            },
+            limits: PresenceLimits { step: Duration::from_millis(10), renew: RENEW, hold, ..PresenceLimits::default() },
             metrics: metrics.clone(),
             progress: Progress::default(),
         };
@@ -161,6 +164,59 @@ async fn a_node_that_dies_without_goodbye_is_told_as_gone_once() {
     assert_eq!(removed, 9);
 }
 
+/// The node that buried it dies before it has said a word.
+#[tokio::test]
+async fn what_was_buried_and_not_told_another_node_tells() {
+    let redis = Redis::start().await;
+    let (ears, mut words) = bus(&redis.url()).await;
+    ears.subscribe(&channel("chat")).await.expect("subscribed");
+    let c = Node::start(&redis.url()).await;
+    c.enter("chat", "1", "olha");
+    c.enter("chat", "2", "ivan");
+    c.count("chat", 2);
+    c.count("alone", 1);
+    let mut hear = async || loop {
+        let word = timeout(patience(), words.recv()).await.expect("heard").expect("a living bus");
+        if let Some(word) = spoken(word) {
+            return word;
+        }
+    };
+    assert_eq!([hear().await, hear().await], ["chat +1!", "chat +2!"]);
+    eventually("it is with the store", async || c.metrics.waiting.get() + c.metrics.writing.get() == 0).await;
+    c.die();
+    let dies = RedisPresence::new(&ears, PresenceSettings { telling: LEASE, ..SETTINGS });
+    let mut buried = Vec::new();
+    eventually("it is buried", async || {
+        dies.renew().await.expect("renewed");
+        buried.extend(dies.bury(100).await.expect("buried"));
+        // Two channels, and what servers are told of one.
+        buried.len() == 3
+    })
+    .await;
+    drop(dies);
+    let mut a = Node::start(&redis.url()).await;
+    let mut heard = [hear().await, hear().await];
+    heard.sort();
+    assert_eq!(heard, ["chat -1!", "chat -2!"]);
+    let mut told = Vec::new();
+    eventually("servers are told", async || {
+        told.extend(std::iter::from_fn(|| a.events.try_recv().ok()));
+        told.len() == 4
+    })
+    .await;
+    for name in ["chat", "alone"] {
+        assert!(told.contains(&PresenceEvent::Vacated { channel: name.into() }), "{told:?}");
+    }
+    for user in ["olha", "ivan"] {
+        let gone = PresenceEvent::MemberRemoved { channel: "chat".into(), user: user.into() };
+        assert!(told.contains(&gone), "{told:?}");
+    }
+    eventually("all is closed", async || a.metrics.graves.get() == 0 && a.metrics.channels.get() == 0).await;
+    let rest = a.rest().await;
+    assert!(rest.len() <= 2, "it heard no more than was said: {rest:?}");
+    assert!(a.events.is_empty());
+}
+
 #[tokio::test]
 async fn what_redis_forgot_is_there_again_and_nobody_hears_of_it() {
     let mut redis = Redis::start().await;
@@ -230,6 +286,37 @@ async fn a_node_that_stops_is_told_as_gone_at_once() {
     b.actor.stop_and_wait(None, Some(patience())).await.expect("stopped");
     assert_eq!(a.hear(|heard| heard.len() == 1).await, ["chat -1!"]);
     assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
+}
+
+/// A page that is loaded anew comes back on whichever node: servers hear neither that its user left nor that it came.
+#[tokio::test]
+async fn a_user_who_comes_back_on_another_node_never_left_for_servers() {
+    let redis = Redis::start().await;
+    let hold = Duration::from_secs(1);
+    let (mut a, mut b) = (Node::holding(&redis.url(), hold).await, Node::holding(&redis.url(), hold).await);
+    let members = |nodes: [&mut Node; 2]| -> Vec<PresenceEvent> {
+        nodes.into_iter().flat_map(|node| std::iter::from_fn(|| node.events.try_recv().ok())).collect()
+    };
+    let (channel, user): (Arc<str>, Arc<str>) = ("chat".into(), "olha".into());
+    let added = PresenceEvent::MemberAdded { channel: Arc::clone(&channel), user: Arc::clone(&user) };
+    let removed = PresenceEvent::MemberRemoved { channel, user };
+    a.enter("chat", "1", "olha");
+    b.hear(|heard| heard.len() == 1).await;
+    eventually("it is told", async || a.metrics.channels.get() == 2 && !a.events.is_empty()).await;
+    assert_eq!(members([&mut a, &mut b]), [added]);
+    for n in 1..5 {
+        let (from, to) = if n % 2 == 1 { (&a, &mut b) } else { (&b, &mut a) };
+        from.exit("chat", &n.to_string());
+        let gone = format!("chat -{n}!");
+        to.hear(|heard| heard.last() == Some(&gone)).await;
+        to.enter("chat", &(n + 1).to_string(), "olha");
+        // It was there before its goodbye there was over.
+        eventually("it is over", async || from.metrics.held.get() == 0 && from.metrics.channels.get() == 0).await;
+        assert_eq!(members([&mut a, &mut b]), [], "{n}");
+    }
+    a.exit("chat", "5");
+    eventually("it is told", async || !a.events.is_empty()).await;
+    assert_eq!(members([&mut a, &mut b]), [removed]);
 }
 
 /// An outage in which every lease ends. Whoever comes back first must not take the others for dead.

@@ -436,9 +436,12 @@ impl Channel {
 
     /// What a burial removed here.
     pub(super) fn buried(&mut self, buried: Buried, context: &Context) -> Vec<Tell> {
+        let grave = Arc::new(buried.grave);
         let left = buried.left.into_iter().map(|(member, last)| Tell::Leave(member, last)).collect();
-        let mut tell = self.tell(left, buried.counts, context);
+        let mut tell = vec![Tell::Open(Arc::clone(&grave))];
+        tell.extend(self.tell(left, buried.counts, context));
         tell.extend(self.occupied(buried.occupied, context));
+        tell.push(Tell::Close(grave));
         tell
     }
 

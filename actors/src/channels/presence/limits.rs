@@ -9,7 +9,8 @@ pub struct PresenceLimits {
     pub step: Duration,
     /// How often the store is told that this node lives: several times within its lease.
     pub renew: Duration,
-    /// How long a channel has to be empty on this node before that is said: a page that is loaded anew leaves and comes back.
+    /// How long a channel has to be empty on this node before that is said, and a client away before servers of applications hear
+    /// that its user is gone: a page that is loaded anew leaves and comes back.
     pub hold: Duration,
     /// How often the number of subscribers of a large channel is told, over all nodes.
     pub count_every: Duration,
@@ -52,7 +53,7 @@ pub(super) const WORD_TRIES: u32 = 5;
 pub(super) const BURY: usize = 512;
 /// ...unless so many words still wait to be said.
 pub(super) const MAX_UNSAID: usize = 8_192;
-/// How long a burial may take: many calls of the store's own limit each. What it removed has to be told, so it is not hurried.
+/// How long a burial may take: many calls of the store's own limit each. What it removed and does not answer is found again, later.
 pub(super) const BURIAL: Duration = Duration::from_secs(60);
 /// Up to so many subscribers each change of their number is told at once, as clients of the Pusher protocol know it.
 pub(super) const TOLD_AT_ONCE: u64 = 100;

@@ -6,7 +6,8 @@
 //! that comes and goes meanwhile makes greater. What a dead node left is told by whoever removed it.
 //!
 //! Words are said at least once while the store answers, and where an attempt failed perhaps twice; nothing keeps them for a
-//! node that is away. If the node that buries another dies in the middle, what it has removed and not yet told is not told.
+//! node that is away. What a burial removed stays in the store until it has been told: if who tells it dies in the middle, or never
+//! heard what it removed, another tells all of it.
 //!
 //! Not here: who may see whom, what a client or a server of the application is sent, the store itself.
 

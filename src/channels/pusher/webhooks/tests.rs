@@ -408,7 +408,8 @@ fn users_who_are_called_like_a_prefix_stay_who_they_are() {
     let mut own = app("shop", &["https://hooks.example"]);
     own.isolated = true;
     let (hook, url) = (own.webhooks[0].clone(), "https://hooks.example".parse().expect("a url"));
-    let metrics = metrics::WebhookMetrics::new(prometheus_client::metrics::counter::Counter::default()).of(&Arc::from("shop"));
+    let metrics =
+        metrics::WebhookMetrics::new(prometheus_client::metrics::counter::Counter::default()).of(&Arc::from("shop"));
     let turn = Arc::new(tokio::sync::Semaphore::new(1));
     let line = line::Line::new(Arc::new(own), hook, url, turn, quick(), metrics);
     let users = ["/shop/7", "7", "//shop//7"];

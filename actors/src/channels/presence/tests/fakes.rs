@@ -21,8 +21,9 @@ use super::super::{
 };
 use crate::{
     platform::ports::{
-        Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, HistoryLimits, Life,
-        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice, UserPace,
+        Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, Grave, HistoryLimits,
+        Life, Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice,
+        UserPace,
     },
     supervise::{Progress, Slot},
 };
@@ -62,6 +63,11 @@ pub(super) struct Kept {
     /// This node's life is lost, and whether others told of it.
     lost: Option<bool>,
     graves: Vec<Buried>,
+    /// Names of those that were closed.
+    pub(super) closed: Vec<String>,
+    /// The answers to so many more closings are lost.
+    pub(super) unclosed: usize,
+    pub(super) burials: usize,
     pub(super) calls: usize,
     pub(super) renewals: usize,
     pub(super) turns: usize,
@@ -286,7 +292,21 @@ impl Presence for Fake {
     }
 
     async fn bury(&self, _: usize) -> Result<Vec<Buried>, BusError> {
-        self.behave(|kept| Ok(std::mem::take(&mut kept.graves))).await
+        self.behave(|kept| {
+            kept.burials += 1;
+            Ok(std::mem::take(&mut kept.graves))
+        })
+        .await
+    }
+
+    async fn close(&self, _: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        self.behave(|kept| {
+            kept.closed.push(grave.name.to_string());
+            let lost = kept.unclosed > 0;
+            kept.unclosed = kept.unclosed.saturating_sub(1);
+            if lost { Err(error()) } else { Ok(()) }
+        })
+        .await
     }
 }
 
@@ -367,6 +387,11 @@ impl Bus for Fake {
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         Err(error())
     }
+}
+
+/// A grave that is this node's for so long.
+pub(super) fn grave(name: &str, time: Duration) -> Grave {
+    Grave { life: "dead".into(), name: name.into(), until: tokio::time::Instant::now() + time, more: false }
 }
 
 pub(super) fn member(client: &str, user: &str) -> Arc<Member> {

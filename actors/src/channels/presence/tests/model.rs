@@ -56,7 +56,9 @@ fn servers_know(events: &[PresenceEvent], here: &BTreeSet<String>) {
     for event in events {
         match event {
             PresenceEvent::MemberAdded { user, .. } => assert!(told.insert(user), "{user} twice: {events:?}"),
-            PresenceEvent::MemberRemoved { user, .. } => assert!(told.remove(&**user), "{user} was not there: {events:?}"),
+            PresenceEvent::MemberRemoved { user, .. } => {
+                assert!(told.remove(&**user), "{user} was not there: {events:?}")
+            }
             _ => {}
         }
     }
@@ -165,8 +167,15 @@ async fn play(steps: &[Step], deaths: bool) {
     let twice = here.get("room").map_or(0, BTreeSet::len);
     let (metrics, clients) = (&scene.metrics, here.values().map(BTreeSet::len).sum::<usize>() + twice);
     assert_eq!(metrics.clients.get(), i64::try_from(clients).expect("few"));
-    let waits =
-        [&metrics.waiting, &metrics.writing, &metrics.doubts, &metrics.unsaid, &metrics.questions, &metrics.due, &metrics.held];
+    let waits = [
+        &metrics.waiting,
+        &metrics.writing,
+        &metrics.doubts,
+        &metrics.unsaid,
+        &metrics.questions,
+        &metrics.due,
+        &metrics.held,
+    ];
     assert_eq!(waits.map(Gauge::get), [0; 7]);
     assert_eq!(metrics.words_lost.get() + metrics.events_lost.get(), 0);
 }
