@@ -289,7 +289,7 @@ impl World {
             let (known, subscribers) = (buried.occupied, seats.occupied());
             let ours = known.before != known.now && (subscribers > 0 || known.now == 0);
             again.occupied = Occupied { before: if ours { known.before } else { subscribers }, now: subscribers };
-            again.counts = seats.counts();
+            again.counts = Counts { ended: buried.counts.ended, ..seats.counts() };
             again
         });
         again.collect()
@@ -363,13 +363,18 @@ impl Seats {
 
     /// Judges whether it is crowded.
     fn count(&mut self, crowd: Crowd) -> Counts {
-        let clients = self.members.len() as u64;
-        self.crowded = clients > crowd.above || self.crowded && clients >= crowd.below;
-        self.counts()
+        let (clients, before) = (self.members.len() as u64, self.crowded);
+        self.crowded = clients > crowd.above || before && clients >= crowd.below;
+        Counts { ended: before && !self.crowded, ..self.counts() }
     }
 
     fn counts(&self) -> Counts {
-        Counts { clients: self.members.len() as u64, users: self.users.len() as u64, crowded: self.crowded }
+        Counts {
+            clients: self.members.len() as u64,
+            users: self.users.len() as u64,
+            crowded: self.crowded,
+            ended: false,
+        }
     }
 
     fn occupied(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! Two nodes' actors over one real Redis: what one of them leaves behind is told by the other, once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use dzvin::channels::{
     bus::RedisBus,
@@ -123,6 +123,7 @@ fn spoken(event: BusEvent) -> Option<String> {
         Word::Join { info, first } => format!("+{}{}", info.client, if first { "!" } else { "" }),
         Word::Leave { info, last } => format!("-{}{}", info.client, if last { "!" } else { "" }),
         Word::Count { subscribers } => format!("#{subscribers}"),
+        Word::Anew { turn, .. } => format!("anew {turn}"),
         Word::Event { .. } | Word::Publication { .. } => panic!("nobody says events here"),
     };
     Some(format!("{stream} {word}"))
@@ -273,6 +274,52 @@ async fn a_crowd_on_two_nodes_is_told_as_a_number() {
         b.members("crowd").await.is_some_and(|page| page.counts.clients == 200 && page.counts.crowded)
     })
     .await;
+    // What a client makes of the words: its list, which it fetches when it is told to begin anew.
+    let (mut list, mut anew): (BTreeSet<String>, Option<usize>) = (BTreeSet::new(), None);
+    let known = |page: MemberPage| page.members.iter().map(|it| it.info.client.to_string()).collect::<BTreeSet<_>>();
+    for word in &heard {
+        if let Some(client) = word.strip_prefix("crowd +") {
+            list.insert(client.trim_end_matches('!').to_owned());
+        }
+    }
+    for n in 0..190 {
+        let node = if n % 2 == 0 { &a } else { &b };
+        node.exit("crowd", &format!("{n}"));
+        if n == 185 {
+            eventually("the crowd has ended", async || {
+                b.members("crowd").await.is_some_and(|page| page.counts.clients == 14 && !page.counts.crowded)
+            })
+            .await;
+        }
+    }
+    a.enter("crowd", "later", "ivan");
+    let truth: BTreeSet<_> = (190..200).map(|n| n.to_string()).chain(["later".to_owned()]).collect();
+    let mut told = Vec::new();
+    let turns = async {
+        while told.len() < 20 {
+            let Some(word) = spoken(a.words.recv().await.expect("a living bus")) else { continue };
+            let word = word.strip_prefix("crowd ").expect("of it").to_owned();
+            let client = word.get(1..).unwrap_or_default().trim_end_matches('!').to_owned();
+            match word.as_bytes()[0] {
+                b'+' => drop(list.insert(client)),
+                b'-' => drop(list.remove(&client)),
+                b'a' => {
+                    // This one's is the third turn.
+                    if word == "anew 2" {
+                        anew = Some(list.len());
+                        list = known(b.members("crowd").await.expect("asked"));
+                    }
+                    told.push(word);
+                }
+                _ => {}
+            }
+        }
+    };
+    timeout(patience(), turns).await.expect("each has its turn");
+    assert_eq!(told, (0..20).map(|turn| format!("anew {turn}")).collect::<Vec<_>>(), "once over both nodes");
+    assert!(anew.is_some());
+    assert_eq!(list, truth, "no ghost, and nobody is missing");
+    assert!(a.rest().await.iter().all(|word| !word.contains("anew")));
 }
 
 /// A node that stops in order leaves nothing to wait for.

@@ -40,6 +40,7 @@ each!(
     the_dead_are_buried_once,
     what_was_removed_is_answered_until_it_has_been_told,
     who_came_back_is_not_told_as_gone,
+    the_end_of_a_crowd_is_known_to_who_buries_it,
     who_is_buried_begins_anew,
     a_next_life_takes_over_without_a_word,
     who_was_entered_two_lives_ago_is_not_buried,
@@ -189,6 +190,21 @@ async fn a_crowd_begins_above_and_ends_below<K: Kit>() {
         seen.push(changed.counts.crowded);
     }
     assert_eq!(seen, [true, true, true, true, false, false, false], "at three it is one still");
+    // That it ended is answered once, and again if the answer was lost.
+    for n in 0..6 {
+        assert!(!change(&a, "chat", &[entering(&n.to_string(), "u")]).await.counts.ended);
+    }
+    let mut ended = Vec::new();
+    for n in 0..6 {
+        let said = ticket();
+        for _ in 0..2 {
+            let changed = a.change(&channel("chat"), said, &[leaving(&n.to_string(), "u")]).await.expect("changed");
+            ended.push(changed.counts.ended);
+        }
+        assert!(!b.counts(&channel("chat")).await.expect("counted").ended, "nobody else is answered it");
+    }
+    assert_eq!(ended.iter().filter(|it| **it).count(), 2, "{ended:?}");
+    assert_eq!(ended[6..8], [true, true], "the fourth left two");
     assert!(!change(&a, "chat", &[entering("9", "u")]).await.counts.crowded);
 }
 
@@ -392,6 +408,24 @@ async fn what_was_removed_is_answered_until_it_has_been_told<K: Kit>() {
     })
     .await;
     assert_eq!((left(&third).len(), left(&fourth)), (1, left(&third)));
+}
+
+async fn the_end_of_a_crowd_is_known_to_who_buries_it<K: Kit>() {
+    let kit = K::start().await;
+    let crowd = PresenceSettings { crowd: Crowd { above: 5, below: 3 }, ..hurried() };
+    let (dead, node) = (kit.alive(crowd).await, kit.alive(crowd).await);
+    let changes: Vec<_> = (0..7).map(|n| entering(&n.to_string(), "u")).collect();
+    change(&dead, "chat", &changes).await;
+    dead.resign().await.expect("resigned");
+    let buried = node.bury(100).await.expect("buried");
+    assert!(buried.len() == 1 && buried[0].counts.ended, "{buried:?}");
+    let mut again = Vec::new();
+    eventually("it is answered again", async || {
+        again.extend(bury(&node, 100).await);
+        !again.is_empty()
+    })
+    .await;
+    assert!(again[0].counts.ended);
 }
 
 async fn who_came_back_is_not_told_as_gone<K: Kit>() {

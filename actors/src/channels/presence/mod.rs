@@ -59,14 +59,14 @@ pub enum PresenceEvent {
         /// On all nodes.
         subscribers: u64,
     },
-    /// The first client of a user has come, and its last one had not just left. Not told of crowded channels.
+    /// The first client of a user has come, and its last one had not just left. Told of crowded channels as of others.
     MemberAdded {
         /// The channel.
         channel: Arc<str>,
         /// The user.
         user: Arc<str>,
     },
-    /// The last client of a user has left, and none has come for a while. Not told of crowded channels.
+    /// The last client of a user has left, and none has come for a while. Told of crowded channels as of others.
     MemberRemoved {
         /// The channel.
         channel: Arc<str>,

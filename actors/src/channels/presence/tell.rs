@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dzvin_protocols::channels::{ONLINE_PREFIX, Word};
 use tokio::time::Instant;
 
-use super::{PresenceEvent, servers};
+use super::{PresenceEvent, limits::ANEW_TURNS, servers};
 use crate::platform::ports::{Grave, Member};
 
 /// What is judged by.
@@ -24,6 +24,8 @@ pub(super) enum Tell {
     Join(Arc<Member>, bool),
     Leave(Arc<Member>, bool),
     Count(u64),
+    /// Who hears of members begins anew, if it is this turn's, so long after the crowd has ended.
+    Anew(u32, Duration),
     Event(PresenceEvent),
     /// What follows was in this grave, up to [`Self::Close`]: who has not begun with it in time leaves it to others.
     Open(Arc<Grave>),
@@ -65,7 +67,7 @@ impl Tell {
     pub(super) fn is_said(&self) -> bool {
         match self {
             Self::Join(member, _) | Self::Leave(member, _) => member.told,
-            Self::Count(_) | Self::Open(_) | Self::Close(_) => true,
+            Self::Count(_) | Self::Anew(..) | Self::Open(_) | Self::Close(_) => true,
             Self::Event(_) => false,
         }
     }
@@ -80,6 +82,10 @@ impl Tell {
                 Some(Word::Leave { info: member.info.clone(), last: *last }.encode())
             }
             Self::Count(subscribers) => Some(Word::Count { subscribers: *subscribers }.encode()),
+            Self::Anew(turn, ago) => {
+                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                Some(Word::Anew { turn: *turn, turns: ANEW_TURNS, ago }.encode())
+            }
             _ => None,
         }
     }

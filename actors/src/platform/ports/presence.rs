@@ -94,6 +94,8 @@ pub struct Counts {
     pub users: u64,
     /// There have been too many to tell of each who comes and goes, and there still are.
     pub crowded: bool,
+    /// There have been, and the change that is answered was the first after which there are not: one call is answered so.
+    pub ended: bool,
 }
 
 /// When a channel is crowded. Two numbers, so that it does not go to and fro with every client.

@@ -2,8 +2,8 @@
 -- One that has not been closed in its time is answered to the next who asks, without those who came back meanwhile.
 -- KEYS: members, users, what that life entered, occupancy, answers, mark of a crowd, grave.
 -- ARGV: life, most clients, crowd above, crowd below, name of a new grave, how long it is the caller's (ms), how long it is kept (ms).
--- A grave is a list: its name, until when it is somebody's, subscribers before and after, then for each client its name, its user, 1 or 0
--- for the last of its user, and its info. Answers {} when it is somebody's, or {its name or nothing, clients, users, crowded, subscribers
+-- A grave is a list: its name, until when it is somebody's, subscribers before and after, whether a crowd ended by it (2), then for each
+-- client its name, its user, 1 or 0 for the last of its user, and its info. Answers {} when it is somebody's, or {its name or nothing, clients, users, crowded, subscribers
 -- before, now, clients still to be removed, then for each removed one 1 or 0 for the last of its user, and its info}.
 local members, users, theirs, occupancy, answers, crowd, grave = unpack(KEYS)
 local life = ARGV[1]
@@ -12,10 +12,11 @@ local mine = string.format('%.0f', now + tonumber(ARGV[6]))
 
 local known = redis.call('LRANGE', grave, 0, -1)
 local before, told = sum(occupancy), {}
+local clients, crowded
 if #known > 0 then
   if tonumber(known[2]) > now then return {} end
   redis.call('LSET', grave, 1, mine)
-  for i = 5, #known, 4 do
+  for i = 6, #known, 4 do
     if redis.call('HEXISTS', members, known[i]) == 0 then
       told[#told + 1] = (known[i + 2] == '1' and redis.call('HEXISTS', users, known[i + 1]) == 0) and 1 or 0
       told[#told + 1] = known[i + 3]
@@ -24,8 +25,10 @@ if #known > 0 then
   -- What others have made of the subscribers since they have told.
   local was, left = tonumber(known[3]), tonumber(known[4])
   if was ~= left and (before > 0 or left == 0) then before = was end
+  clients, crowded = judge(members, crowd, ARGV[3], ARGV[4])
+  if crowded == 0 then crowded = tonumber(known[5]) end
 else
-  known = {ARGV[5], mine, before, before}
+  known = {ARGV[5], mine, before, before, 0}
   for _ = 1, tonumber(ARGV[2]) do
     local client = redis.call('SPOP', theirs)
     if not client then break end
@@ -51,7 +54,9 @@ else
     redis.call('HDEL', occupancy, life)
     redis.call('HDEL', answers, life)
   end
+  clients, crowded = judge(members, crowd, ARGV[3], ARGV[4])
   known[4] = sum(occupancy)
+  if crowded == 2 then known[5] = 2 end
   if #told > 0 or known[3] ~= known[4] then
     redis.call('RPUSH', grave, unpack(known))
     redis.call('PEXPIRE', grave, ARGV[7])
@@ -60,6 +65,5 @@ else
   end
 end
 
-local clients, crowded = judge(members, crowd, ARGV[3], ARGV[4])
 local rest = redis.call('SCARD', theirs)
 return {known[1], clients, redis.call('HLEN', users), crowded, before, sum(occupancy), rest, unpack(told)}

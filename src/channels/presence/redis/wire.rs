@@ -126,7 +126,8 @@ pub(super) fn count(value: &Value) -> Result<u64, BusError> {
 }
 
 fn counts(clients: &Value, users: &Value, crowded: &Value) -> Result<Counts, BusError> {
-    Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: count(crowded)? == 1 })
+    let crowded = count(crowded)?;
+    Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: crowded == 1, ended: crowded == 2 })
 }
 
 /// A digit, and then what others may see: 1, they are told of it and find it; 0, they only find it; 2, they are only told of it.

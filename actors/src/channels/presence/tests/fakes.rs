@@ -133,6 +133,7 @@ impl Fake {
                 Word::Join { info, first } => format!("+{}{}", info.client, if *first { "!" } else { "" }),
                 Word::Leave { info, last } => format!("-{}{}", info.client, if *last { "!" } else { "" }),
                 Word::Count { subscribers } => format!("#{subscribers}"),
+                Word::Anew { turn, turns, .. } => format!("anew {turn}/{turns}"),
                 Word::Event { .. } | Word::Publication { .. } => "?".to_owned(),
             })
             .collect()
@@ -160,10 +161,12 @@ impl Kept {
         let members = self.members.get(channel);
         let clients = members.map_or(0, BTreeMap::len) as u64;
         let crowded = self.crowded.entry(channel.to_owned()).or_default();
-        *crowded = clients > self.crowd.above || *crowded && clients >= self.crowd.below;
+        let before = *crowded;
+        *crowded = clients > self.crowd.above || before && clients >= self.crowd.below;
+        let ended = before && !*crowded;
         let users: std::collections::BTreeSet<_> =
             members.into_iter().flat_map(|all| all.values().map(|it| Arc::clone(&it.info.user))).collect();
-        Counts { clients, users: users.len() as u64, crowded: *crowded }
+        Counts { clients, users: users.len() as u64, crowded: *crowded, ended }
     }
 
     fn has_user(&self, channel: &str, user: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dzvin_protocols::channels::Word;
 use ractor::concurrency::sleep;
 
 use super::{
@@ -126,13 +127,48 @@ async fn a_crowd_is_told_as_a_number_now_and_then() {
     }
     // At eight it is a crowd still; the fourth makes it seven, and is told.
     let said = scene.fake.said("room");
-    assert!(said[12..said.len() - 1].iter().all(|word| word.starts_with('#')), "{said:?}");
-    assert_eq!(said.last().map(String::as_str), Some("-3!"));
-    scene.pass(SECOND * 4).await;
+    let end = said.iter().position(|word| word == "-3!").expect("it is told");
+    assert!(said[12..end].iter().all(|word| word.starts_with('#')), "{said:?}");
+    // Who missed the others begins anew, one part after the other.
+    scene.pass(SECOND * 30).await;
+    let said = scene.fake.said("room");
+    let anew: Vec<_> = said[end + 1..].iter().filter(|word| !word.starts_with('#')).cloned().collect();
+    assert_eq!(anew, (0..20).map(|turn| format!("anew {turn}/20")).collect::<Vec<_>>());
+    let ago: Vec<u64> = scene
+        .fake
+        .kept()
+        .words
+        .iter()
+        .filter_map(|(_, word)| if let Word::Anew { ago, .. } = word { Some(*ago) } else { None })
+        .collect();
+    assert!(ago.is_sorted() && ago[0] < 500 && (9_500..11_000).contains(&ago[19]), "{ago:?}");
+    // One that is a crowd again before all have had their turn begins with the first when that has ended.
+    let before = scene.fake.said("room").len();
+    for n in 20..26 {
+        scene.enter("room", &n.to_string(), &n.to_string());
+    }
+    scene.pass(SECOND).await;
+    for n in 20..25 {
+        scene.exit("room", &n.to_string());
+    }
+    scene.pass(SECOND * 2).await;
+    for n in 30..36 {
+        scene.enter("room", &n.to_string(), &n.to_string());
+    }
+    scene.pass(SECOND * 20).await;
+    let said = scene.fake.said("room");
+    let anew = said[before..].iter().filter(|word| word.starts_with("anew")).count();
+    assert!((1..10).contains(&anew), "{said:?}");
+    for n in 30..36 {
+        scene.exit("room", &n.to_string());
+    }
+    scene.pass(SECOND * 20).await;
+    let said = scene.fake.said("room");
+    assert_eq!(said[before..].iter().filter(|word| word.starts_with("anew")).count(), anew + 20);
     let events = scene.events();
     let of = |wanted: fn(&PresenceEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
-    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 10, "not of a crowd");
-    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberRemoved { .. })), 1);
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 24, "servers hear of each");
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberRemoved { .. })), 16);
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,7 +407,7 @@ async fn a_look_takes_no_place_and_knows_when_the_store_is_not_to_be_believed() 
 async fn what_a_burial_removed_is_told_here() {
     let mut scene = scene().await;
     let dead = |client: &str, told| Arc::new(Member { info: member(client, client).info.clone(), told, shown: true });
-    let counts = Counts { clients: 1, users: 1, crowded: false };
+    let counts = Counts { clients: 1, users: 1, ..Counts::default() };
     let left = vec![(dead("1", true), true), (dead("2", true), false), (dead("3", false), true)];
     let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);
     let occupied = Occupied { before: 3, now: 0 };

@@ -79,7 +79,7 @@ impl Actor for PresenceActor {
         match message {
             PresenceMessage::Stats { channel, reply } => {
                 let clients = known.clients(&channel);
-                let counts = Counts { clients, users: clients, crowded: false };
+                let counts = Counts { clients, users: clients, ..Counts::default() };
                 let _ = reply.send(if known.busy { Err(PresenceError::Busy) } else { Ok(counts) });
             }
             PresenceMessage::Look { channels, reply } => {
