@@ -109,13 +109,14 @@ pub(super) async fn start_presence(
     metrics.register(registry);
     let (node, store) = (Arc::clone(hub), Arc::clone(store));
     let presence = ChildSpec::new("presence", move |spawner| {
-        let (shards, apps) = (node.shards.clone(), node.apps.clone());
+        let (shards, apps, hearing) = (node.shards.clone(), node.apps.clone(), node.apps.clone());
         let args = PresenceArgs {
             store: Arc::clone(&store),
             bus: Arc::clone(&node.bus),
             slot: node.presence.clone(),
             announce: Arc::new(move || shards.present()),
             counted: Arc::new(move |channel| apps.counts(channel)),
+            heard: Arc::new(move |channel| hearing.hear_members(channel)),
             events: Some(edges.clone()),
             limits: limits.clone(),
             metrics: metrics.clone(),

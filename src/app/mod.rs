@@ -110,7 +110,7 @@ impl App {
         webhooks.register(registry);
         root.start(webhooks.child()).await?;
         let (edges, edge) = mpsc::channel(EDGES);
-        background.keep(notices.follow(edge));
+        background.keep(notices.clone().follow(edge));
         actors::start_channels(&root, &hub, told).await?;
         actors::start_presence(&root, &hub, &presence, settings::presence(config), edges, registry).await?;
         actors::start_relay(&root, &bus, &ground, registry, &mut background, config.leases.ttl).await?;
@@ -125,7 +125,7 @@ impl App {
         let endpoint = house.endpoint(config, registry);
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
         refusals.register(registry);
-        let reloader = Reloader::new(&verifier, keys, &hub.apps, &links, &hub.shards, config)
+        let reloader = Reloader::new(&verifier, keys, (&hub.apps, &notices), &links, &hub.shards, config)
             .with_edge(endpoint.admission.clone(), front.certificates.clone());
         let room = front.answer_room(config);
         let owner = Arc::clone(&ground.owner);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dzvin_actors::channels::{Apps, Shards};
+use dzvin_actors::channels::{Apps, Notices, Shards};
 
 use super::{AppError, mirrors::Links, settings};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     entities::KindSpec,
     identity::{ApiKeys, RoleViews, Setup, Verifier},
     platform::{
-        config::{Config, IdentityConfig, Pusher},
+        config::{Config, IdentityConfig, Pusher, PusherApp},
         http::{Certificates, Pair},
     },
 };
@@ -29,6 +29,7 @@ pub struct Reloader {
     verifier: Arc<Verifier>,
     keys: ApiKeys,
     apps: Apps,
+    notices: Notices,
     links: Links,
     shards: Shards,
     /// What is in force, to see what a new configuration takes away.
@@ -43,7 +44,7 @@ impl Reloader {
     pub(super) fn new(
         verifier: &Arc<Verifier>,
         keys: ApiKeys,
-        apps: &Apps,
+        (apps, notices): (&Apps, &Notices),
         links: &Links,
         shards: &Shards,
         config: &Config,
@@ -52,6 +53,7 @@ impl Reloader {
             verifier: Arc::clone(verifier),
             keys,
             apps: apps.clone(),
+            notices: notices.clone(),
             links: links.clone(),
             shards: shards.clone(),
             known: Arc::new(Mutex::new((config.identity.clone(), config.pusher.clone()))),
@@ -95,15 +97,18 @@ impl Reloader {
         if let Some(admission) = &self.admission {
             admission.update(&config.channels);
         }
-        let first = self.apps.are_none();
         settings::replace_apps(&self.apps, config)?;
-        if first && !self.apps.are_none() {
-            // Until now the numbers of subscribers concerned nobody.
-            self.shards.present();
-        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (before, apps) = std::mem::replace(&mut *known, (config.identity.clone(), config.pusher.clone()));
         drop(known);
+        if others_hear(&apps, &config.pusher) {
+            // Until now the numbers of subscribers concerned nobody, or who is a member. What is told of that is heard from here on, and
+            // not when whoever sends it looks at the configuration.
+            if config.pusher.apps.iter().any(|app| app.enabled && !app.webhooks.is_empty()) {
+                self.notices.listen(true);
+            }
+            self.shards.present();
+        }
         if others_decide(&before, &config.identity) || others_sign(&apps, &config.pusher) {
             tracing::info!("rights may have changed: every session connects again");
             if others_see(&before, &config.identity) {
@@ -145,6 +150,17 @@ fn others_sign(before: &Pusher, now: &Pusher) -> bool {
             .iter()
             .all(|key| same.keys.iter().any(|other| (&other.key, &other.secret) == (&key.key, &key.secret)));
         !keys || (app.enabled && !same.enabled) || app.isolated != same.isolated
+    })
+}
+
+/// Whether servers of applications may now be told of channels of which nobody was.
+fn others_hear(before: &Pusher, now: &Pusher) -> bool {
+    now.apps.iter().any(|app| {
+        let told = |other: &&PusherApp| {
+            (&other.id, other.enabled, other.isolated, &other.webhooks)
+                == (&app.id, app.enabled, app.isolated, &app.webhooks)
+        };
+        !before.apps.iter().any(|other| told(&other))
     })
 }
 

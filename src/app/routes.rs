@@ -80,6 +80,7 @@ impl House {
         channels::api::router(channels::api::ServerApi {
             bus: Arc::clone(&self.bus),
             namespaces: Arc::clone(&self.hub.namespaces),
+            apps: self.hub.apps.clone(),
             presence: Arc::clone(&self.presence),
             occupancy: self.hub.limits.occupancy,
             limits: settings::api_limits(config),

@@ -24,15 +24,13 @@ use crate::{
     identity::RoleViews,
     platform::{
         config::{
-            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, KindSource, MirrorConfig, NamespaceConfig,
-            PublisherConfig, RecoveryConfig,
+            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindSource, MirrorConfig,
+            NamespaceConfig, PublisherConfig, RecoveryConfig,
         },
         db::DbOptions,
     },
 };
 
-/// The rules of channels that no namespace names.
-const DEFAULT_NAMESPACE: &str = "default";
 /// A node that starts must find Redis; later it may go and come back.
 const REDIS_AT_START: Duration = Duration::from_secs(10);
 

@@ -14,10 +14,10 @@ use std::{
 
 use dzvin_protocols::channels::{
     Channel, ISOLATED,
-    pusher::{ChannelKind, Credentials, CredentialsError, Keyring, Name, Target, USER_PREFIX, UserId, WebhookEvent},
+    pusher::{Credentials, CredentialsError, Keyring, Name, Target, USER_PREFIX, UserId, WebhookEvent, is_cache},
 };
 
-use super::Namespaces;
+use super::ChannelRules;
 use crate::platform::ports::HistoryLimits;
 
 /// What stands around the id of an isolated application before the ids of its users inside the hub. A control character, which
@@ -90,6 +90,11 @@ impl Webhook {
     #[must_use]
     pub fn wants(&self, event: &WebhookEvent) -> bool {
         self.events.is_empty() || self.events.contains(&hook_name(event))
+    }
+
+    /// Whether it is told of members.
+    fn hears_members(&self) -> bool {
+        self.events.is_empty() || self.events.iter().any(|event| matches!(*event, "member_added" | "member_removed"))
     }
 }
 
@@ -247,17 +252,6 @@ impl App {
             Some(channel).filter(|it| !it.starts_with(ISOLATED))
         }
     }
-
-    /// What the bus keeps of a channel when something is published there: of a cache channel at least the last event, for as
-    /// long as it is shown.
-    #[must_use]
-    pub fn keep(&self, kind: ChannelKind, channel: &str, namespaces: &Namespaces) -> HistoryLimits {
-        let keep = namespaces.of(outside(channel)).keep;
-        if kind.cache {
-            return HistoryLimits { count: keep.count.max(1), age: keep.age.max(self.rules.cache_age), ..keep };
-        }
-        keep
-    }
 }
 
 /// A channel inside the hub as clients of its application spell it.
@@ -314,6 +308,29 @@ impl Apps {
             let name = app.name_of(channel).and_then(|name| Name::parse(name).ok());
             name.is_some_and(|name| !name.is_presence() && !name.is_reserved())
         })
+    }
+
+    /// Whether a server of an application is told who comes to this channel and who leaves it.
+    #[must_use]
+    pub fn hear_members(&self, channel: &str) -> bool {
+        let all = self.all();
+        let mut told = all.iter().filter(|app| app.enabled && app.webhooks.iter().any(Webhook::hears_members));
+        told.any(|app| {
+            let name = app.name_of(channel).and_then(|name| Name::parse(name).ok());
+            name.is_some_and(|name| name.is_presence())
+        })
+    }
+
+    /// What the bus keeps of a channel, as it is named inside the hub, when something is published there, whoever does: what its
+    /// rules say, and of a cache channel at least the last publication, for as long as clients are shown it.
+    #[must_use]
+    pub fn keep(&self, channel: &str, rules: &ChannelRules) -> HistoryLimits {
+        let keep = rules.keep;
+        if !is_cache(outside(channel)) {
+            return keep;
+        }
+        let Some(age) = self.all().iter().map(|app| app.rules.cache_age).max() else { return keep };
+        HistoryLimits { count: keep.count.max(1), age: keep.age.max(age), ..keep }
     }
 
     /// Whether there are none, so that nobody is concerned.
@@ -437,11 +454,39 @@ mod tests {
 
     #[test]
     fn a_cache_channel_keeps_its_last_event_for_as_long_as_it_is_shown() {
-        let (app, none) = (app("a", &["k"]), Namespaces::default());
-        let keep = |text: &str| app.keep(name(text).kind(), text, &none);
-        assert_eq!(keep("private-x"), none.of("x").keep);
-        let cached = keep("cache-x");
-        assert!(cached.count >= 1 && cached.age >= app.rules.cache_age, "{cached:?}");
+        let (apps, mut own) = (Apps::default(), app("b", &["l"]));
+        own.isolated = true;
+        let brief = HistoryLimits { count: 0, bytes: 7, age: Duration::from_secs(1) };
+        let long = HistoryLimits { count: 9, bytes: 7, age: Duration::from_secs(86_400) };
+        let [brief, long] = [brief, long].map(|keep| ChannelRules { keep, ..ChannelRules::default() });
+        assert_eq!(apps.keep("cache-x", &brief), brief.keep, "nobody is ever shown it");
+        apps.replace(vec![app("a", &["k"]), own]).expect("apps");
+        let shown = HistoryLimits { count: 1, bytes: 7, age: AppRules::default().cache_age };
+        for cached in ["cache-x", "private-cache-x", "presence-cache-x", "private-encrypted-cache-x", "/b/cache-x"] {
+            assert_eq!((apps.keep(cached, &brief), apps.keep(cached, &long)), (shown, long.keep), "{cached}");
+        }
+        for other in ["private-x", "cache", "x.cache-x", "/b/x", "/cache-x/x", "#server-to-user-cache-x"] {
+            assert_eq!(apps.keep(other, &brief), brief.keep, "{other}");
+        }
+    }
+
+    #[test]
+    fn of_members_hear_those_who_want_to_on_channels_that_have_some() {
+        let hook = |events| Webhook { url: "https://hooks.example".into(), events };
+        let with = |hook, isolated, enabled| {
+            let apps = Apps::default();
+            apps.replace(vec![App { webhooks: vec![hook], isolated, enabled, ..app("b", &["k"]) }]).expect("apps");
+            apps
+        };
+        let hear = |apps: &Apps| {
+            let names = ["presence-x", "/b/presence-x", "private-x", "/c/presence-x", "x", "#online-@presence-x"];
+            names.into_iter().filter(|name| apps.hear_members(name)).collect::<Vec<_>>()
+        };
+        assert_eq!(hear(&with(hook(vec![]), false, true)), ["presence-x"]);
+        assert_eq!(hear(&with(hook(vec!["member_removed"]), true, true)), ["/b/presence-x"]);
+        assert_eq!(hear(&with(hook(vec!["channel_occupied", "member_added"]), false, true)), ["presence-x"]);
+        assert!(hear(&with(hook(vec!["channel_occupied"]), false, true)).is_empty());
+        assert!(hear(&with(hook(vec![]), false, false)).is_empty() && hear(&Apps::default()).is_empty());
     }
 
     #[test]

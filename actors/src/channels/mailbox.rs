@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Bytes of commands that may wait for one session: as much as may wait for its client.
-const BACKLOG: usize = 1024 * 1024;
+pub const MAX_POSTED: usize = 1024 * 1024;
 /// What one request counts at least, so that many small ones are bounded as well: four thousand.
 const LEAST: usize = 256;
 
@@ -75,8 +75,8 @@ impl Mailboxes {
     #[must_use]
     pub fn open(&self) -> (Mailbox, mpsc::Receiver<Posted>) {
         // As many as its room has place for; no more is allocated than wait.
-        let (sender, receiver) = mpsc::channel(BACKLOG / LEAST);
-        let place = Place { sender, room: Arc::new(Semaphore::new(BACKLOG)) };
+        let (sender, receiver) = mpsc::channel(MAX_POSTED / LEAST);
+        let place = Place { sender, room: Arc::new(Semaphore::new(MAX_POSTED)) };
         let session: Arc<str> = format!("{:032x}", rand::random::<u128>()).into();
         self.lock().insert(Arc::clone(&session), place);
         self.count.inc();
@@ -141,8 +141,8 @@ mod tests {
         let (mailbox, mut arrived) = all.open();
         let session = mailbox.session().to_owned();
         assert_eq!(all.deliver("another", "{}".into()), Err(MailboxError::Unknown));
-        let large = "x".repeat(BACKLOG / 4);
-        for n in 0..BACKLOG / LEAST / 2 {
+        let large = "x".repeat(MAX_POSTED / 4);
+        for n in 0..MAX_POSTED / LEAST / 2 {
             assert_eq!(all.deliver(&session, n.to_string()), Ok(()));
         }
         for _ in 0..2 {

@@ -32,7 +32,7 @@ pub use delivery::{Delivery, Item, Spoken, What};
 use handlers::Called;
 pub use handlers::{Answered, Handler, Handlers};
 pub use limits::Limits;
-pub use mailbox::{Mailbox, MailboxError, Mailboxes, Posted};
+pub use mailbox::{MAX_POSTED, Mailbox, MailboxError, Mailboxes, Posted};
 pub use metrics::Metrics;
 pub use namespaces::{Access, ChannelRules, Namespaces, PaceRules, Publisher};
 pub use notices::Notices;

@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use dzvin_actors::channels::Namespaces;
+use dzvin_actors::channels::{Apps, Namespaces};
 use dzvin_protocols::channels::centrifuge::ErrorCode;
 use serde::Serialize;
 
@@ -39,6 +39,8 @@ pub struct ServerApi {
     pub bus: Arc<AnyBus>,
     /// What holds for their channels.
     pub namespaces: Arc<Namespaces>,
+    /// Whose clients are shown the last publication of cache channels.
+    pub apps: Apps,
     /// Who is on which channel.
     pub presence: Arc<AnyPresence>,
     /// Whether it is kept how many subscribers channels have.

@@ -135,7 +135,7 @@ impl Call<'_> {
         let pace = rules.pace_of(Publisher::Server);
         let offer = match &ready.passing {
             Some(word) => Offer::Passing(word.clone()),
-            None => Offer::Kept(ready.message.clone(), rules.keep),
+            None => Offer::Kept(ready.message.clone(), self.api.apps.keep(channel, rules)),
         };
         let on = Conditions { once: ready.once, version: ready.version.clone(), pace };
         match self.api.bus.put(&stream, offer, &on).await.map_err(away)? {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    BusMetrics, MAX_KEYS, Unnamed, check_run, check_word,
+    BusMetrics, MAX_KEYS, Unnamed, check_run, check_told, check_word,
     keys::{self, Keys},
     new_epoch, new_node,
     paces::{Paces, Person, person},
@@ -395,7 +395,7 @@ impl Bus for MemoryBus {
     }
 
     async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
-        check_word("tell", &word)?;
+        check_told(node, &word)?;
         let here = node.is_none_or(|node| *node == *self.node);
         if here {
             let _state = self.state();

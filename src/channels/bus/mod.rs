@@ -26,10 +26,14 @@ pub use redis::{RedisBus, RedisConfig, RedisConfigError};
 /// Longest word between nodes: a frame of a client and what names it. Above it the word is to say where to find the rest.
 pub const MAX_WORD: usize = 64 * 1024;
 
-/// A word longer than [`MAX_WORD`].
+/// Longest word to one node: it may be a whole message of a client for a session there. How large that is, is for
+/// `channels.max_message` to say; no session takes more than a MiB at once, which quotes and backslashes make two.
+pub const MAX_LETTER: usize = 2 * 1024 * 1024 + 1024;
+
+/// A word longer than it may be.
 #[derive(Debug, thiserror::Error)]
-#[error("a word of more than {MAX_WORD} bytes")]
-struct WordTooLong;
+#[error("a word of more than {0} bytes")]
+struct WordTooLong(usize);
 
 /// A run that no bus may take.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +64,17 @@ fn check_run(run: &[Publication]) -> Result<(), BusError> {
 }
 
 fn check_word(doing: &'static str, word: &[u8]) -> Result<(), BusError> {
-    if word.len() <= MAX_WORD {
+    check_length(doing, word, MAX_WORD)
+}
+
+/// The same of a word to one node, or to every one.
+fn check_told(node: Option<&str>, word: &[u8]) -> Result<(), BusError> {
+    check_length("tell", word, if node.is_some() { MAX_LETTER } else { MAX_WORD })
+}
+
+fn check_length(doing: &'static str, word: &[u8], most: usize) -> Result<(), BusError> {
+    if word.len() <= most {
         return Ok(());
     }
-    Err(BusError { doing, source: Box::new(WordTooLong) })
+    Err(BusError { doing, source: Box::new(WordTooLong(most)) })
 }

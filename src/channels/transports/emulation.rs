@@ -9,7 +9,10 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use dzvin_actors::{channels::MailboxError, platform::ports::Bus};
+use dzvin_actors::{
+    channels::{MAX_POSTED, MailboxError},
+    platform::ports::Bus,
+};
 use dzvin_protocols::channels::{
     Control, PostedBy,
     centrifuge::{EmulationRequest, pack_commands},
@@ -17,7 +20,7 @@ use dzvin_protocols::channels::{
 
 use super::{Transports, form_of};
 use crate::{
-    channels::bus::MAX_WORD,
+    channels::bus::MAX_LETTER,
     platform::http::{ClientAddress, Problem},
 };
 
@@ -53,6 +56,10 @@ async fn hand_over(
     if !is_name(&node) || !is_name(&session) {
         return Err(unknown());
     }
+    // Whichever node has the session: what a message may be is known already, and this is what a mailbox takes.
+    if commands.len() > MAX_POSTED {
+        return Err(too_long());
+    }
     if node == transports.bus.node() {
         return match transports.mailboxes.deliver(&session, commands) {
             Ok(()) => Ok(StatusCode::NO_CONTENT),
@@ -66,7 +73,8 @@ async fn hand_over(
     }
     let from = client.map(|client| PostedBy { node: transports.bus.node().into(), address: client.counted() });
     let word = Control::Emulate { session: session.into(), data: commands, from }.encode();
-    if word.len() > MAX_WORD {
+    // Control characters are six bytes each between nodes, but there are none in commands.
+    if word.len() > MAX_LETTER {
         return Err(too_long());
     }
     match transports.bus.tell(Some(&node), word).await {
@@ -78,10 +86,9 @@ async fn hand_over(
     }
 }
 
-/// Quotes within the commands count twice in what nodes say to each other.
 fn too_long() -> Problem {
-    let detail = "the session is on another node, and these commands are more than one word between nodes holds (64 KiB, each quote \
-                  and backslash counted twice): send fewer at once, or smaller ones";
+    let detail =
+        "these commands are more than a session takes at once (1 MiB, bytes as base64): send fewer, or smaller ones";
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "commands_too_large", detail)
 }
 

@@ -18,7 +18,7 @@ use crate::{
     channels::bus::RedisConfig,
     console, identity,
     platform::{
-        config::{Config, MirrorConfig, SecretUrl},
+        config::{AccessConfig, Config, DEFAULT_NAMESPACE, MirrorConfig, SecretUrl},
         descriptors, http, telemetry,
     },
 };
@@ -52,6 +52,7 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
     all.push(("http.listen", port("http.listen", config.http.listen)));
     all.push(("http.internal_listen", port("http.internal_listen", config.http.internal_listen)));
     all.push(("http.tls", certificate(config)));
+    all.extend(open_channels(config).map(|verdict| ("pusher", verdict)));
     all.extend(machine(config).map(|verdict| ("machine", verdict)));
     let mut wrong: Option<(Exit, usize)> = None;
     let mut tell = |name: &str, verdict: Verdict| match verdict {
@@ -102,6 +103,22 @@ fn keys(config: &Config) -> Verdict {
         }
         Err(error) => Verdict::Wrong(Exit::Config, http::chain(&error)),
     }
+}
+
+/// A key of the Pusher protocol stands in a page, and opens every public channel of an unnamed namespace: where clients of the
+/// Centrifuge protocol are not let in there, that is worth a word.
+fn open_channels(config: &Config) -> Option<Verdict> {
+    let rest = config.channels.namespaces.get(DEFAULT_NAMESPACE).cloned().unwrap_or_default();
+    let shared = config.pusher.apps.iter().filter(|app| app.enabled && !app.isolated);
+    let shared: Vec<_> = shared.map(|app| app.id.as_str()).collect();
+    if shared.is_empty() || rest.subscribe == AccessConfig::Anyone {
+        return None;
+    }
+    Some(Verdict::Note(format!(
+        "whoever has a key of {} may subscribe to any channel of an unnamed namespace without \"private-\", as this protocol has it, \
+         though channels.namespaces.{DEFAULT_NAMESPACE}.subscribe lets in fewer: name the namespaces that are not for everybody",
+        shared.join(", ")
+    )))
 }
 
 fn page() -> Verdict {

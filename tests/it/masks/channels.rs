@@ -5,7 +5,10 @@ use futures_util::SinkExt;
 use serde_json::{Value, json};
 
 use super::{Deals, KIND, Raw, SECRET, deal, read, seen, token};
-use crate::support::eventually::eventually;
+use crate::support::{
+    eventually::eventually,
+    protobuf::{counted, field},
+};
 
 #[tokio::test]
 async fn hidden_fields_do_not_leave_on_channels() {
@@ -127,23 +130,6 @@ async fn a_patch_is_of_what_was_shown() {
         assert!(patches > 1, "some come as patches");
         assert_eq!(client.secrets() == 0, masked);
     }
-}
-
-/// A text, or a message, of the Protobuf form with its tag and its length before it.
-fn field(tag: u8, value: &[u8]) -> Vec<u8> {
-    [&[tag << 3 | 2], &counted(value)[..]].concat()
-}
-
-/// Bytes with their length before them.
-fn counted(value: &[u8]) -> Vec<u8> {
-    let (mut out, mut left) = (Vec::new(), value.len());
-    while left >= 0x80 {
-        out.push((left & 0x7f) as u8 | 0x80);
-        left >>= 7;
-    }
-    out.push(left as u8);
-    out.extend_from_slice(value);
-    out
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Socket {
     }
 
     /// One that has a channel by a signature.
-    async fn on(hub: &Hub, key: &str, channel: &str, data: Option<&str>) -> (Self, Value) {
+    pub(super) async fn on(hub: &Hub, key: &str, channel: &str, data: Option<&str>) -> (Self, Value) {
         let (mut it, socket) = Self::of(hub, key).await;
         let auth = Credentials::new(key, SECRET).expect("key").channel_token(&socket, channel, data);
         let ask = json!({"channel": channel, "auth": auth, "channel_data": data});

@@ -11,11 +11,19 @@ use dzvin_protocols::channels::pusher::{Credentials, WebhookEvent};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 
-use super::http::{KEY, SECRET, library};
+use super::{
+    SECRET as PAGES,
+    http::{KEY, SECRET, library},
+    sockets::Socket,
+};
 use crate::support::{
     eventually::eventually,
+    hub::World,
     proxy::{Proxy, Upstream},
 };
+
+/// The key of pages.
+const PAGE: &str = "page-key";
 
 #[tokio::test]
 async fn a_receiver_that_was_away_hears_everything_in_order_and_each_batch_is_valid() {
@@ -76,4 +84,43 @@ async fn a_receiver_that_was_away_hears_everything_in_order_and_each_batch_is_va
     assert_eq!(once, (0..300).map(|n| json!(format!("c{n}"))).collect::<Vec<_>>());
     assert_eq!(hooks["invalid"], 0);
     root.stop().await;
+}
+
+/// A webhook that is configured while the node runs hears who is there already; and of a page that is loaded anew it hears nothing.
+#[tokio::test]
+async fn members_are_told_of_by_who_comes_and_who_stays_away() {
+    let mut receiver = library().await;
+    let hook = receiver.ask(json!({"ask": "hook"}), "hook").await;
+    let world = World::new(1, false).await;
+    // The first key signs webhooks, as the library knows it; clients come with the second.
+    let keys =
+        format!("keys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}, {{ key = \"{PAGE}\", secret = \"{PAGES}\" }}]");
+    let main = "[[pusher.apps]]\nid = \"main\"\n";
+    let hub = world.hub_with("a", &format!("[channels]\nvacated_hold = \"5s\"\n{main}{keys}\n")).await;
+    let member = |id: &str| json!({"user_id": id}).to_string();
+    let (mut desk, _) = Socket::on(&hub, PAGE, "presence-room", Some(&member("desk"))).await;
+    let (page, _) = Socket::on(&hub, PAGE, "presence-room", Some(&member("page"))).await;
+    hub.reload(|text| text.replace(main, &format!("{main}webhooks = [{{ url = {} }}]\n", hook["url"])));
+    let mut told = async |user: &str, last: &str| {
+        eventually("members are told", async || {
+            let hooks = receiver.ask(json!({"ask": "hooks"}), "hooks").await;
+            let events = hooks["events"].as_array().cloned().unwrap_or_default();
+            let of_user = events.iter().filter(|event| event["user_id"] == user);
+            let names: Vec<_> = of_user.map(|event| event["name"].as_str().expect("a name").to_owned()).collect();
+            (names.last().map(String::as_str) == Some(last)).then_some(names)
+        })
+        .await
+    };
+    assert_eq!(told("desk", "member_added").await, ["member_added"]);
+    assert_eq!(told("page", "member_added").await, ["member_added"]);
+    let mut hears = async |event: &str| while desk.hear().await["event"] != event {};
+    hears("pusher_internal:member_added").await;
+    drop(page);
+    hears("pusher_internal:member_removed").await;
+    let (page, _) = Socket::on(&hub, PAGE, "presence-room", Some(&member("page"))).await;
+    hears("pusher_internal:member_added").await;
+    drop(page);
+    hears("pusher_internal:member_removed").await;
+    assert_eq!(told("page", "member_removed").await, ["member_added", "member_removed"]);
+    assert_eq!(told("desk", "member_added").await, ["member_added"]);
 }

@@ -144,6 +144,30 @@ fn check_masks_secrets_and_says_what_is_wrong() {
     assert!(printed.contains("retention_days = 30"), "defaults are in force: {printed}");
 }
 
+/// An application's key stands in a page: what it opens beside what tokens open is said.
+#[test]
+fn check_says_what_a_key_of_an_application_opens() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let app = |id: &str, more: &str| {
+        let key = format!("{{ key = \"key-{id}\", secret = \"an app secret of many bytes\" }}");
+        format!("[[pusher.apps]]\nid = \"{id}\"\nkeys = [{key}]\n{more}\n")
+    };
+    let alone = [app("own", "isolated = true"), app("off", "enabled = false")].concat();
+    let shared = [&alone, &*app("one", ""), &*app("two", "")].concat();
+    let anyone = "[channels.namespaces.default]\nsubscribe = \"anyone\"\n";
+    let signed_in = "[channels.namespaces.default]\nsubscribe = \"signed_in\"\n";
+    for (apps, rules, told) in
+        [("", "", 0), (&*alone, "", 0), (&shared, anyone, 0), (&shared, "", 1), (&shared, signed_in, 1)]
+    {
+        let output = dzvin(&dir, &["check"], &config("postgres://u:p@127.0.0.1:1/x", &format!("{rules}{apps}")), &[]);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let lines: Vec<_> = printed.lines().filter(|line| line.starts_with("note   pusher: ")).collect();
+        assert_eq!(lines.len(), told, "{rules} {printed}");
+        let whole = |line: &&str| line.contains("a key of one, two ") && line.contains("namespaces.default.subscribe");
+        assert!(lines.iter().all(whole), "{lines:?}");
+    }
+}
+
 /// A place in an array, or a name of digits: a mask knows neither, and says so before anybody relies on it.
 #[test]
 fn check_says_what_a_mask_cannot_name() {

@@ -6,6 +6,7 @@ pub mod front;
 pub mod hub;
 pub mod node;
 pub mod postgres;
+pub mod protobuf;
 pub mod proxy;
 pub mod redis;
 pub mod session;

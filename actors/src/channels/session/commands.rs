@@ -380,7 +380,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let message = Message { data: in_one_line(request.data), at: now_micros(), trace: None, extra };
         let (stream, rules) = (StreamName::from_checked(&name), self.hub.namespaces.of(&name));
         let on = Conditions { pace: rules.pace_of(Publisher::Client), ..Conditions::default() };
-        let published = self.hub.bus.put(&stream, Offer::Kept(message, rules.keep), &on);
+        let published = self.hub.bus.put(&stream, Offer::Kept(message, self.hub.apps.keep(&name, rules)), &on);
         match tokio::time::timeout(self.hub.limits.command, published).await {
             Ok(Ok(Published::TooMany { .. })) => Err(Refusal::Error(ErrorCode::TooManyRequests)),
             Ok(Ok(_)) => Ok(self.encode(id, &PublishResult)),

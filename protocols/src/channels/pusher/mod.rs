@@ -32,7 +32,7 @@ pub use hub::{
     CHANGE_EVENT, DEFAULT_EVENT, EVENT_TAG, MAX_DATA, encode_change, encode_online, encode_publication, encode_word,
     is_online, member,
 };
-pub use names::{ChannelKind, Grant, Guard, MAX_NAME, Name, NameError, Target, USER_PREFIX};
+pub use names::{ChannelKind, Grant, Guard, MAX_NAME, Name, NameError, Target, USER_PREFIX, is_cache};
 pub use user::{DEFAULT_MAX_INFO, MAX_USER_ID, MAX_WATCHLIST, Member, User, UserError, UserId};
 pub use webhooks::{KEY_HEADER, SIGNATURE_HEADER, Webhook, WebhookEvent};
 

@@ -172,6 +172,12 @@ impl Name {
     }
 }
 
+/// Whether a channel of this name shows its last event to whoever comes.
+#[must_use]
+pub fn is_cache(name: &str) -> bool {
+    split(name).0.cache
+}
+
 /// The kind, and what follows its prefix.
 fn split(name: &str) -> (ChannelKind, &str) {
     let prefixed = PREFIXES.iter().find_map(|(prefix, guard, cache)| {
@@ -213,6 +219,7 @@ mod tests {
         ] {
             let it = name(text);
             assert_eq!((it.kind().guard, it.kind().cache), (guard, cache), "{text}");
+            assert_eq!(is_cache(text), cache, "{text}");
             assert_eq!((it.grant(), it.carries_client_events()), (grant, client_events), "{text}");
             assert!(!it.is_reserved() && it.to_string() == text);
         }

@@ -19,7 +19,7 @@ pub enum WebhookEvent {
     ChannelOccupied { channel: String },
     /// The last subscriber is gone, and did not come back within the grace period.
     ChannelVacated { channel: String },
-    /// A user is present.
+    /// A user is present, and was not told as present before: nothing is told of one who came back within the grace period.
     MemberAdded { channel: String, user_id: String },
     /// A user is not present any more, and did not come back within the grace period.
     MemberRemoved { channel: String, user_id: String },

@@ -59,7 +59,7 @@ use self::{
     shard::{Routes, Shard, Site, slot},
     shared::Shared,
 };
-use super::{BusMetrics, check_run, check_word};
+use super::{BusMetrics, check_run, check_told, check_word};
 
 pub use self::config::{RedisConfig, RedisConfigError};
 pub(in crate::channels) use self::{script::Script, server::Server};
@@ -399,7 +399,7 @@ impl Bus for RedisBus {
     }
 
     async fn tell(&self, node: Option<&str>, word: Bytes) -> Result<bool, BusError> {
-        check_word("tell", &word)?;
+        check_told(node, &word)?;
         let (channel, message) = (self.shared.config.node_channel(node), wire::word(&word));
         let key = nodes::key(&self.shared.config);
         let mut args = vec![channel.as_str().into(), Value::Bytes(message.clone())];

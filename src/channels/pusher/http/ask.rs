@@ -155,15 +155,12 @@ pub(super) async fn users<B: Bus, P: Presence>(
 ) -> Result<Response, Problem> {
     let (name, inside) = signed.channel(&channel).map_err(refusal::refused)?;
     users_of(&name).map_err(refusal::refused)?;
-    let (stream, prefix) = (StreamName::from_checked(&inside), signed.app.prefix());
+    let stream = StreamName::from_checked(&inside);
     let (mut found, mut from) = (BTreeSet::new(), 0);
     loop {
         let page = api.presence.members(&stream, from, PAGE).await?;
         // Who is nobody is no member.
-        found.extend(page.members.iter().filter_map(|member| {
-            let user: &str = &member.info.user;
-            UserId::new(user.strip_prefix(&*prefix).unwrap_or(user)).ok()
-        }));
+        found.extend(page.members.iter().filter_map(|member| UserId::new(&member.info.user).ok()));
         if found.len() > MAX_USERS {
             return Err(refusal::too_many(format!("more than {MAX_USERS} users")));
         }

@@ -105,8 +105,8 @@ async fn publish<B: Bus, P: Presence>(
         let message = message(event, signed.trace.clone()).map_err(refusal::refused)?;
         for name in &event.channels {
             let channel = inside(&signed.app, name).map_err(refusal::refused)?;
-            let keep = signed.app.keep(name.kind(), &channel, &api.namespaces);
-            let pace = api.namespaces.of(outside(&channel)).pace_of(Publisher::Server);
+            let rules = api.namespaces.of(outside(&channel));
+            let (keep, pace) = (api.apps.keep(&channel, rules), rules.pace_of(Publisher::Server));
             puts.push(Put { stream: StreamName::from_checked(&channel), message: message.clone(), keep, pace });
         }
     }

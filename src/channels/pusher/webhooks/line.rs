@@ -102,12 +102,8 @@ impl Line {
         let target = lock(&self.target);
         let Target { app, hook } = &*target;
         let Some(name) = app.name_of(event.channel()).filter(|_| app.enabled && hook.wants(event)) else { return };
-        let mut event = event.clone().on(name);
-        if let WebhookEvent::MemberAdded { user_id, .. } | WebhookEvent::MemberRemoved { user_id, .. } = &mut event
-            && let Some(own) = user_id.strip_prefix(&app.prefix())
-        {
-            *user_id = own.to_owned();
-        }
+        // Users on a channel are called as their application calls them: it is the channel alone that has its prefix here.
+        let event = event.clone().on(name);
         drop(target);
         self.push(event);
     }

@@ -5,7 +5,7 @@
 //! other; addresses come from the configuration and from nowhere else, and are in no log.
 //!
 //! Each node tells what it saw itself. Nothing here outlives the process: what waits when a node is killed is lost. That a
-//! vacated channel is told with a delay, and each edge once over all nodes, is the work of presence.
+//! vacated channel and a user who has left are told with a delay, and each edge once over all nodes, is the work of presence.
 
 mod limits;
 mod line;

@@ -65,7 +65,7 @@ pub struct Channels {
     /// How long a node that says nothing keeps its clients on presence channels.
     #[serde(with = "duration")]
     pub presence_lease: Duration,
-    /// How long a channel has to be empty before it is told as vacated.
+    /// How long a channel has to be empty before it is told as vacated, and a user away before it is told as removed.
     #[serde(with = "duration")]
     pub vacated_hold: Duration,
     /// Publications, clients or channels of one page that a server asks for.
@@ -237,6 +237,9 @@ impl Default for NamespaceConfig {
     }
 }
 
+/// The namespace whose rules hold for all channels that no other names.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
 impl Default for Channels {
     fn default() -> Self {
         Self {
@@ -279,7 +282,7 @@ impl Default for Channels {
             max_sessions_per_address: 0,
             max_connects_per_second: 0,
             max_refused_emulations_per_second: 50,
-            namespaces: BTreeMap::from([("default".to_owned(), NamespaceConfig::default())]),
+            namespaces: BTreeMap::from([(DEFAULT_NAMESPACE.to_owned(), NamespaceConfig::default())]),
         }
     }
 }

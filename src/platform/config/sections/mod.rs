@@ -12,7 +12,8 @@ use dzvin_protocols::platform::Kind;
 use serde::{Deserialize, Serialize};
 
 pub use channels::{
-    AccessConfig, AcrossConfig, Channels, ConflateConfig, NamespaceConfig, PublisherConfig, RecoveryConfig,
+    AccessConfig, AcrossConfig, Channels, ConflateConfig, DEFAULT_NAMESPACE, NamespaceConfig, PublisherConfig,
+    RecoveryConfig,
 };
 pub use feeds::{KindConfig, KindSource, MirrorConfig, Reconcile, Tap};
 pub use http::{ClientHeader, Http, Tls};

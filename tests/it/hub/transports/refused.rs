@@ -1,6 +1,7 @@
 //! Whoever does not mean well: origins, bodies that are none, sessions that are guessed, commands that are too large.
 
 use super::*;
+use crate::support::protobuf::{counted, field};
 
 #[tokio::test]
 async fn preflights_and_origins_are_those_of_the_websocket() {
@@ -192,16 +193,34 @@ async fn the_largest_message_reaches_a_session_of_another_node() {
             assert!(answer["id"] == id && answer["publish"].is_object(), "{answer}");
             assert_eq!(emulate(node, publish(9, most + 1)).await.0, 413, "{most}");
         }
-        // As bytes: for a session of text they are none, and end it, so they have come.
-        let names = ["node", "session"].map(|name| connected[name].as_str().expect("text"));
-        let mut bytes = [&[10, 32][..], names[0].as_bytes(), &[18, 32], names[1].as_bytes(), &[26]].concat();
-        let length = most - bytes.len() - 3;
-        bytes.extend([length & 127 | 128, length >> 7 & 127 | 128, length >> 14].map(|part| part.to_le_bytes()[0]));
-        bytes.resize(most, 255);
-        let request = reqwest::Client::new().post(format!("http://{}/emulation", b.addr)).body(bytes);
-        let answer = request.header("content-type", "application/octet-stream").send().await.expect("answered");
-        assert_eq!(answer.status(), 204, "{most}");
-        assert_eq!(stream.next().await.expect("told")["push"]["disconnect"]["code"], 3501);
+        // As bytes, which between nodes are a third longer.
+        let connect = field(4, &field(1, World::token("viewer").as_bytes()));
+        let bytes = |addr, path: &str, body: Vec<u8>| {
+            let request = reqwest::Client::new().post(format!("http://{addr}{path}")).body(body);
+            request.header("content-type", "application/octet-stream").send()
+        };
+        let first = counted(&[&[8, 1][..], &connect].concat());
+        let mut stream = bytes(a.addr, "/connection/http_stream", first).await.expect("answered");
+        let read = async |stream: &mut reqwest::Response| {
+            timeout(patience(), stream.chunk()).await.expect("in time").expect("read").expect("no end yet")
+        };
+        let connected = read(&mut stream).await;
+        // Session and node, as they stand there: both of 32 bytes.
+        let name = |tag: u8| {
+            let at = connected.windows(2).position(|two| two == [tag << 3 | 2, 32]).expect("a name") + 2;
+            &connected[at..at + 32]
+        };
+        let publish = |length: usize| {
+            let data = [&b"\""[..], &vec![b'x'; length], b"\""].concat();
+            let publish = field(7, &[field(1, b"room.1"), field(2, &data)].concat());
+            let data = field(3, &counted(&[&[8, 2][..], &publish].concat()));
+            [field(1, name(10)), field(2, name(9)), data].concat()
+        };
+        let body = publish(most - (publish(60_000).len() - 60_000));
+        assert_eq!(body.len(), most);
+        assert_eq!(bytes(b.addr, "/emulation", body).await.expect("answered").status(), 204, "{most}");
+        let answer = read(&mut stream).await;
+        assert!(answer[1..3] == [8, 2] && answer[3] >> 3 == 8, "the reply to it, and no error: {answer:?}");
     }
 }
 
