@@ -175,7 +175,7 @@ async fn members_come_in_pages<K: Kit>() {
 
 async fn a_crowd_begins_above_and_ends_below<K: Kit>() {
     let kit = K::start().await;
-    let crowd = PresenceSettings { lease: LONG, crowd: Crowd { above: 5, below: 3 } };
+    let crowd = PresenceSettings { crowd: Crowd { above: 5, below: 3 }, ..settings(LONG) };
     let (a, b) = (kit.alive(crowd).await, kit.alive(crowd).await);
     let mut seen = Vec::new();
     for n in 0..7 {
