@@ -57,7 +57,7 @@ fn servers_know(events: &[PresenceEvent], here: &BTreeSet<String>) {
         match event {
             PresenceEvent::MemberAdded { user, .. } => assert!(told.insert(user), "{user} twice: {events:?}"),
             PresenceEvent::MemberRemoved { user, .. } => {
-                assert!(told.remove(&**user), "{user} was not there: {events:?}")
+                assert!(told.remove(&**user), "{user} was not there: {events:?}");
             }
             _ => {}
         }
