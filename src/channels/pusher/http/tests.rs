@@ -358,7 +358,7 @@ async fn channels_are_described() {
     kit.census.set("entities.procedure", 9, &[]).await;
     kit.census.set("#server-to-user-7", 1, &[]).await;
     kit.census.set("/2/x", 5, &[]).await;
-    kit.census.set("/2/presence-y", 2, &["/2/8"]).await;
+    kit.census.set("/2/presence-y", 2, &["8"]).await;
     for (parameters, want) in [
         (&[][..], value!({"channels":{"presence-x":{},"x":{},"xx":{}}})),
         (&[("filter_by_prefix", "x")], value!({"channels":{"x":{},"xx":{}}})),

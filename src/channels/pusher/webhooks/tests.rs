@@ -337,7 +337,7 @@ async fn each_application_hears_of_its_own_channels_what_it_asked_for() {
     }
     eventually(async || open.channels().len() == 2 && own.channels().len() == 2).await;
     assert_eq!((open.channels(), own.channels()), (vec!["y".into(), "cache-z".into()], vec!["x".into(), "y".into()]));
-    it.notices.tell(WebhookEvent::MemberAdded { channel: "/b/presence-x".into(), user_id: "/b/7".into() });
+    it.notices.tell(WebhookEvent::MemberAdded { channel: "/b/presence-x".into(), user_id: "7".into() });
     eventually(async || own.channels().len() == 3).await;
     let member = own.taken.lock().unwrap().last().expect("told")["events"][0].clone();
     assert_eq!(member, json!({"name":"member_added","channel":"presence-x","user_id":"7"}));
