@@ -148,7 +148,8 @@ pub(super) fn limits(config: &Config) -> Limits {
 /// How the store of presence judges.
 pub(super) fn presence_store(config: &Config) -> PresenceSettings {
     let Channels { presence_lease, crowd_above, crowd_below, .. } = config.channels;
-    PresenceSettings { lease: presence_lease, crowd: Crowd { above: crowd_above, below: crowd_below } }
+    let crowd = Crowd { above: crowd_above, below: crowd_below };
+    PresenceSettings { lease: presence_lease, crowd, ..PresenceSettings::default() }
 }
 
 /// How presence keeps time: the store is told that this node lives five times within its lease, so that two words may be lost.

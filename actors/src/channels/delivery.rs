@@ -206,7 +206,14 @@ impl Spoken {
 
     /// Whether only those hear it who asked for joins and leaves.
     pub(super) fn is_about_members(&self) -> bool {
-        matches!(self.word, Word::Join { .. } | Word::Leave { .. })
+        matches!(self.word, Word::Join { .. } | Word::Leave { .. } | Word::Anew { .. })
+    }
+
+    /// Whether this client, whose session is so old (in milliseconds), is to begin anew by it.
+    pub(super) fn begins_anew(&self, client: u128, age: impl FnOnce() -> u64) -> bool {
+        let Word::Anew { turn, turns, ago } = &self.word else { return false };
+        // Nodes count alike, whatever a later version says; of no turns none is anybody's.
+        client.checked_rem(u128::from(*turns)) == Some(u128::from(*turn)) && age() >= *ago
     }
 }
 

@@ -177,6 +177,7 @@ impl Tracer {
                     Word::Leave { .. } => "leave",
                     Word::Event { .. } => "event",
                     Word::Count { .. } => "count",
+                    Word::Anew { .. } => "anew",
                     // Of what nothing keeps: it is delivered without an offset.
                     Word::Publication { .. } => "publication",
                 };

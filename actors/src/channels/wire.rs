@@ -220,7 +220,7 @@ impl Wire {
         match word {
             Word::Join { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Join { info })),
             Word::Leave { info, .. } => Some(self.push(About::Channel(channel), &centrifuge::Leave { info })),
-            Word::Event { .. } | Word::Count { .. } | Word::Publication { .. } => None,
+            Word::Event { .. } | Word::Count { .. } | Word::Publication { .. } | Word::Anew { .. } => None,
         }
     }
 

@@ -25,7 +25,7 @@ pub use identity::{
     AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, TokenMark, Verified,
 };
 pub use presence::{
-    Buried, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
+    Buried, Changed, Counts, Crowd, Entered, Exited, Grave, Life, Member, MemberChange, MemberPage, Occupied, Outcome,
     Presence,
 };
 pub use put::{Across, ChannelPace, Conditions, Offer, Once, Published, UserPace, Version};

@@ -63,6 +63,16 @@ pub enum Word {
         /// On all nodes.
         subscribers: u64,
     },
+    /// The channel was crowded and is no longer: who hears of its members has missed some, and is to begin anew, one part of them after
+    /// the other.
+    Anew {
+        /// Whose turn it is...
+        turn: u32,
+        /// ...of so many.
+        turns: u32,
+        /// For how long it has not been crowded, in milliseconds: who came since has missed nobody.
+        ago: u64,
+    },
 }
 
 /// Bytes that are no word, or one of a later version.
@@ -119,6 +129,7 @@ mod tests {
                 r#"{"publication":{"data":{"a": 1.0},"at":5,"trace":"t","extra":{"tags":{"k":"v"}}}}"#,
             ),
             (Word::Count { subscribers: 7 }, r#"{"count":{"subscribers":7}}"#),
+            (Word::Anew { turn: 1, turns: 20, ago: 500 }, r#"{"anew":{"turn":1,"turns":20,"ago":500}}"#),
         ] {
             assert_eq!(word.encode(), form);
             let read = Word::decode(form.as_bytes()).expect("known");

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::{
-    Buried, BusError, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
+    Buried, BusError, Changed, Counts, Grave, Life, MemberChange, MemberPage, Occupied, Presence,
 };
 use dzvin_protocols::platform::StreamName;
 
@@ -82,5 +82,9 @@ impl Presence for AnyPresence {
 
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>, BusError> {
         either!(self, presence => presence.bury(limit).await)
+    }
+
+    async fn close(&self, channel: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        either!(self, presence => presence.close(channel, grave).await)
     }
 }

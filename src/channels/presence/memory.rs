@@ -13,7 +13,7 @@ use std::{
 };
 
 use dzvin_actors::platform::ports::{
-    Buried, BusError, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, MemberPage, Occupied,
+    Buried, BusError, Changed, Counts, Crowd, Entered, Exited, Grave, Life, Member, MemberChange, MemberPage, Occupied,
     Outcome, Presence,
 };
 use dzvin_protocols::{channels::ONLINE_PREFIX, platform::StreamName};
@@ -42,6 +42,9 @@ struct World {
     channels: BTreeMap<StreamName, Seats>,
     lives: BTreeMap<LifeId, Estate>,
     answers: Answers,
+    /// What burials removed and nobody has told yet, by number.
+    graves: BTreeMap<u64, Buried>,
+    dug: u64,
 }
 
 /// What a life has entered.
@@ -210,7 +213,8 @@ impl Presence for MemoryPresence {
 
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>, BusError> {
         let mut world = self.world();
-        let mut buried = Vec::new();
+        let until = Instant::now() + self.settings.telling;
+        let mut buried = world.left_untold(until);
         let mut room = limit.max(1);
         while room > 0 {
             let now = Instant::now();
@@ -220,13 +224,22 @@ impl Presence for MemoryPresence {
                 world.lives.remove(&life);
                 continue;
             };
-            let grave = world.empty(life, channel, room, self.settings.crowd);
+            let grave = world.empty(life, channel, room, self.settings.crowd, until);
             room -= (grave.left.len() + 1).min(room);
             if !grave.left.is_empty() || grave.occupied.before != grave.occupied.now {
+                let number = world.dug;
+                world.graves.insert(number, grave.clone());
                 buried.push(grave);
             }
         }
         Ok(buried)
+    }
+
+    async fn close(&self, _: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        if let Ok(number) = grave.name.parse() {
+            self.world().graves.remove(&number);
+        }
+        Ok(())
     }
 }
 
@@ -259,8 +272,31 @@ impl World {
         Ok(answer)
     }
 
+    /// What was not told in its time, without those who came back meanwhile; it is the caller's until then.
+    fn left_untold(&mut self, until: Instant) -> Vec<Buried> {
+        let (now, channels) = (Instant::now(), &self.channels);
+        let late = self.graves.values_mut().filter(|buried| buried.grave.until <= now);
+        let again = late.map(|buried| {
+            buried.grave.until = until;
+            let mut again = buried.clone();
+            let nobody = Seats::default();
+            let seats = channels.get(&buried.channel).unwrap_or(&nobody);
+            again.left.retain(|(member, _)| !seats.places.contains_key(&member.info.client));
+            for (member, last) in &mut again.left {
+                *last &= !seats.users.contains_key(&member.info.user);
+            }
+            // What others have made of the subscribers since they have told.
+            let (known, subscribers) = (buried.occupied, seats.occupied());
+            let ours = known.before != known.now && (subscribers > 0 || known.now == 0);
+            again.occupied = Occupied { before: if ours { known.before } else { subscribers }, now: subscribers };
+            again.counts = Counts { ended: buried.counts.ended, ..seats.counts() };
+            again
+        });
+        again.collect()
+    }
+
     /// Removes a part of what a dead life left on a channel.
-    fn empty(&mut self, life: LifeId, channel: StreamName, room: usize, crowd: Crowd) -> Buried {
+    fn empty(&mut self, life: LifeId, channel: StreamName, room: usize, crowd: Crowd, until: Instant) -> Buried {
         let seats = self.channels.entry(channel.clone()).or_default();
         let theirs = seats.members.values().filter(|seat| seat.life == life).take(room);
         let dead: Vec<_> = theirs.map(|seat| Arc::clone(&seat.member)).collect();
@@ -273,9 +309,12 @@ impl World {
         if !seats.members.values().any(|seat| seat.life == life) {
             seats.subscribers.remove(&life);
         }
-        let grave =
-            Buried { channel, left, counts: seats.count(crowd), occupied: Occupied { before, now: seats.occupied() } };
+        let (counts, occupied) = (seats.count(crowd), Occupied { before, now: seats.occupied() });
         let (has, empty) = (seats.has(life), seats.is_empty());
+        self.dug += 1;
+        let name = self.dug.to_string().into();
+        let grave =
+            Buried { channel, left, counts, occupied, grave: Grave { life: "".into(), name, until, more: has } };
         if !has && let Some(estate) = self.lives.get_mut(&life) {
             estate.channels.remove(&grave.channel);
         }
@@ -324,13 +363,18 @@ impl Seats {
 
     /// Judges whether it is crowded.
     fn count(&mut self, crowd: Crowd) -> Counts {
-        let clients = self.members.len() as u64;
-        self.crowded = clients > crowd.above || self.crowded && clients >= crowd.below;
-        self.counts()
+        let (clients, before) = (self.members.len() as u64, self.crowded);
+        self.crowded = clients > crowd.above || before && clients >= crowd.below;
+        Counts { ended: before && !self.crowded, ..self.counts() }
     }
 
     fn counts(&self) -> Counts {
-        Counts { clients: self.members.len() as u64, users: self.users.len() as u64, crowded: self.crowded }
+        Counts {
+            clients: self.members.len() as u64,
+            users: self.users.len() as u64,
+            crowded: self.crowded,
+            ended: false,
+        }
     }
 
     fn occupied(&self) -> u64 {

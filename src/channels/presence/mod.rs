@@ -1,8 +1,8 @@
 //! Who is on which channel: in memory for one node, Redis for many.
 //!
 //! Invariants of both, held by one conformance suite (`tests/it/presence`): of two clients of a user the first and the last are
-//! known as such; whatever a life of a node left behind is removed once, by one burial; an answer that was lost is given
-//! again; edges of occupancy are seen by one node each; users who are watched are members as all are, and in no list of channels.
+//! known as such; whatever a life of a node left behind is removed once, by one burial, and is found by others until it has been
+//! told; an answer that was lost is given again; edges of occupancy are seen by one node each; users who are watched are members as all are, and in no list of channels.
 //!
 //! Not here: what is told to whom, and when it is tried again. The actor `presence` decides that.
 
@@ -32,11 +32,14 @@ pub struct PresenceSettings {
     pub lease: Duration,
     /// When there are too many to tell of each.
     pub crowd: Crowd,
+    /// How long what a burial removed is its caller's to tell, before another is answered it. The default is many times what telling
+    /// takes: who is only slow is not overtaken, and who has died leaves ghosts for no longer than a lease.
+    pub telling: Duration,
 }
 
 impl Default for PresenceSettings {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(15), crowd: Crowd::default() }
+        Self { lease: Duration::from_secs(15), crowd: Crowd::default(), telling: Duration::from_secs(15) }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Of a channel, under the tag of its stream: `members` (hash: client to entry), `users` (hash: user to clients), `occupancy`
 //! (hash: life to subscribers), `of:{life}` (set: clients that this life entered), `answers` (hash: life to its newest ticket and
-//! answer), and the marks `crowd` and `turn`. Of a life of a node: `{prefix:node:LIFE}:channels`, sorted by name, the channels in
+//! answer), `grave:{life}` (list: what was removed of a dead life and is still to be told), and the marks `crowd` and `turn`. Of a life of a node: `{prefix:node:LIFE}:channels`, sorted by name, the channels in
 //! which it has something. Of all: `{prefix:nodes}:presence`, `:left`, `:dying` and `:buried`, which say how far each life has gone.
 //!
 //! Invariants: every change of one channel is one script, and so is every edge that somebody hears of; the channels of a life
@@ -18,7 +18,7 @@ use std::{
 };
 
 use dzvin_actors::platform::ports::{
-    Buried, BusError, Changed, Counts, Life, MemberChange, MemberPage, Occupied, Presence,
+    Buried, BusError, Changed, Counts, Grave, Life, MemberChange, MemberPage, Occupied, Presence,
 };
 use dzvin_protocols::{channels::ONLINE_PREFIX, platform::StreamName};
 use fred::types::{Key, Value};
@@ -29,7 +29,7 @@ use super::{
     super::bus::redis::{RedisBus, Script, Server},
     BEHIND_ONLINE, Lapsed, Overtaken, PresenceSettings,
 };
-use wire::{failed, millis, number};
+use wire::{Found, failed, millis, number};
 
 /// A script that uses what several share.
 macro_rules! shared {
@@ -48,6 +48,7 @@ static RESIGN: Script = Script::new(include_str!("lua/resign.lua"));
 static LIVES: Script = Script::new(include_str!("lua/lives.lua"));
 static DEAD: Script = shared!("lua/dead.lua");
 static BURY: Script = shared!("lua/bury.lua");
+static CLOSE: Script = Script::new(include_str!("lua/close.lua"));
 static REST: Script = shared!("lua/rest.lua");
 static INDEX: Script = Script::new(include_str!("lua/index.lua"));
 static ENROL: Script = Script::new(include_str!("lua/enrol.lua"));
@@ -57,6 +58,10 @@ static ADOPT: Script = shared!("lua/adopt.lua");
 const KEEP_ANSWERS: Duration = Duration::from_secs(600);
 /// How long the buried are remembered, so that one who was cut off learns that its leavings were told.
 const REMEMBERED: Duration = Duration::from_secs(3600);
+/// How long what nobody has told is kept to be told: no node looked for it for all that time.
+const KEEP_GRAVES: Duration = Duration::from_secs(3600);
+/// A burial takes no more channels on after this part of the time in which what it removed is to be told.
+const HURRY: u32 = 3;
 /// Lives that one look finds to be buried.
 const DEAD_AT_ONCE: u64 = 8;
 /// Channels of a dead life that are looked up at once.
@@ -87,6 +92,8 @@ struct State {
     before: Option<Arc<str>>,
     /// A life has begun: what the list of lives has lost is still to be looked for.
     searching: bool,
+    /// Graves that were to be dug: their names are this node's alone.
+    graves: u64,
 }
 
 #[derive(Debug)]
@@ -228,13 +235,94 @@ impl RedisPresence {
         wire::page(self.run(&MEMBERS, keys, vec![from.to_string().into(), number(limit as u64)]).await?)
     }
 
-    /// A part of what a dead life left on one channel, with whether that was all.
-    async fn empty(&self, life: &str, channel: StreamName, room: usize) -> Result<(Buried, bool), BusError> {
-        let theirs = format!("of:{life}");
-        let keys = ["members", "users", &theirs, "occupancy", "answers", "crowd"].map(|name| self.key(&channel, name));
+    /// A part of what a dead life left on one channel.
+    async fn empty(&self, life: &str, channel: StreamName, room: usize) -> Result<Found, BusError> {
+        let number_of = {
+            let mut state = self.state();
+            state.graves += 1;
+            state.graves
+        };
+        // With a third to spare: nobody else is answered it before this node has left it.
+        let until = Instant::now() + self.settings.telling * 2 / 3;
+        let (theirs, grave) = (format!("of:{life}"), format!("grave:{life}"));
+        let keys = ["members", "users", &theirs, "occupancy", "answers", "crowd", &grave];
+        let keys = keys.map(|name| self.key(&channel, name)).to_vec();
         let crowd = self.settings.crowd;
-        let args = vec![life.into(), number(room as u64), number(crowd.above), number(crowd.below)];
-        wire::buried(channel, self.run(&BURY, keys.to_vec(), args).await?)
+        let args = vec![
+            life.into(),
+            number(room as u64),
+            number(crowd.above),
+            number(crowd.below),
+            format!("{}.{number_of}", self.server.node()).into(),
+            millis(self.settings.telling),
+            millis(KEEP_GRAVES),
+        ];
+        wire::buried(life, channel, until, self.run(&BURY, keys, args).await?)
+    }
+
+    /// A channel that a dead life has nothing in any more.
+    async fn cross_out_of(&self, life: &str, channel: &str) -> Result<(), BusError> {
+        self.run(&INDEX, vec![self.index(life)], vec!["-".into(), channel.into()]).await.map(drop)
+    }
+
+    /// Goes through the channels of a dead life, and rests it when it has none.
+    async fn bury_life(&self, life: &str, dig: &mut Dig) -> Result<(), BusError> {
+        let (mut from, mut open) = (b"-".to_vec(), false);
+        while dig.goes_on() {
+            let names = self.names(life, &from, b"+", GRAVES).await?;
+            let Some(last) = names.last() else {
+                if open {
+                    return Ok(());
+                }
+                if from != b"-" {
+                    // Once more from the beginning: nothing has come meanwhile.
+                    from = b"-".to_vec();
+                    continue;
+                }
+                let keys = ["dying", "buried"].map(|name| self.nodes(name)).to_vec();
+                self.run(&REST, keys, vec![life.into()]).await?;
+                self.strike(vec![life.to_owned()]).await;
+                return Ok(());
+            };
+            from = [b"(", last.as_bytes()].concat();
+            for name in names {
+                if !dig.goes_on() {
+                    return Ok(());
+                }
+                match self.empty(life, StreamName::from_checked(&name), dig.room.min(PAGE)).await? {
+                    Found::Grave(grave) => {
+                        open = true;
+                        dig.add(grave);
+                    }
+                    Found::Nothing(whole) => {
+                        dig.room -= 1;
+                        open |= !whole;
+                        if whole {
+                            self.cross_out_of(life, &name).await?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one burial has removed, and how much more it may.
+struct Dig {
+    buried: Vec<Buried>,
+    room: usize,
+    until: Instant,
+}
+
+impl Dig {
+    fn goes_on(&self) -> bool {
+        self.room > 0 && Instant::now() < self.until
+    }
+
+    fn add(&mut self, grave: Buried) {
+        self.room -= (grave.left.len() + 1).min(self.room);
+        self.buried.push(grave);
     }
 }
 
@@ -396,40 +484,25 @@ impl Presence for RedisPresence {
         }
         let keys = ["presence", "dying", "left"].map(|name| self.nodes(name)).to_vec();
         let lives = wire::names(self.run(&DEAD, keys, vec![number(DEAD_AT_ONCE)]).await?)?;
-        let (mut buried, mut room) = (Vec::new(), limit.max(1));
+        let until = Instant::now() + self.settings.telling / HURRY;
+        let mut dig = Dig { buried: Vec::new(), room: limit.max(1), until };
         for life in lives {
-            while room > 0 {
-                let names = self.names(&life, b"-", b"+", GRAVES).await?;
-                if names.is_empty() {
-                    let keys = ["dying", "buried"].map(|name| self.nodes(name)).to_vec();
-                    self.run(&REST, keys, vec![life.as_str().into()]).await?;
-                    self.strike(vec![life.clone()]).await;
-                    break;
-                }
-                for name in names {
-                    if room == 0 {
-                        break;
-                    }
-                    let answer = self.empty(&life, StreamName::from_checked(&name), room.min(PAGE)).await;
-                    // What was removed before it has to be told, whatever becomes of the rest.
-                    let (grave, whole) = match answer {
-                        Ok(answer) => answer,
-                        Err(_) if !buried.is_empty() => return Ok(buried),
-                        Err(error) => return Err(error),
-                    };
-                    room -= (grave.left.len() + 1).min(room);
-                    if !grave.left.is_empty() || grave.occupied.before != grave.occupied.now {
-                        buried.push(grave);
-                    }
-                    if whole {
-                        let crossed = self.run(&INDEX, vec![self.index(&life)], vec!["-".into(), name.into()]).await;
-                        if crossed.is_err() && !buried.is_empty() {
-                            return Ok(buried);
-                        }
-                    }
-                }
+            if let Err(error) = self.bury_life(&life, &mut dig).await {
+                // What was removed before it is told, whatever becomes of the rest.
+                return if dig.buried.is_empty() { Err(error) } else { Ok(dig.buried) };
             }
         }
-        Ok(buried)
+        Ok(dig.buried)
+    }
+
+    async fn close(&self, channel: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        let keys = [format!("grave:{}", grave.life), format!("of:{}", grave.life)];
+        let keys = keys.iter().map(|name| self.key(channel, name)).collect();
+        let left = wire::count(&self.run(&CLOSE, keys, vec![grave.name.as_ref().into()]).await?)?;
+        if left == 1 {
+            // What stays noted for nothing costs the next burial a look.
+            let _ = self.cross_out_of(&grave.life, channel.as_str()).await;
+        }
+        Ok(())
     }
 }

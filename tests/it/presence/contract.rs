@@ -12,8 +12,8 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
 use super::kit::{
-    InCluster, InMemory, InRedis, Kit, LONG, SHORT, change, channel, clients, counts, enter, entering, exit, leaving,
-    member, occupy, settings, ticket,
+    InCluster, InMemory, InRedis, Kit, LONG, SHORT, bury, change, channel, clients, counts, enter, entering, exit,
+    leaving, member, occupy, settings, ticket,
 };
 use crate::support::eventually::eventually;
 
@@ -38,6 +38,9 @@ each!(
     channels_are_listed_in_order,
     nothing_is_written_before_a_life_begins,
     the_dead_are_buried_once,
+    what_was_removed_is_answered_until_it_has_been_told,
+    who_came_back_is_not_told_as_gone,
+    the_end_of_a_crowd_is_known_to_who_buries_it,
     who_is_buried_begins_anew,
     a_next_life_takes_over_without_a_word,
     who_was_entered_two_lives_ago_is_not_buried,
@@ -172,7 +175,7 @@ async fn members_come_in_pages<K: Kit>() {
 
 async fn a_crowd_begins_above_and_ends_below<K: Kit>() {
     let kit = K::start().await;
-    let crowd = PresenceSettings { lease: LONG, crowd: Crowd { above: 5, below: 3 } };
+    let crowd = PresenceSettings { crowd: Crowd { above: 5, below: 3 }, ..settings(LONG) };
     let (a, b) = (kit.alive(crowd).await, kit.alive(crowd).await);
     let mut seen = Vec::new();
     for n in 0..7 {
@@ -187,6 +190,21 @@ async fn a_crowd_begins_above_and_ends_below<K: Kit>() {
         seen.push(changed.counts.crowded);
     }
     assert_eq!(seen, [true, true, true, true, false, false, false], "at three it is one still");
+    // That it ended is answered once, and again if the answer was lost.
+    for n in 0..6 {
+        assert!(!change(&a, "chat", &[entering(&n.to_string(), "u")]).await.counts.ended);
+    }
+    let mut ended = Vec::new();
+    for n in 0..6 {
+        let said = ticket();
+        for _ in 0..2 {
+            let changed = a.change(&channel("chat"), said, &[leaving(&n.to_string(), "u")]).await.expect("changed");
+            ended.push(changed.counts.ended);
+        }
+        assert!(!b.counts(&channel("chat")).await.expect("counted").ended, "nobody else is answered it");
+    }
+    assert_eq!(ended.iter().filter(|it| **it).count(), 2, "{ended:?}");
+    assert_eq!(ended[6..8], [true, true], "the fourth left two");
     assert!(!change(&a, "chat", &[entering("9", "u")]).await.counts.crowded);
 }
 
@@ -287,8 +305,8 @@ async fn nothing_is_written_before_a_life_begins<K: Kit>() {
 async fn bury_all<P: Presence>(nodes: &[&P], limit: usize) -> Vec<Buried> {
     let mut all = Vec::new();
     loop {
-        let graves = join_all(nodes.iter().map(|node| node.bury(limit))).await;
-        let graves: Vec<Buried> = graves.into_iter().flat_map(|it| it.expect("buried")).collect();
+        let graves = join_all(nodes.iter().map(|node| bury(*node, limit))).await;
+        let graves: Vec<Buried> = graves.into_iter().flatten().collect();
         if graves.is_empty() {
             return all;
         }
@@ -319,7 +337,7 @@ async fn the_dead_are_buried_once<K: Kit>() {
     occupy(&dead, "quiet", 1).await;
     occupy(&b, "chat", 1).await;
     assert_eq!(bury_all(&[&b, &c], 100).await, [], "its lease has not ended");
-    eventually("the lease ends", async || !b.bury(1).await.expect("buried").is_empty()).await;
+    eventually("the lease ends", async || !bury(&b, 1).await.is_empty()).await;
     let graves = bury_all(&[&b, &c, &b], 7).await;
     let gone = left(&graves);
     // One was removed, or one channel, when the waiting ended.
@@ -338,6 +356,106 @@ async fn the_dead_are_buried_once<K: Kit>() {
     assert_eq!(enter(&b, "news", "1", "user-1").await, (true, true), "nothing of the dead is left");
 }
 
+/// One whose burials are another's if they are not told at once.
+fn hurried() -> PresenceSettings {
+    PresenceSettings { telling: SHORT, ..settings(LONG) }
+}
+
+/// Whoever removed it may have died before it said a word, or never heard what it had removed.
+async fn what_was_removed_is_answered_until_it_has_been_told<K: Kit>() {
+    let kit = K::start().await;
+    let dead = kit.alive(settings(LONG)).await;
+    let (dies, other) = (kit.alive(hurried()).await, kit.alive(hurried()).await);
+    change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan"), entering("3", "ivan")]).await;
+    occupy(&dead, "chat", 3).await;
+    occupy(&dead, "alone", 1).await;
+    dead.resign().await.expect("resigned");
+    let removed = Instant::now();
+    let first = dies.bury(100).await.expect("buried");
+    assert_eq!((left(&first).len(), first.len()), (3, 2));
+    assert!(first.iter().all(|it| it.grave.until > removed && !it.grave.more));
+    assert_eq!((bury(&other, 100).await, bury(&dies, 100).await), (vec![], vec![]), "it is being told");
+    drop(dies);
+    let mut again = Vec::new();
+    eventually("another is answered it", async || {
+        again.extend(other.bury(100).await.expect("buried"));
+        again.len() >= 2
+    })
+    .await;
+    assert!(removed.elapsed() >= SHORT);
+    let by_name = |graves: &[Buried]| -> BTreeMap<_, _> {
+        let told =
+            graves.iter().map(|it| (it.channel.clone(), (left(std::slice::from_ref(it)), it.counts, it.occupied)));
+        told.collect()
+    };
+    assert_eq!(by_name(&again), by_name(&first), "all of it, as it was");
+    for it in &again {
+        other.close(&it.channel, &it.grave).await.expect("closed");
+    }
+    tokio::time::sleep(SHORT * 2).await;
+    assert_eq!(bury(&other, 100).await, [], "once it has been told it is answered to nobody");
+    // Said late it closes nothing but what it was said of.
+    let next = kit.alive(settings(LONG)).await;
+    enter(&next, "chat", "1", "olha").await;
+    next.resign().await.expect("resigned");
+    let third = other.bury(100).await.expect("buried");
+    other.close(&first[0].channel, &first[0].grave).await.expect("closed");
+    other.close(&channel("chat"), &first[0].grave).await.expect("closed");
+    let mut fourth = Vec::new();
+    eventually("it is answered again", async || {
+        fourth = other.bury(100).await.expect("buried");
+        !fourth.is_empty()
+    })
+    .await;
+    assert_eq!((left(&third).len(), left(&fourth)), (1, left(&third)));
+}
+
+async fn the_end_of_a_crowd_is_known_to_who_buries_it<K: Kit>() {
+    let kit = K::start().await;
+    let crowd = PresenceSettings { crowd: Crowd { above: 5, below: 3 }, ..hurried() };
+    let (dead, node) = (kit.alive(crowd).await, kit.alive(crowd).await);
+    let changes: Vec<_> = (0..7).map(|n| entering(&n.to_string(), "u")).collect();
+    change(&dead, "chat", &changes).await;
+    dead.resign().await.expect("resigned");
+    let buried = node.bury(100).await.expect("buried");
+    assert!(buried.len() == 1 && buried[0].counts.ended, "{buried:?}");
+    let mut again = Vec::new();
+    eventually("it is answered again", async || {
+        again.extend(bury(&node, 100).await);
+        !again.is_empty()
+    })
+    .await;
+    assert!(again[0].counts.ended);
+}
+
+async fn who_came_back_is_not_told_as_gone<K: Kit>() {
+    let kit = K::start().await;
+    let (dead, node) = (kit.alive(settings(LONG)).await, kit.alive(hurried()).await);
+    change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan"), entering("3", "petro")]).await;
+    occupy(&dead, "chat", 3).await;
+    occupy(&dead, "again", 1).await;
+    dead.resign().await.expect("resigned");
+    let lost = node.bury(100).await.expect("buried");
+    assert_eq!(left(&lost).iter().filter(|(.., last)| *last).count(), 3);
+    // A node that was only cut off enters its clients again; another client of a user comes; subscribers come.
+    assert_eq!(enter(&node, "chat", "1", "olha").await, (true, true));
+    assert_eq!(enter(&node, "chat", "9", "ivan").await, (true, true));
+    assert_eq!(occupy(&node, "again", 4).await, (0, 4));
+    let mut graves = Vec::new();
+    eventually("it is answered again", async || {
+        graves.extend(bury(&node, 100).await);
+        graves.len() >= 2
+    })
+    .await;
+    let chat = |client: &str, last| ("chat".to_owned(), client.to_owned(), last);
+    assert_eq!(left(&graves), [chat("2", false), chat("3", true)]);
+    let edge = |name| {
+        let it = graves.iter().find(|it| it.channel == channel(name)).expect("told").occupied;
+        (it.before, it.now)
+    };
+    assert_eq!((edge("chat"), edge("again")), ((3, 0), (1, 4)), "vacated is only what is empty still");
+}
+
 async fn who_is_buried_begins_anew<K: Kit>() {
     let kit = K::start().await;
     let (frozen, other) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);
@@ -345,7 +463,7 @@ async fn who_is_buried_begins_anew<K: Kit>() {
     occupy(&frozen, "chat", 1).await;
     let mut graves = Vec::new();
     eventually("it is buried", async || {
-        graves.extend(other.bury(10).await.expect("buried"));
+        graves.extend(bury(&other, 10).await);
         !graves.is_empty()
     })
     .await;
@@ -374,7 +492,7 @@ async fn a_next_life_takes_over_without_a_word<K: Kit>() {
     let mut graves = Vec::new();
     eventually("what the last life left is buried", async || {
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-        graves.extend(other.bury(10).await.expect("buried"));
+        graves.extend(bury(&other, 10).await);
         !left(&graves).is_empty() && graves.iter().any(|it| it.channel == channel("empty"))
     })
     .await;
@@ -395,7 +513,7 @@ async fn who_was_entered_two_lives_ago_is_not_buried<K: Kit>() {
     let mut graves = Vec::new();
     eventually("what the first life left is buried", async || {
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-        graves.extend(other.bury(10).await.expect("buried"));
+        graves.extend(bury(&other, 10).await);
         !graves.is_empty()
     })
     .await;
@@ -420,7 +538,7 @@ async fn the_living_are_not_buried<K: Kit>() {
     let begun = Instant::now();
     while begun.elapsed() < SHORT * 3 {
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-        assert_eq!(other.bury(10).await.expect("buried"), []);
+        assert_eq!(bury(&other, 10).await, []);
         tokio::time::sleep(SHORT / 20).await;
     }
     assert_eq!(counts(&other, "chat").await, (1, 1));
@@ -443,7 +561,7 @@ async fn names_are_any_text<K: Kit>() {
     assert_eq!(known, BTreeSet::from(users));
     let mut graves = Vec::new();
     eventually("it is buried", async || {
-        graves.extend(node.bury(100).await.expect("buried"));
+        graves.extend(bury(&node, 100).await);
         !graves.is_empty()
     })
     .await;

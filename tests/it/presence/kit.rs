@@ -15,7 +15,7 @@ use dzvin::channels::{
     presence::{MemoryPresence, PresenceSettings, RedisPresence},
 };
 use dzvin_actors::platform::ports::{
-    BusEvent, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, Outcome, Presence,
+    Buried, BusEvent, Changed, Counts, Crowd, Entered, Exited, Life, Member, MemberChange, Outcome, Presence,
 };
 use dzvin_protocols::{channels::centrifuge::ClientInfo, platform::StreamName};
 
@@ -32,7 +32,7 @@ pub const LONG: Duration = Duration::from_secs(3600);
 pub const SHORT: Duration = Duration::from_secs(1);
 
 pub fn settings(lease: Duration) -> PresenceSettings {
-    PresenceSettings { lease, crowd: Crowd::default() }
+    PresenceSettings { lease, crowd: Crowd::default(), telling: LONG }
 }
 
 /// Nodes of one cluster.
@@ -168,6 +168,15 @@ pub async fn exit<P: Presence>(store: &P, on: &str, client: &str, user: &str) ->
         [Outcome::Exited(Exited { gone, last_of_user })] => (gone, last_of_user),
         ref other => panic!("{other:?}"),
     }
+}
+
+/// What is found of the dead, all of which is told.
+pub async fn bury<P: Presence>(store: &P, limit: usize) -> Vec<Buried> {
+    let graves = store.bury(limit).await.expect("buried");
+    for it in &graves {
+        store.close(&it.channel, &it.grave).await.expect("closed");
+    }
+    graves
 }
 
 /// Before, and now.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use dzvin::channels::presence::RedisPresence;
+use dzvin::channels::presence::{PresenceSettings, RedisPresence};
 use dzvin_actors::platform::ports::{BusError, Life, Presence};
 use futures_util::future::join_all;
 
 use super::kit::{
-    InRedis, Kit, LONG, SHORT, bus, change, channel, clients, counts, enter, entering, exit, occupy, settings, ticket,
+    InRedis, Kit, LONG, SHORT, bury, bus, change, channel, clients, counts, enter, entering, exit, occupy, settings,
+    ticket,
 };
 use crate::support::eventually::eventually;
 
@@ -60,7 +61,7 @@ async fn a_restarted_server_is_another() {
     let mut gone = Vec::new();
     eventually("what the last life left is buried", async || {
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-        gone.extend(node.bury(10).await.expect("buried"));
+        gone.extend(bury(&node, 10).await);
         !gone.is_empty()
     })
     .await;
@@ -98,6 +99,43 @@ async fn a_renewal_whose_answer_was_lost_is_said_again() {
 }
 
 #[tokio::test]
+async fn a_burial_whose_answer_was_lost_is_answered_again() {
+    let kit = InRedis::start().await;
+    let hurried = PresenceSettings { telling: SHORT, ..settings(LONG) };
+    let (proxy, url) = kit.server.proxy().await;
+    let bus = bus(&url).await.0;
+    let (near, far) = (kit.alive(hurried).await, RedisPresence::new(&bus, hurried));
+    assert_eq!(far.renew().await.expect("renewed"), Life::Anew { told: true });
+    // The server knows the scripts by this one.
+    let first = kit.alive(settings(LONG)).await;
+    enter(&first, "news", "0", "petro").await;
+    first.resign().await.expect("resigned");
+    assert_eq!(bury(&near, 10).await.len(), 1);
+    let dead = kit.alive(settings(LONG)).await;
+    change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan")]).await;
+    occupy(&dead, "chat", 2).await;
+    dead.resign().await.expect("resigned");
+    proxy.cut_after(Some("grave:"));
+    eventually("it is removed, and the answer lost", async || {
+        assert!(far.bury(10).await.unwrap_or_default().is_empty(), "no answer comes through");
+        counts(&near, "chat").await == (0, 0)
+    })
+    .await;
+    let (mut gone, mut vacated) = (BTreeSet::new(), 0);
+    eventually("another is answered it", async || {
+        for grave in bury(&near, 10).await {
+            gone.extend(grave.left.iter().map(|(it, last)| (it.info.client.to_string(), *last)));
+            vacated += usize::from(grave.occupied.before == 2 && grave.occupied.now == 0);
+        }
+        gone.len() == 2 && vacated == 1
+    })
+    .await;
+    proxy.cut_after(None);
+    let rested = eventually("it is connected", async || far.bury(10).await.ok()).await;
+    assert_eq!(rested, [], "it has been told");
+}
+
+#[tokio::test]
 async fn while_the_server_is_away_calls_fail_at_once() {
     let mut kit = InRedis::start().await;
     let node = kit.alive(settings(LONG)).await;
@@ -130,12 +168,12 @@ async fn who_ends_while_the_list_of_lives_is_lost_is_buried_all_the_same() {
     }
     drop(dead);
     assert_eq!(node.renew().await.expect("renewed"), Life::Anew { told: false });
-    assert_eq!(node.bury(10).await.expect("buried"), [], "it has a lease's time to come back");
+    assert_eq!(bury(&node, 10).await, [], "it has a lease's time to come back");
     assert_eq!(enter(&node, "chat", "1", "olha").await, (false, true));
     let (mut gone, mut vacated) = (Vec::new(), 0);
     eventually("it is buried", async || {
         assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-        for grave in node.bury(10).await.expect("buried") {
+        for grave in bury(&node, 10).await {
             gone.extend(grave.left.iter().map(|(it, last)| (it.info.client.to_string(), *last)));
             vacated += usize::from(grave.occupied.before == 1 && grave.occupied.now == 0);
         }
@@ -146,7 +184,7 @@ async fn who_ends_while_the_list_of_lives_is_lost_is_buried_all_the_same() {
     assert_eq!(clients(&node, "chat", 10).await, BTreeSet::from(["1".to_owned()]));
     eventually("the copies of the list have the living alone", async || {
         node.renew().await.expect("renewed");
-        node.bury(10).await.expect("buried");
+        bury(&node, 10).await;
         kit.server.command(&["SCARD", "{dz:roll:0}"]).await.expect("answered") == ":1\r\n"
     })
     .await;
@@ -184,12 +222,12 @@ async fn when_nobody_has_renewed_for_half_a_lease_nobody_is_buried_yet() {
     // Renewed last more than half a lease ago, and the other's lease has ended.
     until(lease * 2 / 5).await;
     assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-    assert_eq!(node.bury(10).await.expect("buried"), [], "it has a lease in which to come back");
+    assert_eq!(bury(&node, 10).await, [], "it has a lease in which to come back");
     assert_eq!(other.renew().await.expect("renewed"), Life::Same);
     // Renewed lately: it is the other that was away.
     until(lease * 4 / 5).await;
     assert_eq!(node.renew().await.expect("renewed"), Life::Same);
-    let buried = node.bury(10).await.expect("buried");
+    let buried = bury(&node, 10).await;
     assert!(buried.iter().any(|grave| grave.left.iter().any(|(it, _)| &*it.info.client == "2")), "{buried:?}");
 }
 
@@ -227,12 +265,12 @@ async fn nothing_is_left_of_who_came_and_went() {
     }
     let mut gone = 0;
     eventually("the dead is buried", async || {
-        gone += node.bury(100).await.expect("buried").len();
-        gone == 3 && node.bury(100).await.expect("buried").is_empty()
+        gone += bury(&node, 100).await.len();
+        gone == 3 && bury(&node, 100).await.is_empty()
     })
     .await;
     let left = keys(&kit).await;
-    for kept in ["members", "users", "of:", "occupancy", "channels", "crowd", ":dying"] {
+    for kept in ["members", "users", "of:", "occupancy", "channels", "crowd", "grave", ":dying"] {
         assert!(!left.contains(kept), "{kept}: {left}");
     }
     // Answers go by themselves.

@@ -2,6 +2,7 @@
 
 mod clients;
 mod codes;
+mod crowds;
 mod http;
 mod lent;
 mod sockets;

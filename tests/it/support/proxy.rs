@@ -25,6 +25,8 @@ struct Weather {
     refuse: bool,
     stall: bool,
     delay: Duration,
+    /// A connection that is asked this goes on to the server, and ends before the answer.
+    cut_after: Option<&'static str>,
 }
 
 /// A running proxy; it ends with this value.
@@ -58,6 +60,11 @@ impl Proxy {
     /// Whether bytes stand still while connections stay open.
     pub fn stall(&self, stall: bool) {
         self.weather.send_modify(|w| w.stall = stall);
+    }
+
+    /// Ends each connection on which this is asked, once the server has it and before its answer.
+    pub fn cut_after(&self, asked: Option<&'static str>) {
+        self.weather.send_modify(|w| w.cut_after = asked);
     }
 
     /// How long each piece is held back.
@@ -101,8 +108,8 @@ async fn join<S: AsyncRead + AsyncWrite + Unpin>(client: TcpStream, server: S, m
     let (server_read, server_write) = tokio::io::split(server);
     let cuts = weather.borrow().cuts;
     tokio::select! {
-        () = pump(client_read, server_write, weather.clone()) => {}
-        () = pump(server_read, client_write, weather.clone()) => {}
+        () = pump(client_read, server_write, weather.clone(), true) => {}
+        () = pump(server_read, client_write, weather.clone(), false) => {}
         _ = weather.wait_for(|w| w.cuts != cuts) => {}
     }
 }
@@ -111,18 +118,23 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut weather: watch::Receiver<Weather>,
+    asks: bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let Ok(n @ 1..) = from.read(&mut buffer).await else { return };
-        let delay = match weather.wait_for(|w| !w.stall).await {
-            Ok(now) => now.delay,
+        let Weather { delay, cut_after, .. } = match weather.wait_for(|w| !w.stall).await {
+            Ok(now) => *now,
             Err(_) => return,
         };
         if !delay.is_zero() {
             sleep(delay).await;
         }
         if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+        let last = cut_after.filter(|_| asks).map(str::as_bytes);
+        if last.is_some_and(|last| buffer[..n].windows(last.len()).any(|part| part == last)) {
             return;
         }
     }

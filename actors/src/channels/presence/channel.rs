@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     PresenceEvent, PresenceLimits,
-    limits::{BATCH, TOLD_AT_ONCE},
+    limits::{ANEW_EVERY, ANEW_TURNS, BATCH, TOLD_AT_ONCE},
     tell::{Context, Tell},
 };
 use crate::platform::ports::{Buried, Changed, Counts, Member, MemberChange, Occupied, Outcome};
@@ -94,6 +94,8 @@ pub(super) struct Channel {
     members: u64,
     /// Since when the count may be told.
     owed: Option<Instant>,
+    /// When a crowd ended, and whose turn it is to begin anew.
+    anew: Option<(Instant, u32)>,
     /// A call is under way.
     pub(super) busy: bool,
     /// Where it waits for a call, or for the store to come back.
@@ -123,6 +125,7 @@ impl Channel {
             empty_since: None,
             members: 0,
             owed: None,
+            anew: None,
             busy: false,
             listed: None,
             failed: false,
@@ -198,8 +201,14 @@ impl Channel {
         }
     }
 
-    /// Those leave whose goodbyes have been held.
+    /// Those leave whose goodbyes have been held, and those are told whose turn it is to begin anew.
     pub(super) fn part(&mut self, now: Instant) {
+        while let Some((ended, turn)) = self.anew
+            && ended + ANEW_EVERY * turn <= now
+        {
+            self.unsaid.push_back(Tell::Anew(turn, now - ended));
+            self.anew = Some((ended, turn + 1)).filter(|(_, next)| *next < ANEW_TURNS);
+        }
         while let Some((due, _)) = self.goodbyes.front()
             && *due <= now
         {
@@ -276,7 +285,8 @@ impl Channel {
         let vacant = self.occupancy(now, limits).1;
         let owed = self.owed.filter(|owed| *owed > now);
         let parting = self.goodbyes.front().map(|(due, _)| *due);
-        [vacant, owed, parting].into_iter().flatten().min()
+        let anew = self.anew.map(|(ended, turn)| ended + ANEW_EVERY * turn);
+        [vacant, owed, parting, anew].into_iter().flatten().min()
     }
 
     /// Whether a call is to be made now, or a word to be said.
@@ -408,9 +418,17 @@ impl Channel {
     /// Each is told of who came and went, or, where there are too many, how many there are.
     fn tell(&mut self, tell: Vec<Tell>, counts: Counts, context: &Context) -> Vec<Tell> {
         self.members = counts.clients;
+        if self.hold.is_some() {
+            // Servers are told of each, many at once.
+            return tell;
+        }
+        if counts.ended {
+            self.anew = Some((context.now, 0));
+        }
         if !counts.crowded {
             return tell;
         }
+        self.anew = None;
         if tell.iter().any(|tell| matches!(tell, Tell::Join(member, _) | Tell::Leave(member, _) if member.told)) {
             self.owed.get_or_insert(context.now);
         }
@@ -436,9 +454,12 @@ impl Channel {
 
     /// What a burial removed here.
     pub(super) fn buried(&mut self, buried: Buried, context: &Context) -> Vec<Tell> {
+        let grave = Arc::new(buried.grave);
         let left = buried.left.into_iter().map(|(member, last)| Tell::Leave(member, last)).collect();
-        let mut tell = self.tell(left, buried.counts, context);
+        let mut tell = vec![Tell::Open(Arc::clone(&grave))];
+        tell.extend(self.tell(left, buried.counts, context));
         tell.extend(self.occupied(buried.occupied, context));
+        tell.push(Tell::Close(grave));
         tell
     }
 
@@ -529,6 +550,7 @@ impl Channel {
             && self.doubt.is_none()
             && self.unsaid.is_empty()
             && self.owed.is_none()
+            && self.anew.is_none()
             && self.alarm.is_none()
     }
 }

@@ -1,15 +1,18 @@
-//! One call to the store, beside the actor: first what is still to be said on the channel, then the call.
+//! One call to the store, beside the actor: first what is still to be said on the channel, with the graves that are told by it, then the call.
 
 use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 
 use dzvin_protocols::platform::StreamName;
 use futures_util::FutureExt;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
 use super::{
     PresenceLimits,
     channel::{Answer, Work},
-    tell::Tell,
+    tell::{Tell, leave_grave},
 };
 use crate::platform::ports::{Bus, Presence};
 
@@ -31,6 +34,8 @@ pub struct Report {
     /// What could not be said; then nothing was called.
     pub(super) unsaid: VecDeque<Tell>,
     pub(super) said: u64,
+    /// Graves that are no longer this node's to tell: closed, or left to others.
+    pub(super) graves: usize,
     pub(super) work: Option<Work>,
     pub(super) answer: Option<Answer>,
     /// A word or the call failed.
@@ -42,7 +47,7 @@ pub struct Report {
 /// Does it; whatever fails, the actor hears of it.
 pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, limits: &PresenceLimits) -> Report {
     let Job { channel, life, unsaid, work, place } = job;
-    let mut report = Report { channel, life, unsaid, said: 0, work, answer: None, failed: true, place };
+    let mut report = Report { channel, life, unsaid, said: 0, graves: 0, work, answer: None, failed: true, place };
     // A panic of the store's is a failed call. What it had written of the report is whole.
     let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), limits)).catch_unwind().await;
     if done.is_err() {
@@ -54,6 +59,20 @@ pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B
 async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, limits: &PresenceLimits) {
     let stream = StreamName::from_checked(&report.channel);
     while let Some(tell) = report.unsaid.front() {
+        match tell {
+            Tell::Open(grave) if grave.until <= Instant::now() => {
+                leave_grave(&mut report.unsaid);
+                report.graves += 1;
+                continue;
+            }
+            Tell::Close(grave) => {
+                if !matches!(timeout(limits.command, store.close(&stream, grave)).await, Ok(Ok(()))) {
+                    return;
+                }
+                report.graves += 1;
+            }
+            _ => {}
+        }
         if let Some(word) = tell.word() {
             if !matches!(timeout(limits.say, bus.whisper(&stream, word)).await, Ok(Ok(()))) {
                 return;

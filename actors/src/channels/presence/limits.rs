@@ -56,10 +56,14 @@ pub(super) const WORD_TRIES: u32 = 5;
 pub(super) const BURY: usize = 512;
 /// ...unless so many words still wait to be said.
 pub(super) const MAX_UNSAID: usize = 8_192;
-/// How long a burial may take: many calls of the store's own limit each. What it removed has to be told, so it is not hurried.
+/// How long a burial may take: many calls of the store's own limit each. What it removed and does not answer is found again, later.
 pub(super) const BURIAL: Duration = Duration::from_secs(60);
 /// Up to so many subscribers each change of their number is told at once, as clients of the Pusher protocol know it.
 pub(super) const TOLD_AT_ONCE: u64 = 100;
+/// When a crowd has ended those who hear of its members begin anew, in so many parts...
+pub(super) const ANEW_TURNS: u32 = 20;
+/// ...each so long after the one before it: up to 900 fetch a list of 900, a twentieth of them at once.
+pub(super) const ANEW_EVERY: Duration = Duration::from_millis(500);
 /// Members of a page that a roster is gathered from.
 pub(super) const PAGE: usize = 512;
 /// Pages that a roster is gathered from: many clients of few users must not make one question last.

@@ -26,6 +26,8 @@ pub struct PresenceMetrics {
     pub due: Gauge,
     /// Goodbyes that are held before servers of applications are told of them.
     pub held: Gauge,
+    /// What burials removed and this node has still to tell.
+    pub graves: Gauge,
     /// 1 while the store counts as away.
     pub away: Gauge,
     /// Calls to the store that failed.
@@ -55,6 +57,7 @@ impl PresenceMetrics {
         registry.register("questions", "Questions that wait", self.questions.clone());
         registry.register("due", "Channels that presence will look at later", self.due.clone());
         registry.register("held", "Goodbyes of which servers of applications are not told yet", self.held.clone());
+        registry.register("graves", "What burials removed and this node has still to tell", self.graves.clone());
         registry.register("away", "1 while the store counts as away", self.away.clone());
         registry.register("failures", "Calls to the store that failed", self.failures.clone());
         registry.register("words", "Words said", self.words.clone());

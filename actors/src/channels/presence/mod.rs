@@ -6,7 +6,8 @@
 //! that comes and goes meanwhile makes greater. What a dead node left is told by whoever removed it.
 //!
 //! Words are said at least once while the store answers, and where an attempt failed perhaps twice; nothing keeps them for a
-//! node that is away. If the node that buries another dies in the middle, what it has removed and not yet told is not told.
+//! node that is away. What a burial removed stays in the store until it has been told: if who tells it dies in the middle, or never
+//! heard what it removed, another tells all of it.
 //!
 //! Not here: who may see whom, what a client or a server of the application is sent, the store itself.
 
@@ -58,14 +59,14 @@ pub enum PresenceEvent {
         /// On all nodes.
         subscribers: u64,
     },
-    /// The first client of a user has come, and its last one had not just left. Not told of crowded channels.
+    /// The first client of a user has come, and its last one had not just left. Told of crowded channels as of others.
     MemberAdded {
         /// The channel.
         channel: Arc<str>,
         /// The user.
         user: Arc<str>,
     },
-    /// The last client of a user has left, and none has come for a while. Not told of crowded channels.
+    /// The last client of a user has left, and none has come for a while. Told of crowded channels as of others.
     MemberRemoved {
         /// The channel.
         channel: Arc<str>,

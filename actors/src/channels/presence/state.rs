@@ -22,7 +22,7 @@ use super::{
     limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
     questions::{Asked, Looked, Question, ask, look},
     servers,
-    tell::{Context, Tell},
+    tell::{Context, Tell, give_up},
     unpanicked,
 };
 use crate::{
@@ -64,6 +64,9 @@ pub(super) struct State<P, B> {
     clients: usize,
     /// Goodbyes that are held.
     held: usize,
+    /// Graves that are this node's to tell, and whether there was more than one burial removes.
+    graves: usize,
+    unburied: bool,
     /// When the store was last asked to renew this node's life, and whether it has still to answer.
     renewed: Option<Instant>,
     renewing: bool,
@@ -97,6 +100,8 @@ impl<P: Presence, B: Bus> State<P, B> {
             unsaid: 0,
             clients: 0,
             held: 0,
+            graves: 0,
+            unburied: false,
             renewed: None,
             renewing: false,
             burying: false,
@@ -221,21 +226,22 @@ impl<P: Presence, B: Bus> State<P, B> {
     }
 
     pub(super) fn called(&mut self, report: Report) {
-        let Report { channel: name, life, mut unsaid, said, work, answer, failed, place } = report;
+        let Report { channel: name, life, mut unsaid, said, graves, work, answer, failed, place } = report;
         drop(place);
         self.args.metrics.words.inc_by(said);
+        let mut closed = graves;
         let (context, current, told) = (self.context(&name), self.life, self.told);
         let Some(channel) = self.channels.get_mut(&name) else { return };
         channel.busy = false;
         channel.failed = failed;
-        if said > 0 || unsaid.is_empty() {
+        if said > 0 || graves > 0 || unsaid.is_empty() {
             channel.tries = 0;
         }
         if failed && !unsaid.is_empty() {
             channel.tries += 1;
             if channel.tries >= WORD_TRIES {
                 channel.tries = 0;
-                unsaid.pop_front();
+                closed += usize::from(give_up(&mut unsaid));
                 self.args.metrics.words_lost.inc();
             }
         }
@@ -258,6 +264,10 @@ impl<P: Presence, B: Bus> State<P, B> {
             self.refuse(&name);
         } else {
             self.failures_in_a_row = 0;
+        }
+        self.graves -= closed.min(self.graves);
+        if self.graves == 0 && !self.away && std::mem::take(&mut self.unburied) {
+            self.bury();
         }
     }
 
@@ -437,13 +447,15 @@ impl<P: Presence, B: Bus> State<P, B> {
     }
 
     fn bury(&mut self) {
-        if self.burying || self.unsaid > MAX_UNSAID {
+        // Those that are being told come first: a store answers them to nobody else meanwhile.
+        if self.burying || self.graves > 0 || self.unsaid > MAX_UNSAID {
             return;
         }
         self.burying = true;
         let (store, myself) = (Arc::clone(&self.args.store), self.myself.clone());
         self.tasks.spawn(async move {
             let buried = unpanicked(async { in_time(timeout(BURIAL, store.bury(BURY)).await) }).await;
+            // What an answer that was lost had removed the store answers again.
             let _ = myself.cast(PresenceMessage::Buried(buried.flatten().unwrap_or_default()));
         });
     }
@@ -458,14 +470,13 @@ impl<P: Presence, B: Bus> State<P, B> {
             if servers::channel(&name).is_none() {
                 self.args.metrics.buried.inc_by(grave.left.len() as u64);
             }
+            (self.graves, self.unburied) = (self.graves + 1, self.unburied | grave.grave.more);
             let (context, mut tell) = (self.context(&name), Vec::new());
             self.change(&name, |channel| tell = channel.buried(grave, &context));
             self.tell(&name, tell);
         }
-        // As much as one burial removes: there may be more.
-        if work >= BURY && !self.away {
-            self.bury();
-        }
+        // As much as one burial removes: there may be more, which is looked for when this has been told.
+        self.unburied |= work >= BURY;
     }
 
     pub(super) async fn resign(&mut self) {
@@ -485,6 +496,7 @@ impl<P: Presence, B: Bus> State<P, B> {
         metrics.questions.set(gauge(MAX_QUESTIONS - self.places.available_permits()));
         metrics.due.set(gauge(self.due.len()));
         metrics.held.set(gauge(self.held));
+        metrics.graves.set(gauge(self.graves));
         metrics.away.set(i64::from(self.away));
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     platform::ports::TokenMark,
 };
 
-use super::traced::Notes;
+use super::{now, traced::Notes};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -141,6 +141,8 @@ pub(super) struct View<'a> {
     pub(super) wire: Wire,
     pub(super) limit: usize,
     pub(super) client: u128,
+    /// When its session began, in milliseconds of the clock.
+    pub(super) began: u64,
     pub(super) terms: &'a Terms,
     /// Where it is noted what was shown, if anybody wants to know.
     pub(super) notes: Option<&'a Notes>,
@@ -235,6 +237,9 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
     }
     if let What::Word(spoken) = &delivery.what {
         let heard = view.terms.join_leave || !spoken.is_about_members();
+        if heard && spoken.begins_anew(view.client, || now().saturating_sub(view.began)) {
+            return Err(Stop::Insufficient);
+        }
         let frame = if heard { spoken.frame(&delivery.channel, view.wire, view.client) } else { None };
         return frame.map_or(Ok(0), |frame| outbox.push(frame.clone(), view.limit).map(|()| 1).map_err(|_| Stop::Slow));
     }

@@ -407,7 +407,7 @@ impl Session {
     }
 
     fn view<'a>(&self, terms: &'a Terms) -> View<'a> {
-        View { wire: self.wire, limit: self.queue_bytes, client: self.client.0, terms, notes: None }
+        View { wire: self.wire, limit: self.queue_bytes, client: self.client.0, began: self.began, terms, notes: None }
     }
 
     /// The subscriber is told to recover.

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use dzvin_protocols::{channels::centrifuge::ClientInfo, platform::StreamName};
+use tokio::time::Instant;
 
 use super::{Answer, BusError};
 
@@ -93,6 +94,8 @@ pub struct Counts {
     pub users: u64,
     /// There have been too many to tell of each who comes and goes, and there still are.
     pub crowded: bool,
+    /// There have been, and the change that is answered was the first after which there are not: one call is answered so.
+    pub ended: bool,
 }
 
 /// When a channel is crowded. Two numbers, so that it does not go to and fro with every client.
@@ -151,6 +154,19 @@ pub enum Life {
     },
 }
 
+/// What a burial removed and nobody has told yet: whoever was answered it tells it, and closes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grave {
+    /// Whose it was.
+    pub life: Arc<str>,
+    /// What the store knows it by.
+    pub name: Arc<str>,
+    /// Who has not begun to tell it by then leaves it: another may be answered the same.
+    pub until: Instant,
+    /// More of that life is left on the channel, and found once this one is closed.
+    pub more: bool,
+}
+
 /// What a dead node left on one channel and a burial removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buried {
@@ -162,12 +178,15 @@ pub struct Buried {
     pub counts: Counts,
     /// What became of the subscribers.
     pub occupied: Occupied,
+    /// What is to be closed when all of this has been told, be it nothing.
+    pub grave: Grave,
 }
 
 /// Who is on which channel, over all nodes.
 ///
 /// Contract (one conformance suite holds every implementation to it): whatever a node entered is gone within its lease
-/// after its death, and is told as gone exactly once over all nodes. A node has lives, one after the other; what was
+/// after its death, and is told as gone over all nodes: once, or perhaps once more if who told it died before it could close the
+/// grave. A node has lives, one after the other; what was
 /// entered in one ends with it, unless it is entered again in the next.
 ///
 /// Calls of one node for one channel must not race each other, and carry tickets that grow with each. One whose answer was lost is
@@ -203,6 +222,9 @@ pub trait Presence: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> impl Answer<Result<Vec<(Arc<str>, u64)>, BusError>>;
-    /// What dead nodes left behind, removed by this call, and told to no other: at most about `limit` clients and channels.
+    /// What dead nodes left behind, removed by this call, or by one whose caller has not told it in its time: at most about `limit`
+    /// clients and channels. Until it is closed or its time is over it is answered to no other.
     fn bury(&self, limit: usize) -> impl Answer<Result<Vec<Buried>, BusError>>;
+    /// All that was in this grave on this channel has been told: it is answered to nobody any more.
+    fn close(&self, channel: &StreamName, grave: &Grave) -> impl Answer<Result<(), BusError>>;
 }

@@ -68,8 +68,8 @@ pub fn encode_word(channel: &str, word: &Word) -> Option<Vec<u8>> {
             Some(encode_client_event(event, channel, data.as_deref(), user.as_deref()))
         }
         Word::Count { subscribers } => Some(encode_subscription_count(channel, *subscribers).into_bytes()),
-        // Every node writes it as the publication that it is.
-        Word::Publication { .. } => None,
+        // Every node writes it as the publication that it is, and ends the connections of whoever is to begin anew.
+        Word::Publication { .. } | Word::Anew { .. } => None,
     }
 }
 

@@ -4,7 +4,7 @@
 -- ARGV: life, ticket, crowd above, crowd below, how long answers are kept (ms), then for each change `+` client user info or
 --       `-` client user and nothing.
 -- An entry is `life \t length of the user \t user info`. Answers {a digit for each change, clients, users, crowded, nothing of
--- this life is left}; digits: 1 new or gone, 2 no other client of its user is there. {} when a later ticket was used.
+-- this life is left}, crowded being 1, or 2 when it has just ended; digits: 1 new or gone, 2 no other client of its user is there. {} when a later ticket was used.
 local members, users, mine, before, answers, crowd, occupancy = unpack(KEYS)
 local life, ticket = ARGV[1], tonumber(ARGV[2])
 

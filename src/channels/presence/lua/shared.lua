@@ -13,7 +13,8 @@ local function sum(occupancy)
   return all
 end
 
--- Clients of a channel, and 1 when they are a crowd: above one number, and from then on until they are below another.
+-- Clients of a channel, and 1 when they are a crowd: above one number, and from then on until they are below another; 2 for the one call
+-- that finds it over.
 local function judge(members, crowd, above, below)
   local clients = redis.call('HLEN', members)
   if clients > tonumber(above) then
@@ -21,8 +22,7 @@ local function judge(members, crowd, above, below)
     return clients, 1
   end
   if clients >= tonumber(below) then return clients, redis.call('EXISTS', crowd) end
-  redis.call('DEL', crowd)
-  return clients, 0
+  return clients, redis.call('DEL', crowd) == 1 and 2 or 0
 end
 
 -- Lives that answers are kept of without a look at their age.

@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::{
-    Buried, BusError, Changed, Counts, Entered, Exited, Member, MemberChange, MemberPage, Occupied, Outcome,
+    Buried, BusError, Changed, Counts, Entered, Exited, Grave, Member, MemberChange, MemberPage, Occupied, Outcome,
 };
 use dzvin_protocols::platform::StreamName;
 use fred::types::Value;
+use tokio::time::Instant;
 
 /// An answer that is not in our form.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,16 +86,35 @@ pub(super) fn page(answer: Value) -> Result<MemberPage, BusError> {
     })
 }
 
-/// What was removed, and whether that was all.
-pub(super) fn buried(channel: StreamName, answer: Value) -> Result<(Buried, bool), BusError> {
+/// What a look at one channel of a dead life found.
+pub(super) enum Found {
+    /// What is to be told.
+    Grave(Buried),
+    /// Nothing that is to be told, and whether nothing of that life is left there.
+    Nothing(bool),
+}
+
+/// What was removed: this node's to tell until then.
+pub(super) fn buried(life: &str, channel: StreamName, until: Instant, answer: Value) -> Result<Found, BusError> {
     let parts = array(answer)?;
-    let [clients, users, crowded, before, now, rest, left @ ..] = parts.as_slice() else {
-        return Err(malformed("answer of bury"));
+    let (name, clients, users, crowded, before, now, rest, left) = match parts.as_slice() {
+        // It is another's to tell.
+        [] => return Ok(Found::Nothing(false)),
+        [name, clients, users, crowded, before, now, rest, left @ ..] => {
+            (name, clients, users, crowded, before, now, rest, left)
+        }
+        _ => return Err(malformed("answer of bury")),
     };
+    let name = name.as_string().ok_or_else(|| malformed("grave"))?;
+    let more = count(rest)? > 0;
+    if name.is_empty() {
+        return Ok(Found::Nothing(!more));
+    }
     let left = left.chunks_exact(2).filter_map(|pair| Some((member(&pair[1])?, pair[0].as_u64() == Some(1))));
     let occupied = Occupied { before: count(before)?, now: count(now)? };
-    let buried = Buried { channel, left: left.collect(), counts: counts(clients, users, crowded)?, occupied };
-    Ok((buried, count(rest)? == 0))
+    let (left, counts) = (left.collect(), counts(clients, users, crowded)?);
+    let grave = Grave { life: life.into(), name: name.into(), until, more };
+    Ok(Found::Grave(Buried { channel, left, counts, occupied, grave }))
 }
 
 pub(super) fn names(answer: Value) -> Result<Vec<String>, BusError> {
@@ -106,7 +126,8 @@ pub(super) fn count(value: &Value) -> Result<u64, BusError> {
 }
 
 fn counts(clients: &Value, users: &Value, crowded: &Value) -> Result<Counts, BusError> {
-    Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: count(crowded)? == 1 })
+    let crowded = count(crowded)?;
+    Ok(Counts { clients: count(clients)?, users: count(users)?, crowded: crowded == 1, ended: crowded == 2 })
 }
 
 /// A digit, and then what others may see: 1, they are told of it and find it; 0, they only find it; 2, they are only told of it.

@@ -15,8 +15,8 @@ use axum::{
 use dzvin_actors::{
     channels::{App, AppRules, ChannelRules, PaceRules},
     platform::ports::{
-        Across, Buried, BusError, BusEvent, Changed, ChannelPace, Counts, HistoryLimits, Life, Member, MemberChange,
-        MemberPage, Occupied, ReadLimit,
+        Across, Buried, BusError, BusEvent, Changed, ChannelPace, Counts, Grave, HistoryLimits, Life, Member,
+        MemberChange, MemberPage, Occupied, ReadLimit,
     },
 };
 use dzvin_protocols::{
@@ -111,6 +111,9 @@ impl Presence for Census {
     }
     async fn bury(&self, limit: usize) -> Result<Vec<Buried>, BusError> {
         self.here()?.bury(limit).await
+    }
+    async fn close(&self, channel: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        self.here()?.close(channel, grave).await
     }
 }
 

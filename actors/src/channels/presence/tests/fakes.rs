@@ -21,8 +21,9 @@ use super::super::{
 };
 use crate::{
     platform::ports::{
-        Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, HistoryLimits, Life,
-        Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice, UserPace,
+        Appended, Buried, Bus, BusError, Changed, Conditions, Counts, Crowd, Entered, Exited, Grave, HistoryLimits,
+        Life, Member, MemberChange, MemberPage, Occupied, Offer, Outcome, Presence, Published, ReadLimit, Slice,
+        UserPace,
     },
     supervise::{Progress, Slot},
 };
@@ -62,6 +63,11 @@ pub(super) struct Kept {
     /// This node's life is lost, and whether others told of it.
     lost: Option<bool>,
     graves: Vec<Buried>,
+    /// Names of those that were closed.
+    pub(super) closed: Vec<String>,
+    /// The answers to so many more closings are lost.
+    pub(super) unclosed: usize,
+    pub(super) burials: usize,
     pub(super) calls: usize,
     pub(super) renewals: usize,
     pub(super) turns: usize,
@@ -127,6 +133,7 @@ impl Fake {
                 Word::Join { info, first } => format!("+{}{}", info.client, if *first { "!" } else { "" }),
                 Word::Leave { info, last } => format!("-{}{}", info.client, if *last { "!" } else { "" }),
                 Word::Count { subscribers } => format!("#{subscribers}"),
+                Word::Anew { turn, turns, .. } => format!("anew {turn}/{turns}"),
                 Word::Event { .. } | Word::Publication { .. } => "?".to_owned(),
             })
             .collect()
@@ -154,10 +161,12 @@ impl Kept {
         let members = self.members.get(channel);
         let clients = members.map_or(0, BTreeMap::len) as u64;
         let crowded = self.crowded.entry(channel.to_owned()).or_default();
-        *crowded = clients > self.crowd.above || *crowded && clients >= self.crowd.below;
+        let before = *crowded;
+        *crowded = clients > self.crowd.above || before && clients >= self.crowd.below;
+        let ended = before && !*crowded;
         let users: std::collections::BTreeSet<_> =
             members.into_iter().flat_map(|all| all.values().map(|it| Arc::clone(&it.info.user))).collect();
-        Counts { clients, users: users.len() as u64, crowded: *crowded }
+        Counts { clients, users: users.len() as u64, crowded: *crowded, ended }
     }
 
     fn has_user(&self, channel: &str, user: &str) -> bool {
@@ -286,7 +295,21 @@ impl Presence for Fake {
     }
 
     async fn bury(&self, _: usize) -> Result<Vec<Buried>, BusError> {
-        self.behave(|kept| Ok(std::mem::take(&mut kept.graves))).await
+        self.behave(|kept| {
+            kept.burials += 1;
+            Ok(std::mem::take(&mut kept.graves))
+        })
+        .await
+    }
+
+    async fn close(&self, _: &StreamName, grave: &Grave) -> Result<(), BusError> {
+        self.behave(|kept| {
+            kept.closed.push(grave.name.to_string());
+            let lost = kept.unclosed > 0;
+            kept.unclosed = kept.unclosed.saturating_sub(1);
+            if lost { Err(error()) } else { Ok(()) }
+        })
+        .await
     }
 }
 
@@ -367,6 +390,11 @@ impl Bus for Fake {
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         Err(error())
     }
+}
+
+/// A grave that is this node's for so long.
+pub(super) fn grave(name: &str, time: Duration) -> Grave {
+    Grave { life: "dead".into(), name: name.into(), until: tokio::time::Instant::now() + time, more: false }
 }
 
 pub(super) fn member(client: &str, user: &str) -> Arc<Member> {

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dzvin_protocols::channels::Word;
 use ractor::concurrency::sleep;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
         questions::{Looked, PresenceError},
         servers,
     },
-    fakes::{Fake, Mood, Scene, member},
+    fakes::{Fake, Mood, Scene, grave, member},
 };
 use crate::platform::ports::{Buried, Counts, Crowd, Member, Occupied};
 
@@ -126,13 +127,48 @@ async fn a_crowd_is_told_as_a_number_now_and_then() {
     }
     // At eight it is a crowd still; the fourth makes it seven, and is told.
     let said = scene.fake.said("room");
-    assert!(said[12..said.len() - 1].iter().all(|word| word.starts_with('#')), "{said:?}");
-    assert_eq!(said.last().map(String::as_str), Some("-3!"));
-    scene.pass(SECOND * 4).await;
+    let end = said.iter().position(|word| word == "-3!").expect("it is told");
+    assert!(said[12..end].iter().all(|word| word.starts_with('#')), "{said:?}");
+    // Who missed the others begins anew, one part after the other.
+    scene.pass(SECOND * 30).await;
+    let said = scene.fake.said("room");
+    let anew: Vec<_> = said[end + 1..].iter().filter(|word| !word.starts_with('#')).cloned().collect();
+    assert_eq!(anew, (0..20).map(|turn| format!("anew {turn}/20")).collect::<Vec<_>>());
+    let ago: Vec<u64> = scene
+        .fake
+        .kept()
+        .words
+        .iter()
+        .filter_map(|(_, word)| if let Word::Anew { ago, .. } = word { Some(*ago) } else { None })
+        .collect();
+    assert!(ago.is_sorted() && ago[0] < 500 && (9_500..11_000).contains(&ago[19]), "{ago:?}");
+    // One that is a crowd again before all have had their turn begins with the first when that has ended.
+    let before = scene.fake.said("room").len();
+    for n in 20..26 {
+        scene.enter("room", &n.to_string(), &n.to_string());
+    }
+    scene.pass(SECOND).await;
+    for n in 20..26 {
+        scene.exit("room", &n.to_string());
+    }
+    scene.pass(SECOND * 2).await;
+    for n in 30..36 {
+        scene.enter("room", &n.to_string(), &n.to_string());
+    }
+    scene.pass(SECOND * 20).await;
+    let said = scene.fake.said("room");
+    let anew = said[before..].iter().filter(|word| word.starts_with("anew")).count();
+    assert!((1..10).contains(&anew), "{said:?}");
+    for n in 30..36 {
+        scene.exit("room", &n.to_string());
+    }
+    scene.pass(SECOND * 20).await;
+    let said = scene.fake.said("room");
+    assert_eq!(said[before..].iter().filter(|word| word.starts_with("anew")).count(), anew + 20);
     let events = scene.events();
     let of = |wanted: fn(&PresenceEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
-    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 10, "not of a crowd");
-    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberRemoved { .. })), 1);
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberAdded { .. })), 24, "servers hear of each");
+    assert_eq!(of(|event| matches!(event, PresenceEvent::MemberRemoved { .. })), 17);
 }
 
 #[tokio::test(start_paused = true)]
@@ -371,18 +407,36 @@ async fn a_look_takes_no_place_and_knows_when_the_store_is_not_to_be_believed() 
 async fn what_a_burial_removed_is_told_here() {
     let mut scene = scene().await;
     let dead = |client: &str, told| Arc::new(Member { info: member(client, client).info.clone(), told, shown: true });
-    let counts = Counts { clients: 1, users: 1, crowded: false };
+    let counts = Counts { clients: 1, users: 1, ..Counts::default() };
     let left = vec![(dead("1", true), true), (dead("2", true), false), (dead("3", false), true)];
     let stream = |name| dzvin_protocols::platform::StreamName::from_checked(name);
     let occupied = Occupied { before: 3, now: 0 };
-    scene.fake.grave(Buried { channel: stream("chat"), left: left.clone(), counts, occupied });
+    scene.fake.grave(Buried {
+        channel: stream("chat"),
+        left: left.clone(),
+        counts,
+        occupied,
+        grave: grave("1", SECOND * 60),
+    });
     let unseen = Occupied { before: 0, now: 0 };
     let second = servers::stream("chat");
     let silent = left.iter().map(|(member, last)| (servers::silent(member), *last)).collect();
-    scene.fake.grave(Buried { channel: stream(&second), left: silent, counts, occupied: unseen });
+    scene.fake.grave(Buried {
+        channel: stream(&second),
+        left: silent,
+        counts,
+        occupied: unseen,
+        grave: grave("2", SECOND * 60),
+    });
     let crowded = Counts { crowded: true, ..counts };
     let occupied = Occupied { before: 9, now: 4 };
-    scene.fake.grave(Buried { channel: stream("crowd"), left, counts: crowded, occupied });
+    scene.fake.grave(Buried {
+        channel: stream("crowd"),
+        left,
+        counts: crowded,
+        occupied,
+        grave: grave("3", SECOND * 60),
+    });
     scene.pass(SECOND * 20).await;
     assert_eq!(scene.fake.said("chat"), ["-1!", "-2"]);
     assert_eq!(scene.fake.said("crowd"), ["#1"], "how many there are");
@@ -391,7 +445,76 @@ async fn what_a_burial_removed_is_told_here() {
     assert!(events.contains(&vacated("chat")) && !events.contains(&vacated("crowd")), "{events:?}");
     let removed = |user: &str| PresenceEvent::MemberRemoved { channel: "chat".into(), user: user.into() };
     assert_eq!(events.iter().filter(|event| **event == removed("1") || **event == removed("3")).count(), 2);
-    assert_eq!(scene.metrics.channels.get(), 0);
+    let mut closed = scene.fake.kept().closed.clone();
+    closed.sort();
+    assert_eq!(closed, ["1", "2", "3"], "the store knows that it has been told");
+    assert_eq!(scene.metrics.channels.get() + scene.metrics.graves.get(), 0);
+}
+
+fn buried(channel: &str, clients: &[&str], name: &str, time: Duration) -> Buried {
+    let left = clients.iter().map(|client| (member(client, client), true)).collect();
+    let (counts, occupied) = (Counts::default(), Occupied { before: 0, now: 0 });
+    let channel = dzvin_protocols::platform::StreamName::from_checked(channel);
+    Buried { channel, left, counts, occupied, grave: grave(name, time) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grave_is_closed_when_all_of_it_has_been_told_and_not_before() {
+    let scene = scene().await;
+    scene.fake.kept().whispers = Mood::Refuses;
+    scene.fake.grave(buried("chat", &["1", "2"], "a", SECOND * 60));
+    let mut more = buried("news", &["3"], "b", SECOND * 60);
+    more.grave.more = true;
+    scene.fake.grave(more);
+    scene.pass(SECOND * 4).await;
+    assert_eq!((scene.fake.kept().closed.len(), scene.metrics.graves.get()), (0, 2));
+    let burials = scene.fake.kept().burials;
+    scene.pass(SECOND * 4).await;
+    assert_eq!(scene.fake.kept().burials, burials, "first these are told");
+    scene.fake.kept().whispers = Mood::Well;
+    scene.pass(SECOND * 4).await;
+    assert_eq!(
+        (scene.fake.said("chat"), scene.fake.said("news")),
+        (vec!["-1!".into(), "-2!".into()], vec!["-3!".into()])
+    );
+    assert_eq!((scene.fake.kept().closed.len(), scene.metrics.graves.get()), (2, 0));
+    assert!(scene.fake.kept().burials > burials);
+    // Closing it again does no harm, and nothing of it is said again.
+    scene.fake.kept().unclosed = 2;
+    scene.fake.grave(buried("chat", &["4"], "c", SECOND * 60));
+    scene.pass(SECOND * 20).await;
+    assert_eq!(scene.fake.said("chat")[2..], ["-4!"]);
+    assert_eq!(scene.fake.kept().closed[2..], ["c", "c", "c"]);
+    assert_eq!((scene.metrics.channels.get(), scene.metrics.unsaid.get(), scene.metrics.graves.get()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grave_that_could_not_be_told_in_time_is_left_to_others() {
+    let scene = scene().await;
+    scene.fake.kept().whispers = Mood::Refuses;
+    scene.enter("chat", "0", "olha");
+    scene.pass(SECOND).await;
+    scene.fake.grave(buried("chat", &["1", "2"], "a", SECOND * 8));
+    scene.fake.grave(buried("chat", &["3"], "b", SECOND * 60));
+    scene.pass(SECOND * 9).await;
+    scene.fake.kept().whispers = Mood::Well;
+    scene.pass(SECOND * 4).await;
+    assert_eq!(scene.fake.said("chat"), ["+0!", "-3!"], "what is in the first another tells by now");
+    assert_eq!(scene.fake.kept().closed, ["b"]);
+    // One of whose words one is given up stays open, so that it is told once more, and all that can be said of it is.
+    let said = scene.fake.said("chat").len();
+    scene.fake.kept().whispers = Mood::Refuses;
+    scene.fake.grave(buried("chat", &["4", "5"], "c", SECOND * 600));
+    scene.pass(SECOND * 4).await;
+    let lost = scene.metrics.words_lost.get();
+    while scene.metrics.words_lost.get() == lost {
+        scene.pass(SECOND / 4).await;
+    }
+    scene.fake.kept().whispers = Mood::Well;
+    scene.pass(SECOND * 10).await;
+    assert_eq!(scene.fake.said("chat")[said..], ["-5!"]);
+    assert_eq!(scene.fake.kept().closed, ["b"]);
+    assert_eq!((scene.metrics.unsaid.get(), scene.metrics.graves.get()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ impl Node {
                 let first = usize::try_from(from).unwrap_or(0);
                 let last = (first + 2).min(there);
                 let members = (first.saturating_sub(1)..last).map(|n| Arc::new(named(n))).collect();
-                let counts = Counts { clients: there as u64, users: there as u64, crowded: false };
+                let counts = Counts { clients: there as u64, users: there as u64, ..Counts::default() };
                 let next = (last < there).then_some(last as u64);
                 let _ = reply.send(Ok(MemberPage { members, counts, next }));
             }

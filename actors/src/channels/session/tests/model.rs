@@ -17,7 +17,7 @@ fn at(next: u64) -> Place {
 }
 
 fn view(terms: &Terms) -> View<'_> {
-    View { wire: Wire::CentrifugeJson, limit: usize::MAX, client: 0, terms, notes: None }
+    View { wire: Wire::CentrifugeJson, limit: usize::MAX, client: 0, began: 0, terms, notes: None }
 }
 
 #[derive(Debug, Clone)]

@@ -297,6 +297,44 @@ async fn who_asked_hears_who_comes_and_goes() {
     assert_eq!(deaf.ask(json!({"id": 3, "ping": {}})).await["id"], 3, "nothing came before");
 }
 
+/// Who asked for joins and leaves has missed some; each begins anew in its turn, and who came since has missed nothing.
+#[tokio::test]
+async fn when_a_crowd_has_ended_each_who_hears_of_members_begins_anew_in_its_turn() {
+    let node = Node::start(Limits::default()).await;
+    let (mut hears, mut deaf) =
+        (node.client().await.connected("reader").await, node.client().await.connected("reader").await);
+    for client in [&mut hears, &mut deaf] {
+        client.ask(ask("chat.2", json!({}))).await;
+    }
+    hears.ask(ask("chat.1", json!({"join_leave": true}))).await;
+    deaf.ask(ask("chat.1", json!({}))).await;
+    let anew = async |turn, turns, ago| {
+        let word = Word::Anew { turn, turns, ago };
+        node.hear(BusEvent::Word { stream: StreamName::from_checked("chat.1"), word: word.encode() }).await;
+    };
+    anew(0, 1, 3_600_000).await;
+    anew(0, 0, 0).await;
+    anew(1, 1, 0).await;
+    assert_eq!(
+        hears.ask(json!({"id": 3, "ping": {}})).await["id"],
+        3,
+        "it came since, and nothing else is anybody's turn"
+    );
+    for turn in 0..7 {
+        anew(turn, 7, 0).await;
+    }
+    let push = hears.receive().await;
+    assert_eq!((&push["push"]["channel"], &push["push"]["unsubscribe"]["code"]), (&json!("chat.1"), &json!(2500)));
+    for client in [&mut hears, &mut deaf] {
+        assert_eq!(client.ask(json!({"id": 3, "ping": {}})).await["id"], 3, "nothing came before");
+    }
+    hears.ask(ask("chat.1", json!({"join_leave": true}))).await;
+    node.say("chat.2", "{}", &[]).await;
+    for client in [&mut hears, &mut deaf] {
+        assert_eq!(client.receive().await["push"]["channel"], "chat.2", "the other subscription goes on");
+    }
+}
+
 #[tokio::test]
 async fn too_many_commands_are_refused_and_in_the_end_too_much() {
     let limits = Limits { commands_per_second: Some(5), too_many: 20, ..Limits::default() };

@@ -61,7 +61,7 @@ impl Presence {
         match message {
             PresenceMessage::Stats { channel, reply } => {
                 let clients = known.clients(&channel);
-                let counts = Counts { clients, users: clients, crowded: false };
+                let counts = Counts { clients, users: clients, ..Counts::default() };
                 let _ = reply.send(if known.busy { Err(PresenceError::Busy) } else { Ok(counts) });
             }
             PresenceMessage::Look { channels, reply } => {

@@ -40,7 +40,7 @@ impl Door {
 impl Room {
     fn counts(&self) -> Counts {
         let users: HashSet<&str> = self.there.iter().map(|member| &*member.info.user).collect();
-        Counts { clients: self.there.len() as u64, users: users.len() as u64, crowded: false }
+        Counts { clients: self.there.len() as u64, users: users.len() as u64, ..Counts::default() }
     }
 
     fn answer(&mut self, message: PresenceMessage) {
