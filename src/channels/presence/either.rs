@@ -47,6 +47,10 @@ impl Presence for AnyPresence {
         either!(self, presence => presence.renew().await)
     }
 
+    fn is_shared(&self) -> bool {
+        either!(self, presence => presence.is_shared())
+    }
+
     async fn resign(&self) -> Result<(), BusError> {
         either!(self, presence => presence.resign().await)
     }

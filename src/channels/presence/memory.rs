@@ -132,6 +132,10 @@ impl Presence for MemoryPresence {
         Ok(Life::Anew { told: true })
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn resign(&self) -> Result<(), BusError> {
         let life = self.life();
         self.begin();

@@ -372,6 +372,10 @@ impl Presence for RedisPresence {
         Ok(Life::Anew { told: answer == 2 })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn resign(&self) -> Result<(), BusError> {
         let life = self.state().life.take().map(|current| current.name);
         let Some(life) = life else { return Ok(()) };

@@ -340,7 +340,7 @@ async fn a_node_that_stops_is_told_as_gone_at_once() {
 #[tokio::test]
 async fn a_user_who_comes_back_on_another_node_never_left_for_servers() {
     let redis = Redis::start().await;
-    let hold = Duration::from_secs(1);
+    let hold = Duration::from_secs(3);
     let (mut a, mut b) = (Node::holding(&redis.url(), hold).await, Node::holding(&redis.url(), hold).await);
     let members = |nodes: [&mut Node; 2]| -> Vec<PresenceEvent> {
         nodes.into_iter().flat_map(|node| std::iter::from_fn(|| node.events.try_recv().ok())).collect()

@@ -96,7 +96,7 @@ async fn members_are_told_of_by_who_comes_and_who_stays_away() {
     let keys =
         format!("keys = [{{ key = \"{KEY}\", secret = \"{SECRET}\" }}, {{ key = \"{PAGE}\", secret = \"{PAGES}\" }}]");
     let main = "[[pusher.apps]]\nid = \"main\"\n";
-    let hub = world.hub_with("a", &format!("[channels]\nvacated_hold = \"5s\"\n{main}{keys}\n")).await;
+    let mut hub = world.hub_with("a", &format!("[channels]\nvacated_hold = \"5s\"\n{main}{keys}\n")).await;
     let member = |id: &str| json!({"user_id": id}).to_string();
     let (mut desk, _) = Socket::on(&hub, PAGE, "presence-room", Some(&member("desk"))).await;
     let (page, _) = Socket::on(&hub, PAGE, "presence-room", Some(&member("page"))).await;
@@ -123,4 +123,7 @@ async fn members_are_told_of_by_who_comes_and_who_stays_away() {
     hears("pusher_internal:member_removed").await;
     assert_eq!(told("page", "member_removed").await, ["member_added", "member_removed"]);
     assert_eq!(told("desk", "member_added").await, ["member_added"]);
+    // Nobody comes after this node who would tell of whom it had.
+    hub.stop().await;
+    assert_eq!(told("desk", "member_removed").await, ["member_added", "member_removed"]);
 }

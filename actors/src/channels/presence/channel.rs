@@ -5,7 +5,7 @@
 //! is not known is repeated as it was before anything else.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -217,6 +217,12 @@ impl Channel {
                 self.leave(&name);
             }
         }
+    }
+
+    /// Users of whom others know.
+    pub(super) fn known_users(&self) -> BTreeSet<Arc<str>> {
+        let known = self.clients.values().filter(|client| client.known);
+        known.map(|client| Arc::clone(&client.member.info.user)).collect()
     }
 
     /// Goodbyes that are held.

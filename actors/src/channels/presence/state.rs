@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    PresenceArgs, PresenceError, PresenceMessage,
+    PresenceArgs, PresenceError, PresenceEvent, PresenceMessage,
     channel::Channel,
     in_time,
     job::{Job, Report, run},
@@ -481,7 +481,23 @@ impl<P: Presence, B: Bus> State<P, B> {
 
     pub(super) async fn resign(&mut self) {
         self.tasks.abort_all();
+        if !self.args.store.is_shared() {
+            self.members_go();
+        }
         let _ = in_time(timeout(self.args.limits.command.min(BACK), self.args.store.resign()).await);
+    }
+
+    /// Nobody comes after this node who would tell servers of the members that it had, goodbyes that are held among them.
+    fn members_go(&self) {
+        let Some(events) = &self.args.events else { return };
+        for (name, channel) in &self.channels {
+            let Some(of) = servers::channel(name) else { continue };
+            for user in channel.known_users() {
+                if events.try_send(PresenceEvent::MemberRemoved { channel: of.into(), user }).is_err() {
+                    self.args.metrics.events_lost.inc();
+                }
+            }
+        }
     }
 
     fn measure(&self) {

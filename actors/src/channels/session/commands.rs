@@ -44,8 +44,10 @@ pub(super) struct Conversation<B, L> {
     pub(super) pace: Pace,
     /// Of a client of the Pusher protocol.
     pub(super) talk: Option<Box<Talk>>,
-    /// A connect has failed half-way: the connection is of no use any more.
+    /// A `connect` was refused: the connection is of no use any more.
     failed: bool,
+    /// Recoveries in a row that it was asked to come again for.
+    pub(super) postponed: u32,
     /// The connection's place among those of its user.
     pub(super) counted: Option<Counted>,
 }
@@ -79,6 +81,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             pace,
             talk: None,
             failed: false,
+            postponed: 0,
             counted: None,
         }
     }

@@ -51,10 +51,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     /// Between two commands: whether the user may still have what it has does not wait for the next of them.
     pub(super) async fn look_again(&mut self) {
-        if self.session.is_in_doubt() {
-            for order in self.session.take_orders() {
-                self.obey(order).await;
-            }
+        if self.session.is_in_doubt()
+            && let Some(order) = self.session.next_order()
+        {
+            self.obey(order).await;
         }
     }
 
@@ -212,9 +212,11 @@ impl Session {
         self.lock().orders.contains(&Order::Recheck)
     }
 
-    /// What waits for the task.
-    pub(super) fn take_orders(&self) -> Vec<Order> {
-        std::mem::take(&mut self.lock().orders)
+    /// What the task does next: what the others are refused or allowed by comes first.
+    pub(super) fn next_order(&self) -> Option<Order> {
+        let orders = &mut self.lock().orders;
+        let at = orders.iter().position(|order| *order == Order::Recheck).unwrap_or(0);
+        (at < orders.len()).then(|| orders.remove(at))
     }
 
     /// The server has moved the end of the connection; absent: it ends now. The client is told that end, and has the usual grace after

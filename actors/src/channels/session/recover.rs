@@ -31,6 +31,9 @@ use crate::{
 
 /// Between two looks whether a reply has left.
 const LOOK: Duration = Duration::from_millis(10);
+/// How often in a row a connection is asked to come again with a recovery. With the pauses of the client library, which grow to twenty
+/// seconds, that is a minute: whoever has not read a queue's worth in it does not follow.
+const POSTPONEMENTS: u32 = 8;
 
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn listen_and_recover(
@@ -43,32 +46,40 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     ) -> Result<(Attached, Start), Refusal> {
         let attached = self.listen(channel, name, delta, member).await?;
         let start = self.start(request, channel, attached.position.clone(), sight).await?;
-        if request.recover && !start.recovered && request.rejects_unrecovered() {
-            self.count_recovery(request, &start);
-            return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
-        }
         Ok((attached, start))
     }
 
     /// What is recovered, unless the client reads so slowly that there is no room for it. To close it would bring it back to the
-    /// same recovery, so whoever asked is to ask again: nothing of this channel is queued meanwhile, and once the queue is read there
-    /// is room for any recovery. What the server has asked for it would not ask again: it is told to load its state.
+    /// same recovery, so whoever asked is to ask again: nothing of this channel is queued meanwhile, and most often the queue is read soon.
+    /// What the server has asked for it would not ask again, and who is never ready would ask for ever: they are told to load their state.
     pub(super) async fn in_time(
-        &self,
+        &mut self,
         request: &SubscribeRequest,
         start: Start,
         of_server: bool,
     ) -> Result<Start, Refusal> {
-        if !start.recovered || self.room_for(start.size()).await {
-            return Ok(start);
+        let start = if !start.recovered || self.room_for(start.size()).await {
+            self.postponed = 0;
+            start
+        } else if of_server || self.postponed >= POSTPONEMENTS {
+            self.postponed = 0;
+            Start::lost(start.position, "slow")
+        } else {
+            self.postponed += 1;
+            return Err(self.postpone(request, &start));
+        };
+        if request.recover && !start.recovered && request.rejects_unrecovered() {
+            self.count_recovery(request, &start);
+            return Err(Refusal::Error(ErrorCode::UnrecoverablePosition));
         }
-        if of_server {
-            return Ok(Start::lost(start.position, "slow"));
-        }
+        Ok(start)
+    }
+
+    fn postpone(&self, request: &SubscribeRequest, start: &Start) -> Refusal {
         let label = RecoveryLabel { result: "postponed", cause: "slow" };
         self.hub.metrics.recoveries.get_or_create(&label).inc();
         tracing::debug!(client = %self.session.client, channel = request.channel, bytes = start.size(), "recovery postponed");
-        Err(Refusal::Error(ErrorCode::TooManyRequests))
+        Refusal::Error(ErrorCode::TooManyRequests)
     }
 
     /// Counts how a recovery ended, if there was to be one.

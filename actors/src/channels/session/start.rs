@@ -62,7 +62,7 @@ pub(super) struct Prepared {
     data: Option<Bytes>,
     /// Offsets are revisions of one entity.
     by_revision: bool,
-    /// Offsets are those of a kind, or of one entity: what is recovered may be references.
+    /// It is one of the hub's own, of entities: what is recovered may be references.
     of_entities: bool,
     /// Not every offset is shown.
     pub(super) skips: bool,
@@ -89,7 +89,7 @@ impl Prepared {
             request,
             data,
             by_revision: matches!(channel, Channel::Entity(..)),
-            of_entities: matches!(channel, Channel::Entity(..) | Channel::Entities(_)),
+            of_entities: !matches!(channel, Channel::Application(_)),
             skips: matches!(channel, Channel::Query(_)),
             told: None,
             patches: Vec::new(),

@@ -205,19 +205,21 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Err(refusal) => Err(refusal),
         };
         let prepared = match prepared {
-            Ok((attached, start)) => self.in_time(&request, start, of_server).await.map(|start| (attached, start)),
+            Ok((attached, mut start)) => {
+                if filtered {
+                    start.publications = self.session.admitted(&name, start.publications);
+                }
+                self.in_time(&request, start, of_server).await.map(|start| (attached, start))
+            }
             Err(refusal) => Err(refusal),
         };
-        let (attached, mut start) = match prepared {
+        let (attached, start) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
                 self.undo(&name).await;
                 return Err(refusal);
             }
         };
-        if filtered {
-            start.publications = self.session.admitted(&name, start.publications);
-        }
         if let Some(ends) = ends {
             self.look_by(self.session.ends_at(ends));
         }

@@ -148,7 +148,7 @@ impl Session {
         let mut inner = self.lock();
         let Some(at) = inner.find(channel) else { return false };
         let terms = &mut inner.subscriptions[at].terms;
-        (terms.expires_at, terms.mark) = (expires_at, mark.map(Box::new));
+        (terms.expires_at, terms.mark, terms.claimed) = (expires_at, mark.map(Box::new), false);
         true
     }
 

@@ -183,16 +183,14 @@ async fn ordered<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) ->
     let session = Arc::clone(&conversation.session);
     let patience = millis(conversation.hub.limits.pong);
     loop {
-        // Those that come meanwhile as well: the word that told of them is taken by whoever waits here.
-        let orders = session.take_orders();
-        if orders.is_empty() || session.closing().is_some() {
+        if session.closing().is_some() {
             return true;
         }
+        // Those that come meanwhile as well: the word that told of them is taken by whoever waits here.
+        let Some(order) = session.next_order() else { return true };
         session.busy(true, NEVER);
         let work = async {
-            for order in orders {
-                conversation.obey(order).await;
-            }
+            conversation.obey(order).await;
             true
         };
         let open = Box::pin(writing(&session, work)).await;
@@ -211,6 +209,9 @@ async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
     let mut together = pin!(sleep(TOGETHER));
     let mut doubt = None;
     loop {
+        if doubt.is_some() && !session.is_in_doubt() {
+            doubt = None;
+        }
         tokio::select! {
             biased;
             open = &mut work => {
@@ -262,6 +263,9 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
             conversation.session.heard();
         }
         conversation.look_again().await;
+        if conversation.session.closing().is_some() {
+            return true;
+        }
         match message {
             Ok(None) => return true,
             Ok(Some(Message::Text(text))) => conversation.frame(Form::Json, text.as_bytes()).await,

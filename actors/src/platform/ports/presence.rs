@@ -197,6 +197,8 @@ pub trait Presence: Send + Sync + 'static {
     fn begin(&self);
     /// This node is alive. To be said several times within a lease; nothing can be entered before it is said first.
     fn renew(&self) -> impl Answer<Result<Life, BusError>>;
+    /// Whether another node tells of what this one leaves behind.
+    fn is_shared(&self) -> bool;
     /// This node goes: what it left is to be buried at once.
     fn resign(&self) -> impl Answer<Result<(), BusError>>;
     /// Clients of this node come and go, in this order; all of it or nothing.

@@ -83,6 +83,10 @@ impl Presence for Census {
     async fn renew(&self) -> Result<Life, BusError> {
         self.here()?.renew().await
     }
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn resign(&self) -> Result<(), BusError> {
         self.here()?.resign().await
     }

@@ -228,6 +228,10 @@ impl Presence for Fake {
         .await
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn resign(&self) -> Result<(), BusError> {
         self.behave(|_| Ok(())).await
     }

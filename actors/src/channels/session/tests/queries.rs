@@ -53,6 +53,24 @@ fn since(offset: u64) -> Value {
     json!({"id": 2, "subscribe": {"channel": channel(), "recover": true, "epoch": "e1", "offset": offset}})
 }
 
+/// What was brought as a reference is nothing that a patch could follow.
+#[tokio::test]
+async fn no_patch_follows_a_reference_of_a_query() {
+    let node = Node::start(Limits { recovery: ReadLimit { count: 100, bytes: 512 }, ..Limits::default() }).await;
+    node.world.commit_status("a", None, Some("active"));
+    node.tell(1).await;
+    let mut back = node.client().await.connected("reader").await;
+    let mut from = since(0);
+    from["subscribe"]["delta"] = json!("fossil");
+    let reply = back.ask(from).await["subscribe"].take();
+    let reference = reply["publications"][0]["data"].as_str().expect("a text").to_owned();
+    assert!(reference.contains("\"ref\":true") && reply["delta"] == true, "{reply}");
+    node.world.commit_status("a", Some("active"), Some("active"));
+    node.tell(2).await;
+    let push = back.receive().await["push"]["pub"].take();
+    assert_eq!((&push["offset"], &push["delta"]), (&json!(2), &Value::Null), "{push}");
+}
+
 /// Offsets and words of what came.
 fn told(publications: &Value) -> Vec<(u64, String)> {
     let one = |it: &Value| (it["offset"].as_u64().unwrap(), it["data"]["query"].as_str().unwrap().to_owned());
