@@ -57,6 +57,8 @@ fn since(offset: u64) -> Value {
 #[tokio::test]
 async fn no_patch_follows_a_reference_of_a_query() {
     let node = Node::start(Limits { recovery: ReadLimit { count: 100, bytes: 512 }, ..Limits::default() }).await;
+    let mut there = node.client().await.connected("reader").await;
+    there.ask(json!({"id": 2, "subscribe": {"channel": channel(), "delta": "fossil"}})).await;
     node.world.commit_status("a", None, Some("active"));
     node.tell(1).await;
     let mut back = node.client().await.connected("reader").await;
@@ -69,6 +71,8 @@ async fn no_patch_follows_a_reference_of_a_query() {
     node.tell(2).await;
     let push = back.receive().await["push"]["pub"].take();
     assert_eq!((&push["offset"], &push["delta"]), (&json!(2), &Value::Null), "{push}");
+    there.receive().await;
+    assert_eq!(there.receive().await["push"]["pub"]["delta"], true, "who has the document has a patch");
 }
 
 /// Offsets and words of what came.
