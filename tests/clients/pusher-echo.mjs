@@ -122,12 +122,15 @@ const sections = {
       told = { status: useConnectionStatus(), socket: useSocketId() };
       return null;
     }
-    const root = create(createElement(Board));
-    await until('it is mounted', () => hooks.notices?.channel() && hooks.presence.channel());
+    // Echo has one channel of a name: who asks for it before the component does hears of its subscription, however soon that is.
     const members = { here: [], joining: [], leaving: [] };
-    const desk = hooks.presence.channel();
+    const desk = currentEcho().join('desk');
     desk.here((all) => members.here.push(all)).joining(({ id }) => members.joining.push(id)).leaving(({ id }) => members.leaving.push(id));
-    await Promise.all(Object.values(hooks).filter((it) => it !== hooks.presence).map((it) => ready(it.channel())));
+    const others = [currentEcho().channel('board'), ...['App.Models.Order.7', 'App.Models.User.4'].map((name) => currentEcho().private(name))];
+    const subscribed = Promise.all(others.map(ready));
+    const root = create(createElement(Board));
+    await subscribed;
+    await until('it is mounted', () => hooks.notices?.channel() && hooks.presence.channel());
     await until('here', () => members.here.length === 1);
     const other = new Echo(options('5'));
     const seen = { here: [], leaving: [] };
