@@ -22,12 +22,13 @@ use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
 /// What the hubs are told beside the defaults: lives that fit in a short run, and queues that a slow reader fills.
-const LINES: [&str; 9] = [
+const LINES: [&str; 10] = [
     "channels.ping = \"10s\"",
     "channels.pong = \"8s\"",
     "channels.connect_timeout = \"5s\"",
     "channels.queue_bytes = \"256KiB\"",
     "channels.recovery_bytes = \"200KiB\"",
+    "channels.max_history_bytes = \"200KiB\"",
     "channels.namespaces.default.history_count = 5000",
     "channels.namespaces.default.history_bytes = \"8MiB\"",
     "leases.ttl = \"3s\"",
