@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    kit::{EVENTS, InRedis, Kit, World, chat, config, hub, hub_of},
+    kit::{EVENTS, InRedis, Kit, World, chat, config, far, hub, hub_of},
     offers::{LONG, count, kept, let_through, most, once, once_by, pace, place, put, version},
 };
 use crate::support::{
@@ -244,8 +244,7 @@ async fn nodes_share_keys_versions_and_paces() {
 async fn a_publication_whose_answer_was_lost_is_offered_again() {
     let World { bus: near, server, .. } = InRedis::start(HistoryLimits::default()).await;
     let server = server.expect("a server");
-    let (proxy, url) = server.proxy().await;
-    let (far, _events) = hub(&url, HistoryLimits::default()).await;
+    let (proxy, far, _events) = far(&server, HistoryLimits::default()).await;
     place(&far, &chat(), 0, &once(0, LONG)).await;
     let lost = async || far.put(&chat(), kept(1), &once(1, LONG)).await.expect_err("too late");
     eventually("it is there, and its answer is lost", async || {

@@ -20,7 +20,7 @@ use dzvin_protocols::{
 use tokio::{sync::mpsc, time::timeout};
 
 use super::servers::Cluster;
-use crate::support::{eventually::patience, redis::Redis};
+use crate::support::{eventually::patience, proxy::Proxy, redis::Redis};
 
 /// Room for events of a test that does not read them at once.
 pub const EVENTS: usize = 64;
@@ -95,6 +95,13 @@ pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
 /// One more node on the same Redis, connected.
 pub async fn hub(url: &str, limits: HistoryLimits) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     hub_of(config(url, limits)).await
+}
+
+/// One that is connected through a proxy.
+pub async fn far(server: &Redis, limits: HistoryLimits) -> (Proxy, RedisBus, mpsc::Receiver<BusEvent>) {
+    let (proxy, url) = server.proxy().await;
+    let (bus, events) = hub(&url, limits).await;
+    (proxy, bus, events)
 }
 
 /// One that may never be connected.

@@ -10,13 +10,10 @@ use dzvin_protocols::{
     platform::StreamName,
 };
 use proptest::{prelude::*, test_runner::TestRunner};
-use tokio::{runtime::Runtime, time::timeout};
+use tokio::runtime::Runtime;
 
-use super::kit::{InMemory, InRedis, Kit, World, at, epoch, hub, publication};
-use crate::support::{
-    eventually::{eventually, patience},
-    proxy::Proxy,
-};
+use super::kit::{InMemory, InRedis, Kit, World, at, epoch, far, publication};
+use crate::support::{eventually::eventually, proxy::Proxy};
 
 const KEPT: usize = 12;
 
@@ -169,8 +166,7 @@ fn in_redis() {
     let (bus, proxy, _keep) = runtime.block_on(async {
         let world = InRedis::start(limits()).await;
         let server = world.server.expect("a server");
-        let (proxy, url) = server.proxy().await;
-        let (bus, events) = timeout(patience(), hub(&url, limits())).await.expect("connected");
+        let (proxy, bus, events) = far(&server, limits()).await;
         (bus, proxy, (server, events))
     });
     many(40, &runtime, &bus, Some(&proxy));

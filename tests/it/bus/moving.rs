@@ -33,6 +33,13 @@ use crate::support::eventually::{eventually, patience};
 /// Between two publications, so that the history holds them all.
 const PACE: Duration = Duration::from_millis(1);
 
+type Node = (RedisBus, mpsc::Receiver<BusEvent>);
+
+async fn pair(cluster: &Cluster) -> (Node, Node) {
+    let url = cluster.url();
+    (hub(&url, HistoryLimits::default()).await, hub(&url, HistoryLimits::default()).await)
+}
+
 /// Publishes one after the other until it is stopped, and says where each went.
 struct Publishing(JoinHandle<()>, mpsc::UnboundedReceiver<Position>);
 
@@ -121,8 +128,7 @@ async fn a_slot_that_is_moved_takes_its_streams_along() {
 #[tokio::test]
 async fn words_arrive_after_their_slot_was_moved() {
     let cluster = Cluster::start(3, 0).await;
-    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
-    let (two, mut events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let ((one, _events), (two, mut events)) = pair(&cluster).await;
     let chat = StreamName::from_checked("chat.1");
     two.subscribe(&chat).await.expect("subscribed");
     one.whisper(&chat, "before".into()).await.expect("said");
@@ -154,8 +160,7 @@ async fn words_arrive_after_their_slot_was_moved() {
 #[tokio::test]
 async fn what_goes_ahead_of_its_slot_is_told() {
     let cluster = Cluster::start(3, 0).await;
-    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
-    let (two, mut events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let ((one, _events), (two, mut events)) = pair(&cluster).await;
     let chat = stream_on(&cluster, 0).await;
     let first = publish(&one, &chat, 1).await;
     two.subscribe(&chat).await.expect("subscribed");
@@ -239,8 +244,7 @@ async fn what_begins_while_its_slot_is_moved_need_not_wait_for_the_end() {
 #[tokio::test]
 async fn a_word_that_was_not_said_is_said_when_it_is_offered_again() {
     let cluster = Cluster::start(3, 0).await;
-    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
-    let (two, mut events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let ((one, _events), (two, mut events)) = pair(&cluster).await;
     let chat = stream_on(&cluster, 0).await;
     two.subscribe(&chat).await.expect("subscribed");
     let tell =

@@ -6,7 +6,7 @@ use dzvin::channels::bus::HistoryLimits;
 use dzvin_actors::platform::ports::{Appended, Bus, BusEvent};
 use tokio::time::timeout;
 
-use super::kit::{ALL, InRedis, Kit, World, append, at, history, hub, next_run, run, started, stream};
+use super::kit::{ALL, InRedis, Kit, World, append, at, far, history, hub, next_run, run, started, stream};
 use crate::support::eventually::{eventually, patience};
 
 #[tokio::test]
@@ -53,8 +53,7 @@ async fn rubbish_in_redis_is_cut_off_and_counted() {
 async fn subscribed_means_that_the_server_has_taken_it() {
     let World { bus: near, server, .. } = started::<InRedis>().await;
     let server = server.expect("a server");
-    let (proxy, url) = server.proxy().await;
-    let (far, mut events) = hub(&url, HistoryLimits::default()).await;
+    let (proxy, far, mut events) = far(&server, HistoryLimits::default()).await;
     proxy.delay(Duration::from_millis(20));
     for offset in 1..=5 {
         far.subscribe(&stream()).await.expect("subscribed");
@@ -68,8 +67,7 @@ async fn subscribed_means_that_the_server_has_taken_it() {
 async fn every_new_connection_is_told() {
     let World { server, .. } = started::<InRedis>().await;
     let server = server.expect("a server");
-    let (proxy, url) = server.proxy().await;
-    let (bus, mut events) = hub(&url, HistoryLimits::default()).await;
+    let (proxy, bus, mut events) = far(&server, HistoryLimits::default()).await;
     for connection in 1..=4 {
         let event = timeout(patience(), events.recv()).await.expect("an event");
         assert!(matches!(event, Some(BusEvent::Lost)), "{event:?}");

@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::kit::{InCluster, InMemory, InRedis, Kit, World, all, at, hub, started, stream};
+use super::kit::{InCluster, InMemory, InRedis, Kit, World, all, at, far, hub, started, stream};
 use crate::support::eventually::{eventually, patience};
 
 all!(a_word_reaches_who_listens, a_word_to_a_node_reaches_it, a_node_is_alive_from_the_start, a_word_has_a_limit,);
@@ -120,8 +120,7 @@ async fn nodes_hear_one_another_and_see_one_die() {
 async fn a_node_that_is_cut_off_is_not_told() {
     let World { bus: one, server, .. } = InRedis::start(HistoryLimits::default()).await;
     let server = server.expect("a server");
-    let (proxy, url) = server.proxy().await;
-    let (two, _events) = hub(&url, HistoryLimits::default()).await;
+    let (proxy, two, _events) = far(&server, HistoryLimits::default()).await;
     eventually("it listens", || async { one.tell(Some(two.node()), "hello".into()).await.expect("told") }).await;
     proxy.refuse(true);
     proxy.cut();

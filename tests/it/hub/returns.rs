@@ -61,6 +61,17 @@ impl Writer {
     }
 }
 
+/// Two hubs behind a front, and clients that have followed what is written from the first.
+async fn followed(world: &mut World) -> (Writer, [Hub; 2], Front, Followers) {
+    let mut writer = Writer::new(world).await;
+    let hubs = [world.hub("a").await, world.hub("b").await];
+    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
+    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
+    writer.write(20).await;
+    reached(&mut followers, &writer).await;
+    (writer, hubs, front, followers)
+}
+
 /// From now until every follower has all that is written.
 async fn reached(followers: &mut Followers, writer: &Writer) -> Duration {
     let began = Instant::now();
@@ -89,12 +100,7 @@ async fn a_redis_that_comes_back_brings_everything_within_five_seconds() {
     let mut world = World::new(0, true).await;
     let (proxy, url) = world.redis.as_ref().expect("redis").proxy().await;
     world.redis_url = Some(url);
-    let mut writer = Writer::new(&mut world).await;
-    let hubs = [world.hub("a").await, world.hub("b").await];
-    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
-    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
-    writer.write(20).await;
-    reached(&mut followers, &writer).await;
+    let (mut writer, hubs, _front, mut followers) = followed(&mut world).await;
     for fault in ["cut", "refused", "stalled"] {
         match fault {
             "stalled" => proxy.stall(true),
@@ -124,13 +130,8 @@ async fn a_redis_that_comes_back_brings_everything_within_five_seconds() {
 async fn a_killed_relay_with_a_long_lease_is_stepped_in_for_within_five_seconds() {
     let mut world = World::new(0, true).await;
     world.lease_ttl = "10s";
-    let mut writer = Writer::new(&mut world).await;
-    let mut hubs = [world.hub("a").await, world.hub("b").await];
+    let (mut writer, mut hubs, _front, mut followers) = followed(&mut world).await;
     assert_eq!(hubs[0].metric("dzvin_relay_holder").await, 1.0, "the first has the lease");
-    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
-    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
-    writer.write(50).await;
-    reached(&mut followers, &writer).await;
     let killed = Instant::now();
     hubs[0].kill().await;
     writer.write(50).await;
@@ -151,12 +152,7 @@ async fn a_cluster_that_changes_is_followed_by_every_client() {
     let mut cluster = Cluster::start(3, 3).await;
     let mut world = World::new(0, false).await;
     world.redis_url = Some(cluster.url());
-    let mut writer = Writer::new(&mut world).await;
-    let hubs = [world.hub("a").await, world.hub("b").await];
-    let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
-    let mut followers = Followers::start(&format!("http://{}", front.addr), 4, &NOTE).await;
-    writer.write(20).await;
-    reached(&mut followers, &writer).await;
+    let (mut writer, hubs, _front, mut followers) = followed(&mut world).await;
     let stream = "{dz:entities.note}:events";
     let home = cluster.owner(stream).await;
     let to = (home + 1) % 3;

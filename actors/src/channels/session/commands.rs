@@ -89,6 +89,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// Answers the commands of one frame in their order.
     pub(super) async fn frame(&mut self, form: Form, frame: &[u8]) {
         if self.session.wire == Wire::Pusher {
+            if !self.goes_on().await {
+                return;
+            }
             let began = Instant::now();
             self.event(form, frame).await;
             self.abandoned = began.elapsed() >= self.hub.limits.command / 2 && self.session.left();
@@ -101,8 +104,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             return self.only_connect(frame).await;
         }
         for command in form.decode(frame) {
-            self.look_again().await;
-            if self.session.closing().is_some() {
+            if !self.goes_on().await {
                 return;
             }
             let began = Instant::now();

@@ -49,13 +49,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
-    /// Between two commands: whether the user may still have what it has does not wait for the next of them.
-    pub(super) async fn look_again(&mut self) {
+    /// Before each command: whether the user may still have what it has does not wait for the last of them. Then, whether the session goes
+    /// on.
+    pub(super) async fn goes_on(&mut self) -> bool {
         if self.session.is_in_doubt()
             && let Some(order) = self.session.next_order()
         {
             self.obey(order).await;
         }
+        self.session.closing().is_none()
     }
 
     /// What cannot be had is not had: whoever gave the order may look who is there.

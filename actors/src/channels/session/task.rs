@@ -262,10 +262,6 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
             // Any frame will do.
             conversation.session.heard();
         }
-        conversation.look_again().await;
-        if conversation.session.closing().is_some() {
-            return true;
-        }
         match message {
             Ok(None) => return true,
             Ok(Some(Message::Text(text))) => conversation.frame(Form::Json, text.as_bytes()).await,
