@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::{
     eventually::{eventually, patience},
-    hub::free_address,
+    ports::free_address,
 };
 
 /// A data directory, open to the user as whom root runs PostgreSQL; a database that a failed test left there is asked to stop.

@@ -8,7 +8,8 @@ use tokio::{process::Command, time::timeout};
 
 use crate::support::{
     eventually::patience,
-    hub::{Hub, World, free_address},
+    hub::{Hub, World},
+    ports::free_address,
 };
 
 /// The configuration that a page gives, without what it is indented by.

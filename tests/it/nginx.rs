@@ -29,8 +29,9 @@ use crate::{
     spine::{caught_up, play},
     support::{
         eventually::{eventually, patience},
-        hub::{Hub, World, free_address},
+        hub::{Hub, World},
         node::Followers,
+        ports::free_address,
     },
 };
 

@@ -3,8 +3,9 @@
 use super::pinned;
 use super::usage;
 use crate::error::{BenchError, Fallible};
+use crate::world::free_address;
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,8 +38,7 @@ impl Nchan {
     pub(crate) async fn start(core: usize, ping_seconds: u64) -> Fallible<Self> {
         let doing = || BenchError::because("starting nginx with nchan");
         let folder = tempfile::Builder::new().prefix("dzn").tempdir().map_err(doing())?;
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(doing())?;
-        let address = free.to_string();
+        let address = free_address()?;
         let config = folder.path().join("nginx.conf");
         fs::write(&config, configuration(&address, folder.path(), ping_seconds)).map_err(doing())?;
         let program = program().ok_or_else(|| BenchError::new("nginx is not installed"))?;

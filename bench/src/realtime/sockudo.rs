@@ -3,8 +3,9 @@
 use super::drive::seal::APP;
 use super::pinned;
 use crate::error::{BenchError, Fallible};
+use crate::world::free_port;
 use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -89,11 +90,6 @@ impl Sockudo {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
     }
-}
-
-fn free_port() -> Fallible<u16> {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.map(|address| address.port()).map_err(BenchError::because("finding a free port"))
 }
 
 fn program() -> Option<PathBuf> {

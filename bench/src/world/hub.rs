@@ -1,16 +1,14 @@
 //! The hub: the built binary, configured as in production but on loopback, with the bus in memory unless it is told of a Redis. It
 //! can be killed, and comes back on the same ports.
 
-use super::{Cluster, Feeder};
+use super::{Cluster, Feeder, free_address};
 use crate::error::{BenchError, Fallible};
 use crate::feed::COLLECTION;
 use crate::metrics::{self, Scrape};
 use crate::realtime::pinned;
 use jsonwebtoken::{EncodingKey, Header};
-use rand::Rng;
 use serde_json::json;
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -24,10 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the token of the bench is good.
 const TOKEN_HOURS: i64 = 12;
-/// Ports of our own: below those that connections get on Linux unless it is told otherwise.
-const PORTS: std::ops::Range<u16> = 12_000..32_000;
-/// How often one is looked for.
-const PORT_ATTEMPTS: usize = 200;
 /// Lines of the hub's log that are shown when it fails.
 const LAST_LINES: usize = 15;
 
@@ -87,7 +81,7 @@ impl Hub {
     /// Writes its configuration, brings the schema up to date, starts it and waits until it is ready.
     pub(crate) async fn start(binary: &Path, setup: Setup<'_>) -> Fallible<Self> {
         let (address, internal) = (free_address()?, free_address()?);
-        let own = || (0..64).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect();
+        let own = || (0..64).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
         let secret = setup.secret.map_or_else(own, str::to_owned);
         let config = setup.cluster.folder().join(format!("{}.toml", setup.name));
         fs::write(&config, configuration(&address, &internal, &secret, setup))
@@ -216,15 +210,6 @@ fn command(binary: &Path, name: &str, config: &Path, log: &Path, core: Option<us
         command.env_remove(name);
     }
     Ok(command)
-}
-
-/// A port that is free now. Another program may take it first; then the hub says so. Not one that the kernel gives to connections: a
-/// server that is killed must find it free when it comes back.
-pub(crate) fn free_address() -> Fallible<String> {
-    let ports = (0..PORT_ATTEMPTS).map(|_| rand::rng().random_range(PORTS));
-    let bound = ports.map(|port| TcpListener::bind(("127.0.0.1", port)).and_then(|listener| listener.local_addr()));
-    let found = bound.into_iter().find_map(Result::ok);
-    found.map(|address| address.to_string()).ok_or_else(|| BenchError::new("no free port was found"))
 }
 
 fn configuration(address: &str, internal: &str, secret: &str, setup: Setup<'_>) -> String {

@@ -5,10 +5,12 @@
 
 mod feeder;
 mod hub;
+mod ports;
 mod postgres;
 
 pub(crate) use feeder::Feeder;
-pub(crate) use hub::{Hub, Setup, binary, free_address};
+pub(crate) use hub::{Hub, Setup, binary};
+pub(crate) use ports::{free_address, free_port};
 pub(crate) use postgres::Cluster;
 
 use crate::error::Fallible;

@@ -13,7 +13,7 @@ use super::{
     servers::{Cluster, Server, text},
     slots::{DURABLE, Move, listeners, stream_on},
 };
-use crate::support::eventually::eventually;
+use crate::support::{eventually::eventually, ports::free_port};
 
 #[tokio::test]
 async fn a_primary_with_a_replica_fails_over_alone() {
@@ -132,7 +132,7 @@ async fn a_channel_is_asked_for_once_and_only_while_wanted() {
 async fn a_new_primary_takes_its_first_slot() {
     let cluster = Cluster::start(2, 0).await;
     let scene = scene(&cluster.url()).await;
-    let bus = super::servers::free_port().to_string();
+    let bus = free_port().to_string();
     let new =
         Server::start(&["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-node-timeout", "800"]).await;
     let mut cluster = cluster;

@@ -1,7 +1,6 @@
 //! Servers of Redis over TCP, as many as a topology takes: a primary and its replica, sentinels, a cluster.
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Weak,
 };
@@ -13,7 +12,7 @@ use tokio::{
     sync::Mutex,
 };
 
-use crate::support::eventually::eventually;
+use crate::support::{eventually::eventually, ports::free_port};
 
 /// A running server; it dies with this value.
 #[derive(Debug)]
@@ -127,16 +126,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-pub fn free_port() -> u16 {
-    // Below the ports that the system gives out, so that no client of another test sits on it when it starts again.
-    loop {
-        let port = rand::random_range(12_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }
 

@@ -12,9 +12,9 @@ use dzvin_protocols::platform::StreamName;
 use super::{
     kit::{bare, hub},
     scene::publish,
-    servers::{Server, free_port},
+    servers::Server,
 };
-use crate::support::eventually::eventually;
+use crate::support::{eventually::eventually, ports::free_port};
 
 /// The addresses for the process that trusts, between spaces: the first is refused.
 const URLS: &str = "DZVIN_TEST_TLS_URLS";

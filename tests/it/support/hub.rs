@@ -1,12 +1,6 @@
 //! The hub as a process of its own, as an operator starts it: it can be killed, and comes back on the same ports.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use dzvin::identity::{SigningKey, TokenRules, Verifier};
 use dzvin_protocols::identity::Claims;
@@ -15,7 +9,7 @@ use tempfile::TempDir;
 use time::OffsetDateTime;
 use tokio::process::{Child, Command};
 
-use super::{eventually::eventually, postgres::TestDb, redis::Redis};
+use super::{eventually::eventually, ports::free_address, postgres::TestDb, redis::Redis};
 
 /// The key with which tests sign tokens.
 pub const KEY: &str = "a key of thirty-two bytes and more, for tests only";
@@ -173,12 +167,6 @@ pub fn small_object(n: usize) -> String {
     format!(
         r#"{{"_id":"{n:024x}","status":"active_tendering","title":{{"uk_UA":"Лот <b>{n}</b>"}},"value":{{"amount":904.240,"currency":"UAH"}},"bids":null}}"#
     )
-}
-
-/// An address that was free a moment ago.
-pub fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("address")
 }
 
 /// One hub.
