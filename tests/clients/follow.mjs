@@ -68,7 +68,7 @@ class Follower {
       token: args.token,
       minReconnectDelay: 20,
       maxReconnectDelay: 500,
-      timeout: 5000,
+      timeout: 10_000,
     });
     const count = (where, code) => (where[code] = (where[code] ?? 0) + 1);
     this.client.on('connecting', ({ code }) => count(this.ledger.disconnects, code));

@@ -64,7 +64,7 @@ class Follower {
     this.last = first.position.offset;
     const url = `${args.url.replace(/^http/, 'ws')}/connection/websocket`;
     this.client = new (this.binary ? Protobuf : Centrifuge)(url, {
-      websocket: this.socket, token: args.token, minReconnectDelay: 20, maxReconnectDelay: 300, timeout: 5000,
+      websocket: this.socket, token: args.token, minReconnectDelay: 20, maxReconnectDelay: 300, timeout: 10_000,
     });
     this.client.on('disconnected', ({ code }) => code && say({ event: 'gone', code }));
     this.subscription = this.client.newSubscription(first.channel, { since: first.position, minResubscribeDelay: 20, maxResubscribeDelay: 300 });

@@ -430,7 +430,7 @@ async fn the_close_handshake_from_the_clients_side() {
 #[tokio::test]
 async fn the_close_handshake_from_the_servers_side() {
     let world = World::new(0, false).await;
-    let hub = world.hub_with("a", "[channels]\nconnect_timeout = '300ms'\n").await;
+    let hub = world.hub_with("a", "[channels]\nconnect_timeout = '1s'\n").await;
     // Clients that answer, that answer something else, and that go on talking: each hears one close frame and the end.
     let words = frame(FIN | TEXT, ASK.as_bytes());
     for (what, answer) in [

@@ -103,9 +103,9 @@ async fn partitions_are_maintained_beyond_the_statement_timeout() {
     let store = Store::new().await;
     up_to_date(&store).await;
     let mut options = DbOptions::at(store.db.connect_options());
-    options.statement_timeout = Duration::from_millis(200);
+    options.statement_timeout = Duration::from_secs(1);
     let entities = Entities::open(Database::new(options), vec![spec(kind())]).await.expect("kinds");
-    run(&store, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.3); RETURN OLD; END $$; \
+    run(&store, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.2); RETURN OLD; END $$; \
          CREATE TRIGGER slow BEFORE DELETE ON changes_default FOR EACH ROW EXECUTE FUNCTION slow(); \
          INSERT INTO changes (kind, \"offset\", day, id, revision, op, at, by, changed, size) \
          SELECT 'procedure', n, '2001-01-01', 'a', n, 'update', now(), 'x', '{}', 0 FROM generate_series(1, 2) n").await;
@@ -122,11 +122,11 @@ async fn a_migration_waits_for_the_one_under_way() {
     let mut other = store.db.raw().await;
     other.lock().await.expect("locked");
     let mut options = DbOptions::at(store.db.connect_options());
-    (options.lock_timeout, options.statement_timeout) = (Duration::from_millis(50), Duration::from_millis(100));
+    (options.lock_timeout, options.statement_timeout) = (Duration::from_millis(500), Duration::from_secs(1));
     let database = Database::new(options);
     let migrating = tokio::spawn(async move { database.migrate().await });
     // Longer than either limit.
-    sqlx::query("SELECT pg_sleep(0.4)").execute(&mut other).await.expect("slept");
+    sqlx::query("SELECT pg_sleep(1.5)").execute(&mut other).await.expect("slept");
     assert!(!migrating.is_finished(), "it waits");
     other.unlock().await.expect("unlocked");
     migrating.await.expect("joined").expect("migrated");

@@ -40,6 +40,8 @@ impl TestDb {
     pub async fn new() -> Self {
         let cluster = cluster().await;
         let name = format!("t_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        // A run that was killed leaves its databases, and ids of processes come again.
+        cluster.admin(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         cluster.admin(&format!("CREATE DATABASE {name} TEMPLATE {}", cluster.template)).await;
         Self { name }
     }

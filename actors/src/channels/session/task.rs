@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     mem::MaybeUninit,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -160,52 +160,51 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     hub.metrics.closed.get_or_create(&CloseLabel { code }).inc();
     tracing::debug!(client = %session.client, user = session.user(), code, "session ended");
     if closing.is_some() {
-        let _ = timeout(LINGER, say_goodbye(&session, &reading.socket)).await;
+        let _ = timeout(LINGER, Box::pin(say_goodbye(&session, &reading.socket))).await;
     }
 }
 
-/// Answers what has been read, if anything. Apart from the loop, so that a silent session does not keep the room that a
-/// command needs.
+/// Answers what has been read, if anything.
 async fn said<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, decoder: &mut Decoder) -> bool {
     if decoder.is_idle() {
         return true;
     }
-    let session = Arc::clone(&conversation.session);
-    let patience = millis(conversation.hub.limits.pong);
-    session.busy(true, NEVER);
-    let open = Box::pin(writing(&session, answer(conversation, decoder))).await;
-    session.busy(false, now() + patience);
-    open
+    let (session, patience) = (Arc::clone(&conversation.session), conversation.hub.limits.pong);
+    busy(&session, patience, Box::pin(answer(conversation, decoder))).await
 }
 
 /// Does what the node has told this session to do.
 async fn ordered<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>) -> bool {
-    let session = Arc::clone(&conversation.session);
-    let patience = millis(conversation.hub.limits.pong);
+    let (session, patience) = (Arc::clone(&conversation.session), conversation.hub.limits.pong);
     loop {
         if session.closing().is_some() {
             return true;
         }
         // Those that come meanwhile as well: the word that told of them is taken by whoever waits here.
         let Some(order) = session.next_order() else { return true };
-        session.busy(true, NEVER);
-        let work = async {
+        let work = Box::pin(async {
             conversation.obey(order).await;
             true
-        };
-        let open = Box::pin(writing(&session, work)).await;
-        session.busy(false, now() + patience);
-        if !open {
+        });
+        if !busy(&session, patience, work).await {
             return false;
         }
     }
 }
 
+/// Works while the shard does not look for pongs. All of it is on the heap, so that a silent session does not keep the room that a
+/// command needs. False when the connection is over.
+async fn busy(session: &Session, patience: Duration, work: Pin<Box<impl Future<Output = bool>>>) -> bool {
+    session.busy(true, NEVER);
+    let open = Box::pin(writing(session, work)).await;
+    session.busy(false, now() + millis(patience));
+    open
+}
+
 /// Works on what was said, while the socket goes on taking frames: a client that waits for us is not slow. Answers leave
 /// together, unless the rest lets them wait. Who is in doubt is not shown anything for as long as a slow command takes: it begins anew.
 /// False when the connection is over.
-async fn writing(session: &Session, work: impl Future<Output = bool>) -> bool {
-    let mut work = pin!(work);
+async fn writing(session: &Session, mut work: Pin<Box<impl Future<Output = bool>>>) -> bool {
     let mut together = pin!(sleep(TOGETHER));
     let mut doubt = None;
     loop {

@@ -385,7 +385,7 @@ impl Bus for RedisBus {
         let channel = self.shared.config.channel(stream);
         let link = self.shared.routes().of(slot(&channel)).and_then(|owner| owner.link());
         let link = link.ok_or_else(|| failed("unsubscribe")(NotConnected))?;
-        link.unsubscribe(channel).await.map_err(failed("unsubscribe"))
+        Box::pin(link.unsubscribe(channel)).await.map_err(failed("unsubscribe"))
     }
 
     async fn whisper(&self, stream: &StreamName, word: Bytes) -> Result<(), BusError> {

@@ -5,6 +5,9 @@
 //! gone ahead (ASK), and asks for patience where a stream has gone by halves (TRYAGAIN). So does the next owner where a key is missing,
 //! though it may be missing everywhere: a stream that begins, or whose history has ended, or its first publisher's key. When nothing is
 //! left at the old place the step is taken at the new one all the same; until then it is waited for, within the time of a command.
+//!
+//! What the client library awaits takes seven kilobytes, and whatever may wait for it would hold as much, down to the commands of
+//! sessions: so here it is put on the heap for as long as it is on its way.
 
 use std::{sync::Arc, time::Duration};
 
@@ -121,7 +124,7 @@ impl Shared {
                 }
             };
             let link = self.linked(doing, &shard, tries > 0 || at != At::Owner, until).await?;
-            let error = match command(&link).run(&link, at).await {
+            let error = match Box::pin(command(&link).run(&link, at)).await {
                 Ok(value) => return Ok(Answered { value, ahead: at != At::Owner }),
                 Err(error) => error,
             };
@@ -181,7 +184,7 @@ impl Shared {
     async fn is_given_away(&self, slot: u16, command: Command<'_>) -> bool {
         let Command::Script(_, keys, _) = command else { return false };
         let Some(owner) = self.routes().of(slot).and_then(|owner| owner.link()) else { return false };
-        owner.has_given_away(&keys).await
+        Box::pin(owner.has_given_away(&keys)).await
     }
 
     /// Asks for a channel's messages wherever its slot is.
@@ -194,7 +197,7 @@ impl Shared {
                 continue;
             };
             let link = self.linked(doing, &shard, attempt > 0, until).await?;
-            match link.subscribe(channel.to_owned()).await {
+            match Box::pin(link.subscribe(channel.to_owned())).await {
                 // Moved between the two: the one before the last may have taken it.
                 Ok(()) if self.routes().of(slot).is_some_and(|now| Arc::ptr_eq(now, &shard)) => return Ok(()),
                 Ok(()) => {}

@@ -348,7 +348,7 @@ async fn a_command_that_waits_does_not_hold_up_publications() {
 /// Frames without end, faster than they are read: time goes on for the flooder, and for everybody else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_flood_stops_no_clock() {
-    let node = Node::start(Limits { connect: Duration::from_millis(200), ..Limits::default() }).await;
+    let node = Node::start(Limits { connect: Duration::from_secs(2), ..Limits::default() }).await;
     let flooder = node.socket(&Arc::new(Semaphore::new(1))).await.into_std().expect("socket");
     flooder.set_nonblocking(false).expect("blocking");
     let flood = std::thread::spawn(move || {
