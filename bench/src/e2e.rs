@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    world: WorldArgs,
+    pub(crate) world: WorldArgs,
 }
 
 /// What one run came to.

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    world: WorldArgs,
+    pub(crate) world: WorldArgs,
 }
 
 /// The hub and its floor over the same rows.

@@ -14,6 +14,8 @@ mod metrics;
 mod realtime;
 mod report;
 mod sample;
+#[cfg(test)]
+mod settings_tests;
 mod soak;
 mod subscriber;
 mod world;

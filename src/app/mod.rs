@@ -23,7 +23,7 @@ use dzvin_actors::{
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 
-pub(crate) use self::settings::database_options;
+pub(crate) use self::settings::{database_options, dialect, judge};
 use self::{
     background::{Background, Phase},
     front::Front,
@@ -118,7 +118,7 @@ impl App {
         front.look_at(config, &bus, &ground.database, &links);
 
         let keys = ApiKeys::default();
-        keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))?;
+        settings::replace_api_keys(&keys, config)?;
         let port = front.address.port();
         let nodes = channels::api::Nodes::new(Arc::clone(&bus), hub.shards.clone(), hub.metrics.clone(), VERSION, port);
         let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone(), nodes };

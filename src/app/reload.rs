@@ -75,7 +75,8 @@ impl Reloader {
     /// # Errors
     /// What is wrong; then everything stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), AppError> {
-        settings::kinds(config)?;
+        // Whatever may be refused is tried first: after the verifier has changed, nothing may fail.
+        settings::judge(config)?;
         rows_can_be_told(config, &self.running)?;
         let dialects = config.mirrors.iter().map(|mirror| Ok((mirror, settings::dialect(mirror)?)));
         let dialects = dialects.collect::<Result<Vec<_>, AppError>>()?;
@@ -83,14 +84,8 @@ impl Reloader {
         let tls = self.certificates.as_ref().zip(config.http.tls.as_ref());
         let tls = tls.map(|(certificates, files)| Pair::read(files).map(|pair| (certificates, pair)));
         let tls = tls.transpose().map_err(AppError::tls)?;
-        let replace = |all: &ApiKeys| {
-            all.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
-        };
-        // Tried on keys of nobody first: after the verifier has changed, nothing may fail.
-        replace(&ApiKeys::default())?;
-        settings::replace_apps(&Apps::default(), config)?;
         self.verifier.replace_all(setup).map_err(|error| AppError::config("identity.keys", error))?;
-        replace(&self.keys)?;
+        settings::replace_api_keys(&self.keys, config)?;
         if let Some((certificates, pair)) = tls {
             certificates.replace(pair);
         }

@@ -21,7 +21,7 @@ use crate::{
         pusher::{self, webhooks::WebhookLimits},
     },
     entities::{KindSpec, Source},
-    identity::RoleViews,
+    identity::{ApiKeys, RoleViews},
     platform::{
         config::{
             AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindSource, MirrorConfig,
@@ -86,7 +86,18 @@ fn versions_show_no_rows(config: &Config, kind: &Kind, version_paths: &[String])
     Ok(())
 }
 
-pub(super) fn dialect(mirror: &MirrorConfig) -> Result<Dialect, AppError> {
+/// What a start and a reload refuse of the settings by themselves, before anything outside is touched.
+///
+/// # Errors
+/// The first of it.
+pub(crate) fn judge(config: &Config) -> Result<(), AppError> {
+    kinds(config)?;
+    replace_api_keys(&ApiKeys::default(), config)?;
+    replace_apps(&Apps::default(), config)
+}
+
+/// What a Mirror's dialect is by the configuration.
+pub(crate) fn dialect(mirror: &MirrorConfig) -> Result<Dialect, AppError> {
     let key = || format!("mirrors.{}.dialect", mirror.name);
     let dialect: Dialect =
         mirror.dialect.clone().try_into().map_err(|error: toml::de::Error| AppError::config(key(), error.message()))?;
@@ -183,6 +194,11 @@ const fn across(over: AcrossConfig) -> Across {
         AcrossConfig::Node => Across::Node,
         AcrossConfig::Cluster => Across::Cluster,
     }
+}
+
+/// Puts the configuration's keys of servers into force.
+pub(super) fn replace_api_keys(keys: &ApiKeys, config: &Config) -> Result<(), AppError> {
+    keys.replace(&config.identity.api_keys).map_err(|error| AppError::config("identity.api_keys", error))
 }
 
 /// Puts the configuration's applications of the Pusher protocol into force.

@@ -40,7 +40,7 @@ pub fn router(endpoint: Endpoint) -> Router {
 async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
     upgrade(endpoint, request, |endpoint, headers, query| {
         endpoint.check_origin(headers)?;
-        subprotocol(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
+        spoken(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
     })
 }
 
@@ -113,7 +113,13 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 }
 
 /// What is spoken: the first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the
-/// address says.
+/// address says. With either, the address may ask for ping frames.
+fn spoken(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
+    let (subprotocol, wire) = subprotocol(headers, query)?;
+    let by_frame = query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true");
+    Ok((subprotocol, if by_frame { wire.with_frame_pings() } else { wire }))
+}
+
 fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) {
@@ -181,8 +187,8 @@ mod tests {
 
     #[test]
     fn both_forms_are_spoken() {
-        use Wire::{CentrifugeJson, CentrifugeProtobuf};
-        let ask = |offer: &str| subprotocol(&headers(&[("sec-websocket-protocol", offer)]), "format=protobuf");
+        use Wire::{CentrifugeJson, CentrifugeProtobuf, FramePingedJson, FramePingedProtobuf};
+        let ask = |offer: &str| spoken(&headers(&[("sec-websocket-protocol", offer)]), "format=protobuf");
         assert_eq!(ask("x, centrifuge-json").expect("json"), (Some("centrifuge-json"), CentrifugeJson));
         assert_eq!(ask("centrifuge-protobuf").expect("protobuf"), (Some("centrifuge-protobuf"), CentrifugeProtobuf));
         assert!(ask("mqtt").is_err());
@@ -191,8 +197,16 @@ mod tests {
             ("a=1&format=protobuf", CentrifugeProtobuf),
             ("cf_protocol=protobuf", CentrifugeProtobuf),
             ("format=json", CentrifugeJson),
+            ("cf_ws_frame_ping_pong=true", FramePingedJson),
+            ("cf_ws_frame_ping_pong=true&format=protobuf", FramePingedProtobuf),
+            ("cf_ws_frame_ping_pong=false", CentrifugeJson),
+            ("cf_ws_frame_ping_pong", CentrifugeJson),
+            ("xcf_ws_frame_ping_pong=true", CentrifugeJson),
         ] {
-            assert_eq!(subprotocol(&headers(&[]), query).expect("none"), (None, wire), "{query}");
+            assert_eq!(spoken(&headers(&[]), query).expect("none"), (None, wire), "{query}");
         }
+        let offer = headers(&[("sec-websocket-protocol", "centrifuge-json")]);
+        let by_frame = spoken(&offer, "cf_ws_frame_ping_pong=true").expect("json");
+        assert_eq!(by_frame, (Some("centrifuge-json"), FramePingedJson));
     }
 }

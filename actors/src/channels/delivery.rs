@@ -84,7 +84,7 @@ pub struct Item {
     base: Option<(u64, Bytes)>,
     /// The client that does not get it.
     except: Option<u128>,
-    frames: [OnceLock<Box<[OnceLock<Bytes>; Shape::COUNT]>>; Wire::COUNT],
+    frames: [OnceLock<Box<[OnceLock<Bytes>; Shape::COUNT]>>; Wire::PLACES],
     /// The same for those who do not see everything: there only when somebody of them listens.
     parts: OnceLock<Box<Parts>>,
 }
@@ -131,7 +131,7 @@ impl Item {
 
     /// What is written.
     pub(super) fn frame(&self, of: &Delivery, wire: Wire, shape: Shape) -> &Bytes {
-        let shapes = self.frames[wire as usize].get_or_init(Box::default);
+        let shapes = self.frames[wire.place()].get_or_init(Box::default);
         shapes[shape.index()].get_or_init(|| self.build(of, wire, shape))
     }
 
@@ -167,7 +167,7 @@ impl Item {
         let id = dzvin_protocols::platform::EntityId::new("x").expect("an id");
         let (at, data) = (0, frame.clone());
         let item = Self::new(offset, Publication { offset, id, revision: offset, at, data, trace: None, extra: None });
-        let shapes = item.frames[Wire::CentrifugeJson as usize].get_or_init(Box::default);
+        let shapes = item.frames[Wire::CentrifugeJson.place()].get_or_init(Box::default);
         shapes[Shape::centrifuge(false, Data::Raw).index()].set(frame).expect("new");
         item
     }
@@ -180,7 +180,7 @@ pub struct Spoken {
     pub word: Word,
     except: Option<u128>,
     size: usize,
-    frames: [OnceLock<Option<Bytes>>; Wire::COUNT],
+    frames: [OnceLock<Option<Bytes>>; Wire::PLACES],
 }
 
 impl Spoken {
@@ -201,7 +201,7 @@ impl Spoken {
         if self.except == Some(client) {
             return None;
         }
-        self.frames[wire as usize].get_or_init(|| wire.word(channel, &self.word)).as_ref()
+        self.frames[wire.place()].get_or_init(|| wire.word(channel, &self.word)).as_ref()
     }
 
     /// Whether only those hear it who asked for joins and leaves.

@@ -7,7 +7,7 @@ use dzvin_protocols::channels::{
     ONLINE_PREFIX, Word,
     centrifuge::{self, About, Disconnect, DisconnectPush, Event, Form},
     pusher,
-    websocket::{binary_frame, close_frame, text_frame},
+    websocket::{Message, binary_frame, close_frame, text_frame},
 };
 
 use super::apps::outside;
@@ -31,6 +31,11 @@ pub enum Wire {
     OneWayWebSocket,
     /// The same as server-sent events.
     OneWayEventSource,
+    /// The Centrifuge protocol in JSON, kept alive by ping frames of the WebSocket: for tools that answer those by themselves, and no
+    /// pings of the protocol.
+    FramePingedJson,
+    /// The same in Protobuf.
+    FramePingedProtobuf,
 }
 
 /// How a subscriber wants publications, within its wire.
@@ -116,8 +121,36 @@ impl Shape {
 }
 
 impl Wire {
-    /// How many there are.
-    pub(super) const COUNT: usize = 8;
+    /// How many places there are for frames.
+    pub(super) const PLACES: usize = 8;
+
+    /// Where frames are kept that are built once for all its clients.
+    pub(super) const fn place(self) -> usize {
+        self.without_frame_pings() as usize
+    }
+
+    /// The same, but that pings are frames of the WebSocket; where clients of the Centrifuge protocol can answer those.
+    #[must_use]
+    pub const fn with_frame_pings(self) -> Self {
+        match self {
+            Self::CentrifugeJson => Self::FramePingedJson,
+            Self::CentrifugeProtobuf => Self::FramePingedProtobuf,
+            other => other,
+        }
+    }
+
+    const fn without_frame_pings(self) -> Self {
+        match self {
+            Self::FramePingedJson => Self::CentrifugeJson,
+            Self::FramePingedProtobuf => Self::CentrifugeProtobuf,
+            other => other,
+        }
+    }
+
+    /// Whether its pings are frames of the WebSocket: the protocol knows none then.
+    pub(super) const fn pings_by_frame(self) -> bool {
+        matches!(self, Self::FramePingedJson | Self::FramePingedProtobuf)
+    }
 
     /// What operators know it by.
     #[must_use]
@@ -131,12 +164,14 @@ impl Wire {
             Self::EventSource => "sse",
             Self::OneWayWebSocket => "uni-websocket",
             Self::OneWayEventSource => "uni-sse",
+            Self::FramePingedJson => "centrifuge-json-frame-pings",
+            Self::FramePingedProtobuf => "centrifuge-protobuf-frame-pings",
         }
     }
 
     pub(super) const fn form(self) -> Form {
         match self {
-            Self::CentrifugeProtobuf | Self::StreamProtobuf => Form::Protobuf,
+            Self::CentrifugeProtobuf | Self::StreamProtobuf | Self::FramePingedProtobuf => Form::Protobuf,
             _ => Form::Json,
         }
     }
@@ -148,13 +183,18 @@ impl Wire {
 
     /// Whether it is spoken in WebSocket frames.
     pub(super) const fn is_websocket(self) -> bool {
-        matches!(self, Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Pusher | Self::OneWayWebSocket)
+        matches!(
+            self.without_frame_pings(),
+            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::Pusher | Self::OneWayWebSocket
+        )
     }
 
     /// Adds a message to those that leave together.
     pub(super) fn add(self, together: &mut Vec<u8>, message: &[u8]) {
         match self {
-            Self::CentrifugeJson | Self::CentrifugeProtobuf => self.form().join(together, message),
+            Self::CentrifugeJson | Self::CentrifugeProtobuf | Self::FramePingedJson | Self::FramePingedProtobuf => {
+                self.form().join(together, message);
+            }
             Self::StreamProtobuf => together.extend_from_slice(message),
             Self::StreamJson => {
                 together.extend_from_slice(message);
@@ -171,7 +211,7 @@ impl Wire {
 
     /// What is written for messages that were added.
     pub(super) fn seal(self, together: Vec<u8>) -> Bytes {
-        match self {
+        match self.without_frame_pings() {
             Self::CentrifugeJson => text_frame(&together),
             Self::CentrifugeProtobuf => binary_frame(&together),
             _ => together.into(),
@@ -180,7 +220,7 @@ impl Wire {
 
     /// What is written for one message.
     pub(super) fn frame(self, message: &[u8]) -> Bytes {
-        match self {
+        match self.without_frame_pings() {
             Self::CentrifugeJson | Self::Pusher | Self::OneWayWebSocket => text_frame(message),
             Self::CentrifugeProtobuf => binary_frame(message),
             _ => {
@@ -268,6 +308,17 @@ impl Wire {
             Self::StreamJson => b"{}\n",
             Self::StreamProtobuf => b"\0",
             Self::EventSource | Self::OneWayEventSource => b"data: {}\n\n",
+            Self::FramePingedJson | Self::FramePingedProtobuf => b"\x89\0",
+        }
+    }
+
+    /// Whether a client that says this has said that it lives, beside what its protocol has for that.
+    pub(super) const fn is_heard(self, message: &Message) -> bool {
+        match self {
+            // Any frame will do.
+            Self::Pusher => true,
+            Self::FramePingedJson | Self::FramePingedProtobuf => matches!(message, Message::Pong),
+            _ => false,
         }
     }
 
@@ -275,7 +326,7 @@ impl Wire {
     pub(super) fn is_pong(self, bytes: &[u8]) -> bool {
         match (self.form(), bytes) {
             // On a wire of one direction nothing is asked, and what comes first may be the same bytes: a `connect` of nobody.
-            _ if self == Self::Pusher || self.is_one_way() => false,
+            _ if self == Self::Pusher || self.is_one_way() || self.pings_by_frame() => false,
             (Form::Json, [0x81, 0x82, a, b, _, _, open, close]) => open ^ a == b'{' && close ^ b == b'}',
             (Form::Protobuf, [0x82, 0x81, a, _, _, _, zero]) => zero == a,
             _ => false,
@@ -287,7 +338,8 @@ impl Wire {
 mod tests {
     use super::*;
 
-    const ALL: [Wire; Wire::COUNT] = [
+    const FRAME_PINGED: [Wire; 2] = [Wire::FramePingedJson, Wire::FramePingedProtobuf];
+    const ALL: [Wire; Wire::PLACES] = [
         Wire::CentrifugeJson,
         Wire::CentrifugeProtobuf,
         Wire::Pusher,
@@ -301,7 +353,7 @@ mod tests {
     #[test]
     fn pings_are_what_the_codec_makes_of_them() {
         for (n, wire) in ALL.into_iter().enumerate() {
-            assert_eq!(wire as usize, n);
+            assert_eq!(wire.place(), n);
             let mut ping = Vec::new();
             if wire == Wire::Pusher {
                 ping.extend_from_slice(pusher::PING.as_bytes());
@@ -312,6 +364,35 @@ mod tests {
             let mut together = Vec::new();
             wire.add(&mut together, &ping);
             assert_eq!(wire.seal(together), wire.frame(&ping), "{wire:?}");
+        }
+    }
+
+    /// All but the pings is one with the wire that has its own, frames of publications included.
+    #[test]
+    fn frame_pings_are_of_the_websocket() {
+        for (wire, plain) in FRAME_PINGED.into_iter().zip([Wire::CentrifugeJson, Wire::CentrifugeProtobuf]) {
+            assert_eq!((plain.with_frame_pings(), wire.place()), (wire, plain.place()));
+            assert_eq!(wire.ping(), b"\x89\0");
+            let mut ping = Vec::new();
+            wire.form().ping(&mut ping);
+            let together = |wire: Wire| {
+                let mut together = Vec::new();
+                wire.add(&mut together, b"{}");
+                wire.add(&mut together, b"[]");
+                wire.seal(together)
+            };
+            assert_eq!(
+                (wire.form(), wire.frame(&ping), together(wire)),
+                (plain.form(), plain.frame(&ping), together(plain))
+            );
+            assert_eq!(wire.farewell(3001, "shutdown"), plain.farewell(3001, "shutdown"));
+            assert!(wire.is_heard(&Message::Pong) && !wire.is_heard(&Message::Text("{}".to_owned())));
+            assert!(!plain.is_heard(&Message::Pong), "the protocol has a pong of its own");
+            // The empty pong as it comes: one that nobody asked for is allowed, so it is no pong of the protocol's.
+            assert!(!wire.is_pong(&[0x8a, 0x80, 1, 2, 3, 4]) && !wire.is_pong(&[0x81, 0x82, 0, 0, 0, 0, b'{', b'}']));
+        }
+        for wire in ALL.into_iter().skip(2) {
+            assert_eq!(wire.with_frame_pings(), wire, "it knows none");
         }
     }
 

@@ -6,7 +6,6 @@ use super::bars::{Bar, judge};
 use super::orders::{Answer, Api, Dialect, Names, Order, Plan};
 use super::pinned::{self, Own};
 use super::redis::Redis;
-use super::target;
 use crate::error::{BenchError, Fallible};
 use crate::host;
 use crate::report::{grouped, progress, rounded, say, table};
@@ -47,6 +46,15 @@ pub(crate) struct Args {
     seconds: f64,
     #[command(flatten)]
     common: Common,
+}
+
+impl Args {
+    /// What the hubs are told.
+    pub(crate) fn settings(&self, redis: &str) -> Vec<String> {
+        let mut all = self.common.settings();
+        all.push(format!("redis.url = \"{redis}\""));
+        all
+    }
 }
 
 /// Two hubs, what they stand on, and the generator.
@@ -94,8 +102,7 @@ impl World {
         let cluster = Cluster::start(&common.world.dir, common.world.keep).await?;
         // Both hubs share the core of the server: Redis is on the generator's.
         let redis = Redis::start(common.generator_core, cluster.folder()).await?;
-        let mut extra = target::extra(common);
-        extra.push(format!("redis.url = \"{}\"", redis.url()));
+        let extra = args.settings(&redis.url());
         let core = Some(common.server_core);
         let setup = Setup { cluster: &cluster, name: "one", mirror: None, core, extra: &extra, secret: None };
         let one = Hub::start(&binary, setup).await?;

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 500)]
     concurrency: usize,
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 struct Row {

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 /// What one server did with one number of subscribers.

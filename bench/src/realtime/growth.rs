@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 /// Runs it; answers whether the bars are reached, where that was asked for.

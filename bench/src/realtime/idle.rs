@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 50.0)]
     seconds: f64,
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 struct Row {

@@ -72,6 +72,20 @@ pub(crate) struct Common {
     world: WorldArgs,
 }
 
+impl Common {
+    /// What the hub is told: what is asked for, and what the scenarios need.
+    pub(crate) fn settings(&self) -> Vec<String> {
+        let mut all = self.world.settings();
+        all.push(format!("channels.ping = \"{}s\"", self.ping));
+        // The time for an answer must be below the interval, and is 8 seconds by default.
+        if self.ping <= 8 {
+            all.push(format!("channels.pong = \"{}ms\"", self.ping * 750));
+        }
+        all.push("channels.max_sessions = 50000".to_owned());
+        all
+    }
+}
+
 /// Runs something that blocks until its input ends, on a thread that nothing has to wait for.
 pub(crate) async fn on_own_thread(work: impl FnOnce() -> Fallible<()> + Send + 'static) -> Fallible<bool> {
     let (done_in, done) = tokio::sync::oneshot::channel();

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     #[command(flatten)]
-    common: Common,
+    pub(crate) common: Common,
 }
 
 struct Row {

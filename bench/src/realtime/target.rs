@@ -137,7 +137,7 @@ impl Target {
         let binary = binary(common.world.hub.clone()).await?;
         progress("starting PostgreSQL and the hub");
         let cluster = Cluster::start(&common.world.dir, common.world.keep).await?;
-        let extra = extra(common);
+        let extra = common.settings();
         let core = Some(common.server_core);
         let setup = Setup { cluster: &cluster, name: "dzvin", mirror: None, core, extra: &extra, secret: None };
         let hub = Hub::start(&binary, setup).await?;
@@ -201,18 +201,6 @@ impl Target {
         }
         Ok(())
     }
-}
-
-/// Lines for the hub's configuration: those that are asked for, and what the scenarios need.
-pub(crate) fn extra(common: &Common) -> Vec<String> {
-    let mut extra = common.world.config.clone();
-    extra.push(format!("channels.ping = \"{}s\"", common.ping));
-    // The time for an answer must be below the interval, and is 8 seconds by default.
-    if common.ping <= 8 {
-        extra.push(format!("channels.pong = \"{}ms\"", common.ping * 750));
-    }
-    extra.push("channels.max_sessions = 50000".to_owned());
-    extra
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use super::client::{Client, Mood};
 use super::line::Tls;
 use super::nginx::Nginx;
-use super::stage::{Crowd, Stage, Way, entities};
+use super::stage::{self, Crowd, Stage, Way, entities};
 use super::verdict::{Bar, judge, show, show_counts};
 use super::words::Wire;
 use crate::error::{BenchError, Fallible};
@@ -59,6 +59,14 @@ pub(crate) struct Args {
     world: WorldArgs,
 }
 
+impl Args {
+    /// What the hubs are told.
+    pub(crate) fn settings(&self, redis: &str) -> Vec<String> {
+        let grace = format!("shutdown.grace = \"{}s\"", self.grace);
+        stage::settings(&self.world, &[&LINES[..], &[&*grace]].concat(), redis)
+    }
+}
+
 /// One restart.
 #[derive(Debug)]
 struct Restart {
@@ -108,8 +116,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
             args.clients
         )));
     }
-    let grace = format!("shutdown.grace = \"{}s\"", args.grace);
-    let mut stage = Stage::start(&args.world, &[&LINES[..], &[grace.as_str()]].concat()).await?;
+    let mut stage = Stage::start(&args.world, |redis| args.settings(redis)).await?;
     let hubs = stage.hubs.each_ref().map(|hub| hub.address().to_owned());
     let nginx = Nginx::start(stage.folder(), &hubs.each_ref().map(String::as_str)).await?;
     let way = way(&nginx)?;

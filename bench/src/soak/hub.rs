@@ -6,7 +6,7 @@ use super::chaos::{self, Blow};
 use super::client::{Client, Mood};
 use super::hostile::{Lies, lie};
 use super::ledger::Plant;
-use super::stage::{Crowd, Stage, Way, entities};
+use super::stage::{self, Crowd, Stage, Way, entities};
 use super::verdict::{Bar, judge, show, show_counts};
 use super::watch::{Life, Watch};
 use super::words::Wire;
@@ -89,6 +89,13 @@ pub(crate) struct Args {
     world: WorldArgs,
 }
 
+impl Args {
+    /// What the hubs are told.
+    pub(crate) fn settings(&self, redis: &str) -> Vec<String> {
+        stage::settings(&self.world, &LINES, redis)
+    }
+}
+
 /// Runs it; answers whether the bars are reached.
 pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     if args.clients == 0 || args.minutes <= 0.0 || args.publications <= 0.0 {
@@ -97,7 +104,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let (seed, whole) =
         (args.seed.unwrap_or_else(|| rand::rng().random()), Duration::from_secs_f64(args.minutes * 60.0));
     progress(&format!("seed {seed}"));
-    let mut stage = Stage::start(&args.world, &LINES).await?;
+    let mut stage = Stage::start(&args.world, |redis| args.settings(redis)).await?;
     let channels: Vec<String> = (0..CHANNELS.0).map(|n| format!("soak.{n}")).collect();
     let way = Way { addresses: stage.addresses()?, tls: None, http: reqwest::Client::new() };
     let mut crowd = Crowd::new(way, [SILENCE, DUE], args.clients, CHANNELS.1 + 1);

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "changes")]
     large: Option<usize>,
     #[command(flatten)]
-    world: WorldArgs,
+    pub(crate) world: WorldArgs,
 }
 
 /// Runs it; answers whether the bar is reached.

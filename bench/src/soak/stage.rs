@@ -57,20 +57,26 @@ struct Where {
     offset: u64,
 }
 
+/// What hubs on this Redis are told, with these lines of the scenario's own.
+pub(super) fn settings(args: &WorldArgs, lines: &[&str], redis: &str) -> Vec<String> {
+    let own = (0..32).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect::<String>();
+    let mut all = args.settings();
+    all.extend(lines.iter().map(|line| (*line).to_owned()));
+    all.push(format!("redis.url = \"{redis}\""));
+    all.push(format!("[[pusher.apps]]\nid = \"soak\"\nkeys = [{{ key = \"{APP}\", secret = \"{own}\" }}]"));
+    all
+}
+
 impl Stage {
-    /// Starts them all, with these lines of configuration.
-    pub(crate) async fn start(args: &WorldArgs, lines: &[&str]) -> Fallible<Self> {
+    /// Starts them all, with what the hubs are told when their Redis is at this address.
+    pub(crate) async fn start(args: &WorldArgs, settings: impl FnOnce(&str) -> Vec<String>) -> Fallible<Self> {
         progress("building the hub");
         let binary = binary(args.hub.clone()).await?;
         progress("starting PostgreSQL, Redis, the Mirror and two hubs");
         let cluster = Cluster::start(&args.dir, args.keep).await?;
         let redis = Redis::start(cluster.folder()).await?;
         let mut feeder = Feeder::start().await?;
-        let own = (0..32).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect::<String>();
-        let mut extra = args.config.clone();
-        extra.extend(lines.iter().map(|line| (*line).to_owned()));
-        extra.push(format!("redis.url = \"{}\"", redis.url()));
-        extra.push(format!("[[pusher.apps]]\nid = \"soak\"\nkeys = [{{ key = \"{APP}\", secret = \"{own}\" }}]"));
+        let extra = settings(&redis.url());
         let mirror = Some(&feeder);
         let setup = Setup { cluster: &cluster, name: "one", mirror, core: None, extra: &extra, secret: None };
         let one = Hub::start(&binary, setup).await?;

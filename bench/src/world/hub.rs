@@ -1,9 +1,8 @@
 //! The hub: the built binary, configured as in production but on loopback, with the bus in memory unless it is told of a Redis. It
 //! can be killed, and comes back on the same ports.
 
-use super::{Cluster, Feeder, free_address};
+use super::{Cluster, Feeder, Told, free_address};
 use crate::error::{BenchError, Fallible};
-use crate::feed::COLLECTION;
 use crate::metrics::{self, Scrape};
 use crate::realtime::pinned;
 use jsonwebtoken::{EncodingKey, Header};
@@ -84,8 +83,15 @@ impl Hub {
         let own = || (0..64).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
         let secret = setup.secret.map_or_else(own, str::to_owned);
         let config = setup.cluster.folder().join(format!("{}.toml", setup.name));
-        fs::write(&config, configuration(&address, &internal, &secret, setup))
-            .map_err(BenchError::because("writing the configuration"))?;
+        let told = Told {
+            address: &address,
+            internal: &internal,
+            database: &setup.cluster.url(),
+            secret: &secret,
+            mirror: setup.mirror.map(|feeder| (feeder.mirror(), feeder.token())),
+            extra: setup.extra,
+        };
+        fs::write(&config, told.toml()).map_err(BenchError::because("writing the configuration"))?;
         let log = setup.cluster.folder().join(format!("{}.log", setup.name));
         let migrated = command(binary, "migrate", &config, &log, setup.core)?.status().await;
         let migrated = migrated.map_err(BenchError::because("running the hub"))?;
@@ -210,38 +216,6 @@ fn command(binary: &Path, name: &str, config: &Path, log: &Path, core: Option<us
         command.env_remove(name);
     }
     Ok(command)
-}
-
-fn configuration(address: &str, internal: &str, secret: &str, setup: Setup<'_>) -> String {
-    let (database, extra) = (setup.cluster.url(), setup.extra.join("\n"));
-    let mirror = setup.mirror.map(|feeder| mirror(feeder.mirror(), feeder.token())).unwrap_or_default();
-    format!(
-        r#"{extra}
-[http]
-listen = "{address}"
-internal_listen = "{internal}"
-[database]
-url = "{database}"
-[[identity.keys]]
-id = "bench"
-secret = "{secret}"
-[kinds.{COLLECTION}]
-fields = ["status", "value.amount"]
-{mirror}"#
-    )
-}
-
-fn mirror(url: &str, token: &str) -> String {
-    format!(
-        r#"[[mirrors]]
-name = "{COLLECTION}"
-kind = "{COLLECTION}"
-url = "{url}"
-token = "{token}"
-platform_version = "1.0"
-reconcile = {{ interval = "0s" }}
-"#
-    )
 }
 
 fn last_lines(path: &Path) -> String {

@@ -7,11 +7,13 @@ mod feeder;
 mod hub;
 mod ports;
 mod postgres;
+mod told;
 
 pub(crate) use feeder::Feeder;
 pub(crate) use hub::{Hub, Setup, binary};
 pub(crate) use ports::{free_address, free_port};
 pub(crate) use postgres::Cluster;
+pub(crate) use told::Told;
 
 use crate::error::Fallible;
 use crate::feed::Order;
@@ -32,10 +34,17 @@ pub(crate) struct WorldArgs {
     pub(crate) dir: PathBuf,
     /// Lines of TOML to add to the hub's configuration; may be repeated.
     #[arg(long)]
-    pub(crate) config: Vec<String>,
+    config: Vec<String>,
     /// Keep the logs and the data folder, and say where they are.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+impl WorldArgs {
+    /// What every hub is told beside where it and its servers are.
+    pub(crate) fn settings(&self) -> Vec<String> {
+        self.config.clone()
+    }
 }
 
 /// A running world.
@@ -67,14 +76,9 @@ impl World {
         progress("starting PostgreSQL, the Mirror and the hub");
         let cluster = Cluster::start(&args.dir, args.keep).await?;
         let mut feeder = Feeder::start().await?;
-        let setup = Setup {
-            cluster: &cluster,
-            name: "dzvin",
-            mirror: Some(&feeder),
-            core: None,
-            extra: &args.config,
-            secret: None,
-        };
+        let extra = args.settings();
+        let mirror = Some(&feeder);
+        let setup = Setup { cluster: &cluster, name: "dzvin", mirror, core: None, extra: &extra, secret: None };
         let hub = Hub::start(&binary, setup).await?;
         feeder.tell(&Order::AwaitTail).await?;
         Ok(Self { begun: (Instant::now(), host::stolen_seconds()), hub, feeder, cluster })

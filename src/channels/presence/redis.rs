@@ -9,6 +9,8 @@
 //! are noted before anything is entered and crossed out after everything has gone, by nobody but that life while it goes
 //! on; a life that has lapsed by this node's own clock writes nothing.
 
+mod burial;
+mod roll;
 mod wire;
 
 use std::{
@@ -22,14 +24,14 @@ use dzvin_actors::platform::ports::{
 };
 use dzvin_protocols::{channels::ONLINE_PREFIX, platform::StreamName};
 use fred::types::{Key, Value};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
 use super::{
     super::bus::redis::{RedisBus, Script, Server},
     BEHIND_ONLINE, Lapsed, Overtaken, PresenceSettings,
 };
-use wire::{Found, failed, millis, number};
+use wire::{failed, millis, number};
 
 /// A script that uses what several share.
 macro_rules! shared {
@@ -58,19 +60,8 @@ static ADOPT: Script = shared!("lua/adopt.lua");
 const KEEP_ANSWERS: Duration = Duration::from_secs(600);
 /// How long the buried are remembered, so that one who was cut off learns that its leavings were told.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// How long what nobody has told is kept to be told: no node looked for it for all that time.
-const KEEP_GRAVES: Duration = Duration::from_secs(3600);
-/// A burial takes no more channels on after this part of the time in which what it removed is to be told.
-const HURRY: u32 = 3;
-/// Lives that one look finds to be buried.
-const DEAD_AT_ONCE: u64 = 8;
-/// Channels of a dead life that are looked up at once.
-const GRAVES: usize = 32;
 /// Members in one call: a millisecond of the server's time.
 const PAGE: usize = 512;
-/// Copies of the list of lives, each in a place of its own. On a cluster each lies on any of the servers: that one server has the list and
-/// all of these is less likely than that two fail in the same minute.
-const COPIES: usize = 8;
 /// Names that are looked up in one go while channels are listed.
 const NAMES: usize = 128;
 
@@ -147,51 +138,6 @@ impl RedisPresence {
         format!("{{{}:node:{life}}}:channels", self.server.config().prefix).into()
     }
 
-    fn copy(&self, n: usize) -> Key {
-        format!("{{{}:roll:{n}}}", self.server.config().prefix).into()
-    }
-
-    /// The answers of all copies, those of servers that are away aside.
-    async fn copies(&self, args: Vec<Value>) -> Vec<Result<Value, BusError>> {
-        join_all((0..COPIES).map(|n| self.run(&ENROL, vec![self.copy(n)], args.clone()))).await
-    }
-
-    /// Writes a life into the copies, before anything is entered in it. One is enough to be found by.
-    async fn enrol(&self, life: &str) -> Result<(), BusError> {
-        let answers = self.copies(vec!["+".into(), life.into()]).await;
-        if answers.iter().any(Result::is_ok) {
-            return Ok(());
-        }
-        answers.into_iter().next().map_or(Ok(()), |answer| answer.map(drop))
-    }
-
-    /// Looks for lives that the list has lost: a node that ended in the moment of the loss would be buried by nobody.
-    async fn search(&self) -> Result<(), BusError> {
-        let mut whole = Ok(());
-        let mut lives = BTreeSet::new();
-        for answer in self.copies(vec!["?".into()]).await {
-            match answer.and_then(wire::names) {
-                Ok(names) => lives.extend(names),
-                Err(error) => whole = Err(error),
-            }
-        }
-        let keys = ["presence", "dying", "buried", "left"].map(|name| self.nodes(name)).to_vec();
-        let mut args = vec![millis(self.settings.lease)];
-        args.extend(lives.into_iter().map(Value::from));
-        let over = wire::names(self.run(&ADOPT, keys, args).await?)?;
-        if !over.is_empty() {
-            self.strike(over).await;
-        }
-        whole
-    }
-
-    /// Takes lives of which nothing is left out of the copies. One that stays there is looked for once more, and nothing is found.
-    async fn strike(&self, lives: Vec<String>) {
-        let mut args = vec!["-".into()];
-        args.extend(lives.into_iter().map(Value::from));
-        self.copies(args).await;
-    }
-
     async fn run(&self, script: &'static Script, keys: Vec<Key>, args: Vec<Value>) -> Result<Value, BusError> {
         self.server.eval("presence", script, keys, args).await
     }
@@ -214,7 +160,12 @@ impl RedisPresence {
             current.noted.remove(channel);
         }
         // What stays noted for nothing costs a look when this life is buried.
-        let _ = self.run(&INDEX, vec![self.index(&writer.life)], vec!["-".into(), channel.as_str().into()]).await;
+        let _ = self.cross_out_of(&writer.life, channel.as_str()).await;
+    }
+
+    /// A channel in which a life has nothing any more.
+    async fn cross_out_of(&self, life: &str, channel: &str) -> Result<(), BusError> {
+        self.run(&INDEX, vec![self.index(life)], vec!["-".into(), channel.into()]).await.map(drop)
     }
 
     async fn occupied(&self, channel: &str) -> Result<u64, BusError> {
@@ -233,96 +184,6 @@ impl RedisPresence {
         let keys = ["members", "users", "crowd"].map(|name| self.key(channel, name)).to_vec();
         // As text: a place to go on from may be any number of 64 bits.
         wire::page(self.run(&MEMBERS, keys, vec![from.to_string().into(), number(limit as u64)]).await?)
-    }
-
-    /// A part of what a dead life left on one channel.
-    async fn empty(&self, life: &str, channel: StreamName, room: usize) -> Result<Found, BusError> {
-        let number_of = {
-            let mut state = self.state();
-            state.graves += 1;
-            state.graves
-        };
-        // With a third to spare: nobody else is answered it before this node has left it.
-        let until = Instant::now() + self.settings.telling * 2 / 3;
-        let (theirs, grave) = (format!("of:{life}"), format!("grave:{life}"));
-        let keys = ["members", "users", &theirs, "occupancy", "answers", "crowd", &grave];
-        let keys = keys.map(|name| self.key(&channel, name)).to_vec();
-        let crowd = self.settings.crowd;
-        let args = vec![
-            life.into(),
-            number(room as u64),
-            number(crowd.above),
-            number(crowd.below),
-            format!("{}.{number_of}", self.server.node()).into(),
-            millis(self.settings.telling),
-            millis(KEEP_GRAVES),
-        ];
-        wire::buried(life, channel, until, self.run(&BURY, keys, args).await?)
-    }
-
-    /// A channel that a dead life has nothing in any more.
-    async fn cross_out_of(&self, life: &str, channel: &str) -> Result<(), BusError> {
-        self.run(&INDEX, vec![self.index(life)], vec!["-".into(), channel.into()]).await.map(drop)
-    }
-
-    /// Goes through the channels of a dead life, and rests it when it has none.
-    async fn bury_life(&self, life: &str, dig: &mut Dig) -> Result<(), BusError> {
-        let (mut from, mut open) = (b"-".to_vec(), false);
-        while dig.goes_on() {
-            let names = self.names(life, &from, b"+", GRAVES).await?;
-            let Some(last) = names.last() else {
-                if open {
-                    return Ok(());
-                }
-                if from != b"-" {
-                    // Once more from the beginning: nothing has come meanwhile.
-                    from = b"-".to_vec();
-                    continue;
-                }
-                let keys = ["dying", "buried"].map(|name| self.nodes(name)).to_vec();
-                self.run(&REST, keys, vec![life.into()]).await?;
-                self.strike(vec![life.to_owned()]).await;
-                return Ok(());
-            };
-            from = [b"(", last.as_bytes()].concat();
-            for name in names {
-                if !dig.goes_on() {
-                    return Ok(());
-                }
-                match self.empty(life, StreamName::from_checked(&name), dig.room.min(PAGE)).await? {
-                    Found::Grave(grave) => {
-                        open = true;
-                        dig.add(grave);
-                    }
-                    Found::Nothing(whole) => {
-                        dig.room -= 1;
-                        open |= !whole;
-                        if whole {
-                            self.cross_out_of(life, &name).await?;
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What one burial has removed, and how much more it may.
-struct Dig {
-    buried: Vec<Buried>,
-    room: usize,
-    until: Instant,
-}
-
-impl Dig {
-    fn goes_on(&self) -> bool {
-        self.room > 0 && Instant::now() < self.until
-    }
-
-    fn add(&mut self, grave: Buried) {
-        self.room -= (grave.left.len() + 1).min(self.room);
-        self.buried.push(grave);
     }
 }
 
@@ -486,27 +347,10 @@ impl Presence for RedisPresence {
             tracing::debug!(%error, "not all lives could be looked for");
             self.state().searching = true;
         }
-        let keys = ["presence", "dying", "left"].map(|name| self.nodes(name)).to_vec();
-        let lives = wire::names(self.run(&DEAD, keys, vec![number(DEAD_AT_ONCE)]).await?)?;
-        let until = Instant::now() + self.settings.telling / HURRY;
-        let mut dig = Dig { buried: Vec::new(), room: limit.max(1), until };
-        for life in lives {
-            if let Err(error) = self.bury_life(&life, &mut dig).await {
-                // What was removed before it is told, whatever becomes of the rest.
-                return if dig.buried.is_empty() { Err(error) } else { Ok(dig.buried) };
-            }
-        }
-        Ok(dig.buried)
+        self.bury_dead(limit).await
     }
 
     async fn close(&self, channel: &StreamName, grave: &Grave) -> Result<(), BusError> {
-        let keys = [format!("grave:{}", grave.life), format!("of:{}", grave.life)];
-        let keys = keys.iter().map(|name| self.key(channel, name)).collect();
-        let left = wire::count(&self.run(&CLOSE, keys, vec![grave.name.as_ref().into()]).await?)?;
-        if left == 1 {
-            // What stays noted for nothing costs the next burial a look.
-            let _ = self.cross_out_of(&grave.life, channel.as_str()).await;
-        }
-        Ok(())
+        self.close_grave(channel, grave).await
     }
 }

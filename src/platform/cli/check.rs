@@ -1,8 +1,8 @@
-//! `dzvin check`: the effective configuration with secrets masked, then one line for each dependency.
+//! `dzvin check`: the effective configuration with secrets masked, then one line for each of the settings that may be wrong by
+//! itself and for each dependency.
 
 use std::{path::Path, time::Duration};
 
-use dzvin_protocols::mirror::Dialect;
 use fred::{
     prelude::{Builder, ClientLike},
     types::{InfoKind, config::Config as RedisClientConfig},
@@ -15,6 +15,7 @@ use super::{
     serve::{connect, pending},
 };
 use crate::{
+    app,
     channels::bus::RedisConfig,
     console, identity,
     platform::{
@@ -46,9 +47,9 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
         None => println!("# from the environment and defaults"),
     }
     println!("{}", toml::to_string(config).map_err(Failure::internal)?);
-    let mut all = vec![("log", log(config)), ("identity", keys(config)), ("console", page())];
+    let mut all = vec![("console", page())];
     all.extend(postgres(config).await);
-    all.push(("redis", redis(config).await));
+    all.extend(redis(config).await.map(|verdict| ("redis", verdict)));
     all.push(("http.listen", port("http.listen", config.http.listen)));
     all.push(("http.internal_listen", port("http.internal_listen", config.http.internal_listen)));
     all.push(("http.tls", certificate(config)));
@@ -64,6 +65,9 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
             wrong = Some((if exit == Exit::Config { exit } else { worst }, count + 1));
         }
     };
+    for (name, verdict) in settings(config) {
+        tell(&name, verdict);
+    }
     for (name, verdict) in all {
         tell(name, verdict);
     }
@@ -78,13 +82,50 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
     }
     for mirror in &config.mirrors {
         let name = format!("mirror {}", mirror.name);
-        tell(&name, dialect(mirror));
         tell(&name, reach("the Mirror", Some(&mirror.url)).await);
         tell(&name, reach("the API", mirror.api_url.as_ref()).await);
     }
     match wrong {
         None => Ok(()),
         Some((exit, count)) => Err(Failure::new(exit, format!("{count} of the checks above failed"))),
+    }
+}
+
+/// What `check` finds wrong with the settings by themselves, in one line each: nothing outside is tried.
+#[must_use]
+pub fn faults(config: &Config) -> Vec<String> {
+    let wrong = settings(config).into_iter().filter_map(|(name, verdict)| match verdict {
+        Verdict::Wrong(_, text) => Some(format!("{name}: {text}")),
+        Verdict::Ok(_) | Verdict::Note(_) => None,
+    });
+    wrong.collect()
+}
+
+fn settings(config: &Config) -> Vec<(String, Verdict)> {
+    let mut all = vec![("log".to_owned(), log(config)), ("identity".to_owned(), keys(config))];
+    all.extend(bus(config).err().map(|verdict| ("redis".to_owned(), verdict)));
+    all.extend(config.mirrors.iter().map(|mirror| (format!("mirror {}", mirror.name), dialect(mirror))));
+    // They judge the dialects as well, and say the first of all that is wrong.
+    if !all.iter().any(|(_, verdict)| matches!(verdict, Verdict::Wrong(..))) {
+        all.push(("settings".to_owned(), rooms(config)));
+    }
+    all
+}
+
+/// What only the rooms can judge.
+fn rooms(config: &Config) -> Verdict {
+    match app::judge(config) {
+        Ok(()) => Verdict::Ok("every room takes them".to_owned()),
+        Err(error) => Verdict::Wrong(Exit::Config, http::chain(&error)),
+    }
+}
+
+/// Where Redis is to be, if anywhere.
+fn bus(config: &Config) -> Result<Option<&SecretUrl>, Verdict> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    match RedisConfig::new(url.expose(), &config.redis.prefix) {
+        Ok(_) => Ok(Some(url)),
+        Err(error) => Err(Verdict::Wrong(Exit::Config, format!("redis.url: {error}"))),
     }
 }
 
@@ -223,13 +264,16 @@ async fn direct(url: &SecretUrl) -> Verdict {
     }
 }
 
-async fn redis(config: &Config) -> Verdict {
-    let Some(url) = &config.redis.url else {
-        return Verdict::Note("no redis.url: the bus is in memory and this node is alone".to_owned());
-    };
-    if let Err(error) = RedisConfig::new(url.expose(), &config.redis.prefix) {
-        return Verdict::Wrong(Exit::Config, format!("redis.url: {error}"));
+/// `None` where the address is none, which was said with the settings.
+async fn redis(config: &Config) -> Option<Verdict> {
+    match bus(config) {
+        Ok(Some(url)) => Some(redis_at(url).await),
+        Ok(None) => Some(Verdict::Note("no redis.url: the bus is in memory and this node is alone".to_owned())),
+        Err(_) => None,
     }
+}
+
+async fn redis_at(url: &SecretUrl) -> Verdict {
     let info = match timeout(TRY, redis_info(url)).await {
         Ok(Ok(info)) => info,
         Ok(Err(error)) => return Verdict::Wrong(Exit::Unavailable, format!("{}: {error}", url.masked())),
@@ -254,13 +298,9 @@ async fn redis_info(url: &SecretUrl) -> Result<String, fred::error::Error> {
 }
 
 fn dialect(mirror: &MirrorConfig) -> Verdict {
-    let dialect: Result<Dialect, _> = mirror.dialect.clone().try_into();
-    match dialect.map_err(|error: toml::de::Error| error.message().to_owned()) {
-        Ok(dialect) => match dialect.check() {
-            Ok(()) => Verdict::Ok("the dialect is whole".to_owned()),
-            Err(error) => Verdict::Wrong(Exit::Config, format!("dialect: {error}")),
-        },
-        Err(error) => Verdict::Wrong(Exit::Config, format!("dialect: {error}")),
+    match app::dialect(mirror) {
+        Ok(_) => Verdict::Ok("the dialect is whole".to_owned()),
+        Err(error) => Verdict::Wrong(Exit::Config, http::chain(&error)),
     }
 }
 

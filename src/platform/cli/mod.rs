@@ -23,6 +23,7 @@ use std::{
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use check::faults;
 pub use exit::{Exit, Failure};
 
 use super::{

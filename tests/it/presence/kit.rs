@@ -202,3 +202,13 @@ pub async fn clients<P: Presence>(store: &P, on: &str, limit: usize) -> BTreeSet
         }
     }
 }
+
+/// Each of these promises, of every store.
+macro_rules! each {
+    ($($promise:ident),* $(,)?) => {
+        mod memory { $(#[tokio::test] async fn $promise() { super::$promise::<super::InMemory>().await; })* }
+        mod redis { $(#[tokio::test] async fn $promise() { super::$promise::<super::InRedis>().await; })* }
+        mod cluster { $(#[tokio::test] async fn $promise() { super::$promise::<super::InCluster>().await; })* }
+    };
+}
+pub(super) use each;

@@ -1,11 +1,15 @@
-//! What this node knows of one channel, and what the store has still to be told of it. No I/O: the actor does that.
+//! What this node knows of one channel: what its sessions say holds at once, and waits for the store. No I/O: the actor does that.
 //!
-//! Invariants: what a session says holds at once, the store follows; of each client at most its last goodbye and its last
-//! entry wait, whatever happened in between; changes go out in the order in which they were first made; a call whose outcome
-//! is not known is repeated as it was before anything else.
+//! Invariants: of each client at most its last goodbye and its last entry wait, whatever happened in between; changes go out in the
+//! order in which they were first made.
+//!
+//! Not here: what is said to the store and what comes of it (`calls`), and that it has lost everything (`lost`).
+
+mod calls;
+mod lost;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -13,30 +17,12 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    PresenceEvent, PresenceLimits,
-    limits::{ANEW_EVERY, ANEW_TURNS, BATCH, TOLD_AT_ONCE},
-    tell::{Context, Tell},
+    limits::{ANEW_EVERY, ANEW_TURNS},
+    tell::Tell,
 };
-use crate::platform::ports::{Buried, Changed, Counts, Member, MemberChange, Occupied, Outcome};
+use crate::platform::ports::Member;
 
-/// One call to the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Work {
-    /// Clients come and go.
-    Change { ticket: u64, changes: Vec<MemberChange> },
-    /// So many subscribers are here.
-    Occupy { ticket: u64, subscribers: u64 },
-    /// May the number be told?
-    Turn { every: Duration },
-}
-
-/// What it came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
-    Changed(Changed),
-    Occupied(Occupied),
-    Turn(Option<u64>),
-}
+pub(super) use calls::{Answer, Work};
 
 /// A client as its session and the store see it.
 #[derive(Debug)]
@@ -273,262 +259,6 @@ impl Channel {
 
     fn total(&self) -> u64 {
         self.subscribers.iter().map(|(_, subscribers)| u64::from(*subscribers)).sum()
-    }
-
-    /// What the store should be told of subscribers; an empty channel is held back for a while. The second is when to look again.
-    fn occupancy(&mut self, now: Instant, limits: &PresenceLimits) -> (Option<u64>, Option<Instant>) {
-        let total = self.total();
-        if total > 0 || self.written == Some(0) {
-            self.empty_since = None;
-            return ((self.written != Some(total)).then_some(total), None);
-        }
-        let due = *self.empty_since.get_or_insert(now) + limits.hold;
-        if due <= now { (Some(0), None) } else { (None, Some(due)) }
-    }
-
-    /// When something is due that is not yet.
-    pub(super) fn due(&mut self, now: Instant, limits: &PresenceLimits) -> Option<Instant> {
-        let vacant = self.occupancy(now, limits).1;
-        let owed = self.owed.filter(|owed| *owed > now);
-        let parting = self.goodbyes.front().map(|(due, _)| *due);
-        let anew = self.anew.map(|(ended, turn)| ended + ANEW_EVERY * turn);
-        [vacant, owed, parting, anew].into_iter().flatten().min()
-    }
-
-    /// Whether a call is to be made now, or a word to be said.
-    pub(super) fn wants(&mut self, now: Instant, limits: &PresenceLimits) -> bool {
-        !self.unsaid.is_empty()
-            || self.doubt.is_some()
-            || !self.queue.is_empty()
-            || self.occupancy(now, limits).0.is_some()
-            || self.owed.is_some_and(|owed| owed <= now)
-    }
-
-    /// The next call.
-    pub(super) fn work(&mut self, now: Instant, limits: &PresenceLimits, ticket: &mut u64) -> Option<Work> {
-        if let Some(doubt) = &self.doubt {
-            return Some(doubt.clone());
-        }
-        if let (Some(subscribers), _) = self.occupancy(now, limits) {
-            *ticket += 1;
-            return Some(Work::Occupy { ticket: *ticket, subscribers });
-        }
-        if self.owed.is_some_and(|owed| owed <= now) {
-            return Some(Work::Turn { every: limits.count_every });
-        }
-        let changes = self.take(BATCH);
-        if changes.is_empty() {
-            return None;
-        }
-        *ticket += 1;
-        Some(Work::Change { ticket: *ticket, changes })
-    }
-
-    /// The next changes, which are from here on taken as made.
-    fn take(&mut self, batch: usize) -> Vec<MemberChange> {
-        let mut changes = Vec::new();
-        while changes.len() < batch {
-            let Some((place, name)) = self.queue.pop_front() else { break };
-            let Some(client) = self.clients.get_mut(&name).filter(|client| client.queued == Some(place)) else {
-                continue;
-            };
-            client.queued = None;
-            let info = &client.member.info;
-            if client.stored && (!client.here || client.again) {
-                changes.push(MemberChange::Exit { client: Arc::clone(&info.client), user: Arc::clone(&info.user) });
-            }
-            if client.here && (!client.stored || client.again || client.fresh) {
-                changes.push(MemberChange::Enter(Arc::clone(&client.member)));
-            }
-            (client.stored, client.again, client.fresh) = (client.here, false, false);
-            client.flying = changes.iter().rev().take(2).any(|change| **change.client() == *name);
-            if client.flying {
-                self.first_flying.get_or_insert(place);
-            } else if !client.here {
-                self.clients.remove(&name);
-            }
-        }
-        changes
-    }
-
-    /// A call has been answered: what is to be told of it.
-    pub(super) fn answered(&mut self, work: &Work, answer: &Answer, context: &Context) -> Vec<Tell> {
-        self.doubt = None;
-        match (work, answer) {
-            (Work::Change { changes, .. }, Answer::Changed(changed)) => self.changed(changes, changed, context),
-            (Work::Occupy { subscribers, .. }, Answer::Occupied(occupied)) => {
-                self.written = Some(*subscribers);
-                if *subscribers == 0 {
-                    self.empty_since = None;
-                }
-                self.occupied(*occupied, context)
-            }
-            (Work::Turn { .. }, Answer::Turn(Some(subscribers))) => {
-                self.owed = None;
-                // Each who has entered is a subscriber, though their number may be told to the store a little later.
-                Tell::count(context, (*subscribers).max(self.members))
-            }
-            // Another node told it, perhaps before the last change.
-            (Work::Turn { .. }, _) => {
-                self.owed = Some(context.now + context.count_every);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn changed(&mut self, changes: &[MemberChange], changed: &Changed, context: &Context) -> Vec<Tell> {
-        let mut tell = Vec::new();
-        for (change, outcome) in changes.iter().zip(&changed.outcomes) {
-            let client = self.clients.get_mut(change.client());
-            match (change, outcome) {
-                (MemberChange::Enter(member), Outcome::Entered(entered)) => {
-                    let (mut unheard, mut quiet) = (false, false);
-                    if let Some(client) = client {
-                        client.known = true;
-                        unheard = std::mem::take(&mut client.unheard);
-                        quiet = std::mem::take(&mut client.quiet);
-                    }
-                    if (entered.new || unheard) && !quiet {
-                        tell.push(Tell::Join(Arc::clone(member), entered.first_of_user));
-                    }
-                }
-                (MemberChange::Exit { .. }, Outcome::Exited(exited)) => {
-                    let Some(client) = client else { continue };
-                    // One that the store does not know, and nobody buried, it has forgotten without a word.
-                    let (known, unheard) = (std::mem::take(&mut client.known), std::mem::take(&mut client.unheard));
-                    if (exited.gone || known) && !unheard {
-                        tell.push(Tell::Leave(Arc::clone(&client.member), exited.last_of_user));
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.landed(changes);
-        self.tell(tell, changed.counts, context)
-    }
-
-    /// The call that was under way is over.
-    fn landed(&mut self, changes: &[MemberChange]) {
-        self.first_flying = None;
-        for change in changes {
-            let Some(client) = self.clients.get_mut(change.client()) else { continue };
-            client.flying = false;
-            // One whose exit has no answer yet may have to say it again.
-            if !client.here && !client.stored && !client.known {
-                self.clients.remove(change.client());
-            }
-        }
-    }
-
-    /// Each is told of who came and went, or, where there are too many, how many there are.
-    fn tell(&mut self, tell: Vec<Tell>, counts: Counts, context: &Context) -> Vec<Tell> {
-        self.members = counts.clients;
-        if self.hold.is_some() {
-            // Servers are told of each, many at once.
-            return tell;
-        }
-        if counts.ended {
-            self.anew = Some((context.now, 0));
-        }
-        if !counts.crowded {
-            return tell;
-        }
-        self.anew = None;
-        if tell.iter().any(|tell| matches!(tell, Tell::Join(member, _) | Tell::Leave(member, _) if member.told)) {
-            self.owed.get_or_insert(context.now);
-        }
-        Vec::new()
-    }
-
-    fn occupied(&mut self, Occupied { before, now }: Occupied, context: &Context) -> Vec<Tell> {
-        let mut tell = Vec::new();
-        match (before, now) {
-            (0, 1..) => tell.push(Tell::Event(PresenceEvent::Occupied { channel: Arc::clone(&context.channel) })),
-            (1.., 0) => tell.push(Tell::Event(PresenceEvent::Vacated { channel: Arc::clone(&context.channel) })),
-            _ => {}
-        }
-        if before != now && context.counted {
-            if now <= TOLD_AT_ONCE {
-                tell.extend(Tell::count(context, now));
-            } else {
-                self.owed.get_or_insert(context.now);
-            }
-        }
-        tell
-    }
-
-    /// What a burial removed here.
-    pub(super) fn buried(&mut self, buried: Buried, context: &Context) -> Vec<Tell> {
-        let grave = Arc::new(buried.grave);
-        let left = buried.left.into_iter().map(|(member, last)| Tell::Leave(member, last)).collect();
-        let mut tell = vec![Tell::Open(Arc::clone(&grave))];
-        tell.extend(self.tell(left, buried.counts, context));
-        tell.extend(self.occupied(buried.occupied, context));
-        tell.push(Tell::Close(grave));
-        tell
-    }
-
-    /// A call has failed: whether it was made is not known. What writes nothing is not in doubt.
-    pub(super) fn doubt(&mut self, work: Work, now: Instant) {
-        if matches!(work, Work::Turn { .. }) {
-            self.owed = Some(now);
-        } else {
-            self.doubt = Some(work);
-        }
-    }
-
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.doubt.is_some()
-    }
-
-    /// Another life has begun: the store knows nothing of this node. `told`: who was there is told as gone by others.
-    pub(super) fn lost(&mut self, told: bool) {
-        if self.written != Some(0) || self.total() > 0 || matches!(self.doubt, Some(Work::Occupy { .. })) {
-            self.written = None;
-        }
-        let doubt = match self.doubt.take() {
-            Some(Work::Change { changes, .. }) => changes,
-            _ => Vec::new(),
-        };
-        self.landed(&doubt);
-        for client in self.clients.values_mut() {
-            client.fresh = false;
-            let leaving = client.known && (!client.here || client.again);
-            (client.stored, client.again) = (leaving, leaving && client.here);
-            client.quiet = client.known && !leaving && (client.quiet || !told);
-        }
-        for change in &doubt {
-            let Some(client) = self.clients.get_mut(change.client()) else { continue };
-            match change {
-                MemberChange::Exit { .. } if client.known => {
-                    (client.stored, client.again, client.quiet) = (true, client.here, false);
-                }
-                MemberChange::Exit { .. } => {}
-                MemberChange::Enter(_) if client.known => {}
-                // The last life may still have it.
-                MemberChange::Enter(_) => (client.unheard, client.stored) = (true, !client.here),
-            }
-        }
-        if told {
-            // Others say goodbye for them. One whose goodbye was in doubt may be left out: rather twice than never.
-            let doubted: HashSet<_> = doubt.iter().filter(|it| it.is_exit()).map(MemberChange::client).collect();
-            self.clients.iter_mut().for_each(|(name, client)| client.known &= doubted.contains(name));
-            // Said after their goodbyes these would be wrong.
-            let clients = &mut self.clients;
-            self.unsaid.retain(|tell| match tell {
-                Tell::Join(member, _) => {
-                    clients.get_mut(&member.info.client).into_iter().for_each(|client| client.unheard = true);
-                    false
-                }
-                _ => true,
-            });
-        }
-        self.clients.retain(|_, client| client.here || client.stored);
-        let mut names: Vec<_> = self.clients.keys().cloned().collect();
-        // Who is here first: of two clients of a user the one that stays.
-        names.sort_by_key(|name| self.clients.get(name).is_some_and(|client| !client.here));
-        names.iter().for_each(|name| self.enqueue(name));
     }
 
     /// Until which change everything has to be answered for a question that is asked now.

@@ -1,4 +1,9 @@
 //! What the actor knows, and when it calls the store.
+//!
+//! Not here: what is asked of it (`asking`), and lives and burials (`lives`).
+
+mod asking;
+mod lives;
 
 use std::{
     cmp::Reverse,
@@ -7,26 +12,24 @@ use std::{
     time::Duration,
 };
 
-use ractor::{ActorRef, RpcReplyPort};
+use ractor::ActorRef;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
-    PresenceArgs, PresenceError, PresenceEvent, PresenceMessage,
+    PresenceArgs, PresenceMessage,
     channel::Channel,
-    in_time,
     job::{Job, Report, run},
-    limits::{AWAY_AFTER, BURIAL, BURY, MAX_DOUBTS, MAX_QUESTIONS, MAX_UNSAID, READERS, WORD_TRIES, WRITERS},
-    questions::{Asked, Looked, Question, ask, look},
+    limits::{AWAY_AFTER, MAX_DOUBTS, MAX_QUESTIONS, READERS, WORD_TRIES, WRITERS},
+    questions::Question,
     servers,
     tell::{Context, Tell, give_up},
-    unpanicked,
 };
 use crate::{
-    platform::ports::{Buried, Bus, Life, Member, Presence},
+    platform::ports::{Bus, Member, Presence},
     supervise::Progress,
 };
 
@@ -318,54 +321,6 @@ impl<P: Presence, B: Bus> State<P, B> {
         self.change(name, |channel| channel.unsaid.extend(tell.into_iter().filter(Tell::is_said)));
     }
 
-    /// A question about a channel.
-    pub(super) fn ask(&mut self, channel: &Arc<str>, asked: Asked) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return asked.refuse(PresenceError::Busy) };
-        let known = self.channels.get(channel);
-        if self.away || known.is_some_and(|known| known.failed) {
-            return asked.refuse(PresenceError::Unavailable);
-        }
-        let barrier = known.map_or(0, Channel::barrier);
-        self.questions.entry(Arc::clone(channel)).or_default().push_back(Question { barrier, asked, place });
-        self.answer(channel);
-    }
-
-    /// A look at many channels at once.
-    pub(super) fn look(&mut self, channels: Vec<Arc<str>>, reply: RpcReplyPort<Result<Looked, PresenceError>>) {
-        if self.away {
-            let _ = reply.send(Err(PresenceError::Unavailable));
-            return;
-        }
-        let (store, within) = (Arc::clone(&self.args.store), self.args.limits.command);
-        let (life, settled) = (self.life, self.unsettled.is_none_or(|until| until <= Instant::now()));
-        self.tasks.spawn(async move {
-            let clients = look(channels, store, within).await;
-            let _ = reply.send(Ok(Looked { clients, life, settled }));
-        });
-    }
-
-    /// Asks what waits for nothing any more.
-    fn answer(&mut self, name: &Arc<str>) {
-        let Some(waiting) = self.questions.get_mut(name) else { return };
-        let known = self.channels.get(name);
-        while let Some(question) = waiting.front()
-            && known.is_none_or(|known| known.is_through(question.barrier))
-        {
-            let Some(question) = waiting.pop_front() else { break };
-            let (store, turns) = (Arc::clone(&self.args.store), Arc::clone(&self.readers));
-            self.tasks.spawn(ask(question, Arc::clone(name), store, turns, self.args.limits.command));
-        }
-        if waiting.is_empty() {
-            self.questions.remove(name);
-        }
-    }
-
-    fn refuse(&mut self, name: &Arc<str>) {
-        for question in self.questions.remove(name).into_iter().flatten() {
-            question.asked.refuse(PresenceError::Unavailable);
-        }
-    }
-
     pub(super) fn tick(&mut self) {
         let now = Instant::now();
         while let Some(Reverse((due, _))) = self.due.peek()
@@ -385,119 +340,6 @@ impl<P: Presence, B: Bus> State<P, B> {
         }
         while self.tasks.try_join_next().is_some() {}
         self.measure();
-    }
-
-    fn renew(&mut self) {
-        self.renewing = true;
-        self.renewed = Some(Instant::now());
-        let (store, myself, within) = (Arc::clone(&self.args.store), self.myself.clone(), self.args.limits.command);
-        self.tasks.spawn(async move {
-            let life = unpanicked(async { in_time(timeout(within, store.renew()).await) }).await;
-            let _ = myself.cast(PresenceMessage::Renewed(life.flatten()));
-        });
-    }
-
-    pub(super) fn renewed(&mut self, life: Option<Life>) {
-        self.renewing = false;
-        let Some(life) = life else {
-            self.args.metrics.failures.inc();
-            if !self.away {
-                tracing::warn!("the store of presence did not renew this node's life");
-                self.goes_away();
-                // It has just been asked.
-                self.renewed = Some(Instant::now());
-            }
-            return;
-        };
-        if std::mem::replace(&mut self.away, false) {
-            tracing::info!("the store of presence answers");
-        }
-        self.failures_in_a_row = 0;
-        if let Life::Anew { told } = life {
-            self.begin(told);
-        }
-        for (place, name) in std::mem::take(&mut self.failed) {
-            let listed = self.channels.get_mut(&name).filter(|channel| channel.listed == Some(place));
-            let Some(channel) = listed else { continue };
-            (channel.failed, channel.listed) = (false, None);
-            self.settle(&name);
-        }
-        self.bury();
-    }
-
-    /// Everything is entered again.
-    fn begin(&mut self, told: bool) {
-        (self.life, self.told) = (self.life + 1, told);
-        self.args.metrics.lives.inc();
-        if !told {
-            self.unsettled = Some(Instant::now() + self.args.limits.settle);
-        }
-        if self.life > 1 {
-            tracing::warn!(clients = self.clients, "the store knows nothing of this node: presence is entered again");
-        }
-        let names: Vec<_> = self.channels.keys().cloned().collect();
-        for name in names {
-            self.change(&name, |channel| {
-                // One that is with a call hears of it when that is over.
-                if !channel.busy {
-                    channel.lost(told);
-                }
-            });
-        }
-    }
-
-    fn bury(&mut self) {
-        // Those that are being told come first: a store answers them to nobody else meanwhile.
-        if self.burying || self.graves > 0 || self.unsaid > MAX_UNSAID {
-            return;
-        }
-        self.burying = true;
-        let (store, myself) = (Arc::clone(&self.args.store), self.myself.clone());
-        self.tasks.spawn(async move {
-            let buried = unpanicked(async { in_time(timeout(BURIAL, store.bury(BURY)).await) }).await;
-            // What an answer that was lost had removed the store answers again.
-            let _ = myself.cast(PresenceMessage::Buried(buried.flatten().unwrap_or_default()));
-        });
-    }
-
-    pub(super) fn buried(&mut self, buried: Vec<Buried>) {
-        self.burying = false;
-        let mut work = 0;
-        for grave in buried {
-            let name: Arc<str> = grave.channel.as_str().into();
-            work += grave.left.len() + 1;
-            // Whom servers are told of is in two graves.
-            if servers::channel(&name).is_none() {
-                self.args.metrics.buried.inc_by(grave.left.len() as u64);
-            }
-            (self.graves, self.unburied) = (self.graves + 1, self.unburied | grave.grave.more);
-            let (context, mut tell) = (self.context(&name), Vec::new());
-            self.change(&name, |channel| tell = channel.buried(grave, &context));
-            self.tell(&name, tell);
-        }
-        // As much as one burial removes: there may be more, which is looked for when this has been told.
-        self.unburied |= work >= BURY;
-    }
-
-    pub(super) async fn resign(&mut self) {
-        self.tasks.abort_all();
-        if !self.args.store.is_shared() {
-            self.members_go();
-        }
-        let _ = in_time(timeout(self.args.limits.command.min(BACK), self.args.store.resign()).await);
-    }
-
-    /// Nobody comes after this node who would tell servers of the members that it had, goodbyes that are held among them.
-    fn members_go(&self) {
-        let Some(events) = &self.args.events else { return };
-        for (name, channel) in &self.channels {
-            let Some(of) = servers::channel(name) else { continue };
-            for user in channel.known_users() {
-                if events.try_send(PresenceEvent::MemberRemoved { channel: of.into(), user }).is_err() {
-                    self.args.metrics.events_lost.inc();
-                }
-            }
-        }
     }
 
     fn measure(&self) {

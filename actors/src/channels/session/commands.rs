@@ -254,14 +254,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 return Err(refusal);
             }
         };
-        let client = self.session.client.to_string();
+        let (client, by_frame) = (self.session.client.to_string(), self.session.wire.pings_by_frame());
         let mut result = ConnectResult {
             client: &client,
             version: &self.hub.version,
             expires: ttl.is_some(),
             ttl: ttl.unwrap_or_default(),
-            ping: u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX),
-            pong: !self.session.wire.is_one_way(),
+            ping: if by_frame { 0 } else { u32::try_from(self.hub.limits.ping.as_secs().max(1)).unwrap_or(u32::MAX) },
+            pong: !by_frame && !self.session.wire.is_one_way(),
             ..ConnectResult::default()
         };
         if let Some(mailbox) = &self.session.mailbox {

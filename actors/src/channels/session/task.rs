@@ -257,8 +257,7 @@ async fn answer<B: Bus, L: ChangeLog>(conversation: &mut Conversation<B, L>, dec
             return true;
         }
         let message = decoder.next_message();
-        if conversation.session.wire == Wire::Pusher && matches!(message, Ok(Some(_))) {
-            // Any frame will do.
+        if matches!(&message, Ok(Some(message)) if conversation.session.wire.is_heard(message)) {
             conversation.session.heard();
         }
         match message {
