@@ -29,7 +29,7 @@ use crate::{
 /// A lease that no test outlives by accident.
 pub const LONG: Duration = Duration::from_secs(3600);
 /// One that tests wait for.
-pub const SHORT: Duration = Duration::from_secs(1);
+pub const SHORT: Duration = Duration::from_secs(2);
 
 pub fn settings(lease: Duration) -> PresenceSettings {
     PresenceSettings { lease, crowd: Crowd::default(), telling: LONG }
@@ -75,7 +75,7 @@ impl Kit for InRedis {
         Self { server: Redis::start().await, buses: Mutex::default() }
     }
     async fn node(&self, settings: PresenceSettings) -> RedisPresence {
-        let bus = bus(&self.server.url()).await.0;
+        let bus = bus_of(patient(&self.server.url(), "dz")).await.0;
         let node = RedisPresence::new(&bus, settings);
         self.buses.lock().unwrap().push(bus);
         node
@@ -95,10 +95,7 @@ impl Kit for InCluster {
         Self { server: Cluster::shared().await, prefix: format!("presence{}", ticket()), buses: Mutex::default() }
     }
     async fn node(&self, settings: PresenceSettings) -> RedisPresence {
-        let mut config = config(&self.server.url(), &self.prefix);
-        // Three servers for each of many tests at once.
-        config.command_timeout = Duration::from_secs(2);
-        let bus = bus_of(config).await.0;
+        let bus = bus_of(patient(&self.server.url(), &self.prefix)).await.0;
         let node = RedisPresence::new(&bus, settings);
         self.buses.lock().unwrap().push(bus);
         node
@@ -113,6 +110,11 @@ fn config(url: &str, prefix: &str) -> RedisConfig {
     config.connect_timeout = Duration::from_millis(500);
     config.max_backoff = Duration::from_millis(100);
     config
+}
+
+/// Where nothing is away: servers share the machine with those of many tests.
+fn patient(url: &str, prefix: &str) -> RedisConfig {
+    RedisConfig { command_timeout: Duration::from_secs(2), ..config(url, prefix) }
 }
 
 /// The bus of one more node, connected.
