@@ -197,7 +197,7 @@ pub(super) fn publish_limits(config: &Config) -> PublishLimits {
     PublishLimits { data: pusher.max_event, channels: pusher.max_event_channels, batch: pusher.max_batch }
 }
 
-/// What holds for channels of the application.
+/// What holds for channels of the application, and what is held back of kinds.
 pub(super) fn namespaces(config: &Config) -> Namespaces {
     let access = |access| match access {
         AccessConfig::Granted => Access::Granted,
@@ -229,9 +229,13 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
             },
         }),
     };
+    let calm = config.kinds.iter().filter(|(_, of)| !of.hold.is_zero()).map(|(kind, of)| {
+        let conflate = if of.conflate { Conflate::Entity } else { Conflate::Nothing };
+        (kind.clone(), HoldRules { every: of.hold, conflate })
+    });
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);
-    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect())
+    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect()).with_kinds(calm.collect())
 }
 
 #[cfg(test)]

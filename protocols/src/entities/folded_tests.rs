@@ -27,7 +27,8 @@ fn change(revision: u64, was: State, is: State) -> Publication {
         (Some(was), Some(is)) => {
             (Op::Update, (0..4).filter(|n| was[*n] != is[*n]).map(|n| NAMES[n].to_owned()).collect())
         }
-        (None, Some(_)) => (Op::Restore, Vec::new()),
+        // What comes back may be told with what is other than it was.
+        (None, Some(_)) => (Op::Restore, vec!["phone".to_owned()]),
         (_, None) => (Op::Trash, Vec::new()),
     };
     Change {
@@ -86,7 +87,13 @@ impl Reader {
         let Some(shown) = self.sight.tell(&told).expect("declared") else { return };
         let mut data: Value = serde_json::from_str(text(&shown)).expect("json");
         let gone = data["hidden"] == true || data["query"] == "leave" || data["op"] == "trash";
-        assert!(!data["hidden"].as_bool().unwrap_or_default() || data["doc"].is_null(), "out of sight: {data}");
+        if let Some(rows) = self.sight.rows().filter(|_| data["doc"].is_object()) {
+            let whole: Value = serde_json::from_str(text(publication)).expect("json");
+            let (doc, declared) = (whole["doc"].to_string(), ["owner".to_owned(), "status".to_owned()]);
+            let as_told = Some(Values::of(&doc, &declared));
+            let seen = rows.concern(&FieldChange::new(as_told.clone(), as_told)).expect("declared");
+            assert!(seen.is_some(), "out of sight: {data}");
+        }
         *list = (!gone).then(|| data["doc"].take());
     }
 }
