@@ -99,7 +99,7 @@ impl Reader {
 }
 
 fn readers() -> Vec<Reader> {
-    let masks: [&[&str]; 4] = [&[], &["phone"], &["v", "phone"], &["owner"]];
+    let masks: [&[&str]; 5] = [&[], &["phone"], &["v", "phone"], &["owner"], &["owner", "phone"]];
     let rows = [None, Some(r#"{"owner":"1"}"#), Some(r#"{"status":["0","1"]}"#)];
     let queries = [None, Some("{}"), Some(r#"{"status":"1"}"#), Some(r#"{"not":{"status":"1"}}"#)];
     let filter = |it: Option<&str>| it.map(|it| Filter::parse(it).expect("a filter"));
@@ -116,7 +116,7 @@ fn readers() -> Vec<Reader> {
 }
 
 proptest! {
-    // Each is looked at by 48 readers from every place.
+    // Each is looked at by 60 readers from every place.
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Whoever stands anywhere among them, whatever they see and ask.

@@ -233,6 +233,32 @@ mod tests {
         assert_eq!(hold.wait(after(100)), None, "nothing waits");
     }
 
+    /// What is replaced takes no room, what is told with it does, and what does not fit goes at once.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_by_what_would_leave() {
+        let large = |offset: u64, key: &str| {
+            let data = format!(r#"{{"op":"update","changed":["n"],"doc":"{}"}}"#, "x".repeat(MAX_HELD / 3));
+            Publication { id: EntityId::new(key).expect("id"), data: data.into(), ..publication(offset, key) }
+        };
+        for conflate in [Conflate::Entity, Conflate::Tag("lot".into())] {
+            let (mut hold, now) = (Hold::new(rules(conflate), 0), Instant::now());
+            hold.release(now);
+            (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])]));
+            assert!(!hold.is_due(now) && hold.bytes() > MAX_HELD / 3 * 2, "{}", hold.bytes());
+            hold.take([&large(20, "c")]);
+            assert!(hold.is_due(now));
+            assert_eq!((told(hold.release(now)), hold.bytes()), (vec![(17, 18), (0, 19), (0, 20)], 0));
+        }
+        let fields = |offset: u64| {
+            let fields = Some(format!(r#"{{"is":{{"f":"{}"}}}}"#, "x".repeat(1_000)).into());
+            Publication { extra: Some(Arc::new(Extra { fields, ..Extra::default() })), ..publication(offset, "") }
+        };
+        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), 0), Instant::now());
+        hold.release(now);
+        (1..300).for_each(|n| hold.take([&fields(n)]));
+        assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
+    }
+
     proptest! {
         #[test]
         fn nothing_is_lost_but_what_something_later_replaces(keys in proptest::collection::vec(0..4u8, 1..60), cuts in proptest::collection::vec(any::<bool>(), 60), by in 0..3u8) {
