@@ -241,6 +241,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::config::KindConfig;
 
     const fn seconds(of: u64) -> Duration {
         Duration::from_secs(of)
@@ -348,5 +349,17 @@ mod tests {
         assert_eq!((page, batch, name, idempotency), (4, 5, 60, seconds(8)));
         let WebhookLimits { attempt, patience, .. } = webhooks(&config);
         assert_eq!((attempt, patience), (seconds(10), seconds(11)));
+    }
+
+    #[test]
+    fn kinds_are_held_back_as_they_say() {
+        let kind = |name| Kind::new(name).expect("a kind");
+        let of = |hold, conflate| KindConfig { hold: seconds(hold), conflate, ..KindConfig::default() };
+        let kinds = [(kind("lot"), of(1, true)), (kind("call"), of(2, false)), (kind("deal"), of(0, false))].into();
+        let all = namespaces(&Config { kinds, ..Config::default() });
+        let held = |name| all.of_kind(&kind(name)).cloned();
+        assert_eq!(held("lot"), Some(HoldRules { every: seconds(1), conflate: Conflate::Entity }));
+        assert_eq!(held("call"), Some(HoldRules { every: seconds(2), conflate: Conflate::Nothing }));
+        assert_eq!((held("deal"), held("other")), (None, None));
     }
 }

@@ -10,7 +10,13 @@ use dzvin_protocols::{
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::{AttachError, Attached, hold::{Hold, Released, StandsFor}, numbers::Numbers, query::Queries, watched::Watched};
+use super::{
+    AttachError, Attached,
+    hold::{Hold, Released, StandsFor},
+    numbers::Numbers,
+    query::Queries,
+    watched::Watched,
+};
 use crate::{
     channels::{Delivery, Item, Namespaces, Spoken, What},
     platform::ports::Query,
