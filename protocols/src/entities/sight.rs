@@ -195,10 +195,10 @@ pub fn masked(publication: &Publication, mask: Option<&Mask>, shown: Shown) -> O
     match (query.as_deref(), shown) {
         // It came into the query as it went out of sight, or the other way round: it was never there.
         // Of several changes that are told as one it may have been there in between: then it leaves.
-        (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered) => {
-            if !fields(publication).is_some_and(|change| change.is_folded()) {
-                return None;
-            }
+        (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered)
+            if !fields(publication).is_some_and(|change| change.is_folded()) =>
+        {
+            return None;
         }
         (None | Some("change"), Shown::Whole) => {
             let update = find(r#""op""#) == Some(r#""update""#);

@@ -136,7 +136,7 @@ impl Hold {
             Conflate::Nothing => return None,
             Conflate::Channel => "",
             Conflate::Tag(name) => {
-                publication.extra.as_ref().and_then(|extra| extra.tags.get(&**name)).unwrap_or_default()
+                publication.extra.as_ref().and_then(|extra| extra.tags.get(name)).unwrap_or_default()
             }
             Conflate::Entity => publication.id.as_str(),
         };
