@@ -213,7 +213,7 @@ pub(super) fn publish_limits(config: &Config) -> PublishLimits {
     PublishLimits { data: pusher.max_event, channels: pusher.max_event_channels, batch: pusher.max_batch }
 }
 
-/// What holds for channels of the application.
+/// What holds for channels of the application, and what is held back of kinds.
 pub(super) fn namespaces(config: &Config) -> Namespaces {
     let access = |access| match access {
         AccessConfig::Granted => Access::Granted,
@@ -245,14 +245,19 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
             },
         }),
     };
+    let calm = config.kinds.iter().filter(|(_, of)| !of.hold.is_zero()).map(|(kind, of)| {
+        let conflate = if of.conflate { Conflate::Entity } else { Conflate::Nothing };
+        (kind.clone(), HoldRules { every: of.hold, conflate })
+    });
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);
-    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect())
+    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect()).with_kinds(calm.collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::config::KindConfig;
 
     const fn seconds(of: u64) -> Duration {
         Duration::from_secs(of)
@@ -360,5 +365,17 @@ mod tests {
         assert_eq!((page, batch, name, idempotency), (4, 5, 60, seconds(8)));
         let WebhookLimits { attempt, patience, .. } = webhooks(&config);
         assert_eq!((attempt, patience), (seconds(10), seconds(11)));
+    }
+
+    #[test]
+    fn kinds_are_held_back_as_they_say() {
+        let kind = |name| Kind::new(name).expect("a kind");
+        let of = |hold, conflate| KindConfig { hold: seconds(hold), conflate, ..KindConfig::default() };
+        let kinds = [(kind("lot"), of(1, true)), (kind("call"), of(2, false)), (kind("deal"), of(0, false))].into();
+        let all = namespaces(&Config { kinds, ..Config::default() });
+        let held = |name| all.of_kind(&kind(name)).cloned();
+        assert_eq!(held("lot"), Some(HoldRules { every: seconds(1), conflate: Conflate::Entity }));
+        assert_eq!(held("call"), Some(HoldRules { every: seconds(2), conflate: Conflate::Nothing }));
+        assert_eq!((held("deal"), held("other")), (None, None));
     }
 }

@@ -64,6 +64,10 @@ pub struct Metrics {
     pub insufficient: Counter,
     /// Publications that were rewritten for those who do not see everything: once for each mask and form.
     pub rewritten: Counter,
+    /// Publications that were left out of what is held back, because a later one brings what they told.
+    pub conflated: Counter,
+    /// Bytes that are held back of all streams, looked at every few seconds.
+    pub held_bytes: Gauge,
     /// Watched users whose coming or going was found by asking, for no word of it was heard.
     pub watch_mended: Counter,
     /// Words and orders of other nodes that were not understood.
@@ -95,6 +99,8 @@ impl Default for Metrics {
             resets: Counter::default(),
             insufficient: Counter::default(),
             rewritten: Counter::default(),
+            conflated: Counter::default(),
+            held_bytes: Gauge::default(),
             watch_mended: Counter::default(),
             unknown_words: Counter::default(),
             panics: Counter::default(),
@@ -126,6 +132,8 @@ impl Metrics {
             "Publications rewritten, once per mask and form",
             self.rewritten.clone(),
         );
+        registry.register("conflated_publications", "Publications that later ones replaced", self.conflated.clone());
+        registry.register("held_bytes", "Bytes held back of all streams", self.held_bytes.clone());
         registry.register(
             "watch_mended",
             "Watched users found to have come or gone without a word",

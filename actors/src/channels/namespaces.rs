@@ -1,6 +1,9 @@
-//! Rules of the application's channels: by the word before a channel's first dot, with one set for the rest.
+//! Rules of the application's channels: by the word before a channel's first dot, with one set for the rest. And what of each kind's
+//! is held back.
 
 use std::collections::HashMap;
+
+use dzvin_protocols::platform::Kind;
 
 use super::HoldRules;
 use crate::platform::ports::{ChannelPace, HistoryLimits, Identity};
@@ -84,13 +87,26 @@ impl ChannelRules {
 pub struct Namespaces {
     rest: ChannelRules,
     named: HashMap<String, ChannelRules>,
+    kinds: HashMap<Kind, HoldRules>,
 }
 
 impl Namespaces {
     /// `named` by the first word of channels, `rest` for every other.
     #[must_use]
     pub fn new(rest: ChannelRules, named: HashMap<String, ChannelRules>) -> Self {
-        Self { rest, named }
+        Self { rest, named, kinds: HashMap::new() }
+    }
+
+    /// The same, with what is held back of the hub's own channels.
+    #[must_use]
+    pub fn with_kinds(self, kinds: HashMap<Kind, HoldRules>) -> Self {
+        Self { kinds, ..self }
+    }
+
+    /// What is held back of a kind's channels.
+    #[must_use]
+    pub fn of_kind(&self, kind: &Kind) -> Option<&HoldRules> {
+        self.kinds.get(kind)
     }
 
     /// The rules of a channel whose namespace is named, and does not only fall under the rest.

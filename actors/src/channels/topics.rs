@@ -334,7 +334,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     async fn release(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
         let Some(stream) = self.streams.get_mut(name) else { return };
         let batch = stream.release();
-        time(myself, name, stream);
+        time(myself, name, stream, &self.args.metrics);
         self.deliver(batch).await;
     }
 
@@ -379,7 +379,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             let Some(position) = &stream.position else { continue };
             if epoch == position.epoch && follow_one_another(position.offset, &publications) {
                 batch.extend(stream.advance(&publications));
-                time(myself, &name, stream);
+                time(myself, &name, stream, &self.args.metrics);
             } else {
                 self.read(myself, &name);
             }
@@ -436,8 +436,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 }
 
-/// Sees to it that what is held back goes out.
-fn time(myself: &ActorRef<TopicsMessage>, name: &StreamName, stream: &mut Stream) {
+/// Sees to it that what is held back goes out, and counts what is left out.
+fn time(myself: &ActorRef<TopicsMessage>, name: &StreamName, stream: &mut Stream, metrics: &Metrics) {
+    metrics.conflated.inc_by(stream.take_left_out());
     let Some(wait) = stream.wait() else { return };
     let (myself, name) = (myself.clone(), name.clone());
     tokio::spawn(async move {

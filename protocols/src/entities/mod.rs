@@ -4,6 +4,7 @@ mod change;
 mod derived;
 mod document;
 mod filter;
+mod folded;
 mod mask;
 mod page;
 mod patch;
@@ -20,6 +21,7 @@ pub use filter::{
     MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, USER, Undeclared,
     Values,
 };
+pub use folded::Folded;
 pub use mask::{MAX_MASK_PATH, MAX_MASK_PATHS, MAX_MASK_STEPS, MAX_MASKS, Mask, MaskError};
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};

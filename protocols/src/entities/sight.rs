@@ -148,11 +148,15 @@ impl Sight {
     pub fn of(&self, change: Option<&FieldChange<'_>>) -> Result<Option<Shown>, Undeclared> {
         let Some(rows) = &self.rows else { return Ok(Some(Shown::Whole)) };
         let change = change.ok_or(Undeclared)?;
-        Ok(rows.concern(change)?.map(|concern| match concern {
-            Concern::Enter => Shown::Entered,
-            Concern::Leave if change.remains() => Shown::Left,
-            Concern::Change | Concern::Leave => Shown::Whole,
-        }))
+        Ok(match rows.concern(change)? {
+            None => None,
+            Some(Concern::Enter) => Some(Shown::Entered),
+            Some(Concern::Change) => Some(Shown::Whole),
+            Some(Concern::Leave) if change.remains() => Some(Shown::Left),
+            // Of several that are told as one: what is gone may have been out of sight before, and is not shown as it was then.
+            Some(Concern::Leave) if change.is_folded() && rows.concern_of_last(change)?.is_none() => Some(Shown::Left),
+            Some(Concern::Leave) => Some(Shown::Whole),
+        })
     }
 
     /// The publication as this viewer is told it; `None`: not at all.
@@ -190,7 +194,12 @@ pub fn masked(publication: &Publication, mask: Option<&Mask>, shown: Shown) -> O
     let query = quoted(find(r#""query""#));
     match (query.as_deref(), shown) {
         // It came into the query as it went out of sight, or the other way round: it was never there.
-        (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered) => return None,
+        // Of several changes that are told as one it may have been there in between: then it leaves.
+        (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered)
+            if !fields(publication).is_some_and(|change| change.is_folded()) =>
+        {
+            return None;
+        }
         (None | Some("change"), Shown::Whole) => {
             let update = find(r#""op""#) == Some(r#""update""#);
             let changed = find(r#""changed""#);
@@ -223,7 +232,7 @@ fn rewritten(publication: &Publication, mask: Option<&Mask>, shown: Shown) -> Pu
                 of_query = true;
                 let value = match (value, shown) {
                     (r#""change""#, Shown::Entered) => r#""enter""#,
-                    (r#""change""#, Shown::Left) => r#""leave""#,
+                    (r#""change""# | r#""enter""#, Shown::Left) => r#""leave""#,
                     _ => value,
                 };
                 member(name, value);

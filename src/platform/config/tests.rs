@@ -283,6 +283,8 @@ fn contradictions_are_found() {
         ("[pusher]\nwebhook_timeout = '2m'", "pusher.webhook_timeout: must be from 100ms to 1m"),
         ("[pusher]\nwebhook_patience = '500ms'", "pusher.webhook_patience: must be from 1s to 1h"),
         ("[kinds.lot]\nfields = ['status', 'limit']", "kinds.lot.fields: \"limit\" is the name of a parameter"),
+        ("[kinds.lot]\nhold = '2100ms'", "kinds.lot.hold: with channels.position_check it must be at most 5s"),
+        ("[kinds.lot]\nconflate = true", "kinds.lot.conflate: nothing is held back"),
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),
         ("[kinds.lot]\nfields = ['cursor']", "kinds.lot.fields: \"cursor\""),
     ] {

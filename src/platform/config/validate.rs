@@ -1,6 +1,6 @@
 //! Contradictions: settings that are fine alone and wrong together.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dzvin_protocols::{channels::MAX_CHANNEL, identity::Family};
 
@@ -45,6 +45,8 @@ const MAX_BATCH: usize = 100;
 const MAX_CACHE_AGE: u64 = 1800;
 /// A whole answer of the server API is built in memory, and Redis reads one page in one step.
 const MAX_API_PAGE: usize = 5_000;
+/// What is committed is seen within it: found by the check at the latest, and then held back.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 /// A body of a megabyte holds no more small commands.
 const MAX_API_BATCH: usize = 10_000;
 /// Publications of one page of history: each is looked at, and read, in one step.
@@ -224,6 +226,10 @@ fn issuers(issuers: &[IssuerConfig]) -> Result<(), String> {
 fn kinds(config: &Config) -> Result<(), String> {
     ensure(config.kinds.len() <= MAX_KINDS, || format!("kinds: at most {MAX_KINDS}"))?;
     for (name, kind) in &config.kinds {
+        let seen = kind.hold + config.channels.position_check <= SEEN_WITHIN;
+        ensure(seen, || format!("kinds.{name}.hold: with channels.position_check it must be at most 5s"))?;
+        let calm = !kind.conflate || !kind.hold.is_zero();
+        ensure(calm, || format!("kinds.{name}.conflate: nothing is held back, hold is missing"))?;
         ensure(kind.fields.len() <= MAX_FIELDS, || format!("kinds.{name}.fields: at most {MAX_FIELDS}"))?;
         for field in &kind.fields {
             // A filter is a parameter beside these.

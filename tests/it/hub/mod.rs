@@ -4,6 +4,7 @@ mod admission;
 mod alone;
 mod answers;
 mod calls;
+mod calm;
 mod channels;
 mod cluster;
 mod connections;

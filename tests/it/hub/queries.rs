@@ -22,7 +22,7 @@ use crate::support::{
 const KIND: &str = "deal";
 
 /// Changes entities of a kind of the organisation's own, as another node would, whatever the hubs can do.
-struct Writer {
+pub(super) struct Writer {
     entities: Entities,
     kind: Kind,
     random: u64,
@@ -30,7 +30,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn new(world: &mut World) -> Self {
+    pub(super) async fn new(world: &mut World) -> Self {
         world
             .mirrors
             .push_str("[kinds.deal]\nsource = \"local\"\nfields = [\"status\", \"amount\", \"ends\", \"owner\"]\n");
@@ -83,7 +83,7 @@ impl Writer {
         format!(r#"{{"n":{n},"status":"{status}","amount":{amount},"ends":"{ends}"{owner},"pad":"{pad}"}}"#)
     }
 
-    async fn commit(&self, op: EntityOp) {
+    pub(super) async fn commit(&self, op: EntityOp) {
         let author = Author { by: "olha", trace: None };
         self.entities.commit(&self.kind, author, &[op]).await.expect("committed");
     }
@@ -122,8 +122,19 @@ fn assert_whole(report: &Value) {
 
 #[tokio::test]
 async fn clients_have_what_rest_shows_across_cuts_and_restarts() {
+    across_cuts_and_restarts("").await;
+}
+
+/// Where changes of an entity go out as one.
+#[tokio::test]
+async fn clients_have_what_rest_shows_of_a_calm_kind() {
+    across_cuts_and_restarts("hold = \"100ms\"\nconflate = true\n").await;
+}
+
+async fn across_cuts_and_restarts(of_kind: &str) {
     let mut world = World::new(0, true).await;
     let mut writer = Writer::new(&mut world).await;
+    world.mirrors.push_str(of_kind);
     writer.write(60).await;
     let mut hubs = [world.hub("a").await, world.hub("b").await];
     let addresses: Vec<_> = hubs.iter().map(|hub| hub.addr).collect();

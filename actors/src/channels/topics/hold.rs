@@ -1,17 +1,23 @@
-//! Holding back what is published on a channel of the application: so that more leaves together, or so that of what changes
-//! often only the latest leaves.
+//! Holding back what is published on a stream: so that more leaves together, or so that of what changes often only the latest
+//! leaves.
 //!
-//! Invariant: what is left out is told as skipped, so that subscribers stand where the stream stands.
+//! Invariants: what is left out is told as skipped, so that subscribers stand where the stream stands. Of a kind nothing is left out that
+//! a later change does not bring with it: changes of one entity are told as one (`Folded`). What is held back is bounded in bytes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-use dzvin_protocols::channels::Publication;
+use dzvin_protocols::{channels::Publication, entities::Folded};
 use tokio::time::Instant;
 
-/// Bytes that may be held back of one channel; then they go at once.
+/// Bytes that may be held back of one stream; then they go at once. What leaves together has to be well below what may wait for one
+/// session, or those who are not slow would be closed.
 const MAX_HELD: usize = 256 * 1024;
 
-/// What of a channel's publications goes out.
+/// What of a stream's publications goes out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Conflate {
     /// All of them.
@@ -21,6 +27,8 @@ pub enum Conflate {
     Channel,
     /// The latest of each value of a tag.
     Tag(Arc<str>),
+    /// Of a kind: those of each entity, as one.
+    Entity,
 }
 
 /// For how long, and which.
@@ -32,23 +40,57 @@ pub struct HoldRules {
     pub conflate: Conflate,
 }
 
-/// What is held back of one channel.
+/// What goes out of one stream.
+#[derive(Debug)]
+pub(super) struct Released {
+    /// Up to here everything had gone out before.
+    pub(super) before: u64,
+    /// In offset order.
+    pub(super) publications: Vec<Publication>,
+    /// What each of them stands for.
+    pub(super) stands_for: Vec<StandsFor>,
+}
+
+/// What a publication stands for beside itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct StandsFor {
+    /// Offsets of the stream right before it that were left out.
+    pub(super) skips: u64,
+    /// Revisions right before it of its entity that it tells of as well.
+    pub(super) earlier: u64,
+}
+
+/// What is held back of one stream.
 #[derive(Debug)]
 pub(super) struct Hold {
     rules: HoldRules,
-    waiting: Vec<Publication>,
+    /// By the offset.
+    waiting: BTreeMap<u64, Folded>,
+    /// Which of them a later one of the same replaces.
+    latest: HashMap<Arc<str>, u64>,
     bytes: usize,
     /// Up to here everything has gone out or was left out.
     passed: u64,
     released: Option<Instant>,
     /// Somebody will come to release it.
     timed: bool,
+    /// Publications left out that nobody has counted yet.
+    left_out: u64,
 }
 
 impl Hold {
     /// Holds what follows this offset.
     pub(super) fn new(rules: HoldRules, passed: u64) -> Self {
-        Self { rules, waiting: Vec::new(), bytes: 0, passed, released: None, timed: false }
+        Self {
+            rules,
+            waiting: BTreeMap::new(),
+            latest: HashMap::new(),
+            bytes: 0,
+            passed,
+            released: None,
+            timed: false,
+            left_out: 0,
+        }
     }
 
     /// Up to which offset everything has gone out.
@@ -56,12 +98,49 @@ impl Hold {
         self.passed
     }
 
+    /// Bytes that are held back.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Publications that were left out since this was asked.
+    pub(super) const fn take_left_out(&mut self) -> u64 {
+        std::mem::replace(&mut self.left_out, 0)
+    }
+
     /// Takes publications that follow those before.
-    pub(super) fn take(&mut self, fresh: impl IntoIterator<Item = Publication>) {
+    pub(super) fn take<'a>(&mut self, fresh: impl IntoIterator<Item = &'a Publication>) {
         for publication in fresh {
-            self.bytes += publication.size();
-            self.waiting.push(publication);
+            let offset = publication.offset;
+            let earlier = self.key(publication).and_then(|key| self.latest.insert(key, offset));
+            let earlier = earlier.and_then(|earlier| self.waiting.remove(&earlier));
+            if let Some(earlier) = &earlier {
+                self.bytes -= earlier.size();
+                self.left_out += 1;
+            }
+            let waits = match earlier {
+                Some(mut all) if self.rules.conflate == Conflate::Entity => {
+                    all.push(publication.clone());
+                    all
+                }
+                _ => Folded::new(publication.clone()),
+            };
+            self.bytes += waits.size();
+            self.waiting.insert(offset, waits);
         }
+    }
+
+    /// Of what it is the latest.
+    fn key(&self, publication: &Publication) -> Option<Arc<str>> {
+        let key = match &self.rules.conflate {
+            Conflate::Nothing => return None,
+            Conflate::Channel => "",
+            Conflate::Tag(name) => {
+                publication.extra.as_ref().and_then(|extra| extra.tags.get(name)).unwrap_or_default()
+            }
+            Conflate::Entity => publication.id.as_str(),
+        };
+        Some(key.into())
     }
 
     /// Whether it goes out now. What changes often goes at once after a pause: the first of it should not be late.
@@ -78,7 +157,7 @@ impl Hold {
         let since = self.released.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         Some(match self.rules.conflate {
             Conflate::Nothing => self.rules.every,
-            Conflate::Channel | Conflate::Tag(_) => self.rules.every.saturating_sub(since),
+            Conflate::Channel | Conflate::Tag(_) | Conflate::Entity => self.rules.every.saturating_sub(since),
         })
     }
 
@@ -87,40 +166,28 @@ impl Hold {
         self.timed = false;
     }
 
-    /// What goes out, each with how many before it were left out.
-    pub(super) fn release(&mut self, now: Instant) -> Vec<(u64, Publication)> {
+    /// What goes out.
+    pub(super) fn release(&mut self, now: Instant) -> Released {
         self.released = Some(now);
         self.bytes = 0;
+        self.latest.clear();
+        let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
-        let kept: Vec<Publication> = match &self.rules.conflate {
-            Conflate::Nothing => waiting,
-            Conflate::Channel => waiting.into_iter().next_back().into_iter().collect(),
-            Conflate::Tag(name) => {
-                let last: HashMap<String, u64> =
-                    waiting.iter().map(|it| (key(it, name).to_owned(), it.offset)).collect();
-                waiting.into_iter().filter(|it| last.get(key(it, name)) == Some(&it.offset)).collect()
-            }
-        };
-        let mut passed = self.passed;
-        let told = kept.into_iter().map(|it| {
-            let skips = it.offset.saturating_sub(passed + 1);
-            passed = it.offset;
-            (skips, it)
-        });
-        let told = told.collect();
-        self.passed = passed;
-        told
+        let (mut publications, mut stands_for) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        for (offset, waits) in waiting {
+            stands_for.push(StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier() });
+            self.passed = offset;
+            publications.push(waits.into_publication());
+        }
+        Released { before, publications, stands_for }
     }
 
     /// The stream stands elsewhere: what waited is of the past.
     pub(super) fn reset(&mut self, passed: u64) {
-        self.waiting = Vec::new();
+        self.waiting = BTreeMap::new();
+        self.latest = HashMap::new();
         (self.bytes, self.passed) = (0, passed);
     }
-}
-
-fn key<'a>(publication: &'a Publication, tag: &str) -> &'a str {
-    publication.extra.as_ref().and_then(|extra| extra.tags.get(tag)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -140,6 +207,11 @@ mod tests {
         Publication { offset, id, revision: offset, at: 0, data, trace: None, extra }
     }
 
+    /// What goes out, each with how many before it were left out.
+    fn told(released: Released) -> Vec<(u64, u64)> {
+        released.stands_for.iter().zip(released.publications).map(|(it, told)| (it.skips, told.offset)).collect()
+    }
+
     fn rules(conflate: Conflate) -> HoldRules {
         HoldRules { every: Duration::from_millis(100), conflate }
     }
@@ -148,17 +220,43 @@ mod tests {
     async fn the_first_of_what_changes_often_goes_at_once_and_then_the_latest_in_turn() {
         let (mut hold, began) = (Hold::new(rules(Conflate::Channel), 0), Instant::now());
         let after = |millis| began + Duration::from_millis(millis);
-        hold.take([publication(1, "")]);
-        assert!(hold.is_due(began) && hold.release(began).len() == 1);
-        hold.take([publication(2, ""), publication(3, "")]);
+        hold.take([&publication(1, "")]);
+        assert!(hold.is_due(began) && hold.release(began).publications.len() == 1);
+        hold.take([&publication(2, ""), &publication(3, "")]);
         assert!(!hold.is_due(after(40)));
         assert_eq!(hold.wait(after(40)), Some(Duration::from_millis(60)));
-        hold.take([publication(4, "")]);
+        hold.take([&publication(4, "")]);
         assert_eq!(hold.wait(after(50)), None, "asked already");
         hold.came();
-        let told: Vec<(u64, u64)> = hold.release(after(100)).iter().map(|(skips, it)| (*skips, it.offset)).collect();
-        assert_eq!((told, hold.passed()), (vec![(2, 4)], 4));
+        assert_eq!((told(hold.release(after(100))), hold.passed()), (vec![(2, 4)], 4));
+        assert_eq!((hold.take_left_out(), hold.take_left_out(), hold.bytes()), (2, 0, 0));
         assert_eq!(hold.wait(after(100)), None, "nothing waits");
+    }
+
+    /// What is replaced takes no room, what is told with it does, and what does not fit goes at once.
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_by_what_would_leave() {
+        let large = |offset: u64, key: &str| {
+            let data = format!(r#"{{"op":"update","changed":["n"],"doc":"{}"}}"#, "x".repeat(MAX_HELD / 3));
+            Publication { id: EntityId::new(key).expect("id"), data: data.into(), ..publication(offset, key) }
+        };
+        for conflate in [Conflate::Entity, Conflate::Tag("lot".into())] {
+            let (mut hold, now) = (Hold::new(rules(conflate), 0), Instant::now());
+            hold.release(now);
+            (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])]));
+            assert!(!hold.is_due(now) && hold.bytes() > MAX_HELD / 3 * 2, "{}", hold.bytes());
+            hold.take([&large(20, "c")]);
+            assert!(hold.is_due(now));
+            assert_eq!((told(hold.release(now)), hold.bytes()), (vec![(17, 18), (0, 19), (0, 20)], 0));
+        }
+        let fields = |offset: u64| {
+            let fields = Some(format!(r#"{{"is":{{"f":"{}"}}}}"#, "x".repeat(1_000)).into());
+            Publication { extra: Some(Arc::new(Extra { fields, ..Extra::default() })), ..publication(offset, "") }
+        };
+        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), 0), Instant::now());
+        hold.release(now);
+        (1..300).for_each(|n| hold.take([&fields(n)]));
+        assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
     }
 
     proptest! {
@@ -168,12 +266,12 @@ mod tests {
             let (mut hold, now) = (Hold::new(rules(conflate.clone()), 0), Instant::now());
             let (mut next, mut shown) = (1, Vec::new());
             for (n, key) in keys.iter().enumerate() {
-                hold.take([publication(n as u64 + 1, &key.to_string())]);
+                hold.take([&publication(n as u64 + 1, &key.to_string())]);
                 if cuts[n] || n + 1 == keys.len() {
-                    for (skips, it) in hold.release(now) {
-                        prop_assert_eq!(it.offset - skips, next, "no gap");
-                        next = it.offset + 1;
-                        shown.push(it.offset);
+                    for (skips, offset) in told(hold.release(now)) {
+                        prop_assert_eq!(offset - skips, next, "no gap");
+                        next = offset + 1;
+                        shown.push(offset);
                     }
                     prop_assert_eq!(next, n as u64 + 2, "stands where the stream stands");
                 }

@@ -140,11 +140,11 @@ impl Queries {
     fn candidates(&self, change: &FieldChange<'_>) -> Vec<Arc<str>> {
         let mut found = self.loose.clone();
         for (field, by_text) in &self.anchored {
-            if !change.carries(field) {
+            if !change.all().all(|one| one.carries(field)) {
                 found.extend(by_text.values().flatten().cloned());
                 continue;
             }
-            for text in change.texts(field).into_iter().flatten() {
+            for text in change.all().flat_map(|one| one.texts(field)).flatten() {
                 found.extend(by_text.get(text).into_iter().flatten().cloned());
             }
         }

@@ -9,7 +9,7 @@ use ractor::ActorRef;
 use super::{
     AttachError, Attached, IDLE_CHECKS, TopicsMessage, TopicsState,
     fetch::{Fetched, fetch, open},
-    stream::Source,
+    stream::{Source, Stream},
     time,
     watched::Watchlist,
 };
@@ -66,7 +66,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
             Fetched::Run { publications, more } => {
                 let batch = stream.advance(&publications);
-                time(myself, &name, stream);
+                time(myself, &name, stream, &self.args.metrics);
                 if !batch.is_empty() {
                     self.args.metrics.gaps_healed.inc();
                     tracing::debug!(stream = %name, publications = publications.len(), "publications missed on the bus were fetched");
@@ -128,6 +128,8 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 _ => self.read(myself, &name),
             }
         }
+        let held: usize = self.streams.values().map(Stream::held).sum();
+        self.args.metrics.held_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
         self.compare(myself, followed);
         self.look(myself, watched);
         self.count();

@@ -10,7 +10,13 @@ use dzvin_protocols::{
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
-use super::{AttachError, Attached, hold::Hold, numbers::Numbers, query::Queries, watched::Watched};
+use super::{
+    AttachError, Attached,
+    hold::{Hold, Released, StandsFor},
+    numbers::Numbers,
+    query::Queries,
+    watched::Watched,
+};
 use crate::{
     channels::{Delivery, Item, Namespaces, Spoken, What},
     platform::ports::Query,
@@ -39,12 +45,14 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn item(&mut self, offset: u64, publication: Publication) -> Item {
+    /// The item of a publication that tells of so many `earlier` ones as well.
+    fn item(&mut self, offset: u64, earlier: u64, publication: Publication) -> Item {
         if !self.delta {
             return Item::new(offset, publication);
         }
-        let data = publication.data.clone();
-        Item::new(offset, publication).after(self.last.replace((offset, data)))
+        // Who comes to the same offset by a recovery has another text there than those who were told several as one.
+        let shared = (earlier == 0).then(|| (offset, publication.data.clone()));
+        Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared))
     }
 }
 
@@ -80,7 +88,7 @@ pub(super) struct Stream {
     wanted: HashMap<Arc<str>, Wanted>,
     /// Of the wanted channels those that are queries.
     queries: Queries,
-    /// Of an application's stream: what is held back.
+    /// What is held back.
     hold: Option<Hold>,
     /// Of a user who is watched: what is known.
     pub(super) watched: Option<Watched>,
@@ -94,7 +102,8 @@ impl Stream {
         let whole: Arc<str> = source.name().as_str().into();
         let hold = match &source {
             Source::Application(_) => namespaces.of(&whole).hold.clone().map(|rules| Hold::new(rules, 0)),
-            Source::Durable(_) | Source::Watched(_) => None,
+            Source::Durable(kind) => namespaces.of_kind(kind).cloned().map(|rules| Hold::new(rules, 0)),
+            Source::Watched(_) => None,
         };
         let watched = matches!(source, Source::Watched(_)).then(Watched::default);
         Self {
@@ -117,7 +126,7 @@ impl Stream {
     pub(super) fn want(&mut self, Want { channel, shard, delta, query }: Want, numbers: &Numbers) -> u32 {
         let number = numbers.of(&channel);
         if let Some(query) = query {
-            self.queries.follow(&channel, query, self.position.as_ref().map(|position| position.offset));
+            self.queries.follow(&channel, query, self.passed());
         }
         let wanted = self.wanted.entry(channel).or_default();
         wanted.shards |= 1 << shard;
@@ -196,41 +205,55 @@ impl Stream {
         let Some(last) = fresh.last() else { return Vec::new() };
         let before = std::mem::replace(&mut position.offset, last.offset);
         if let Some(hold) = &mut self.hold {
-            hold.take(fresh.into_iter().cloned());
+            hold.take(fresh);
             return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
         }
-        let epoch = position.epoch.clone();
+        self.tell(before, &fresh, &[])
+    }
+
+    /// What follows `before` for each channel; `stands_for` is empty where each publication stands for itself alone.
+    fn tell(&mut self, before: u64, fresh: &[&Publication], stands_for: &[StandsFor]) -> Vec<(u64, Delivery)> {
+        let Some(Position { epoch, .. }) = self.position.clone() else { return Vec::new() };
         let mut batch = Vec::new();
         let mut tell = |channel: &Arc<str>, wanted: &Wanted, what: What| {
             let (channel, epoch) = (Arc::clone(channel), epoch.clone());
             batch.push((wanted.shards, Delivery { channel, number: wanted.number, epoch, what }));
         };
+        let each = || fresh.iter().enumerate().map(|(n, it)| (*it, stands_for.get(n).copied().unwrap_or_default()));
         let mut others = self.wanted.len() - self.queries.len();
         if self.queries.len() > 0 {
-            for (channel, news) in self.queries.tell(before, &fresh) {
+            for (channel, news) in self.queries.tell(before, fresh) {
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
                 if news.unsure {
                     wanted.last = None;
                     tell(&channel, wanted, What::Reset);
                     continue;
                 }
+                let earlier = |offset: u64| {
+                    if stands_for.is_empty() {
+                        return 0;
+                    }
+                    let at = fresh.binary_search_by_key(&offset, |it| it.offset);
+                    at.ok().and_then(|at| stands_for.get(at)).map_or(0, |it| it.earlier)
+                };
                 let shown = news.shown.into_iter();
-                let items = shown.map(|(skips, it)| wanted.item(it.offset, it).skipping(skips)).collect();
+                let items = shown.map(|(skips, it)| wanted.item(it.offset, earlier(it.offset), it).skipping(skips));
+                let items = items.collect();
                 tell(&channel, wanted, What::Items(items));
             }
         }
         if let Some(wanted) = self.wanted.get_mut(&self.whole) {
-            let items = fresh.iter().map(|p| wanted.item(p.offset, (*p).clone())).collect();
+            let items = each().map(|(p, of)| wanted.item(p.offset, of.earlier, p.clone()).skipping(of.skips)).collect();
             tell(&self.whole, wanted, What::Items(items));
             others -= 1;
         }
         if let Source::Durable(kind) = &self.source
             && others > 0
         {
-            for publication in fresh {
+            for (publication, StandsFor { earlier, .. }) in each() {
                 let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                let item = wanted.item(publication.revision, publication.clone());
+                let item = wanted.item(publication.revision, earlier, publication.clone()).skipping(earlier);
                 tell(&channel, wanted, What::Items(Arc::new([item])));
             }
         }
@@ -256,11 +279,22 @@ impl Stream {
 
     fn release_now(&mut self) -> Vec<(u64, Delivery)> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
-        let told = hold.release(Instant::now());
-        let Some(wanted) = self.wanted.get_mut(&self.whole).filter(|_| !told.is_empty()) else { return Vec::new() };
-        let items = told.into_iter().map(|(skips, it)| wanted.item(it.offset, it).skipping(skips)).collect();
-        let (whole, wanted) = (&self.whole, &self.wanted[&self.whole]);
-        self.news(whole, wanted, What::Items(items)).into_iter().collect()
+        let Released { before, publications, stands_for } = hold.release(Instant::now());
+        if publications.is_empty() {
+            return Vec::new();
+        }
+        let publications: Vec<&Publication> = publications.iter().collect();
+        self.tell(before, &publications, &stands_for)
+    }
+
+    /// Bytes that are held back.
+    pub(super) fn held(&self) -> usize {
+        self.hold.as_ref().map_or(0, Hold::bytes)
+    }
+
+    /// Publications that were left out since this was asked.
+    pub(super) fn take_left_out(&mut self) -> u64 {
+        self.hold.as_mut().map_or(0, Hold::take_left_out)
     }
 
     /// When somebody has to release what is held back.
@@ -305,8 +339,8 @@ impl Stream {
 
     /// Of each query up to where nothing else has concerned it, for its subscribers to compare and to stand there.
     pub(super) fn pass_queries(&mut self) -> Vec<(u64, Delivery)> {
-        let Some(position) = self.position.as_ref().map(|position| position.offset) else { return Vec::new() };
-        let passed = self.queries.pass(position).into_iter();
+        let Some(passed) = self.passed() else { return Vec::new() };
+        let passed = self.queries.pass(passed).into_iter();
         let told = |(channel, after, to)| self.news(&channel, self.wanted.get(&channel)?, What::Passed { after, to });
         passed.filter_map(told).collect()
     }
@@ -322,3 +356,7 @@ impl Stream {
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Passing(item))
     }
 }
+
+#[cfg(test)]
+#[path = "calm_tests.rs"]
+mod tests;

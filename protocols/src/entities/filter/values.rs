@@ -3,7 +3,8 @@
 //!
 //! As text: `{"is": {field: text or null}, "was": {…}}`. `is` names every field that was declared when it was written; it is
 //! left out when the entity is not there after the change: in the trash, missing or purged. `was` names what was other
-//! before, or everything where there is no `is`; it is left out when the entity was not there.
+//! before, or everything where there is no `is`; it is left out when the entity was not there. Where several changes are told as one
+//! (`Folded`) it is the last, and `earlier` are those before it: never on the bus, nor in the log.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -97,6 +98,8 @@ pub struct FieldChange<'a> {
     is: Option<Values<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     was: Option<Values<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<FieldChange<'a>>,
 }
 
 impl<'a> FieldChange<'a> {
@@ -106,7 +109,24 @@ impl<'a> FieldChange<'a> {
         if let (Some(Values(was)), Some(Values(is))) = (&mut was, &is) {
             was.retain(|field, value| is.get(field) != Some(value));
         }
-        Self { is, was }
+        Self { is, was, earlier: Vec::new() }
+    }
+
+    /// The same, told as one with those before it.
+    #[must_use]
+    pub fn behind(self, earlier: Vec<Self>) -> Self {
+        Self { earlier, ..self }
+    }
+
+    /// The changes that are told as one: most often this one alone.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
+        self.earlier.iter().chain(std::iter::once(self))
+    }
+
+    /// Whether they are several.
+    #[must_use]
+    pub const fn is_folded(&self) -> bool {
+        !self.earlier.is_empty()
     }
 
     /// Reads the text; `None` when it is not one of ours.
@@ -118,7 +138,11 @@ impl<'a> FieldChange<'a> {
     /// The same, of texts of its own.
     #[must_use]
     pub fn into_owned(self) -> FieldChange<'static> {
-        FieldChange { is: self.is.map(Values::into_owned), was: self.was.map(Values::into_owned) }
+        FieldChange {
+            is: self.is.map(Values::into_owned),
+            was: self.was.map(Values::into_owned),
+            earlier: self.earlier.into_iter().map(FieldChange::into_owned).collect(),
+        }
     }
 
     /// Whether the entity is there after the change.
@@ -158,11 +182,31 @@ impl<'a> FieldChange<'a> {
 }
 
 impl Filter {
-    /// What the change is to a query of this filter; `None` when it does not concern it.
+    /// What the change is to a query of this filter; `None` when it does not concern it. Of several that are told as one it is what
+    /// brings whoever stands anywhere among them to the state of the last.
     ///
     /// # Errors
     /// The change does not say enough to tell.
     pub fn concern(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
+        let last = self.concern_of_last(change)?;
+        if !change.is_folded() {
+            return Ok(last);
+        }
+        let (mut always, mut ever) = (last == Some(Concern::Change), last.is_some());
+        for before in &change.earlier {
+            let concern = self.concern_of_last(before)?;
+            always &= concern == Some(Concern::Change);
+            ever |= concern.is_some();
+        }
+        Ok(match last {
+            Some(Concern::Change) if always => last,
+            Some(Concern::Enter | Concern::Change) => Some(Concern::Enter),
+            Some(Concern::Leave) | None => ever.then_some(Concern::Leave),
+        })
+    }
+
+    /// What the last of them is by itself.
+    pub(in crate::entities) fn concern_of_last(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
         if !self.all_fields(&|field| change.carries(field)) {
             return Err(Undeclared);
         }

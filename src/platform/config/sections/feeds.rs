@@ -15,6 +15,11 @@ pub struct KindConfig {
     pub source: KindSource,
     /// Declared fields as dotted paths: filters may name them, and changes keep their earlier values.
     pub fields: Vec<String>,
+    /// On its channels something goes out at most so often; 0: at once.
+    #[serde(with = "duration")]
+    pub hold: Duration,
+    /// Changes of one entity go out as one then.
+    pub conflate: bool,
 }
 
 /// Who owns the entities of a kind.
