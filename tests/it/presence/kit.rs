@@ -114,7 +114,9 @@ fn config(url: &str, prefix: &str) -> RedisConfig {
 
 /// Where nothing is away: servers share the machine with those of many tests.
 fn patient(url: &str, prefix: &str) -> RedisConfig {
-    RedisConfig { command_timeout: Duration::from_secs(2), ..config(url, prefix) }
+    let mut config = config(url, prefix);
+    config.command_timeout = Duration::from_secs(2);
+    config
 }
 
 /// The bus of one more node, connected.
