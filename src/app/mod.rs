@@ -74,6 +74,7 @@ impl App {
     /// # Errors
     /// [`AppError`] says in one line what is wrong and what to do.
     pub async fn start(config: &Config, verifier: Arc<Verifier>) -> Result<Self, AppError> {
+        settings::judge(config)?;
         let mut rooms = Registry::with_prefix("dzvin");
         let registry = &mut rooms;
         let mut background = Background::new();

@@ -86,7 +86,7 @@ fn versions_show_no_rows(config: &Config, kind: &Kind, version_paths: &[String])
     Ok(())
 }
 
-/// What a start and a reload refuse of the settings by themselves, before anything outside is touched.
+/// What only the rooms can judge of the settings by themselves: before anything outside is touched.
 ///
 /// # Errors
 /// The first of it.
@@ -245,13 +245,13 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
             },
         }),
     };
-    let calm = config.kinds.iter().filter(|(_, of)| !of.hold.is_zero()).map(|(kind, of)| {
+    let held = config.kinds.iter().filter(|(_, of)| !of.hold.is_zero()).map(|(kind, of)| {
         let conflate = if of.conflate { Conflate::Entity } else { Conflate::Nothing };
         (kind.clone(), HoldRules { every: of.hold, conflate })
     });
     let named = &config.channels.namespaces;
     let rest = named.get(DEFAULT_NAMESPACE).map_or_else(|| rules(&NamespaceConfig::default()), rules);
-    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect()).with_kinds(calm.collect())
+    Namespaces::new(rest, named.iter().map(|(name, of)| (name.clone(), rules(of))).collect()).with_kinds(held.collect())
 }
 
 #[cfg(test)]

@@ -112,14 +112,14 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
         .any(|v| v.trim().eq_ignore_ascii_case(token))
 }
 
-/// What is spoken: the first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the
-/// address says. With either, the address may ask for ping frames.
+/// What is spoken. Whatever it is, the address may ask for ping frames.
 fn spoken(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
     let (subprotocol, wire) = subprotocol(headers, query)?;
     let by_frame = query.split('&').any(|pair| pair == "cf_ws_frame_ping_pong=true");
     Ok((subprotocol, if by_frame { wire.with_frame_pings() } else { wire }))
 }
 
+/// The first subprotocol of ours that the client offers; without any, what `format` or `cf_protocol` in the address says.
 fn subprotocol(headers: &HeaderMap, query: &str) -> Result<(Option<&'static str>, Wire), Problem> {
     let name = header::SEC_WEBSOCKET_PROTOCOL;
     if !headers.contains_key(&name) {

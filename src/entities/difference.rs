@@ -1,11 +1,9 @@
 //! What a change says of how a document differs from the one before.
 
-use dzvin_protocols::entities::{Fields, MAX_FIELD_VALUE, MORE};
+use dzvin_protocols::entities::{Fields, MAX_CHANGED, MAX_FIELD_VALUE, MORE};
 
 use super::KindSpec;
 
-/// Most names in a change's `changed`, so that a publication stays small whatever the document.
-pub const MAX_CHANGED: usize = 100;
 /// Longest name in `changed`.
 pub const MAX_CHANGED_NAME: usize = 200;
 

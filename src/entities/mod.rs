@@ -21,7 +21,7 @@ pub mod rpc;
 mod seen;
 mod write;
 
-pub use difference::{MAX_CHANGED, MAX_CHANGED_NAME};
+pub use difference::MAX_CHANGED_NAME;
 pub use dzvin_protocols::entities::MAX_FIELD_VALUE;
 pub use fold::{EntityOp, MAX_VERSION};
 pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};

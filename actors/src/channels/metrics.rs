@@ -64,9 +64,9 @@ pub struct Metrics {
     pub insufficient: Counter,
     /// Publications that were rewritten for those who do not see everything: once for each mask and form.
     pub rewritten: Counter,
-    /// Publications that were left out of what is held back, because a later one brings what they told.
+    /// Publications that were left out of what is held back, because a later one replaced them.
     pub conflated: Counter,
-    /// Bytes that are held back of all streams, looked at every few seconds.
+    /// Bytes that are held back of all streams, looked at with the positions.
     pub held_bytes: Gauge,
     /// Watched users whose coming or going was found by asking, for no word of it was heard.
     pub watch_mended: Counter,

@@ -300,7 +300,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         reply: RpcReplyPort<Result<Attached, AttachError>>,
     ) {
         let name = source.name();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source, &self.args.namespaces));
+        let stream = self
+            .streams
+            .entry(name.clone())
+            .or_insert_with(|| Stream::new(source, &self.args.namespaces, &self.args.metrics.conflated));
         let number = stream.want(want, &self.args.numbers);
         if let Some(position) = &stream.position {
             let _ = reply.send(Ok(Attached { position: position.clone(), number }));
@@ -321,7 +324,10 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         shard: usize,
     ) {
         let name = source.name();
-        let stream = self.streams.entry(name.clone()).or_insert_with(|| Stream::new(source, &self.args.namespaces));
+        let stream = self
+            .streams
+            .entry(name.clone())
+            .or_insert_with(|| Stream::new(source, &self.args.namespaces, &self.args.metrics.conflated));
         stream.present(channel, shard, query, &self.args.numbers);
         let batch = stream.greet();
         if stream.position.is_none() {
@@ -334,7 +340,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     async fn release(&mut self, myself: &ActorRef<TopicsMessage>, name: &StreamName) {
         let Some(stream) = self.streams.get_mut(name) else { return };
         let batch = stream.release();
-        time(myself, name, stream, &self.args.metrics);
+        time(myself, name, stream);
         self.deliver(batch).await;
     }
 
@@ -379,7 +385,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             let Some(position) = &stream.position else { continue };
             if epoch == position.epoch && follow_one_another(position.offset, &publications) {
                 batch.extend(stream.advance(&publications));
-                time(myself, &name, stream, &self.args.metrics);
+                time(myself, &name, stream);
             } else {
                 self.read(myself, &name);
             }
@@ -436,9 +442,8 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     }
 }
 
-/// Sees to it that what is held back goes out, and counts what is left out.
-fn time(myself: &ActorRef<TopicsMessage>, name: &StreamName, stream: &mut Stream, metrics: &Metrics) {
-    metrics.conflated.inc_by(stream.take_left_out());
+/// Sees to it that what is held back goes out.
+fn time(myself: &ActorRef<TopicsMessage>, name: &StreamName, stream: &mut Stream) {
     let Some(wait) = stream.wait() else { return };
     let (myself, name) = (myself.clone(), name.clone());
     tokio::spawn(async move {

@@ -121,7 +121,7 @@ impl Shape {
 }
 
 impl Wire {
-    /// How many places there are for frames.
+    /// How many places there are for frames. Those that are kept alive by ping frames come last: they have the places of the plain ones.
     pub(super) const PLACES: usize = 8;
 
     /// Where frames are kept that are built once for all its clients.
@@ -170,8 +170,8 @@ impl Wire {
     }
 
     pub(super) const fn form(self) -> Form {
-        match self {
-            Self::CentrifugeProtobuf | Self::StreamProtobuf | Self::FramePingedProtobuf => Form::Protobuf,
+        match self.without_frame_pings() {
+            Self::CentrifugeProtobuf | Self::StreamProtobuf => Form::Protobuf,
             _ => Form::Json,
         }
     }

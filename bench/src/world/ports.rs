@@ -1,4 +1,4 @@
-//! Ports for servers that are told where to listen.
+//! Ports for servers that are told where to listen. The integration tests do the same (`tests/it/support/ports.rs`): crates that share nothing.
 
 use crate::error::{BenchError, Fallible};
 use std::net::{Ipv4Addr, TcpListener};

@@ -18,6 +18,9 @@ use super::{Concern, raw::members};
 /// subscriber's queue holds a megabyte, and a 7.5 MB object must never close anybody.
 pub const INLINE_DOC_LIMIT: usize = 32 * 1024;
 
+/// Most names in `changed`, so that a publication stays small whatever the document.
+pub const MAX_CHANGED: usize = 100;
+
 /// What surrounds a document in its publication, usually: room that need not be found later.
 const ENVELOPE_BYTES: usize = 512;
 

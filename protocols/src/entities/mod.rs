@@ -1,17 +1,18 @@
 //! Entities as they are said: documents as raw text, changes, and the rules that compare and merge them.
 
 mod change;
+mod conflated;
 mod derived;
 mod document;
 mod filter;
-mod folded;
 mod mask;
 mod page;
 mod patch;
 pub(crate) mod raw;
 mod sight;
 
-pub use change::{Change, INLINE_DOC_LIMIT, Op, lean, told_by_query};
+pub use change::{Change, INLINE_DOC_LIMIT, MAX_CHANGED, Op, lean, told_by_query};
+pub use conflated::Conflated;
 pub use derived::{Derived, MAX_FIELD_VALUE, filterable};
 pub use document::{
     Fields, MAX_DEPTH, MAX_NUMBER, Unfit, changed_fields, check, content_hash, filter_values, scalar_at, value_at,
@@ -21,7 +22,6 @@ pub use filter::{
     MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, USER, Undeclared,
     Values,
 };
-pub use folded::Folded;
 pub use mask::{MAX_MASK_PATH, MAX_MASK_PATHS, MAX_MASK_STEPS, MAX_MASKS, Mask, MaskError};
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};

@@ -10,6 +10,7 @@
 //! | seen, not seen | neither `doc` nor `changed`, with `hidden: true`; in a query `leave` |
 //! | seen, gone (trash, purge) | the publication without hidden fields |
 //! | not seen, not seen | nothing |
+//! | of several changes that are told as one: seen at some time, in the end not | `hidden: true`, in a query `leave`, whether or not it was told before |
 //!
 //! Invariants: what is shown is made of the text that came, never through values; a change that does not tell the fields of the
 //! row filter is not guessed at. What is not shown still moves whoever listens on: that is the caller's part.
@@ -154,7 +155,9 @@ impl Sight {
             Some(Concern::Change) => Some(Shown::Whole),
             Some(Concern::Leave) if change.remains() => Some(Shown::Left),
             // Of several that are told as one: what is gone may have been out of sight before, and is not shown as it was then.
-            Some(Concern::Leave) if change.is_folded() && rows.concern_of_last(change)?.is_none() => Some(Shown::Left),
+            Some(Concern::Leave) if change.is_conflated() && rows.concern_of_last(change)?.is_none() => {
+                Some(Shown::Left)
+            }
             Some(Concern::Leave) => Some(Shown::Whole),
         })
     }
@@ -193,10 +196,10 @@ pub fn masked(publication: &Publication, mask: Option<&Mask>, shown: Shown) -> O
     let quoted = |value: Option<&str>| value.and_then(unquote).map(Cow::into_owned);
     let query = quoted(find(r#""query""#));
     match (query.as_deref(), shown) {
-        // It came into the query as it went out of sight, or the other way round: it was never there.
-        // Of several changes that are told as one it may have been there in between: then it leaves.
+        // It came into the query as it went out of sight, or the other way round: it was never there, unless it was in between two
+        // of several changes that are told as one. Then it leaves.
         (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered)
-            if !fields(publication).is_some_and(|change| change.is_folded()) =>
+            if !fields(publication).is_some_and(|change| change.is_conflated()) =>
         {
             return None;
         }

@@ -227,9 +227,9 @@ fn kinds(config: &Config) -> Result<(), String> {
     ensure(config.kinds.len() <= MAX_KINDS, || format!("kinds: at most {MAX_KINDS}"))?;
     for (name, kind) in &config.kinds {
         let seen = kind.hold + config.channels.position_check <= SEEN_WITHIN;
-        ensure(seen, || format!("kinds.{name}.hold: with channels.position_check it must be at most 5s"))?;
-        let calm = !kind.conflate || !kind.hold.is_zero();
-        ensure(calm, || format!("kinds.{name}.conflate: nothing is held back, hold is missing"))?;
+        ensure(seen, || format!("kinds.{name}.hold: with channels.position_check it must be at most {SEEN_WITHIN:?}"))?;
+        let held = !kind.conflate || !kind.hold.is_zero();
+        ensure(held, || format!("kinds.{name}.conflate: nothing is held back, hold is missing"))?;
         ensure(kind.fields.len() <= MAX_FIELDS, || format!("kinds.{name}.fields: at most {MAX_FIELDS}"))?;
         for field in &kind.fields {
             // A filter is a parameter beside these.
@@ -316,8 +316,7 @@ fn within(c: &Channels) -> Result<(), String> {
     for (key, value, least, most, range) in [
         ("expiry_grace", c.expiry_grace, 0, hour, "at most 1h"),
         ("command_timeout", c.command_timeout, 100, minute, "from 100ms to 1m"),
-        // What is committed is seen within five seconds, and the check is what promises it.
-        ("position_check", c.position_check, 100, 5 * second, "from 100ms to 5s"),
+        ("position_check", c.position_check, 100, SEEN_WITHIN.as_millis(), "from 100ms to 5s"),
         // It is renewed five times in its length, and must outlive a restart of Redis.
         ("presence_lease", c.presence_lease, 5 * second, 5 * minute, "from 5s to 5m"),
         ("vacated_hold", c.vacated_hold, 0, minute, "at most 1m"),

@@ -9,6 +9,7 @@ use tokio::{
 };
 use tokio_tungstenite::connect_async;
 
+use super::raw::upgrade;
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World},
@@ -170,13 +171,8 @@ async fn bytes_that_are_no_frames_close_with_their_code() {
         (&[0x81][..], None),
     ] {
         let mut socket = TcpStream::connect(hub.addr).await.expect("connect");
-        let ask = format!(
-            "GET /connection/websocket HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-            hub.addr
-        );
         // In one write: what follows the request belongs to the connection already.
-        socket.write_all(&[ask.as_bytes(), bytes].concat()).await.expect("written");
+        socket.write_all(&[upgrade(&hub, "").as_bytes(), bytes].concat()).await.expect("written");
         socket.shutdown().await.expect("half closed");
         let mut got = Vec::new();
         timeout(patience(), socket.read_to_end(&mut got)).await.expect("the hub closes").expect("read");

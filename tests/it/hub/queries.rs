@@ -127,7 +127,7 @@ async fn clients_have_what_rest_shows_across_cuts_and_restarts() {
 
 /// Where changes of an entity go out as one.
 #[tokio::test]
-async fn clients_have_what_rest_shows_of_a_calm_kind() {
+async fn clients_have_what_rest_shows_of_a_conflated_kind() {
     across_cuts_and_restarts("hold = \"100ms\"\nconflate = true\n").await;
 }
 

@@ -25,8 +25,15 @@ pub const ASK: &str = r#"{"id":2,"ping":{}}"#;
 /// One connection without a library between.
 pub struct Raw(TcpStream);
 
-/// A frame of the server: its first byte and its payload; `None` at the end of the stream.
-pub type Heard = Option<(u8, Vec<u8>)>;
+/// The request for one, with this behind the address.
+pub fn upgrade(hub: &Hub, query: &str) -> String {
+    format!(
+        "GET /connection/websocket{query} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+        hub.addr
+    )
+}
 
 impl Raw {
     /// Upgraded, nobody yet.
@@ -38,13 +45,7 @@ impl Raw {
     pub async fn asking(hub: &Hub, query: &str) -> Self {
         let mut socket = TcpStream::connect(hub.addr).await.expect("connected");
         socket.set_nodelay(true).expect("asked");
-        let ask = format!(
-            "GET /connection/websocket{query} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
-            hub.addr
-        );
-        socket.write_all(ask.as_bytes()).await.expect("sent");
+        socket.write_all(upgrade(hub, query).as_bytes()).await.expect("sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(patience(), socket.read_u8()).await.expect("in time").expect("an answer"));
@@ -73,7 +74,8 @@ impl Raw {
         self.0.write_all(bytes).await.expect("sent");
     }
 
-    pub async fn hear(&mut self) -> Heard {
+    /// A frame of the server: its first byte and its payload; `None` at the end of the stream.
+    pub async fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
         timeout(patience(), async {
             let first = self.0.read_u8().await.ok()?;
             let size = match self.0.read_u8().await.expect("a length") {

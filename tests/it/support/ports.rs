@@ -1,6 +1,6 @@
 //! Ports for servers that are told where to listen: below those that the system gives to connections, so that no client of another
 //! test sits on one when its server starts again, and never the same twice in a run, so that of two that are asked for at the same
-//! time each is one's own.
+//! time each is one's own. `bench/src/world/ports.rs` does the same: crates that share nothing.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -23,12 +23,10 @@ pub fn free_port() -> u16 {
 
 /// The same on the loopback address.
 pub fn free_address() -> SocketAddr {
-    loop {
+    let found = PORTS.clone().find_map(|_| {
         let nth = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
-        let port = PORTS.clone().nth(nth).expect("within the ports");
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORTS.clone().nth(nth)?));
+        TcpListener::bind(address).is_ok().then_some(address)
+    });
+    found.expect("a free port")
 }

@@ -2,7 +2,7 @@
 //! leaves.
 //!
 //! Invariants: what is left out is told as skipped, so that subscribers stand where the stream stands. Of a kind nothing is left out that
-//! a later change does not bring with it: changes of one entity are told as one (`Folded`). What is held back is bounded in bytes.
+//! a later change does not bring with it: changes of one entity are told as one (`Conflated`). What is held back is bounded in bytes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use dzvin_protocols::{channels::Publication, entities::Folded};
+use dzvin_protocols::{channels::Publication, entities::Conflated};
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 /// Bytes that may be held back of one stream; then they go at once. What leaves together has to be well below what may wait for one
@@ -47,8 +48,8 @@ pub(super) struct Released {
     pub(super) before: u64,
     /// In offset order.
     pub(super) publications: Vec<Publication>,
-    /// What each of them stands for.
-    pub(super) stands_for: Vec<StandsFor>,
+    /// What some of them stand for, by the offset.
+    pub(super) stands_for: HashMap<u64, StandsFor>,
 }
 
 /// What a publication stands for beside itself.
@@ -65,7 +66,7 @@ pub(super) struct StandsFor {
 pub(super) struct Hold {
     rules: HoldRules,
     /// By the offset.
-    waiting: BTreeMap<u64, Folded>,
+    waiting: BTreeMap<u64, Conflated>,
     /// Which of them a later one of the same replaces.
     latest: HashMap<Arc<str>, u64>,
     bytes: usize,
@@ -74,22 +75,21 @@ pub(super) struct Hold {
     released: Option<Instant>,
     /// Somebody will come to release it.
     timed: bool,
-    /// Publications left out that nobody has counted yet.
-    left_out: u64,
+    conflated: Counter,
 }
 
 impl Hold {
-    /// Holds what follows this offset.
-    pub(super) fn new(rules: HoldRules, passed: u64) -> Self {
+    /// Holds what follows the beginning of a stream; what is `conflated` is counted.
+    pub(super) fn new(rules: HoldRules, conflated: Counter) -> Self {
         Self {
             rules,
             waiting: BTreeMap::new(),
             latest: HashMap::new(),
             bytes: 0,
-            passed,
+            passed: 0,
             released: None,
             timed: false,
-            left_out: 0,
+            conflated,
         }
     }
 
@@ -103,11 +103,6 @@ impl Hold {
         self.bytes
     }
 
-    /// Publications that were left out since this was asked.
-    pub(super) const fn take_left_out(&mut self) -> u64 {
-        std::mem::replace(&mut self.left_out, 0)
-    }
-
     /// Takes publications that follow those before.
     pub(super) fn take<'a>(&mut self, fresh: impl IntoIterator<Item = &'a Publication>) {
         for publication in fresh {
@@ -116,14 +111,14 @@ impl Hold {
             let earlier = earlier.and_then(|earlier| self.waiting.remove(&earlier));
             if let Some(earlier) = &earlier {
                 self.bytes -= earlier.size();
-                self.left_out += 1;
+                self.conflated.inc();
             }
             let waits = match earlier {
                 Some(mut all) if self.rules.conflate == Conflate::Entity => {
                     all.push(publication.clone());
                     all
                 }
-                _ => Folded::new(publication.clone()),
+                _ => Conflated::new(publication.clone()),
             };
             self.bytes += waits.size();
             self.waiting.insert(offset, waits);
@@ -173,9 +168,12 @@ impl Hold {
         self.latest.clear();
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
-        let (mut publications, mut stands_for) = (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        let (mut publications, mut stands_for) = (Vec::with_capacity(waiting.len()), HashMap::new());
         for (offset, waits) in waiting {
-            stands_for.push(StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier() });
+            let of = StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier() };
+            if of != StandsFor::default() {
+                stands_for.insert(offset, of);
+            }
             self.passed = offset;
             publications.push(waits.into_publication());
         }
@@ -208,8 +206,9 @@ mod tests {
     }
 
     /// What goes out, each with how many before it were left out.
-    fn told(released: Released) -> Vec<(u64, u64)> {
-        released.stands_for.iter().zip(released.publications).map(|(it, told)| (it.skips, told.offset)).collect()
+    fn told(released: &Released) -> Vec<(u64, u64)> {
+        let skips = |offset| released.stands_for.get(&offset).map_or(0, |it| it.skips);
+        released.publications.iter().map(|told| (skips(told.offset), told.offset)).collect()
     }
 
     fn rules(conflate: Conflate) -> HoldRules {
@@ -218,7 +217,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_of_what_changes_often_goes_at_once_and_then_the_latest_in_turn() {
-        let (mut hold, began) = (Hold::new(rules(Conflate::Channel), 0), Instant::now());
+        let (mut hold, began) = (Hold::new(rules(Conflate::Channel), Counter::default()), Instant::now());
         let after = |millis| began + Duration::from_millis(millis);
         hold.take([&publication(1, "")]);
         assert!(hold.is_due(began) && hold.release(began).publications.len() == 1);
@@ -228,8 +227,8 @@ mod tests {
         hold.take([&publication(4, "")]);
         assert_eq!(hold.wait(after(50)), None, "asked already");
         hold.came();
-        assert_eq!((told(hold.release(after(100))), hold.passed()), (vec![(2, 4)], 4));
-        assert_eq!((hold.take_left_out(), hold.take_left_out(), hold.bytes()), (2, 0, 0));
+        assert_eq!((told(&hold.release(after(100))), hold.passed()), (vec![(2, 4)], 4));
+        assert_eq!((hold.conflated.get(), hold.bytes()), (2, 0));
         assert_eq!(hold.wait(after(100)), None, "nothing waits");
     }
 
@@ -241,19 +240,19 @@ mod tests {
             Publication { id: EntityId::new(key).expect("id"), data: data.into(), ..publication(offset, key) }
         };
         for conflate in [Conflate::Entity, Conflate::Tag("lot".into())] {
-            let (mut hold, now) = (Hold::new(rules(conflate), 0), Instant::now());
+            let (mut hold, now) = (Hold::new(rules(conflate), Counter::default()), Instant::now());
             hold.release(now);
             (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])]));
             assert!(!hold.is_due(now) && hold.bytes() > MAX_HELD / 3 * 2, "{}", hold.bytes());
             hold.take([&large(20, "c")]);
             assert!(hold.is_due(now));
-            assert_eq!((told(hold.release(now)), hold.bytes()), (vec![(17, 18), (0, 19), (0, 20)], 0));
+            assert_eq!((told(&hold.release(now)), hold.bytes()), (vec![(17, 18), (0, 19), (0, 20)], 0));
         }
         let fields = |offset: u64| {
             let fields = Some(format!(r#"{{"is":{{"f":"{}"}}}}"#, "x".repeat(1_000)).into());
             Publication { extra: Some(Arc::new(Extra { fields, ..Extra::default() })), ..publication(offset, "") }
         };
-        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), 0), Instant::now());
+        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), Counter::default()), Instant::now());
         hold.release(now);
         (1..300).for_each(|n| hold.take([&fields(n)]));
         assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
@@ -263,12 +262,12 @@ mod tests {
         #[test]
         fn nothing_is_lost_but_what_something_later_replaces(keys in proptest::collection::vec(0..4u8, 1..60), cuts in proptest::collection::vec(any::<bool>(), 60), by in 0..3u8) {
             let conflate = [Conflate::Nothing, Conflate::Channel, Conflate::Tag("lot".into())][usize::from(by)].clone();
-            let (mut hold, now) = (Hold::new(rules(conflate.clone()), 0), Instant::now());
+            let (mut hold, now) = (Hold::new(rules(conflate.clone()), Counter::default()), Instant::now());
             let (mut next, mut shown) = (1, Vec::new());
             for (n, key) in keys.iter().enumerate() {
                 hold.take([&publication(n as u64 + 1, &key.to_string())]);
                 if cuts[n] || n + 1 == keys.len() {
-                    for (skips, offset) in told(hold.release(now)) {
+                    for (skips, offset) in told(&hold.release(now)) {
                         prop_assert_eq!(offset - skips, next, "no gap");
                         next = offset + 1;
                         shown.push(offset);

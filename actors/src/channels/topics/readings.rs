@@ -66,7 +66,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
             Fetched::Run { publications, more } => {
                 let batch = stream.advance(&publications);
-                time(myself, &name, stream, &self.args.metrics);
+                time(myself, &name, stream);
                 if !batch.is_empty() {
                     self.args.metrics.gaps_healed.inc();
                     tracing::debug!(stream = %name, publications = publications.len(), "publications missed on the bus were fetched");

@@ -4,9 +4,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::{
-    channels::{Channel, Position, Publication},
+    channels::{Channel, Epoch, Position, Publication},
     platform::{Kind, StreamName},
 };
+use prometheus_client::metrics::counter::Counter;
 use ractor::RpcReplyPort;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::{
     AttachError, Attached,
     hold::{Hold, Released, StandsFor},
     numbers::Numbers,
-    query::Queries,
+    query::{News, Queries},
     watched::Watched,
 };
 use crate::{
@@ -53,6 +54,28 @@ impl Wanted {
         // Who comes to the same offset by a recovery has another text there than those who were told several as one.
         let shared = (earlier == 0).then(|| (offset, publication.data.clone()));
         Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared))
+    }
+
+    /// What its subscribers are told.
+    fn delivery(&self, channel: &Arc<str>, epoch: &Epoch, what: What) -> (u64, Delivery) {
+        (self.shards, Delivery { channel: Arc::clone(channel), number: self.number, epoch: epoch.clone(), what })
+    }
+
+    /// The same of a query.
+    fn told(
+        &mut self,
+        channel: &Arc<str>,
+        epoch: &Epoch,
+        news: News,
+        of: impl Fn(u64) -> StandsFor,
+    ) -> (u64, Delivery) {
+        if news.unsure {
+            self.last = None;
+            return self.delivery(channel, epoch, What::Reset);
+        }
+        let item = |(skips, it): (u64, Publication)| self.item(it.offset, of(it.offset).earlier, it).skipping(skips);
+        let items = news.shown.into_iter().map(item).collect();
+        self.delivery(channel, epoch, What::Items(items))
     }
 }
 
@@ -98,13 +121,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(source: Source, namespaces: &Namespaces) -> Self {
+    /// Nobody wants it yet; what is `conflated` of what it holds back is counted.
+    pub(super) fn new(source: Source, namespaces: &Namespaces, conflated: &Counter) -> Self {
         let whole: Arc<str> = source.name().as_str().into();
-        let hold = match &source {
-            Source::Application(_) => namespaces.of(&whole).hold.clone().map(|rules| Hold::new(rules, 0)),
-            Source::Durable(kind) => namespaces.of_kind(kind).cloned().map(|rules| Hold::new(rules, 0)),
+        let rules = match &source {
+            Source::Application(_) => namespaces.of(&whole).hold.as_ref(),
+            Source::Durable(kind) => namespaces.of_kind(kind),
             Source::Watched(_) => None,
         };
+        let hold = rules.map(|rules| Hold::new(rules.clone(), conflated.clone()));
         let watched = matches!(source, Source::Watched(_)).then(Watched::default);
         Self {
             source,
@@ -157,8 +182,7 @@ impl Stream {
 
     /// News for everybody who wants the channel.
     fn news(&self, channel: &Arc<str>, wanted: &Wanted, what: What) -> Option<(u64, Delivery)> {
-        let epoch = self.position.as_ref()?.epoch.clone();
-        Some((wanted.shards, Delivery { channel: Arc::clone(channel), number: wanted.number, epoch, what }))
+        Some(wanted.delivery(channel, &self.position.as_ref()?.epoch, what))
     }
 
     /// Tells those that were presented where the stream stands, once that is known. Of single entities only the log
@@ -208,53 +232,44 @@ impl Stream {
             hold.take(fresh);
             return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
         }
-        self.tell(before, &fresh, &[])
+        self.tell(before, &fresh, &HashMap::new())
     }
 
-    /// What follows `before` for each channel; `stands_for` is empty where each publication stands for itself alone.
-    fn tell(&mut self, before: u64, fresh: &[&Publication], stands_for: &[StandsFor]) -> Vec<(u64, Delivery)> {
+    /// What follows `before` for each channel; by their offset what publications stand for beside themselves.
+    fn tell(
+        &mut self,
+        before: u64,
+        fresh: &[&Publication],
+        stands_for: &HashMap<u64, StandsFor>,
+    ) -> Vec<(u64, Delivery)> {
         let Some(Position { epoch, .. }) = self.position.clone() else { return Vec::new() };
+        let of = |offset: u64| stands_for.get(&offset).copied().unwrap_or_default();
         let mut batch = Vec::new();
-        let mut tell = |channel: &Arc<str>, wanted: &Wanted, what: What| {
-            let (channel, epoch) = (Arc::clone(channel), epoch.clone());
-            batch.push((wanted.shards, Delivery { channel, number: wanted.number, epoch, what }));
-        };
-        let each = || fresh.iter().enumerate().map(|(n, it)| (*it, stands_for.get(n).copied().unwrap_or_default()));
         let mut others = self.wanted.len() - self.queries.len();
         if self.queries.len() > 0 {
             for (channel, news) in self.queries.tell(before, fresh) {
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                if news.unsure {
-                    wanted.last = None;
-                    tell(&channel, wanted, What::Reset);
-                    continue;
-                }
-                let earlier = |offset: u64| {
-                    if stands_for.is_empty() {
-                        return 0;
-                    }
-                    let at = fresh.binary_search_by_key(&offset, |it| it.offset);
-                    at.ok().and_then(|at| stands_for.get(at)).map_or(0, |it| it.earlier)
-                };
-                let shown = news.shown.into_iter();
-                let items = shown.map(|(skips, it)| wanted.item(it.offset, earlier(it.offset), it).skipping(skips));
-                let items = items.collect();
-                tell(&channel, wanted, What::Items(items));
+                batch.push(wanted.told(&channel, &epoch, news, of));
             }
         }
         if let Some(wanted) = self.wanted.get_mut(&self.whole) {
-            let items = each().map(|(p, of)| wanted.item(p.offset, of.earlier, p.clone()).skipping(of.skips)).collect();
-            tell(&self.whole, wanted, What::Items(items));
+            let item = |it: &&Publication| {
+                let StandsFor { skips, earlier } = of(it.offset);
+                wanted.item(it.offset, earlier, (*it).clone()).skipping(skips)
+            };
+            let items = fresh.iter().map(item).collect();
+            batch.push(wanted.delivery(&self.whole, &epoch, What::Items(items)));
             others -= 1;
         }
         if let Source::Durable(kind) = &self.source
             && others > 0
         {
-            for (publication, StandsFor { earlier, .. }) in each() {
+            for publication in fresh {
                 let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                let item = wanted.item(publication.revision, earlier, publication.clone()).skipping(earlier);
-                tell(&channel, wanted, What::Items(Arc::new([item])));
+                let earlier = of(publication.offset).earlier;
+                let item = wanted.item(publication.revision, earlier, (*publication).clone()).skipping(earlier);
+                batch.push(wanted.delivery(&channel, &epoch, What::Items(Arc::new([item]))));
             }
         }
         batch
@@ -290,11 +305,6 @@ impl Stream {
     /// Bytes that are held back.
     pub(super) fn held(&self) -> usize {
         self.hold.as_ref().map_or(0, Hold::bytes)
-    }
-
-    /// Publications that were left out since this was asked.
-    pub(super) fn take_left_out(&mut self) -> u64 {
-        self.hold.as_mut().map_or(0, Hold::take_left_out)
     }
 
     /// When somebody has to release what is held back.
@@ -358,5 +368,5 @@ impl Stream {
 }
 
 #[cfg(test)]
-#[path = "calm_tests.rs"]
+#[path = "conflated_tests.rs"]
 mod tests;

@@ -299,10 +299,10 @@ mod tests {
 
     #[test]
     fn nobody_listens() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).unwrap();
+        let free = crate::world::free_address().unwrap();
         let mut drive = Drive::new(Poll::new().unwrap());
         let names = Names { pattern: "a".to_owned(), count: 1 };
-        let (addresses, dialect) = (vec![free.to_string()], Dialect::Centrifuge);
+        let (addresses, dialect) = (vec![free], Dialect::Centrifuge);
         let order = Order::Open { addresses, dialect, names, count: 3, tokens: None, concurrency: 1, pids: Vec::new() };
         let answer = drive.obey(order).unwrap();
         assert_eq!((answer.subscribed, answer.refused), (0, 3));

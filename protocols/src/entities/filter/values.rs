@@ -4,7 +4,7 @@
 //! As text: `{"is": {field: text or null}, "was": {…}}`. `is` names every field that was declared when it was written; it is
 //! left out when the entity is not there after the change: in the trash, missing or purged. `was` names what was other
 //! before, or everything where there is no `is`; it is left out when the entity was not there. Where several changes are told as one
-//! (`Folded`) it is the last, and `earlier` are those before it: never on the bus, nor in the log.
+//! (`Conflated`) it is the last, and `earlier` are those before it: never on the bus, nor in the log.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -125,7 +125,7 @@ impl<'a> FieldChange<'a> {
 
     /// Whether they are several.
     #[must_use]
-    pub const fn is_folded(&self) -> bool {
+    pub const fn is_conflated(&self) -> bool {
         !self.earlier.is_empty()
     }
 
@@ -189,7 +189,7 @@ impl Filter {
     /// The change does not say enough to tell.
     pub fn concern(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
         let last = self.concern_of_last(change)?;
-        if !change.is_folded() {
+        if !change.is_conflated() {
             return Ok(last);
         }
         let (mut always, mut ever) = (last == Some(Concern::Change), last.is_some());

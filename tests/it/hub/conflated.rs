@@ -1,4 +1,4 @@
-//! A kind that changes often, told calmly: the latest of each entity in its turn, on every node, and everything to who comes back.
+//! A kind that changes often, conflated: the latest of each entity in its turn, on every node, and everything to who comes back.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -58,13 +58,18 @@ async fn listening(hub: &Hub) -> Client {
     client
 }
 
+/// The next message, if it is a publication; nobody is sent away.
+async fn told(client: &mut Client) -> Option<Value> {
+    let mut message = client.receive().await;
+    assert!(message["push"]["unsubscribe"].is_null() && message["close"].is_null(), "{message}");
+    Some(message["push"]["pub"].take()).filter(|it| !it.is_null())
+}
+
 async fn hear_all(mut client: Client, began: Instant) -> (Client, Heard, Duration) {
     let mut heard = Heard::default();
     while !heard.is_done() {
-        let message = client.receive().await;
-        assert!(message["push"]["unsubscribe"].is_null() && message["close"].is_null(), "{message}");
-        if !message["push"]["pub"].is_null() {
-            heard.take(&message["push"]["pub"]);
+        if let Some(publication) = told(&mut client).await {
+            heard.take(&publication);
         }
     }
     (client, heard, began.elapsed())
@@ -119,9 +124,7 @@ async fn the_latest_of_each_entity_comes_in_its_turn_on_every_node() {
     for client in &mut clients {
         let mut offset = 0;
         while offset < ENTITIES * (ROUNDS + 1) {
-            let message = client.receive().await;
-            assert!(message["push"]["unsubscribe"].is_null() && message["close"].is_null(), "{message}");
-            offset = message["push"]["pub"]["offset"].as_u64().unwrap_or(offset);
+            offset = told(client).await.and_then(|it| it["offset"].as_u64()).unwrap_or(offset);
         }
     }
 }

@@ -47,8 +47,8 @@ fn change(revision: u64, was: State, is: State) -> Publication {
     .publication()
 }
 
-fn folded(all: &[Publication]) -> Publication {
-    let mut one = Folded::new(all[0].clone());
+fn conflated(all: &[Publication]) -> Publication {
+    let mut one = Conflated::new(all[0].clone());
     all[1..].iter().for_each(|it| one.push(it.clone()));
     assert_eq!(one.earlier(), all.len() as u64 - 1);
     one.into_publication()
@@ -126,7 +126,7 @@ proptest! {
     ) {
         let steps: Vec<Publication> =
             states.windows(2).enumerate().map(|(n, pair)| change(n as u64 + 1, pair[0], pair[1])).collect();
-        let one = folded(&steps);
+        let one = conflated(&steps);
         for reader in readers() {
             let mut list = reader.truth(states[0]);
             for (at, state) in states.iter().enumerate().take(steps.len()) {
@@ -148,12 +148,12 @@ fn one_alone_stays_as_it_is_and_several_name_what_any_has_changed() {
         change(2, Some([1, 1, 0, 0]), Some([1, 1, 1, 0])),
         change(3, Some([1, 1, 1, 0]), Some([1, 2, 1, 0])),
     ];
-    assert_eq!(folded(&steps[2..]), steps[2]);
-    let two = folded(&steps[1..]);
+    assert_eq!(conflated(&steps[2..]), steps[2]);
+    let two = conflated(&steps[1..]);
     assert_eq!((two.offset, two.revision), (9, 3));
     assert!(text(&two).contains(r#""changed":["phone","status"],"doc":{"#), "{}", text(&two));
     assert!(text(&two).starts_with(r#"{"kind":"deal","id":"a1","revision":3,"offset":9,"op":"update","#));
-    let created = folded(&steps);
+    let created = conflated(&steps);
     assert!(!text(&created).contains("changed") && text(&created).contains(r#""op":"update""#), "{}", text(&created));
 }
 
@@ -164,7 +164,7 @@ fn what_one_does_not_tell_all_do_not() {
     let untold = Publication { extra: None, ..change(1, Some([0, 1, 0, 0]), Some([1, 1, 0, 0])) };
     let mine = Sight::new(None, Filter::parse(r#"{"owner":"1"}"#).ok());
     for steps in [[untold.clone(), told.clone()], [told, untold]] {
-        assert!(mine.tell(&folded(&steps)).is_err());
+        assert!(mine.tell(&conflated(&steps)).is_err());
     }
 }
 
@@ -176,7 +176,7 @@ fn what_is_kept_is_counted_and_bounded() {
         let data = json!({"op": "update", "changed": names, "doc": {}}).to_string();
         Publication { data: data.into(), ..change(1, None, None) }
     };
-    let mut all = Folded::new(named(0));
+    let mut all = Conflated::new(named(0));
     let first = all.size();
     all.push(named(60));
     assert!(all.size() > first + 120);
@@ -184,7 +184,7 @@ fn what_is_kept_is_counted_and_bounded() {
     assert!(!text(&all.into_publication()).contains("changed"));
     for data in ["", "null", "[]", "{", r#"{"changed":"x"}"#, "\u{1}"] {
         let hostile = Publication { data: data.to_owned().into(), ..change(1, None, None) };
-        let one = folded(&[hostile.clone(), hostile]);
+        let one = conflated(&[hostile.clone(), hostile]);
         assert!(one.data.first() == Some(&b'{'), "{:?}", one.data);
     }
 }

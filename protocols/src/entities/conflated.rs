@@ -1,4 +1,4 @@
-//! Several changes of one entity, told as one: what a channel shows that is to be calm.
+//! Several changes of one entity, told as one: what channels of a kind with `conflate` show.
 //!
 //! Invariants: whoever stands anywhere among the changes, having seen the first few of them or a list that was read meanwhile, ends in
 //! the state of the last. So the one publication is the last one, but it names what any of them has changed, or nothing where that is
@@ -10,17 +10,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    FieldChange, Op,
+    FieldChange, MAX_CHANGED, Op,
     raw::{items, members},
 };
 use crate::channels::{Extra, Publication};
 
-/// Names in `changed`, as in that of one change; beyond it none is told, and anything may have changed.
-const MAX_CHANGED: usize = 100;
-
 /// Changes of one entity that follow one another; at least one.
 #[derive(Debug, Clone)]
-pub struct Folded {
+pub struct Conflated {
     last: Publication,
     /// The declared fields of those before, from the first.
     earlier: Vec<Option<Arc<str>>>,
@@ -30,7 +27,7 @@ pub struct Folded {
     kept: usize,
 }
 
-impl Folded {
+impl Conflated {
     /// One change.
     #[must_use]
     pub const fn new(first: Publication) -> Self {
@@ -122,5 +119,5 @@ impl Folded {
 }
 
 #[cfg(test)]
-#[path = "folded_tests.rs"]
+#[path = "conflated_tests.rs"]
 mod tests;
