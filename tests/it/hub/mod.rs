@@ -17,7 +17,7 @@ mod pages;
 mod ports;
 mod publish;
 mod queries;
-mod returns;
+pub mod returns;
 mod rfc6455;
 pub mod server;
 mod talk;
