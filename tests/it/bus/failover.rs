@@ -1,6 +1,9 @@
 //! Whole hubs behind Sentinel, and unmodified clients of theirs: a primary is killed whose replica lags.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -18,11 +21,15 @@ use crate::{
 };
 
 const CHANNEL: &str = "chat.1";
+/// Who leaves while the replica lags.
+const LEFT: &str = "petro";
+
+/// Within which what a replica had of those who left is gone.
+const LEASE: Duration = Duration::from_secs(5);
 
 fn rules() -> String {
-    with_key(
-        "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\npresence = true\nsee_presence = \"signed_in\"\njoin_leave = true\n",
-    )
+    let chat = "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\npresence = true\njoin_leave = true\n";
+    format!("[channels]\npresence_lease = \"{}s\"\n{}", LEASE.as_secs(), with_key(chat))
 }
 
 /// A publication that a hub has acknowledged, and where it said that it is.
@@ -110,7 +117,7 @@ impl Listeners {
 /// what was said there, up to the last of all. Where it does not go on from the last the client was told so, by a beginning that is
 /// not recovered, and loads what it shows: that many are answered.
 fn judge(name: &str, ledger: &[Value], taken: &[Place]) -> usize {
-    let (mut at, mut told) = ((String::new(), 0), 0);
+    let (mut at, mut told, mut words) = ((String::new(), 0), 0, HashMap::new());
     for entry in ledger {
         if let Some(began) = entry.get("began") {
             let place = (began["epoch"].as_str().expect("an epoch").to_owned(), began["offset"].as_u64().expect("one"));
@@ -120,12 +127,17 @@ fn judge(name: &str, ledger: &[Value], taken: &[Place]) -> usize {
             }
             told += usize::from(began["recovered"] == false);
             at = place;
+            words.clear();
         } else if let Some(offset) = entry["offset"].as_u64() {
             assert_eq!(offset, at.1 + 1, "{name} has a hole or a double: {ledger:?}");
             at.1 = offset;
             let place = Place { epoch: at.0.clone(), offset, n: entry["n"].as_u64().expect("a number") };
             let said = taken.iter().find(|it| it.n == place.n);
             assert!(said.is_none_or(|said| *said == place), "{name} heard {place:?}, of which was said {said:?}");
+        } else if let Some((word, user)) = ["join", "leave"].iter().find_map(|it| Some((*it, entry[*it].as_str()?))) {
+            // The replica has who has left, and says it once more.
+            let again = words.insert(user, word) == Some(word) && user != LEFT;
+            assert!(!again, "{name} is told twice of the {word} of {user}: {ledger:?}");
         }
     }
     let last = taken.last().expect("something was taken");
@@ -156,12 +168,12 @@ async fn clients_of_whole_hubs_are_recovered_or_told_when_a_replica_that_lags_ta
     world.mirrors.push_str(&rules());
     let (mut writer, hubs, _front, mut followers) = followed(&mut world).await;
     let (mut backend, mut listeners) = (Backend::default(), Listeners::start(&hubs[0]).await);
-    for (name, hub) in [("olha", 0), ("ivan", 0), ("petro", 1), ("maria", 1)] {
+    for (name, hub) in [("olha", 0), ("ivan", 0), (LEFT, 1), ("maria", 1)] {
         listeners.join(name, &hubs[hub]).await;
     }
     backend.publishes(&hubs, 10).await;
-    listeners.hear(&["olha", "ivan", "petro", "maria"], backend.last()).await;
-    present(&hubs, &["olha", "ivan", "petro", "maria"]).await;
+    listeners.hear(&["olha", "ivan", LEFT, "maria"], backend.last()).await;
+    present(&hubs, &["olha", "ivan", LEFT, "maria"]).await;
 
     // The replica has all until here, and nothing of what clients see now: publications, one who comes and one who goes.
     let between = redis.between().await;
@@ -171,7 +183,7 @@ async fn clients_of_whole_hubs_are_recovered_or_told_when_a_replica_that_lags_ta
     backend.publishes(&hubs, 5).await;
     writer.write(20).await;
     listeners.join("taras", &hubs[0]).await;
-    listeners.leave("petro").await;
+    listeners.leave(LEFT).await;
     let there = ["olha", "ivan", "maria", "taras"];
     present(&hubs, &there).await;
     backend.publishes(&hubs, 5).await;
@@ -194,7 +206,7 @@ async fn clients_of_whole_hubs_are_recovered_or_told_when_a_replica_that_lags_ta
     listeners.hear(&there, backend.last()).await;
     let ledgers = listeners.ledgers().await;
     for (name, ledger) in &ledgers {
-        if name != "petro" {
+        if name != LEFT {
             assert_eq!(judge(name, ledger, &backend.taken), 1, "{name} is told once: {ledger:?}");
         }
     }

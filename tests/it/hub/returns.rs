@@ -30,7 +30,8 @@ const NOTE: [&str; 2] = ["--kind", "note"];
 pub struct Writer {
     entities: Entities,
     kind: Kind,
-    written: u64,
+    /// So many so far.
+    pub written: u64,
 }
 
 impl Writer {
