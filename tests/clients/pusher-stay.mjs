@@ -36,7 +36,8 @@ function join({ name, url }) {
   // To the library a channel that the server has refused waits for its answer for ever; a page that asks again has to begin anew.
   const refused = (channel, status) => {
     told.push({ refused: channel, status });
-    setTimeout(() => (client.disconnect(), client.connect()), PAUSE_MS);
+    const again = () => clients.get(name).left || (client.disconnect(), client.connect());
+    setTimeout(again, PAUSE_MS);
   };
   client.connection.bind('connected', ({ socket_id: socket }) => told.push({ connected: socket }));
   // Below what a page sees: that shows nobody leaving twice.
@@ -59,6 +60,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     join(command);
   } else if (command.ask === 'leave') {
     const { client, told } = clients.get(command.name);
+    clients.get(command.name).left = true;
     // What it is told in the moment of leaving is nothing that it shows.
     client.connection.unbind('message');
     client.disconnect();
