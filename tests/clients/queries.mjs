@@ -52,7 +52,7 @@ class Follower {
     this.revisions = new Map();
     this.waiting = null;
     this.last = 0;
-    this.ledger = { enter: 0, change: 0, leave: 0, doubled: 0, wrong: 0, recovered: 0, unrecovered: 0, reloads: 0 };
+    this.ledger = { enter: 0, change: 0, leave: 0, doubled: 0, wrong: 0, unplaced: 0, recovered: 0, unrecovered: 0, reloads: 0 };
     this.binary = n % 2 === 1;
     this.socket = args.swallow && n === 0 ? swallowing(args.swallow) : WebSocket;
   }
@@ -108,10 +108,12 @@ class Follower {
 
   take({ data, offset }) {
     const told = data instanceof Uint8Array ? JSON.parse(new TextDecoder().decode(data)) : data;
-    if (offset <= this.last) this.ledger.doubled += 1;
-    this.last = Math.max(this.last, offset);
+    // Of a conflated kind what goes out before others that stand for changes before it has none.
+    if (!offset) this.ledger.unplaced += 1;
+    else if (offset <= this.last) this.ledger.doubled += 1;
+    this.last = Math.max(this.last, offset ?? 0);
     const form = told.query === 'leave' ? !('doc' in told) && !('ref' in told) : 'doc' in told || told.ref;
-    if (!(told.query in this.ledger) || !form || told.offset !== offset) this.ledger.wrong += 1;
+    if (!(told.query in this.ledger) || !form || (offset && told.offset !== offset)) this.ledger.wrong += 1;
     this.ledger[told.query] += 1;
     if (told.revision <= (this.revisions.get(told.id) ?? 0)) return;
     this.revisions.set(told.id, told.revision);

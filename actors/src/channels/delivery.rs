@@ -11,7 +11,7 @@ use dzvin_protocols::channels::{
 use dzvin_protocols::entities::{Shown, Undeclared};
 
 use super::{
-    viewer::{Parts, Viewer, Whole},
+    viewer::{Parts, Viewer},
     wire::{Data, Shape, Wire},
 };
 
@@ -78,6 +78,9 @@ pub struct Item {
     pub offset: u64,
     /// How many offsets right before it this channel does not show.
     pub skips: u64,
+    /// Of changes before it some are told later: clients are not told its offset, so that whoever is cut off here comes back to before
+    /// them.
+    pub open: bool,
     /// What was published.
     pub publication: Publication,
     /// The offset and data of the publication that this channel showed before: what a patch is made of.
@@ -95,7 +98,7 @@ impl Item {
     pub fn new(offset: u64, publication: Publication) -> Self {
         let except = publication.extra.as_ref().and_then(|extra| extra.except.as_deref()).and_then(socket);
         let frames = std::array::from_fn(|_| OnceLock::new());
-        Self { offset, skips: 0, publication, base: None, except, frames, parts: OnceLock::new() }
+        Self { offset, skips: 0, open: false, publication, base: None, except, frames, parts: OnceLock::new() }
     }
 
     /// The same, for subscribers that take patches and have seen the base.
@@ -110,9 +113,20 @@ impl Item {
         Self { skips, ..self }
     }
 
+    /// The same, `open` or not.
+    #[must_use]
+    pub fn opened(self, open: bool) -> Self {
+        Self { open, ..self }
+    }
+
     /// Whether this client does not get it.
     pub(super) fn spares(&self, client: u128) -> bool {
         self.except == Some(client)
+    }
+
+    /// What patches are made of.
+    pub(super) const fn base(&self) -> Option<&(u64, Bytes)> {
+        self.base.as_ref()
     }
 
     /// Whether a subscriber that was shown this offset last may get a patch.
@@ -125,8 +139,7 @@ impl Item {
     /// # Errors
     /// It does not say enough to tell.
     pub(super) fn seen_by(&self, viewer: &Viewer) -> Result<Option<(&Self, Shown)>, Undeclared> {
-        let whole = Whole { offset: self.offset, publication: &self.publication, base: self.base.as_ref() };
-        self.parts.get_or_init(Box::default).of(&whole, viewer)
+        self.parts.get_or_init(Box::default).of(self, viewer)
     }
 
     /// What is written.
@@ -143,7 +156,7 @@ impl Item {
             return wire.frame(&encode(&name, &self.publication));
         }
         let about = if shape.numbered() { About::Number(of.number.into()) } else { About::Channel(&of.channel) };
-        let whole = Pub::new(&self.publication, self.offset);
+        let whole = Pub::new(&self.publication, if self.open { 0 } else { self.offset });
         let full = Payload::Full(&self.publication.data);
         match shape.data() {
             Data::Raw => wire.push(about, &whole),

@@ -300,10 +300,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         reply: RpcReplyPort<Result<Attached, AttachError>>,
     ) {
         let name = source.name();
-        let stream = self
-            .streams
-            .entry(name.clone())
-            .or_insert_with(|| Stream::new(source, &self.args.namespaces, &self.args.metrics.conflated));
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| {
+            Stream::new(source, &self.args.namespaces, self.args.limits.queue_bytes, &self.args.metrics.conflated)
+        });
         let number = stream.want(want, &self.args.numbers);
         if let Some(position) = &stream.position {
             let _ = reply.send(Ok(Attached { position: position.clone(), number }));
@@ -324,10 +323,9 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
         shard: usize,
     ) {
         let name = source.name();
-        let stream = self
-            .streams
-            .entry(name.clone())
-            .or_insert_with(|| Stream::new(source, &self.args.namespaces, &self.args.metrics.conflated));
+        let stream = self.streams.entry(name.clone()).or_insert_with(|| {
+            Stream::new(source, &self.args.namespaces, self.args.limits.queue_bytes, &self.args.metrics.conflated)
+        });
         stream.present(channel, shard, query, &self.args.numbers);
         let batch = stream.greet();
         if stream.position.is_none() {

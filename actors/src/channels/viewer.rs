@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use dzvin_protocols::{
     channels::Publication,
     entities::{FieldChange, Mask, Shown, Sight, Undeclared, masked},
@@ -59,10 +58,10 @@ impl Parts {
     ///
     /// # Errors
     /// It does not say enough to tell: they have to recover.
-    pub(super) fn of(&self, whole: &Whole<'_>, viewer: &Viewer) -> Result<Option<(&Item, Shown)>, Undeclared> {
+    pub(super) fn of(&self, whole: &Item, viewer: &Viewer) -> Result<Option<(&Item, Shown)>, Undeclared> {
         let fields = match viewer.sight.rows() {
             None => None,
-            Some(_) => self.fields.get_or_init(|| whole.fields()).as_ref(),
+            Some(_) => self.fields.get_or_init(|| fields(&whole.publication)).as_ref(),
         };
         let Some(shown) = viewer.sight.of(fields)? else { return Ok(None) };
         let mask = viewer.sight.mask();
@@ -70,7 +69,7 @@ impl Parts {
         loop {
             let part = place.get_or_init(|| {
                 viewer.rewritten.inc();
-                Box::new(Part { mask: mask.cloned(), shown, item: whole.part(mask, shown), next: OnceLock::new() })
+                Box::new(Part { mask: mask.cloned(), shown, item: part(whole, mask, shown), next: OnceLock::new() })
             });
             // Another may have been first at this place.
             if part.is(mask, shown) {
@@ -81,34 +80,26 @@ impl Parts {
     }
 }
 
-/// A publication as everybody else has it.
-pub(super) struct Whole<'a> {
-    pub(super) offset: u64,
-    pub(super) publication: &'a Publication,
-    /// What patches are made of.
-    pub(super) base: Option<&'a (u64, Bytes)>,
+fn fields(whole: &Publication) -> Option<FieldChange<'static>> {
+    let fields = whole.extra.as_deref()?.fields.as_deref()?;
+    FieldChange::parse(fields).map(FieldChange::into_owned)
 }
 
-impl Whole<'_> {
-    fn fields(&self) -> Option<FieldChange<'static>> {
-        let fields = self.publication.extra.as_deref()?.fields.as_deref()?;
-        FieldChange::parse(fields).map(FieldChange::into_owned)
-    }
-
-    fn part(&self, mask: Option<&Arc<Mask>>, shown: Shown) -> Option<Item> {
-        let mask = mask.map(|mask| &**mask);
-        let publication = masked(self.publication, mask, shown)?;
-        // Who has seen the base has seen it whole but for the same fields.
-        let base = self.base.and_then(|(offset, data)| {
-            let base = Publication { data: data.clone(), ..self.publication.clone() };
-            Some((*offset, masked(&base, mask, Shown::Whole)?.data))
-        });
-        Some(Item::new(self.offset, publication).after(base))
-    }
+/// What is shown of what everybody else has.
+fn part(whole: &Item, mask: Option<&Arc<Mask>>, shown: Shown) -> Option<Item> {
+    let mask = mask.map(|mask| &**mask);
+    let publication = masked(&whole.publication, mask, shown)?;
+    // Who has seen the base has seen it whole but for the same fields.
+    let base = whole.base().and_then(|(offset, data)| {
+        let base = Publication { data: data.clone(), ..whole.publication.clone() };
+        Some((*offset, masked(&base, mask, Shown::Whole)?.data))
+    });
+    Some(Item::new(whole.offset, publication).after(base).opened(whole.open))
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use dzvin_protocols::{channels::Extra, entities::Filter, platform::EntityId};
 
     use super::*;
@@ -137,7 +128,7 @@ mod tests {
             r#"{"op":"update","changed":["v"],"doc":{"v":1,"phone":2}}"#,
         );
         let base = (6, Bytes::from_static(br#"{"op":"create","doc":{"v":0,"phone":2}}"#));
-        let whole = Whole { offset: 7, publication: &whole, base: Some(&base) };
+        let whole = Item::new(7, whole).after(Some(base));
         let parts = Parts::default();
         let seen = |viewer: &Viewer| parts.of(&whole, viewer).expect("told").map(|(item, shown)| (text(item), shown));
         let phone = viewer(&["phone"], None, &count);
@@ -168,7 +159,7 @@ mod tests {
 
     #[test]
     fn many_at_once_come_to_the_same() {
-        let whole = publication("{}", r#"{"op":"create","doc":{"f0":0,"f1":1,"f2":2,"f3":3}}"#);
+        let whole = Item::new(7, publication("{}", r#"{"op":"create","doc":{"f0":0,"f1":1,"f2":2,"f3":3}}"#));
         let (parts, count) = (Parts::default(), Counter::default());
         std::thread::scope(|scope| {
             for n in 0..16 {
@@ -176,9 +167,8 @@ mod tests {
                 scope.spawn(move || {
                     let hidden = format!("f{}", n % 4);
                     let viewer = viewer(&[&hidden], None, count);
-                    let whole = Whole { offset: 7, publication: whole, base: None };
                     for _ in 0..100 {
-                        let (item, _) = parts.of(&whole, &viewer).expect("told").expect("shown");
+                        let (item, _) = parts.of(whole, &viewer).expect("told").expect("shown");
                         let text = text(item);
                         assert!(!text.contains(&hidden) && text.matches('f').count() == 3, "{text}");
                     }

@@ -18,6 +18,8 @@ use crate::channels::{Extra, Publication};
 /// Changes of one entity that follow one another; at least one.
 #[derive(Debug, Clone)]
 pub struct Conflated {
+    /// The offset of the first.
+    first: u64,
     last: Publication,
     /// The declared fields of those before, from the first.
     earlier: Vec<Option<Arc<str>>>,
@@ -31,7 +33,7 @@ impl Conflated {
     /// One change.
     #[must_use]
     pub const fn new(first: Publication) -> Self {
-        Self { last: first, earlier: Vec::new(), changed: Some(BTreeSet::new()), kept: 0 }
+        Self { first: first.offset, last: first, earlier: Vec::new(), changed: Some(BTreeSet::new()), kept: 0 }
     }
 
     /// Another behind it.
@@ -49,10 +51,17 @@ impl Conflated {
         self.earlier.len() as u64
     }
 
-    /// Bytes of what is kept, roughly.
+    /// The offset of the first.
+    #[must_use]
+    pub const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Bytes of memory that they take, roughly.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.last.size() + self.kept
+        let fields = self.last.extra.as_ref().and_then(|extra| extra.fields.as_ref()).map_or(0, |fields| fields.len());
+        size_of::<Self>() + self.last.size() + fields + self.kept
     }
 
     /// All of them as one.

@@ -8,7 +8,7 @@ use dzvin_protocols::{channels::Position, platform::StreamName};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    kit::{ALL, EVENTS, config, hub},
+    kit::{ALL, EVENTS, config, hub, pair},
     scene::{RETURN, hears, message, publish, scene},
     servers::{Cluster, Server, text},
     slots::{DURABLE, Move, listeners, stream_on},
@@ -109,8 +109,7 @@ async fn while_a_primary_is_away_the_others_go_on() {
 #[tokio::test]
 async fn a_channel_is_asked_for_once_and_only_while_wanted() {
     let cluster = Cluster::shared().await;
-    let (one, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
-    let (two, _events) = hub(&cluster.url(), HistoryLimits::default()).await;
+    let ((one, _events), (two, _others)) = pair(&cluster).await;
     let name = StreamName::from_checked("only.here");
     let channel = format!("{{dz:{name}}}:events");
     let owner = &cluster.servers[cluster.owner(&channel).await];

@@ -92,9 +92,18 @@ pub fn config(url: &str, limits: HistoryLimits) -> RedisConfig {
     config
 }
 
+/// A node as a test of the bus has it: its bus, and what that tells.
+pub type Node = (RedisBus, mpsc::Receiver<BusEvent>);
+
 /// One more node on the same Redis, connected.
-pub async fn hub(url: &str, limits: HistoryLimits) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+pub async fn hub(url: &str, limits: HistoryLimits) -> Node {
     hub_of(config(url, limits)).await
+}
+
+/// Two nodes over a cluster.
+pub async fn pair(cluster: &Cluster) -> (Node, Node) {
+    let url = cluster.url();
+    (hub(&url, HistoryLimits::default()).await, hub(&url, HistoryLimits::default()).await)
 }
 
 /// One that is connected through a proxy.
@@ -109,7 +118,7 @@ pub fn bare(url: &str) -> RedisBus {
     RedisBus::new(config(url, HistoryLimits::default()), mpsc::channel(EVENTS).0)
 }
 
-pub async fn hub_of(config: RedisConfig) -> (RedisBus, mpsc::Receiver<BusEvent>) {
+pub async fn hub_of(config: RedisConfig) -> Node {
     let (sender, events) = mpsc::channel(EVENTS);
     let bus = RedisBus::new(config, sender);
     timeout(patience(), bus.connected()).await.expect("connected");

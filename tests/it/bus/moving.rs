@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    kit::{ALL, config, hub, hub_of},
+    kit::{ALL, config, hub, hub_of, pair},
     offers::{LONG, once, pace, place, put},
     scene::{hears, message, publish, scene},
     servers::{Cluster, text},
@@ -32,13 +32,6 @@ use crate::support::eventually::{eventually, patience};
 
 /// Between two publications, so that the history holds them all.
 const PACE: Duration = Duration::from_millis(1);
-
-type Node = (RedisBus, mpsc::Receiver<BusEvent>);
-
-async fn pair(cluster: &Cluster) -> (Node, Node) {
-    let url = cluster.url();
-    (hub(&url, HistoryLimits::default()).await, hub(&url, HistoryLimits::default()).await)
-}
 
 /// Publishes one after the other until it is stopped, and says where each went.
 struct Publishing(JoinHandle<()>, mpsc::UnboundedReceiver<Position>);

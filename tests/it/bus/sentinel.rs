@@ -15,13 +15,14 @@ use crate::support::{
     proxy::{Proxy, Upstream},
 };
 
-struct Watched {
-    primary: Server,
-    replica: Server,
+/// A primary, its replica, and a sentinel that knows both.
+pub struct Watched {
+    pub primary: Server,
+    pub replica: Server,
     sentinel: Server,
 }
 
-async fn watched(extra: &[&str], sentinel: &str) -> Watched {
+pub async fn watched(extra: &[&str], sentinel: &str) -> Watched {
     let primary = Server::start(extra).await;
     let replica = Server::start(extra).await;
     replica.ask(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]).await;
@@ -42,7 +43,7 @@ async fn replicates(replica: &Server) {
 }
 
 /// Its sentinel ends the connections that it finds while it changes its part.
-async fn is_primary(server: &Server) {
+pub async fn is_primary(server: &Server) {
     eventually("it has taken over", || async {
         server.command(&["INFO", "replication"]).await.is_ok_and(|info| info.contains("role:master"))
     })
@@ -50,8 +51,16 @@ async fn is_primary(server: &Server) {
 }
 
 impl Watched {
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("redis-sentinel://{}?sentinelServiceName=main", self.sentinel.address())
+    }
+
+    /// What stands between the two from now on, so that the replica can be held back.
+    pub async fn between(&self) -> Proxy {
+        let proxy = Proxy::start(Upstream::Tcp(self.primary.address().parse().expect("an address"))).await;
+        self.replica.ask(&["REPLICAOF", "127.0.0.1", &proxy.addr.port().to_string()]).await;
+        replicates(&self.replica).await;
+        proxy
     }
 }
 
@@ -109,9 +118,7 @@ async fn a_primary_that_is_demoted_in_order_is_left() {
 #[tokio::test]
 async fn a_replica_that_lags_begins_application_streams_anew() {
     let mut redis = watched(&[], "").await;
-    let proxy = Proxy::start(Upstream::Tcp(redis.primary.address().parse().expect("an address"))).await;
-    redis.replica.ask(&["REPLICAOF", "127.0.0.1", &proxy.addr.port().to_string()]).await;
-    replicates(&redis.replica).await;
+    let proxy = redis.between().await;
     let scene = scene(&redis.url()).await;
     let known = publish(&scene.near, &chat(), 1).await;
     eventually("the replica has it", || async {

@@ -20,7 +20,7 @@ mod ports;
 mod publish;
 mod queries;
 mod raw;
-mod returns;
+pub mod returns;
 mod rfc6455;
 pub mod server;
 mod talk;

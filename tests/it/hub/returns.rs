@@ -11,7 +11,10 @@ use dzvin_protocols::platform::{EntityId, Kind};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    bus::{servers::Cluster, slots::Move},
+    bus::{
+        servers::Cluster,
+        slots::{Move, listeners},
+    },
     support::{
         eventually::eventually,
         front::Front,
@@ -20,18 +23,19 @@ use crate::{
     },
 };
 
-const RETURN: Duration = Duration::from_secs(5);
+pub const RETURN: Duration = Duration::from_secs(5);
 const NOTE: [&str; 2] = ["--kind", "note"];
 
 /// Commits to a kind of the organisation's own, as another node would, whatever the hubs can do.
-struct Writer {
+pub struct Writer {
     entities: Entities,
     kind: Kind,
-    written: u64,
+    /// So many so far.
+    pub written: u64,
 }
 
 impl Writer {
-    async fn new(world: &mut World) -> Self {
+    pub async fn new(world: &mut World) -> Self {
         world.mirrors.push_str("[kinds.note]\nsource = \"local\"\n");
         let kind = Kind::new("note").expect("kind");
         let spec = KindSpec {
@@ -47,7 +51,7 @@ impl Writer {
         Self { entities, kind, written: 0 }
     }
 
-    async fn write(&mut self, count: u64) {
+    pub async fn write(&mut self, count: u64) {
         for _ in 0..count {
             self.written += 1;
             let doc = RawValue::from_string(format!("{{\"n\":{}}}", self.written)).expect("json");
@@ -62,7 +66,7 @@ impl Writer {
 }
 
 /// Two hubs behind a front, and clients that have followed what is written from the first.
-async fn followed(world: &mut World) -> (Writer, [Hub; 2], Front, Followers) {
+pub async fn followed(world: &mut World) -> (Writer, [Hub; 2], Front, Followers) {
     let mut writer = Writer::new(world).await;
     let hubs = [world.hub("a").await, world.hub("b").await];
     let front = Front::start(hubs.iter().map(|hub| hub.addr).collect()).await;
@@ -73,19 +77,19 @@ async fn followed(world: &mut World) -> (Writer, [Hub; 2], Front, Followers) {
 }
 
 /// From now until every follower has all that is written.
-async fn reached(followers: &mut Followers, writer: &Writer) -> Duration {
+pub async fn reached(followers: &mut Followers, writer: &Writer) -> Duration {
     let began = Instant::now();
     eventually("all is told", async || followers.progress().await.into_iter().all(|last| last >= writer.written)).await;
     began.elapsed()
 }
 
-fn assert_whole(report: &Value) {
+pub fn assert_whole(report: &Value) {
     for key in ["lost", "doubled", "behind", "differences", "unrecovered"] {
         assert_eq!(report[key], 0, "{key} in {report}");
     }
 }
 
-async fn bus_is(hubs: &[Hub], state: &str) {
+pub async fn bus_is(hubs: &[Hub], state: &str) {
     for hub in hubs {
         eventually(&format!("the bus is {state}"), async || {
             let (_, body) = hub.get("/readyz").await.expect("answered");
@@ -153,8 +157,9 @@ async fn a_cluster_that_changes_is_followed_by_every_client() {
     let mut world = World::new(0, false).await;
     world.redis_url = Some(cluster.url());
     let (mut writer, hubs, _front, mut followers) = followed(&mut world).await;
-    let stream = "{dz:entities.note}:events";
+    let stream = "{dzvin:entities.note}:events";
     let home = cluster.owner(stream).await;
+    assert_eq!(listeners(&cluster.servers[home], stream).await, 2, "both nodes are there");
     let to = (home + 1) % 3;
     let moving = Move::begins(&cluster, stream, home, to).await;
     writer.write(20).await;

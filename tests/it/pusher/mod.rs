@@ -1,6 +1,7 @@
 //! The Pusher protocol over a real node: unmodified clients, and sockets that do what they should not.
 
 mod clients;
+mod cluster;
 mod codes;
 mod crowds;
 mod http;

@@ -70,10 +70,14 @@ struct Reader {
     viewer: Option<Viewer>,
     /// Which entity alone.
     only: Option<&'static str>,
-    /// Whether offsets are revisions of it.
+    /// What its session waits for; of one entity it is a revision.
     next: u64,
+    /// The last offset that its client was told: from there it comes back.
+    told: u64,
     /// While it is away nothing reaches it.
     away: bool,
+    /// Its connection breaks behind so many of the next publications.
+    breaks: Option<usize>,
     /// What it was shown last, for patches.
     seen: (u64, Vec<u8>),
     known: BTreeMap<String, (u64, Option<u8>)>,
@@ -89,7 +93,7 @@ impl Reader {
         });
         let (filter, seen) = (filter.map(parse), (0, Vec::new()));
         let (channel, known) = (channel.into(), BTreeMap::new());
-        Self { channel, filter, viewer, only, next: 1, away: false, seen, known, ended: 0 }
+        Self { channel, filter, viewer, only, next: 1, told: 0, away: false, breaks: None, seen, known, ended: 0 }
     }
 
     fn take(&mut self, offset: u64, data: &[u8]) {
@@ -107,6 +111,7 @@ impl Reader {
     /// By the log, from where it stands to somewhere at or behind where topics do.
     fn recover(&mut self, log: &Log, to: u64) {
         let mut last = (0, Vec::new());
+        self.next = self.told + 1;
         for publication in log.run(0, to) {
             let offset = if self.only.is_some() { publication.revision } else { publication.offset };
             if offset < self.next || self.only.is_some_and(|only| publication.id.as_str() != only) {
@@ -119,7 +124,8 @@ impl Reader {
         }
         let revisions = || log.run(0, to).iter().filter(|it| self.only == Some(it.id.as_str())).count() as u64;
         let reached = if self.only.is_some() { revisions() } else { to };
-        (self.next, self.seen, self.away) = (self.next.max(reached + 1), last, false);
+        self.told = self.told.max(reached);
+        (self.next, self.seen, self.away) = (self.told + 1, last, false);
     }
 
     /// The list as it is now; what is told after `since`, which may be before it, is heard.
@@ -127,7 +133,8 @@ impl Reader {
         let rows = |state: &Option<u8>| state.filter(|it| self.shows(Some(*it)));
         self.known = log.now.iter().map(|(id, (revision, state))| (id.clone(), (*revision, rows(state)))).collect();
         let revision = |only| log.run(0, since).iter().filter(|it| it.id.as_str() == only).count() as u64;
-        (self.next, self.seen, self.away) = (self.only.map_or(since, revision) + 1, (0, Vec::new()), false);
+        self.told = self.only.map_or(since, revision);
+        (self.next, self.seen, self.away) = (self.told + 1, (0, Vec::new()), false);
     }
 
     fn judged(&self, publication: &Publication) -> Option<Publication> {
@@ -151,7 +158,10 @@ impl Reader {
             return;
         }
         match &delivery.what {
-            What::Items(items) => items.iter().for_each(|item| self.show(delivery, item)),
+            What::Items(items) => {
+                items.iter().for_each(|item| self.show(delivery, item));
+                self.away |= self.breaks.take().is_some();
+            }
             What::Top(top) => self.away |= *top >= self.next,
             What::Passed { after, .. } if *after >= self.next => self.away = true,
             What::Passed { to, .. } => self.next = self.next.max(to + 1),
@@ -181,6 +191,12 @@ impl Reader {
         let text = std::str::from_utf8(frame).expect("text").trim().to_owned();
         let told: Value = serde_json::from_str(&text).expect("json");
         let told = &told["push"]["pub"];
+        match &mut self.breaks {
+            Some(0) => return self.away = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.told = told["offset"].as_u64().unwrap_or(self.told);
         let text = told["data"].as_str().expect("a text").as_bytes();
         let data = match told["delta"] == true {
             true => fossil::apply(&self.seen.1, text, 1 << 20).expect("a patch of what was seen"),
@@ -212,6 +228,8 @@ enum Step {
     /// What goes out next is lost.
     Lose,
     Leave(usize),
+    /// Its connection breaks in the middle of what goes out next.
+    Break(usize, usize),
     /// Comes back: `true` where the log stands, else where topics do.
     Back(usize, bool),
     /// Loads the list and listens from there, or from where topics stand.
@@ -227,6 +245,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Check),
         1 => Just(Step::Lose),
         1 => who.clone().prop_map(Step::Leave),
+        2 => (who.clone(), 0..3_usize).prop_map(|(n, after)| Step::Break(n, after)),
         2 => (who.clone(), any::<bool>()).prop_map(|(n, far)| Step::Back(n, far)),
         1 => (who, any::<bool>()).prop_map(|(n, far)| Step::Load(n, far)),
     ];
@@ -242,7 +261,7 @@ struct Scene {
 
 impl Scene {
     fn new(conflate: Conflate) -> Self {
-        let mut stream = Stream::new(Source::Durable(kind()), &namespaces(conflate), &Counter::default());
+        let mut stream = Stream::new(Source::Durable(kind()), &namespaces(conflate), 1024 * 1024, &Counter::default());
         let (numbers, mut readers) = (Numbers::default(), Vec::new());
         let rows = Some(r#"{"status":["0","1"]}"#);
         for (filter, rows, only) in [
@@ -306,12 +325,13 @@ impl Scene {
             Step::Commit(id, is) => self.log.commit(*id, *is),
             Step::Tell(count) => self.tell(*count),
             Step::Release => {
-                let batch = self.stream.release();
+                let batch = self.stream.release_now();
                 self.deliver(&batch);
             }
             Step::Check => self.check(),
             Step::Lose => self.loses = true,
             Step::Leave(n) => self.readers[*n].away = true,
+            Step::Break(n, after) => self.readers[*n].breaks = Some(*after),
             Step::Back(n, far) => {
                 if self.readers[*n].away {
                     self.readers[*n].recover(&self.log, if *far { top } else { at });
@@ -323,7 +343,7 @@ impl Scene {
 
     fn tell_all(&mut self) {
         self.tell(u64::from(u32::MAX));
-        let batch = self.stream.release();
+        let batch = self.stream.release_now();
         self.deliver(&batch);
         self.check();
     }
@@ -378,7 +398,7 @@ fn each_entity_goes_out_once_in_a_while() {
         let What::Items(items) = &of.1.what else { panic!("items") };
         items.iter().map(|it| (it.skips, it.offset)).collect()
     };
-    let batch = scene.stream.release();
+    let batch = scene.stream.release_now();
     assert_eq!(told(&batch, "entities.deal"), [(96, 98), (0, 99), (0, 100)]);
     assert_eq!(told(&batch, "entity.deal.e0"), [(32, 34)], "by its revisions");
     assert_eq!(scene.stream.held(), 0);

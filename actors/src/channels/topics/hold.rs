@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem::replace,
     sync::Arc,
     time::Duration,
 };
@@ -14,8 +15,7 @@ use dzvin_protocols::{channels::Publication, entities::Conflated};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-/// Bytes that may be held back of one stream; then they go at once. What leaves together has to be well below what may wait for one
-/// session, or those who are not slow would be closed.
+/// Bytes that may be held back of one stream; then they go at once.
 const MAX_HELD: usize = 256 * 1024;
 
 /// What of a stream's publications goes out.
@@ -59,12 +59,16 @@ pub(super) struct StandsFor {
     pub(super) skips: u64,
     /// Revisions right before it of its entity that it tells of as well.
     pub(super) earlier: u64,
+    /// What goes out behind it stands for some before it.
+    pub(super) open: bool,
 }
 
 /// What is held back of one stream.
 #[derive(Debug)]
 pub(super) struct Hold {
     rules: HoldRules,
+    /// Bytes beyond which it goes at once.
+    most: usize,
     /// By the offset.
     waiting: BTreeMap<u64, Conflated>,
     /// Which of them a later one of the same replaces.
@@ -79,10 +83,12 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Holds what follows the beginning of a stream; what is `conflated` is counted.
-    pub(super) fn new(rules: HoldRules, conflated: Counter) -> Self {
+    /// Holds what follows the beginning of a stream; what is `conflated` is counted. What leaves together has to be well below what may
+    /// wait for one session (`queue` bytes), or those who are not slow would be closed.
+    pub(super) fn new(rules: HoldRules, queue: usize, conflated: Counter) -> Self {
         Self {
             rules,
+            most: MAX_HELD.min(queue / 4),
             waiting: BTreeMap::new(),
             latest: HashMap::new(),
             bytes: 0,
@@ -140,13 +146,17 @@ impl Hold {
 
     /// Whether it goes out now. What changes often goes at once after a pause: the first of it should not be late.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let rested = || self.released.is_none_or(|at| now.saturating_duration_since(at) >= self.rules.every);
-        !self.waiting.is_empty() && (self.bytes > MAX_HELD || (self.rules.conflate != Conflate::Nothing && rested()))
+        let conflates = self.rules.conflate != Conflate::Nothing;
+        !self.waiting.is_empty() && (self.bytes > self.most || (conflates && self.has_rested(now)))
+    }
+
+    fn has_rested(&self, now: Instant) -> bool {
+        self.released.is_none_or(|at| now.saturating_duration_since(at) >= self.rules.every)
     }
 
     /// When somebody has to come and release it; asked once for each wait.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        if self.waiting.is_empty() || std::mem::replace(&mut self.timed, true) {
+        if self.waiting.is_empty() || replace(&mut self.timed, true) {
             return None;
         }
         let since = self.released.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -156,9 +166,11 @@ impl Hold {
         })
     }
 
-    /// The time is over.
-    pub(super) const fn came(&mut self) {
+    /// The time is over; whether it goes out now. It may have been the time of what has left before, because it was too much: then the
+    /// rest is asked for anew.
+    pub(super) fn came(&mut self, now: Instant) -> bool {
         self.timed = false;
+        !self.waiting.is_empty() && (self.rules.conflate == Conflate::Nothing || self.has_rested(now))
     }
 
     /// What goes out.
@@ -169,8 +181,11 @@ impl Hold {
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
         let (mut publications, mut stands_for) = (Vec::with_capacity(waiting.len()), HashMap::new());
+        let mut behind: Vec<u64> =
+            waiting.values().rev().scan(u64::MAX, |first, it| Some(replace(first, it.first().min(*first)))).collect();
         for (offset, waits) in waiting {
-            let of = StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier() };
+            let open = behind.pop().is_some_and(|first| first <= offset);
+            let of = StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier(), open };
             if of != StandsFor::default() {
                 stands_for.insert(offset, of);
             }
@@ -211,13 +226,16 @@ mod tests {
         released.publications.iter().map(|told| (skips(told.offset), told.offset)).collect()
     }
 
+    /// As by default.
+    const QUEUE: usize = 1024 * 1024;
+
     fn rules(conflate: Conflate) -> HoldRules {
         HoldRules { every: Duration::from_millis(100), conflate }
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_of_what_changes_often_goes_at_once_and_then_the_latest_in_turn() {
-        let (mut hold, began) = (Hold::new(rules(Conflate::Channel), Counter::default()), Instant::now());
+        let (mut hold, began) = (Hold::new(rules(Conflate::Channel), QUEUE, Counter::default()), Instant::now());
         let after = |millis| began + Duration::from_millis(millis);
         hold.take([&publication(1, "")]);
         assert!(hold.is_due(began) && hold.release(began).publications.len() == 1);
@@ -226,7 +244,7 @@ mod tests {
         assert_eq!(hold.wait(after(40)), Some(Duration::from_millis(60)));
         hold.take([&publication(4, "")]);
         assert_eq!(hold.wait(after(50)), None, "asked already");
-        hold.came();
+        assert!(hold.came(after(100)));
         assert_eq!((told(&hold.release(after(100))), hold.passed()), (vec![(2, 4)], 4));
         assert_eq!((hold.conflated.get(), hold.bytes()), (2, 0));
         assert_eq!(hold.wait(after(100)), None, "nothing waits");
@@ -240,7 +258,7 @@ mod tests {
             Publication { id: EntityId::new(key).expect("id"), data: data.into(), ..publication(offset, key) }
         };
         for conflate in [Conflate::Entity, Conflate::Tag("lot".into())] {
-            let (mut hold, now) = (Hold::new(rules(conflate), Counter::default()), Instant::now());
+            let (mut hold, now) = (Hold::new(rules(conflate), QUEUE, Counter::default()), Instant::now());
             hold.release(now);
             (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])]));
             assert!(!hold.is_due(now) && hold.bytes() > MAX_HELD / 3 * 2, "{}", hold.bytes());
@@ -252,7 +270,7 @@ mod tests {
             let fields = Some(format!(r#"{{"is":{{"f":"{}"}}}}"#, "x".repeat(1_000)).into());
             Publication { extra: Some(Arc::new(Extra { fields, ..Extra::default() })), ..publication(offset, "") }
         };
-        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), Counter::default()), Instant::now());
+        let (mut hold, now) = (Hold::new(rules(Conflate::Entity), QUEUE, Counter::default()), Instant::now());
         hold.release(now);
         (1..300).for_each(|n| hold.take([&fields(n)]));
         assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
@@ -262,7 +280,7 @@ mod tests {
         #[test]
         fn nothing_is_lost_but_what_something_later_replaces(keys in proptest::collection::vec(0..4u8, 1..60), cuts in proptest::collection::vec(any::<bool>(), 60), by in 0..3u8) {
             let conflate = [Conflate::Nothing, Conflate::Channel, Conflate::Tag("lot".into())][usize::from(by)].clone();
-            let (mut hold, now) = (Hold::new(rules(conflate.clone()), Counter::default()), Instant::now());
+            let (mut hold, now) = (Hold::new(rules(conflate.clone()), QUEUE, Counter::default()), Instant::now());
             let (mut next, mut shown) = (1, Vec::new());
             for (n, key) in keys.iter().enumerate() {
                 hold.take([&publication(n as u64 + 1, &key.to_string())]);

@@ -46,14 +46,14 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// The item of a publication that tells of so many `earlier` ones as well.
-    fn item(&mut self, offset: u64, earlier: u64, publication: Publication) -> Item {
+    /// The item of a publication.
+    fn item(&mut self, offset: u64, of: StandsFor, publication: Publication) -> Item {
         if !self.delta {
-            return Item::new(offset, publication);
+            return Item::new(offset, publication).opened(of.open);
         }
         // Who comes to the same offset by a recovery has another text there than those who were told several as one.
-        let shared = (earlier == 0).then(|| (offset, publication.data.clone()));
-        Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared))
+        let shared = (of.earlier == 0).then(|| (offset, publication.data.clone()));
+        Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared)).opened(of.open)
     }
 
     /// What its subscribers are told.
@@ -73,7 +73,7 @@ impl Wanted {
             self.last = None;
             return self.delivery(channel, epoch, What::Reset);
         }
-        let item = |(skips, it): (u64, Publication)| self.item(it.offset, of(it.offset).earlier, it).skipping(skips);
+        let item = |(skips, it): (u64, Publication)| self.item(it.offset, of(it.offset), it).skipping(skips);
         let items = news.shown.into_iter().map(item).collect();
         self.delivery(channel, epoch, What::Items(items))
     }
@@ -121,15 +121,15 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Nobody wants it yet; what is `conflated` of what it holds back is counted.
-    pub(super) fn new(source: Source, namespaces: &Namespaces, conflated: &Counter) -> Self {
+    /// Nobody wants it yet. For what is held back: how much may wait for one session (`queue`), and what is `conflated` is counted.
+    pub(super) fn new(source: Source, namespaces: &Namespaces, queue: usize, conflated: &Counter) -> Self {
         let whole: Arc<str> = source.name().as_str().into();
         let rules = match &source {
             Source::Application(_) => namespaces.of(&whole).hold.as_ref(),
             Source::Durable(kind) => namespaces.of_kind(kind),
             Source::Watched(_) => None,
         };
-        let hold = rules.map(|rules| Hold::new(rules.clone(), conflated.clone()));
+        let hold = rules.map(|rules| Hold::new(rules.clone(), queue, conflated.clone()));
         let watched = matches!(source, Source::Watched(_)).then(Watched::default);
         Self {
             source,
@@ -254,8 +254,8 @@ impl Stream {
         }
         if let Some(wanted) = self.wanted.get_mut(&self.whole) {
             let item = |it: &&Publication| {
-                let StandsFor { skips, earlier } = of(it.offset);
-                wanted.item(it.offset, earlier, (*it).clone()).skipping(skips)
+                let of = of(it.offset);
+                wanted.item(it.offset, of, (*it).clone()).skipping(of.skips)
             };
             let items = fresh.iter().map(item).collect();
             batch.push(wanted.delivery(&self.whole, &epoch, What::Items(items)));
@@ -267,8 +267,9 @@ impl Stream {
             for publication in fresh {
                 let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                let earlier = of(publication.offset).earlier;
-                let item = wanted.item(publication.revision, earlier, (*publication).clone()).skipping(earlier);
+                // One of its own.
+                let of = StandsFor { open: false, ..of(publication.offset) };
+                let item = wanted.item(publication.revision, of, (*publication).clone()).skipping(of.earlier);
                 batch.push(wanted.delivery(&channel, &epoch, What::Items(Arc::new([item]))));
             }
         }
@@ -288,8 +289,7 @@ impl Stream {
     /// What was held back, when the time is over.
     pub(super) fn release(&mut self) -> Vec<(u64, Delivery)> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
-        hold.came();
-        self.release_now()
+        if hold.came(Instant::now()) { self.release_now() } else { Vec::new() }
     }
 
     fn release_now(&mut self) -> Vec<(u64, Delivery)> {
