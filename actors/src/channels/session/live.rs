@@ -1,8 +1,10 @@
 //! The live rule of one subscription: what goes out, what waits, and when the subscriber has missed something.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use dzvin_protocols::channels::{
-    Epoch, Publication,
+    Epoch, Publication, Word,
     centrifuge::{TagFilter, Tags},
     pusher::is_online,
 };
@@ -41,6 +43,8 @@ pub(super) struct Terms {
     pub(super) of_server: bool,
     /// The channel's name on the Pusher wire.
     pub(super) alias: Alias,
+    /// As which user the subscriber is a member here by the Pusher protocol, whose clients count themselves in.
+    pub(super) own: Option<Arc<str>>,
     /// Only publications with such tags.
     pub(super) filter: Option<Box<TagFilter>>,
     /// It is one of a watchlist: nobody but the hub knows of it.
@@ -65,6 +69,15 @@ impl Terms {
         let Some(filter) = &self.filter else { return true };
         let tags: Option<&Tags> = publication.extra.as_deref().map(|extra| &extra.tags);
         filter.matches(|name| tags.and_then(|tags| tags.get(name)))
+    }
+
+    /// Whether a word says that the subscriber's own user has come or gone. It is there for as long as the subscription: the word is of
+    /// a connection before this one, told late.
+    fn is_of_itself(&self, word: &Word) -> bool {
+        match word {
+            Word::Join { info, .. } | Word::Leave { info, .. } => self.own.as_ref() == Some(&info.user),
+            _ => false,
+        }
     }
 
     fn shape(&self, of: &Delivery, item: &Item, seen: u64, wire: Wire) -> Shape {
@@ -236,7 +249,8 @@ pub(super) fn follow(place: &mut Place, delivery: &Delivery, outbox: &mut Outbox
         return Ok(1);
     }
     if let What::Word(spoken) = &delivery.what {
-        let heard = view.terms.join_leave || !spoken.is_about_members();
+        let told = view.terms.join_leave && !view.terms.is_of_itself(&spoken.word);
+        let heard = told || !spoken.is_about_members();
         if heard && spoken.begins_anew(view.client, || now().saturating_sub(view.began)) {
             return Err(Stop::Insufficient);
         }

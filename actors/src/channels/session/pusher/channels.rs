@@ -4,7 +4,11 @@
 //! bearer of a token, whom the signed data names: it ends when that token does, and when it is revoked. What the rights of a
 //! signed-in user have opened ends with those rights.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use dzvin_protocols::channels::{
@@ -19,6 +23,7 @@ use dzvin_protocols::channels::{
 };
 use serde::Deserialize;
 use time::OffsetDateTime;
+use tokio::time::sleep;
 
 use super::{Conversation, Trouble, frame};
 use crate::{
@@ -32,6 +37,9 @@ use crate::{
     },
     platform::ports::{Bus, ChangeLog, Query, SubscriptionGrant, TokenMark},
 };
+
+/// Between two tries of a subscription.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// What our own endpoint writes into signed data beside what the protocol knows.
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +81,7 @@ fn alias(name: &Name) -> Alias {
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn subscribe_to(&mut self, app: &Arc<App>, ask: &Subscribe) {
         let began = Instant::now();
-        let status = match self.subscribe_as(app, ask).await {
+        let status = match self.subscribe_within(app, ask, began + self.hub.limits.command).await {
             Ok(()) | Err(Trouble::Done) => 0,
             Err(Trouble::Close(why)) => {
                 self.session.close(why);
@@ -92,10 +100,23 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.count("pusher:subscribe", Some(&channel), began, status);
     }
 
-    async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
+    /// Tries again what cannot be answered now: the library asks once in a connection, and members are away for some seconds while a
+    /// server of the bus is replaced or a slot is on its way.
+    async fn subscribe_within(&mut self, app: &Arc<App>, ask: &Subscribe, until: Instant) -> Result<(), Trouble> {
         if !self.talk.as_mut().is_some_and(|talk| talk.subscriptions.admits()) {
             return Err(Trouble::told(Refusal::Limit, "too many subscriptions at once; try again soon"));
         }
+        loop {
+            let result = self.subscribe_as(app, ask).await;
+            let away = matches!(result, Err(Trouble::Told(Refusal::Unavailable, _)));
+            if !away || Instant::now() + AGAIN > until || self.session.closing().is_some() {
+                return result;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
         let name = Name::parse(&ask.channel).map_err(|error| match error {
             NameError::Malformed => Trouble::told(Refusal::Invalid, "the channel's name is malformed"),
             NameError::Reserved => Trouble::told(Refusal::Forbidden, "channel names of this prefix are reserved"),
@@ -141,8 +162,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Some(member) => self.is_newcomer(app, &inside, member).await?,
             None => false,
         };
+        let own = member.as_ref().map(|member| member.id.as_str().into());
         let terms =
-            Terms { alias: alias(name), join_leave: name.is_presence(), granted: !by_rights, ..Terms::default() };
+            Terms { alias: alias(name), join_leave: name.is_presence(), own, granted: !by_rights, ..Terms::default() };
         let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
         let mark = grant.mark.clone();
         let entering = member.as_ref().map(|member| self.shown(member));
