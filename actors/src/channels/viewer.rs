@@ -91,8 +91,7 @@ pub(super) struct Whole<'a> {
 
 impl Whole<'_> {
     fn fields(&self) -> Option<FieldChange<'static>> {
-        let fields = self.publication.extra.as_deref()?.fields.as_deref()?;
-        FieldChange::parse(fields).map(FieldChange::into_owned)
+        FieldChange::of(self.publication).map(FieldChange::into_owned)
     }
 
     fn part(&self, mask: Option<&Arc<Mask>>, shown: Shown) -> Option<Item> {

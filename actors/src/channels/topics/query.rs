@@ -8,8 +8,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use dzvin_protocols::{
-    channels::Publication,
-    entities::{Concern, FieldChange, told_by_query},
+    channels::{Held, Publication},
+    entities::{Concern, FieldChange, held_by_query, told_by_query},
 };
 
 use crate::platform::ports::Query;
@@ -51,6 +51,13 @@ impl Forms<'_> {
     fn of(&mut self, concern: Concern) -> Publication {
         let form = self.made[concern as usize].get_or_insert_with(|| told_by_query(self.publication, concern));
         form.clone()
+    }
+
+    /// Of several changes that are told as one, where a query held; the text is still one for all. `None`: nothing.
+    fn of_several(&mut self, held: Held) -> Option<Publication> {
+        let concern = Concern::among(&held)?;
+        let form = self.of(concern);
+        Some(if concern == Concern::Change { form } else { held_by_query(form, held) })
     }
 }
 
@@ -124,12 +131,17 @@ impl Queries {
             if told.is_some_and(|told| told >= publication.offset) {
                 continue;
             }
-            match query.filter.concern(change) {
+            let form = if change.is_conflated() {
+                query.filter.held(change).map(|held| forms.of_several(held))
+            } else {
+                query.filter.concern(change).map(|concern| concern.map(|it| forms.of(it)))
+            };
+            match form {
                 Ok(None) => {}
-                Ok(Some(concern)) => {
+                Ok(Some(form)) => {
                     let told = told.replace(publication.offset).unwrap_or(0);
                     let skips = publication.offset.saturating_sub(told + 1);
-                    news.entry(channel).or_default().shown.push((skips, forms.of(concern)));
+                    news.entry(channel).or_default().shown.push((skips, form));
                 }
                 Err(_) => news.entry(channel).or_default().unsure = true,
             }
@@ -172,7 +184,7 @@ mod tests {
     use bytes::Bytes;
     use dzvin_protocols::{
         channels::{Extra, QueryId},
-        entities::{Filter, Values},
+        entities::{Conflated, Filter, Sight, Values},
         platform::{EntityId, Kind},
     };
 
@@ -261,6 +273,38 @@ mod tests {
         let news = queries.tell(12, &run[1..].iter().collect::<Vec<_>>());
         assert!(news.len() == 3 && news.values().all(|news| news.unsure));
         assert!(queries.pass(13).iter().all(|(_, told, _)| *told == 13));
+    }
+
+    /// Several changes of one row, as one; of each state owner and status.
+    fn conflated(states: &[[&str; 2]]) -> Publication {
+        let declared = declared();
+        let of = |[owner, status]: [&str; 2]| {
+            Some(Values::of_stored(&format!(r#"{{"owner":"{owner}","status":"{status}"}}"#), &declared).into_owned())
+        };
+        let change = |(pair, offset): (&[[&str; 2]], u64)| {
+            publication(offset, Some(FieldChange::new(of(pair[0]), of(pair[1])).encode()))
+        };
+        let mut steps = states.windows(2).zip(11..).map(change);
+        let mut one = Conflated::new(steps.next().expect("a change"));
+        steps.for_each(|it| one.push(it));
+        one.into_publication()
+    }
+
+    /// A query says where it held, so that who sees only some rows is not told of what was in it while it was out of sight.
+    #[test]
+    fn of_several_as_one_it_says_where_the_query_held() {
+        let (active, all, none) = (r#"{"status":"active"}"#, "{}", r#"{"status":"never"}"#);
+        let mine = Sight::new(None, Filter::parse(r#"{"owner":"me"}"#).ok());
+        let mut queries = queries(&[active, all, none]);
+        let one = conflated(&[["me", "open"], ["other", "active"], ["other", "open"]]);
+        let news = queries.tell(10, &[&one]);
+        assert_eq!(told(&news, active), [(12, 1, r#""leave""#.to_owned())]);
+        assert_eq!(told(&news, all), [(12, 1, r#""change""#.to_owned())]);
+        assert!(!news.contains_key(none));
+        let seen = |channel: &str| mine.tell(&news[channel].shown[0].1).expect("told");
+        assert_eq!(seen(active), None);
+        let left = seen(all).expect("it left the sight");
+        assert!(left.data.starts_with(br#"{"query":"leave""#), "{:?}", left.data);
     }
 
     #[test]
