@@ -5,7 +5,10 @@
 //! filter names a text outright is looked at only when that text is there before or after the change. What a publication
 //! does not tell of its fields is not guessed: the subscribers recover.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use dzvin_protocols::{
     channels::{Held, Publication},
@@ -148,7 +151,8 @@ impl Queries {
         }
     }
 
-    /// The channels whose queries have to be looked at.
+    /// The channels whose queries have to be looked at; of several changes that are told as one each channel once, for each look is at
+    /// all of them.
     fn candidates(&self, change: &FieldChange<'_>) -> Vec<Arc<str>> {
         let mut found = self.loose.clone();
         for (field, by_text) in &self.anchored {
@@ -156,9 +160,19 @@ impl Queries {
                 found.extend(by_text.values().flatten().cloned());
                 continue;
             }
-            for text in change.all().flat_map(|one| one.texts(field)).flatten() {
-                found.extend(by_text.get(text).into_iter().flatten().cloned());
+            let mut find = |text: &str| found.extend(by_text.get(text).into_iter().flatten().cloned());
+            if change.is_conflated() {
+                let texts: HashSet<&str> = change.all().flat_map(|one| one.texts(field)).flatten().collect();
+                texts.into_iter().for_each(find);
+            } else {
+                let [before, after] = change.texts(field);
+                before.into_iter().chain(after.filter(|_| after != before)).for_each(&mut find);
             }
+        }
+        if change.is_conflated() {
+            // A channel is one text, shared by all who name it here.
+            found.sort_unstable_by_key(|channel| Arc::as_ptr(channel).addr());
+            found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         }
         found
     }
@@ -305,6 +319,27 @@ mod tests {
         assert_eq!(seen(active), None);
         let left = seen(all).expect("it left the sight");
         assert!(left.data.starts_with(br#"{"query":"leave""#), "{:?}", left.data);
+    }
+
+    /// However many changes are told as one: not for each of their texts again.
+    #[test]
+    fn of_several_as_one_each_query_is_looked_at_once() {
+        let (one, two) = (r#"{"status":"active"}"#, r#"{"status":["active","open"]}"#);
+        let (other, loose, untold) = (r#"{"status":"never"}"#, "{}", r#"{"x":["a","b"]}"#);
+        let queries = queries(&[one, two, other, loose, untold]);
+        let candidates = |of: &Publication| {
+            let mut all = queries.candidates(&FieldChange::of(of).expect("ours"));
+            all.sort_unstable();
+            all
+        };
+        let mut expected = [one, two, loose, untold].map(Arc::<str>::from);
+        expected.sort_unstable();
+        for states in [vec![["me", "active"]; 50], [["me", "active"], ["me", "open"]].repeat(50)] {
+            assert_eq!(candidates(&conflated(&states)), expected);
+        }
+        // And a text that stays is one.
+        let stays = conflated(&[["me", "active"], ["you", "active"]]);
+        assert_eq!(candidates(&stays).iter().filter(|it| ***it == *one).count(), 1);
     }
 
     #[test]
