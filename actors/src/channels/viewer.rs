@@ -61,7 +61,9 @@ impl Parts {
     pub(super) fn of(&self, whole: &Item, viewer: &Viewer) -> Result<Option<(&Item, Shown)>, Undeclared> {
         let fields = match viewer.sight.rows() {
             None => None,
-            Some(_) => self.fields.get_or_init(|| fields(&whole.publication)).as_ref(),
+            Some(_) => {
+                self.fields.get_or_init(|| FieldChange::of(&whole.publication).map(FieldChange::into_owned)).as_ref()
+            }
         };
         let Some(shown) = viewer.sight.of(fields)? else { return Ok(None) };
         let mask = viewer.sight.mask();
@@ -78,11 +80,6 @@ impl Parts {
             place = &part.next;
         }
     }
-}
-
-fn fields(whole: &Publication) -> Option<FieldChange<'static>> {
-    let fields = whole.extra.as_deref()?.fields.as_deref()?;
-    FieldChange::parse(fields).map(FieldChange::into_owned)
 }
 
 /// What is shown of what everybody else has.

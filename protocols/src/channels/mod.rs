@@ -15,7 +15,7 @@ mod word;
 pub use control::{ConnectionInfo, Control, ControlError, NodeInfo, PostedBy, Since, Subscribing};
 pub use names::{Channel, ChannelError, ISOLATED, IdKey, MAX_CHANNEL, MAX_PLAIN_KEY, ONLINE_PREFIX, QueryId, RESERVED};
 pub use position::{Epoch, Position};
-pub use publication::{Extra, Message, Publication, PublicationError, in_one_line, now_micros};
+pub use publication::{Extra, Held, Message, Publication, PublicationError, in_one_line, now_micros};
 pub use trace::{Happening, TraceEvent, TraceLine, TraceTarget};
 pub use whose::{ClientName, SessionSecret, Whose};
 pub use word::{Word, WordError};

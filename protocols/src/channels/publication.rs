@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::centrifuge::{ClientInfo, Tags};
 use crate::platform::EntityId;
 
+/// Whether something held before and after each of several changes, from the first.
+pub type Held = Arc<[[bool; 2]]>;
+
 /// What a publication carries beside its data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -28,6 +31,10 @@ pub struct Extra {
     /// Of an entity: its declared fields before and after, a `FieldChange` as text. For the nodes alone: clients never see it.
     #[serde(skip_serializing_if = "Option::is_none", with = "raw")]
     pub fields: Option<Arc<str>>,
+    /// Of several changes of an entity that are told as one, to a query: whether it held before and after each of them. Where all are not
+    /// told as one, or it always held, nothing. It leaves no node.
+    #[serde(skip)]
+    pub held: Option<Held>,
     /// The socket, of the Pusher protocol, that does not get it: the one whose user caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub except: Option<Arc<str>>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    channels::{Extra, Publication},
+    channels::{Extra, Held, Publication},
     platform::{EntityId, Kind, time::rfc3339_millis},
 };
 
@@ -111,6 +111,14 @@ pub fn told_by_query(publication: &Publication, concern: Concern) -> Publication
         }
     }
     Publication { data: data.into(), ..publication.clone() }
+}
+
+/// What a query tells of several changes as one, with where it held: who sees only some rows is told of what was in the query and in
+/// sight at one time, not of what was in the one first and in the other later.
+#[must_use]
+pub fn held_by_query(told: Publication, held: Held) -> Publication {
+    let extra = Extra { held: Some(held), ..told.extra.as_deref().cloned().unwrap_or_default() };
+    Publication { extra: Some(Arc::new(extra)), ..told }
 }
 
 /// The leanest form of a publication of an entity: as [`Change::reference`] makes it, for what was made already.

@@ -4,7 +4,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use super::*;
 use crate::{
-    entities::{Change, Filter, Mask, Sight, Values, told_by_query},
+    entities::{Change, Filter, Mask, Sight, Undeclared, Values, held_by_query, told_by_query},
     platform::{EntityId, Kind},
 };
 
@@ -74,17 +74,19 @@ impl Reader {
         serde_json::from_str(&self.sight.cut(&doc)).ok()
     }
 
-    fn hear(&self, list: &mut Option<Value>, publication: &Publication) {
+    /// Whether the list is told that the row has gone.
+    fn hear(&self, list: &mut Option<Value>, publication: &Publication) -> bool {
         let told = match &self.query {
             None => publication.clone(),
             Some(query) => {
                 let fields = publication.extra.as_ref().and_then(|it| it.fields.as_deref()).expect("fields");
                 let change = FieldChange::parse(fields).expect("ours");
-                let Some(concern) = query.concern(&change).expect("declared") else { return };
-                told_by_query(publication, concern)
+                let Some(concern) = query.concern(&change).expect("declared") else { return false };
+                let told = told_by_query(publication, concern);
+                if change.is_conflated() { held_by_query(told, query.held(&change).expect("declared")) } else { told }
             }
         };
-        let Some(shown) = self.sight.tell(&told).expect("declared") else { return };
+        let Some(shown) = self.sight.tell(&told).expect("declared") else { return false };
         let mut data: Value = serde_json::from_str(text(&shown)).expect("json");
         let gone = data["hidden"] == true || data["query"] == "leave" || data["op"] == "trash";
         if let Some(rows) = self.sight.rows().filter(|_| data["doc"].is_object()) {
@@ -95,6 +97,7 @@ impl Reader {
             assert!(seen.is_some(), "out of sight: {data}");
         }
         *list = (!gone).then(|| data["doc"].take());
+        gone
     }
 }
 
@@ -129,10 +132,14 @@ proptest! {
         let one = conflated(&steps);
         for reader in readers() {
             let mut list = reader.truth(states[0]);
+            let ever = states.iter().any(|state| reader.truth(*state).is_some());
+            // Who sees and asks for everything is told of each change.
+            let judged = reader.query.is_some() || reader.sight.rows().is_some();
             for (at, state) in states.iter().enumerate().take(steps.len()) {
                 prop_assert_eq!(&list, &reader.truth(*state), "one by one");
                 let mut there = list.clone();
-                reader.hear(&mut there, &one);
+                let gone = reader.hear(&mut there, &one);
+                prop_assert!(ever || !gone || !judged, "never there: {:?}, {:?} {:?}: {}", states, reader.sight, reader.query, text(&one));
                 prop_assert_eq!(there, reader.truth(states[steps.len()]), "from {} of {:?}, {:?} {:?}: {}", at, states, reader.sight, reader.query, text(&one));
                 // And who has read the list in between.
                 reader.hear(&mut list, &steps[at]);
@@ -155,6 +162,41 @@ fn one_alone_stays_as_it_is_and_several_name_what_any_has_changed() {
     assert!(text(&two).starts_with(r#"{"kind":"deal","id":"a1","revision":3,"offset":9,"op":"update","#));
     let created = conflated(&steps);
     assert!(!text(&created).contains("changed") && text(&created).contains(r#""op":"update""#), "{}", text(&created));
+}
+
+/// In the query first and in sight later, or the other way round: of that nobody is told.
+#[test]
+fn who_leaves_was_in_the_query_and_in_sight_at_once() {
+    let filter = |it: &str| Filter::parse(it).expect("a filter");
+    let reader =
+        Reader { sight: Sight::new(None, Some(filter(r#"{"owner":"1"}"#))), query: Some(filter(r#"{"status":"1"}"#)) };
+    let told = |states: &[[u8; 4]]| {
+        let steps = states.windows(2).zip(1..).map(|(pair, n)| change(n, Some(pair[0]), Some(pair[1])));
+        let mut list = Some(json!("of before"));
+        let one = conflated(&steps.collect::<Vec<_>>());
+        let gone = reader.hear(&mut list, &one);
+        assert!(gone || list == Some(json!("of before")), "{list:?}");
+        gone
+    };
+    let [mine, theirs, asked] = [[1, 2, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]];
+    assert!(!told(&[mine, theirs, [0, 1, 1, 0]]), "it came into the query as it went out of sight");
+    assert!(!told(&[theirs, mine, [1, 2, 1, 0]]), "it went out of the query as it came into sight");
+    assert!(!told(&[theirs, [0, 2, 0, 0], mine]) && !told(&[mine, [0, 2, 0, 0], theirs]), "with a while in neither");
+    assert!(
+        told(&[mine, asked, theirs]) && told(&[theirs, asked, mine]) && told(&[asked, mine, theirs]),
+        "it was there"
+    );
+}
+
+/// Nothing is guessed where what a query says is not of as many changes.
+#[test]
+fn what_a_query_held_at_is_of_each_change() {
+    let steps = [change(1, None, Some([1, 1, 0, 0])), change(2, Some([1, 1, 0, 0]), None)];
+    let mine = Sight::new(None, Filter::parse(r#"{"owner":"1"}"#).ok());
+    for n in 0..4 {
+        let told = held_by_query(conflated(&steps), vec![[false; 2]; n].into());
+        assert_eq!(mine.tell(&told), if n == 2 { Ok(None) } else { Err(Undeclared) });
+    }
 }
 
 /// What one of them does not tell cannot be judged, by nobody.

@@ -11,7 +11,7 @@ mod patch;
 pub(crate) mod raw;
 mod sight;
 
-pub use change::{Change, INLINE_DOC_LIMIT, MAX_CHANGED, Op, lean, told_by_query};
+pub use change::{Change, INLINE_DOC_LIMIT, MAX_CHANGED, Op, held_by_query, lean, told_by_query};
 pub use conflated::Conflated;
 pub use derived::{Derived, MAX_FIELD_VALUE, filterable};
 pub use document::{

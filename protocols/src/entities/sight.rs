@@ -10,7 +10,7 @@
 //! | seen, not seen | neither `doc` nor `changed`, with `hidden: true`; in a query `leave` |
 //! | seen, gone (trash, purge) | the publication without hidden fields |
 //! | not seen, not seen | nothing |
-//! | of several changes that are told as one: seen at some time, in the end not | `hidden: true`, in a query `leave`, whether or not it was told before |
+//! | of several changes that are told as one: seen at some time, in the end not | `hidden: true`, in a query `leave`, whether or not it was told before; in a query a row is seen while it is in the query and in sight |
 //!
 //! Invariants: what is shown is made of the text that came, never through values; a change that does not tell the fields of the
 //! row filter is not guessed at. What is not shown still moves whoever listens on: that is the caller's part.
@@ -167,7 +167,7 @@ impl Sight {
     /// # Errors
     /// It does not say enough to tell.
     pub fn tell(&self, publication: &Publication) -> Result<Option<Publication>, Undeclared> {
-        let shown = self.of(fields(publication).as_ref())?;
+        let shown = self.of(FieldChange::of(publication).as_ref())?;
         Ok(shown.and_then(|shown| masked(publication, self.mask.as_deref(), shown)))
     }
 
@@ -175,17 +175,13 @@ impl Sight {
     /// can tell.
     #[must_use]
     pub fn state(&self, publication: &Publication) -> Option<Publication> {
-        match self.of(fields(publication).as_ref()) {
+        match self.of(FieldChange::of(publication).as_ref()) {
             Ok(Some(Shown::Whole | Shown::Entered)) => {
                 Some(rewritten(publication, self.mask.as_deref(), Shown::Entered))
             }
             _ => None,
         }
     }
-}
-
-fn fields(publication: &Publication) -> Option<FieldChange<'_>> {
-    publication.extra.as_deref().and_then(|extra| extra.fields.as_deref()).and_then(FieldChange::parse)
 }
 
 /// A publication of an entity in one form and without what a mask hides; `None` when nothing of it is to be shown.
@@ -196,10 +192,10 @@ pub fn masked(publication: &Publication, mask: Option<&Mask>, shown: Shown) -> O
     let quoted = |value: Option<&str>| value.and_then(unquote).map(Cow::into_owned);
     let query = quoted(find(r#""query""#));
     match (query.as_deref(), shown) {
-        // It came into the query as it went out of sight, or the other way round: it was never there, unless it was in between two
-        // of several changes that are told as one. Then it leaves.
+        // It came into the query as it went out of sight, or the other way round: it was never there. Several changes that are told as
+        // one have been judged with the query: it was there in between, and leaves.
         (Some("enter"), Shown::Left) | (Some("leave"), Shown::Entered)
-            if !fields(publication).is_some_and(|change| change.is_conflated()) =>
+            if !FieldChange::of(publication).is_some_and(|change| change.is_conflated()) =>
         {
             return None;
         }

@@ -38,6 +38,25 @@ async fn frames_keep_a_client_that_asked_for_them() {
     assert_eq!(hub.metric("dzvin_session_panics_total").await, 0.0);
 }
 
+/// The message is the answer to a ping of the protocol, of which there are none: neither an offence nor a sign of life.
+#[tokio::test]
+async fn the_protocols_pong_is_nothing_where_frames_are_asked_for() {
+    let world = World::new(1, false).await;
+    let hub = world.hub_with("a", PINGS).await;
+    let mut raw = Raw::asking(&hub, QUERY).await;
+    let pong = frame(FIN | TEXT, b"{}");
+    raw.send(&pong).await;
+    raw.connect().await;
+    raw.send(&pong).await;
+    for _ in 0..OUTLIVED {
+        raw.expect(FIN | PING, b"", "a ping").await;
+        raw.send(&[pong.clone(), frame(FIN | PONG, b""), pong.clone()].concat()).await;
+    }
+    raw.expect(FIN | PING, b"", "still there").await;
+    raw.send(&pong).await;
+    raw.closed(3012, "it answers no ping by a frame").await;
+}
+
 #[tokio::test]
 async fn frames_are_no_answer_of_who_did_not_ask_for_them() {
     let world = World::new(1, false).await;

@@ -249,7 +249,6 @@ async fn pusher_clients_do_not_notice_that_their_slots_are_moved() {
         assert_eq!(listeners(&cluster.servers[to], stream).await, 2, "both nodes are at the new place");
     }
     for (name, connections) in scene.judged().await {
-        // Whoever comes meanwhile may be refused.
         assert_eq!(connections, 1, "{name} was sent away");
     }
     scene.hubs.iter().for_each(assert_discreet);

@@ -149,6 +149,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         // Only where somebody wants to know: the request is gone when it has been answered.
         let channel = if self.hub.tracer.is_on() { channel(&request).map(str::to_owned) } else { None };
         let answer = match request {
+            // It answers no ping of ours, so it is no answer, and none that nobody asked for.
+            Request::Pong if self.session.wire.pings_by_frame() => return,
             Request::Pong => {
                 self.session.pong();
                 return;

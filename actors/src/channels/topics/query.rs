@@ -5,11 +5,14 @@
 //! filter names a text outright is looked at only when that text is there before or after the change. What a publication
 //! does not tell of its fields is not guessed: the subscribers recover.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use dzvin_protocols::{
-    channels::Publication,
-    entities::{Concern, FieldChange, told_by_query},
+    channels::{Held, Publication},
+    entities::{Concern, FieldChange, held_by_query, told_by_query},
 };
 
 use crate::platform::ports::Query;
@@ -51,6 +54,13 @@ impl Forms<'_> {
     fn of(&mut self, concern: Concern) -> Publication {
         let form = self.made[concern as usize].get_or_insert_with(|| told_by_query(self.publication, concern));
         form.clone()
+    }
+
+    /// Of several changes that are told as one, where a query held; the text is still one for all. `None`: nothing.
+    fn of_several(&mut self, held: Held) -> Option<Publication> {
+        let concern = Concern::among(&held)?;
+        let form = self.of(concern);
+        Some(if concern == Concern::Change { form } else { held_by_query(form, held) })
     }
 }
 
@@ -124,19 +134,25 @@ impl Queries {
             if told.is_some_and(|told| told >= publication.offset) {
                 continue;
             }
-            match query.filter.concern(change) {
+            let form = if change.is_conflated() {
+                query.filter.held(change).map(|held| forms.of_several(held))
+            } else {
+                query.filter.concern(change).map(|concern| concern.map(|it| forms.of(it)))
+            };
+            match form {
                 Ok(None) => {}
-                Ok(Some(concern)) => {
+                Ok(Some(form)) => {
                     let told = told.replace(publication.offset).unwrap_or(0);
                     let skips = publication.offset.saturating_sub(told + 1);
-                    news.entry(channel).or_default().shown.push((skips, forms.of(concern)));
+                    news.entry(channel).or_default().shown.push((skips, form));
                 }
                 Err(_) => news.entry(channel).or_default().unsure = true,
             }
         }
     }
 
-    /// The channels whose queries have to be looked at.
+    /// The channels whose queries have to be looked at; of several changes that are told as one each channel once, for each look is at
+    /// all of them.
     fn candidates(&self, change: &FieldChange<'_>) -> Vec<Arc<str>> {
         let mut found = self.loose.clone();
         for (field, by_text) in &self.anchored {
@@ -144,9 +160,19 @@ impl Queries {
                 found.extend(by_text.values().flatten().cloned());
                 continue;
             }
-            for text in change.all().flat_map(|one| one.texts(field)).flatten() {
-                found.extend(by_text.get(text).into_iter().flatten().cloned());
+            let mut find = |text: &str| found.extend(by_text.get(text).into_iter().flatten().cloned());
+            if change.is_conflated() {
+                let texts: HashSet<&str> = change.all().flat_map(|one| one.texts(field)).flatten().collect();
+                texts.into_iter().for_each(find);
+            } else {
+                let [before, after] = change.texts(field);
+                before.into_iter().chain(after.filter(|_| after != before)).for_each(&mut find);
             }
+        }
+        if change.is_conflated() {
+            // A channel is one text, shared by all who name it here.
+            found.sort_unstable_by_key(|channel| Arc::as_ptr(channel).addr());
+            found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         }
         found
     }
@@ -172,7 +198,7 @@ mod tests {
     use bytes::Bytes;
     use dzvin_protocols::{
         channels::{Extra, QueryId},
-        entities::{Filter, Values},
+        entities::{Conflated, Filter, Sight, Values},
         platform::{EntityId, Kind},
     };
 
@@ -261,6 +287,59 @@ mod tests {
         let news = queries.tell(12, &run[1..].iter().collect::<Vec<_>>());
         assert!(news.len() == 3 && news.values().all(|news| news.unsure));
         assert!(queries.pass(13).iter().all(|(_, told, _)| *told == 13));
+    }
+
+    /// Several changes of one row, as one; of each state owner and status.
+    fn conflated(states: &[[&str; 2]]) -> Publication {
+        let declared = declared();
+        let of = |[owner, status]: [&str; 2]| {
+            Some(Values::of_stored(&format!(r#"{{"owner":"{owner}","status":"{status}"}}"#), &declared).into_owned())
+        };
+        let change = |(pair, offset): (&[[&str; 2]], u64)| {
+            publication(offset, Some(FieldChange::new(of(pair[0]), of(pair[1])).encode()))
+        };
+        let mut steps = states.windows(2).zip(11..).map(change);
+        let mut one = Conflated::new(steps.next().expect("a change"));
+        steps.for_each(|it| one.push(it));
+        one.into_publication()
+    }
+
+    /// A query says where it held, so that who sees only some rows is not told of what was in it while it was out of sight.
+    #[test]
+    fn of_several_as_one_it_says_where_the_query_held() {
+        let (active, all, none) = (r#"{"status":"active"}"#, "{}", r#"{"status":"never"}"#);
+        let mine = Sight::new(None, Filter::parse(r#"{"owner":"me"}"#).ok());
+        let mut queries = queries(&[active, all, none]);
+        let one = conflated(&[["me", "open"], ["other", "active"], ["other", "open"]]);
+        let news = queries.tell(10, &[&one]);
+        assert_eq!(told(&news, active), [(12, 1, r#""leave""#.to_owned())]);
+        assert_eq!(told(&news, all), [(12, 1, r#""change""#.to_owned())]);
+        assert!(!news.contains_key(none));
+        let seen = |channel: &str| mine.tell(&news[channel].shown[0].1).expect("told");
+        assert_eq!(seen(active), None);
+        let left = seen(all).expect("it left the sight");
+        assert!(left.data.starts_with(br#"{"query":"leave""#), "{:?}", left.data);
+    }
+
+    /// However many changes are told as one: not for each of their texts again.
+    #[test]
+    fn of_several_as_one_each_query_is_looked_at_once() {
+        let (one, two) = (r#"{"status":"active"}"#, r#"{"status":["active","open"]}"#);
+        let (other, loose, untold) = (r#"{"status":"never"}"#, "{}", r#"{"x":["a","b"]}"#);
+        let queries = queries(&[one, two, other, loose, untold]);
+        let candidates = |of: &Publication| {
+            let mut all = queries.candidates(&FieldChange::of(of).expect("ours"));
+            all.sort_unstable();
+            all
+        };
+        let mut expected = [one, two, loose, untold].map(Arc::<str>::from);
+        expected.sort_unstable();
+        for states in [vec![["me", "active"]; 50], [["me", "active"], ["me", "open"]].repeat(50)] {
+            assert_eq!(candidates(&conflated(&states)), expected);
+        }
+        // And a text that stays is one.
+        let stays = conflated(&[["me", "active"], ["you", "active"]]);
+        assert_eq!(candidates(&stays).iter().filter(|it| ***it == *one).count(), 1);
     }
 
     #[test]

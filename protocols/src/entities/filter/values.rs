@@ -4,14 +4,18 @@
 //! As text: `{"is": {field: text or null}, "was": {…}}`. `is` names every field that was declared when it was written; it is
 //! left out when the entity is not there after the change: in the trash, missing or purged. `was` names what was other
 //! before, or everything where there is no `is`; it is left out when the entity was not there. Where several changes are told as one
-//! (`Conflated`) it is the last, and `earlier` are those before it: never on the bus, nor in the log.
+//! (`Conflated`) it is the last, and `earlier` are those before it: never on the bus, nor in the log. What a query tells of them is
+//! judged again, by the rows that somebody sees, only where the query held.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
 use super::Filter;
-use crate::entities::{Fields, MAX_FIELD_VALUE};
+use crate::{
+    channels::{Held, Publication},
+    entities::{Fields, MAX_FIELD_VALUE},
+};
 
 /// What a change is to a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,6 +36,27 @@ impl Concern {
             Self::Enter => "enter",
             Self::Change => "change",
             Self::Leave => "leave",
+        }
+    }
+
+    /// Of one change, before and after which it held.
+    const fn of([before, after]: [bool; 2]) -> Option<Self> {
+        match (before, after) {
+            (false, true) => Some(Self::Enter),
+            (true, true) => Some(Self::Change),
+            (true, false) => Some(Self::Leave),
+            (false, false) => None,
+        }
+    }
+
+    /// Of several changes that are told as one: what brings whoever stands anywhere among them to the state of the last.
+    #[must_use]
+    pub fn among(held: &[[bool; 2]]) -> Option<Self> {
+        let (mut all, last) = (held.iter().flatten(), held.last().is_some_and(|[_, after]| *after));
+        match last {
+            true if all.all(|held| *held) => Some(Self::Change),
+            true => Some(Self::Enter),
+            false => all.any(|held| *held).then_some(Self::Leave),
         }
     }
 }
@@ -100,6 +125,9 @@ pub struct FieldChange<'a> {
     was: Option<Values<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<FieldChange<'a>>,
+    /// Where the query held that tells this one of several; `None`: nothing but the fields is asked.
+    #[serde(skip)]
+    held: Option<[bool; 2]>,
 }
 
 impl<'a> FieldChange<'a> {
@@ -109,7 +137,7 @@ impl<'a> FieldChange<'a> {
         if let (Some(Values(was)), Some(Values(is))) = (&mut was, &is) {
             was.retain(|field, value| is.get(field) != Some(value));
         }
-        Self { is, was, earlier: Vec::new() }
+        Self { is, was, ..Self::default() }
     }
 
     /// The same, told as one with those before it.
@@ -135,6 +163,21 @@ impl<'a> FieldChange<'a> {
         serde_json::from_str(text).ok()
     }
 
+    /// What a publication tells of its fields, and where the query held that tells it.
+    #[must_use]
+    pub fn of(publication: &'a Publication) -> Option<Self> {
+        let extra = publication.extra.as_deref()?;
+        let mut change = Self::parse(extra.fields.as_deref()?)?;
+        if let Some(held) = extra.held.as_deref() {
+            if held.len() != change.earlier.len() + 1 {
+                return None;
+            }
+            change.earlier.iter_mut().zip(held).for_each(|(one, held)| one.held = Some(*held));
+            change.held = held.last().copied();
+        }
+        Some(change)
+    }
+
     /// The same, of texts of its own.
     #[must_use]
     pub fn into_owned(self) -> FieldChange<'static> {
@@ -142,6 +185,7 @@ impl<'a> FieldChange<'a> {
             is: self.is.map(Values::into_owned),
             was: self.was.map(Values::into_owned),
             earlier: self.earlier.into_iter().map(FieldChange::into_owned).collect(),
+            held: self.held,
         }
     }
 
@@ -188,35 +232,30 @@ impl Filter {
     /// # Errors
     /// The change does not say enough to tell.
     pub fn concern(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
-        let last = self.concern_of_last(change)?;
-        if !change.is_conflated() {
-            return Ok(last);
-        }
-        let (mut always, mut ever) = (last == Some(Concern::Change), last.is_some());
-        for before in &change.earlier {
-            let concern = self.concern_of_last(before)?;
-            always &= concern == Some(Concern::Change);
-            ever |= concern.is_some();
-        }
-        Ok(match last {
-            Some(Concern::Change) if always => last,
-            Some(Concern::Enter | Concern::Change) => Some(Concern::Enter),
-            Some(Concern::Leave) | None => ever.then_some(Concern::Leave),
-        })
+        Ok(if change.is_conflated() { Concern::among(&self.held(change)?) } else { self.concern_of_last(change)? })
+    }
+
+    /// Where it holds: before and after each of those that are told as one.
+    ///
+    /// # Errors
+    /// One of them does not say enough to tell.
+    pub fn held(&self, change: &FieldChange<'_>) -> Result<Held, Undeclared> {
+        change.all().map(|one| self.held_by_last(one)).collect()
     }
 
     /// What the last of them is by itself.
     pub(in crate::entities) fn concern_of_last(&self, change: &FieldChange<'_>) -> Result<Option<Concern>, Undeclared> {
+        self.held_by_last(change).map(Concern::of)
+    }
+
+    fn held_by_last(&self, change: &FieldChange<'_>) -> Result<[bool; 2], Undeclared> {
         if !self.all_fields(&|field| change.carries(field)) {
             return Err(Undeclared);
         }
-        let before = change.was.is_some() && self.evaluate(&|field| change.before(field)) == Some(true);
-        let after = change.is.is_some() && self.evaluate(&|field| change.after(field)) == Some(true);
-        Ok(match (before, after) {
-            (false, true) => Some(Concern::Enter),
-            (true, true) => Some(Concern::Change),
-            (true, false) => Some(Concern::Leave),
-            (false, false) => None,
-        })
+        let [before, after] = change.held.unwrap_or([true; 2]);
+        Ok([
+            before && change.was.is_some() && self.evaluate(&|field| change.before(field)) == Some(true),
+            after && change.is.is_some() && self.evaluate(&|field| change.after(field)) == Some(true),
+        ])
     }
 }
