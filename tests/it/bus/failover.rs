@@ -23,6 +23,8 @@ use crate::{
 const CHANNEL: &str = "chat.1";
 /// Who leaves while the replica lags.
 const LEFT: &str = "petro";
+/// Who comes then: the replica does not know, and it is said again.
+const CAME: &str = "taras";
 
 /// Within which what a replica had of those who left is gone.
 const LEASE: Duration = Duration::from_secs(5);
@@ -136,7 +138,7 @@ fn judge(name: &str, ledger: &[Value], taken: &[Place]) -> usize {
             assert!(said.is_none_or(|said| *said == place), "{name} heard {place:?}, of which was said {said:?}");
         } else if let Some((word, user)) = ["join", "leave"].iter().find_map(|it| Some((*it, entry[*it].as_str()?))) {
             // The replica has who has left, and says it once more.
-            let again = words.insert(user, word) == Some(word) && user != LEFT;
+            let again = words.insert(user, word) == Some(word) && ![LEFT, CAME].contains(&user);
             assert!(!again, "{name} is told twice of the {word} of {user}: {ledger:?}");
         }
     }
@@ -162,7 +164,8 @@ async fn present(hubs: &[Hub; 2], names: &[&str]) {
 
 #[tokio::test]
 async fn clients_of_whole_hubs_are_recovered_or_told_when_a_replica_that_lags_takes_over() {
-    let mut redis = watched(&[], "").await;
+    // A primary that a busy machine holds up for a moment is not dead.
+    let mut redis = watched(&[], "sentinel down-after-milliseconds main 2000").await;
     let mut world = World::new(0, false).await;
     world.redis_url = Some(redis.url());
     world.mirrors.push_str(&rules());
@@ -182,9 +185,9 @@ async fn clients_of_whole_hubs_are_recovered_or_told_when_a_replica_that_lags_ta
     between.stall(true);
     backend.publishes(&hubs, 5).await;
     writer.write(20).await;
-    listeners.join("taras", &hubs[0]).await;
+    listeners.join(CAME, &hubs[0]).await;
     listeners.leave(LEFT).await;
-    let there = ["olha", "ivan", "maria", "taras"];
+    let there = ["olha", "ivan", "maria", CAME];
     present(&hubs, &there).await;
     backend.publishes(&hubs, 5).await;
     listeners.hear(&there, backend.last()).await;

@@ -249,7 +249,7 @@ async fn pusher_clients_do_not_notice_that_their_slots_are_moved() {
         assert_eq!(listeners(&cluster.servers[to], stream).await, 2, "both nodes are at the new place");
     }
     for (name, connections) in scene.judged().await {
-        assert_eq!(connections, 1, "{name} was sent away");
+        assert_eq!(connections, 1, "{name} was sent away, or refused for longer than the hub waits");
     }
     scene.hubs.iter().for_each(assert_discreet);
 }

@@ -150,7 +150,12 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let channel = if self.hub.tracer.is_on() { channel(&request).map(str::to_owned) } else { None };
         let answer = match request {
             // It answers no ping of ours, so it is no answer, and none that nobody asked for.
-            Request::Pong if self.session.wire.pings_by_frame() => return,
+            Request::Pong if self.session.wire.pings_by_frame() => {
+                if !self.pace.admits() && self.pace.refused() > self.hub.limits.too_many {
+                    self.session.close(Disconnect::TooManyErrors);
+                }
+                return;
+            }
             Request::Pong => {
                 self.session.pong();
                 return;

@@ -55,6 +55,8 @@ pub(super) struct Talk {
     subscriptions: Pace,
     /// Who it is on presence channels, by their names inside the hub.
     members: Vec<(Arc<str>, Member)>,
+    /// Until when subscriptions that cannot be answered are tried again, once one could not.
+    waits_until: Option<Instant>,
     /// As whom it enters the channel to which it subscribes now.
     entering: Option<Arc<Present>>,
     /// Refusals in a row of what was no event, or one too many.
@@ -131,6 +133,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             events: Pace::new(Some(app.rules.client_events_per_second)),
             subscriptions: Pace::bursting(SUBSCRIPTIONS_PER_SECOND, subscriptions_at_once(&self.hub.limits)),
             members: Vec::new(),
+            waits_until: None,
             entering: None,
             wrong: 0,
         }));

@@ -48,19 +48,45 @@ pub(super) struct Released {
     pub(super) before: u64,
     /// In offset order.
     pub(super) publications: Vec<Publication>,
-    /// What some of them stand for, by the offset.
-    pub(super) stands_for: HashMap<u64, StandsFor>,
+    /// What they stand for.
+    pub(super) standing: Standing,
 }
 
 /// What a publication stands for beside itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StandsFor {
     /// Offsets of the stream right before it that were left out.
     pub(super) skips: u64,
     /// Revisions right before it of its entity that it tells of as well.
     pub(super) earlier: u64,
-    /// What goes out behind it stands for some before it.
-    pub(super) open: bool,
+    /// The offset of the first that it tells of: its own, if that is itself.
+    pub(super) first: u64,
+}
+
+/// What publications stand for, by their offset; of those that stand for themselves alone nothing.
+#[derive(Debug, Default)]
+pub(super) struct Standing(HashMap<u64, StandsFor>);
+
+impl Standing {
+    /// What the publication at this offset stands for.
+    pub(super) fn of(&self, offset: u64) -> StandsFor {
+        self.0.get(&offset).copied().unwrap_or(StandsFor { skips: 0, earlier: 0, first: offset })
+    }
+
+    /// Of those that go out in this order whether each is open: something behind it stands for a change before it. Empty: none is.
+    pub(super) fn open(&self, told: impl DoubleEndedIterator<Item = u64>) -> Vec<bool> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let mut behind = u64::MAX;
+        let each = told.rev().map(|offset| {
+            let first = self.of(offset).first.min(behind);
+            replace(&mut behind, first) <= offset
+        });
+        let mut open: Vec<bool> = each.collect();
+        open.reverse();
+        open
+    }
 }
 
 /// What is held back of one stream.
@@ -180,19 +206,17 @@ impl Hold {
         self.latest.clear();
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
-        let (mut publications, mut stands_for) = (Vec::with_capacity(waiting.len()), HashMap::new());
-        let mut behind: Vec<u64> =
-            waiting.values().rev().scan(u64::MAX, |first, it| Some(replace(first, it.first().min(*first)))).collect();
+        let (mut publications, mut standing) = (Vec::with_capacity(waiting.len()), Standing::default());
         for (offset, waits) in waiting {
-            let open = behind.pop().is_some_and(|first| first <= offset);
-            let of = StandsFor { skips: offset.saturating_sub(self.passed + 1), earlier: waits.earlier(), open };
-            if of != StandsFor::default() {
-                stands_for.insert(offset, of);
+            let skips = offset.saturating_sub(self.passed + 1);
+            let of = StandsFor { skips, earlier: waits.earlier(), first: waits.first() };
+            if of != standing.of(offset) {
+                standing.0.insert(offset, of);
             }
             self.passed = offset;
             publications.push(waits.into_publication());
         }
-        Released { before, publications, stands_for }
+        Released { before, publications, standing }
     }
 
     /// The stream stands elsewhere: what waited is of the past.
@@ -222,8 +246,7 @@ mod tests {
 
     /// What goes out, each with how many before it were left out.
     fn told(released: &Released) -> Vec<(u64, u64)> {
-        let skips = |offset| released.stands_for.get(&offset).map_or(0, |it| it.skips);
-        released.publications.iter().map(|told| (skips(told.offset), told.offset)).collect()
+        released.publications.iter().map(|told| (released.standing.of(told.offset).skips, told.offset)).collect()
     }
 
     /// As by default.

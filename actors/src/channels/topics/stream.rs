@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     AttachError, Attached,
-    hold::{Hold, Released, StandsFor},
+    hold::{Hold, Released, Standing, StandsFor},
     numbers::Numbers,
     query::{News, Queries},
     watched::Watched,
@@ -49,11 +49,11 @@ impl Wanted {
     /// The item of a publication.
     fn item(&mut self, offset: u64, of: StandsFor, publication: Publication) -> Item {
         if !self.delta {
-            return Item::new(offset, publication).opened(of.open);
+            return Item::new(offset, publication);
         }
         // Who comes to the same offset by a recovery has another text there than those who were told several as one.
         let shared = (of.earlier == 0).then(|| (offset, publication.data.clone()));
-        Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared)).opened(of.open)
+        Item::new(offset, publication).after(std::mem::replace(&mut self.last, shared))
     }
 
     /// What its subscribers are told.
@@ -62,19 +62,18 @@ impl Wanted {
     }
 
     /// The same of a query.
-    fn told(
-        &mut self,
-        channel: &Arc<str>,
-        epoch: &Epoch,
-        news: News,
-        of: impl Fn(u64) -> StandsFor,
-    ) -> (u64, Delivery) {
+    fn told(&mut self, channel: &Arc<str>, epoch: &Epoch, news: News, standing: &Standing) -> (u64, Delivery) {
         if news.unsure {
             self.last = None;
             return self.delivery(channel, epoch, What::Reset);
         }
-        let item = |(skips, it): (u64, Publication)| self.item(it.offset, of(it.offset), it).skipping(skips);
-        let items = news.shown.into_iter().map(item).collect();
+        // What is not told here has concerned the query at no time.
+        let open = standing.open(news.shown.iter().map(|(_, it)| it.offset));
+        let item = |(n, (skips, it)): (usize, (u64, Publication))| {
+            let item = self.item(it.offset, standing.of(it.offset), it);
+            item.skipping(skips).opened(open.get(n).copied().unwrap_or_default())
+        };
+        let items = news.shown.into_iter().enumerate().map(item).collect();
         self.delivery(channel, epoch, What::Items(items))
     }
 }
@@ -232,32 +231,28 @@ impl Stream {
             hold.take(fresh);
             return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
         }
-        self.tell(before, &fresh, &HashMap::new())
+        self.tell(before, &fresh, &Standing::default())
     }
 
-    /// What follows `before` for each channel; by their offset what publications stand for beside themselves.
-    fn tell(
-        &mut self,
-        before: u64,
-        fresh: &[&Publication],
-        stands_for: &HashMap<u64, StandsFor>,
-    ) -> Vec<(u64, Delivery)> {
+    /// What follows `before` for each channel.
+    fn tell(&mut self, before: u64, fresh: &[&Publication], standing: &Standing) -> Vec<(u64, Delivery)> {
         let Some(Position { epoch, .. }) = self.position.clone() else { return Vec::new() };
-        let of = |offset: u64| stands_for.get(&offset).copied().unwrap_or_default();
         let mut batch = Vec::new();
         let mut others = self.wanted.len() - self.queries.len();
         if self.queries.len() > 0 {
             for (channel, news) in self.queries.tell(before, fresh) {
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                batch.push(wanted.told(&channel, &epoch, news, of));
+                batch.push(wanted.told(&channel, &epoch, news, standing));
             }
         }
         if let Some(wanted) = self.wanted.get_mut(&self.whole) {
-            let item = |it: &&Publication| {
-                let of = of(it.offset);
-                wanted.item(it.offset, of, (*it).clone()).skipping(of.skips)
+            let open = standing.open(fresh.iter().map(|it| it.offset));
+            let item = |(n, it): (usize, &&Publication)| {
+                let of = standing.of(it.offset);
+                let item = wanted.item(it.offset, of, (*it).clone()).skipping(of.skips);
+                item.opened(open.get(n).copied().unwrap_or_default())
             };
-            let items = fresh.iter().map(item).collect();
+            let items = fresh.iter().enumerate().map(item).collect();
             batch.push(wanted.delivery(&self.whole, &epoch, What::Items(items)));
             others -= 1;
         }
@@ -267,8 +262,7 @@ impl Stream {
             for publication in fresh {
                 let channel: Arc<str> = Channel::of_entity(kind, &publication.id).to_string().into();
                 let Some(wanted) = self.wanted.get_mut(&channel) else { continue };
-                // One of its own.
-                let of = StandsFor { open: false, ..of(publication.offset) };
+                let of = standing.of(publication.offset);
                 let item = wanted.item(publication.revision, of, (*publication).clone()).skipping(of.earlier);
                 batch.push(wanted.delivery(&channel, &epoch, What::Items(Arc::new([item]))));
             }
@@ -294,12 +288,12 @@ impl Stream {
 
     fn release_now(&mut self) -> Vec<(u64, Delivery)> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
-        let Released { before, publications, stands_for } = hold.release(Instant::now());
+        let Released { before, publications, standing } = hold.release(Instant::now());
         if publications.is_empty() {
             return Vec::new();
         }
         let publications: Vec<&Publication> = publications.iter().collect();
-        self.tell(before, &publications, &stands_for)
+        self.tell(before, &publications, &standing)
     }
 
     /// Bytes that are held back.

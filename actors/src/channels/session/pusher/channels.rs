@@ -38,7 +38,7 @@ use crate::{
     platform::ports::{Bus, ChangeLog, Query, SubscriptionGrant, TokenMark},
 };
 
-/// Between two tries of a subscription.
+/// Before the second try of a subscription; before each further one it is twice as long.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// What our own endpoint writes into signed data beside what the protocol knows.
@@ -81,7 +81,7 @@ fn alias(name: &Name) -> Alias {
 impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn subscribe_to(&mut self, app: &Arc<App>, ask: &Subscribe) {
         let began = Instant::now();
-        let status = match self.subscribe_within(app, ask, began + self.hub.limits.command).await {
+        let status = match self.subscribe_as(app, ask).await {
             Ok(()) | Err(Trouble::Done) => 0,
             Err(Trouble::Close(why)) => {
                 self.session.close(why);
@@ -100,23 +100,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         self.count("pusher:subscribe", Some(&channel), began, status);
     }
 
-    /// Tries again what cannot be answered now: the library asks once in a connection, and members are away for some seconds while a
-    /// server of the bus is replaced or a slot is on its way.
-    async fn subscribe_within(&mut self, app: &Arc<App>, ask: &Subscribe, until: Instant) -> Result<(), Trouble> {
+    async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
         if !self.talk.as_mut().is_some_and(|talk| talk.subscriptions.admits()) {
             return Err(Trouble::told(Refusal::Limit, "too many subscriptions at once; try again soon"));
         }
-        loop {
-            let result = self.subscribe_as(app, ask).await;
-            let away = matches!(result, Err(Trouble::Told(Refusal::Unavailable, _)));
-            if !away || Instant::now() + AGAIN > until || self.session.closing().is_some() {
-                return result;
-            }
-            sleep(AGAIN).await;
-        }
-    }
-
-    async fn subscribe_as(&mut self, app: &Arc<App>, ask: &Subscribe) -> Result<(), Trouble> {
         let name = Name::parse(&ask.channel).map_err(|error| match error {
             NameError::Malformed => Trouble::told(Refusal::Invalid, "the channel's name is malformed"),
             NameError::Reserved => Trouble::told(Refusal::Forbidden, "channel names of this prefix are reserved"),
@@ -158,20 +145,20 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         admitted: Admitted,
     ) -> Result<(), Trouble> {
         let Admitted { member, grant, by_rights, query: _held } = admitted;
-        let newcomer = match &member {
-            Some(member) => self.is_newcomer(app, &inside, member).await?,
-            None => false,
-        };
-        let own = member.as_ref().map(|member| member.id.as_str().into());
-        let terms =
-            Terms { alias: alias(name), join_leave: name.is_presence(), own, granted: !by_rights, ..Terms::default() };
-        let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
         let mark = grant.mark.clone();
-        let entering = member.as_ref().map(|member| self.shown(member));
-        self.enter_as(entering);
-        let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
-        self.enter_as(None);
-        let prepared = prepared?;
+        let mut pause = AGAIN;
+        let (prepared, newcomer) = loop {
+            let begun = self.begin(app, name, &channel, &inside, (member.as_ref(), by_rights), grant.clone()).await;
+            if !matches!(begun, Err(Trouble::Told(Refusal::Unavailable, _))) || !self.may_wait(member.is_some(), pause)
+            {
+                break begun?;
+            }
+            sleep(pause).await;
+            pause *= 2;
+        };
+        if let Some(talk) = &mut self.talk {
+            talk.waits_until = None;
+        }
         self.still_lent(&inside, mark.as_ref()).await?;
         match self.first_frames(app, name, &channel, (member.as_ref(), newcomer), &prepared).await {
             Ok(frames) => {
@@ -188,6 +175,40 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 Err(trouble)
             }
         }
+    }
+
+    /// Listens and enters; whether it is a newcomer among the members.
+    async fn begin(
+        &mut self,
+        app: &Arc<App>,
+        name: &Name,
+        channel: &Channel,
+        inside: &Arc<str>,
+        (member, by_rights): (Option<&Member>, bool),
+        grant: SubscriptionGrant,
+    ) -> Result<(Prepared, bool), Trouble> {
+        let newcomer = match member {
+            Some(member) => self.is_newcomer(app, inside, member).await?,
+            None => false,
+        };
+        let own = member.map(|member| member.id.as_str().into());
+        let terms =
+            Terms { alias: alias(name), join_leave: name.is_presence(), own, granted: !by_rights, ..Terms::default() };
+        let request = SubscribeRequest { channel: inside.to_string(), ..SubscribeRequest::default() };
+        let entering = member.map(|member| self.shown(member));
+        self.enter_as(entering);
+        let prepared = self.prepare(request, channel.clone(), terms, grant, None).await;
+        self.enter_as(None);
+        Ok((prepared?, newcomer))
+    }
+
+    /// Whether a subscription may be tried again after a pause. Members are away for some seconds while a server of the bus is replaced or
+    /// a slot is on its way, and the library asks once in a connection. One conversation waits as long as one command may take, however
+    /// many channels it asks for: what is behind them is not to wait for all.
+    fn may_wait(&mut self, among_members: bool, pause: Duration) -> bool {
+        let Some(talk) = self.talk.as_mut().filter(|_| among_members) else { return false };
+        let until = *talk.waits_until.get_or_insert_with(|| Instant::now() + self.hub.limits.command);
+        Instant::now() + pause < until && self.session.closing().is_none() && !self.session.left()
     }
 
     /// What a subscriber is told before anything live.
