@@ -27,7 +27,8 @@ pub enum Wire {
     StreamProtobuf,
     /// The Centrifuge protocol as server-sent events.
     EventSource,
-    /// Pushes of the Centrifuge protocol and nothing else, each in a text frame.
+    /// Pushes of the Centrifuge protocol and nothing else, each in a text frame. Behind each ping of the protocol, which the page may look
+    /// for, comes one of the WebSocket, which the client's library answers: its user says nothing by which it would be known to be there.
     OneWayWebSocket,
     /// The same as server-sent events.
     OneWayEventSource,
@@ -181,6 +182,11 @@ impl Wire {
         matches!(self, Self::OneWayWebSocket | Self::OneWayEventSource)
     }
 
+    /// Whether its clients have an answer to a ping: server-sent events go one way in everything.
+    pub(super) const fn answers_pings(self) -> bool {
+        !matches!(self, Self::OneWayEventSource)
+    }
+
     /// Whether it is spoken in WebSocket frames.
     pub(super) const fn is_websocket(self) -> bool {
         matches!(
@@ -302,7 +308,8 @@ impl Wire {
     /// The server's ping as it is written.
     pub(super) const fn ping(self) -> &'static [u8] {
         match self {
-            Self::CentrifugeJson | Self::OneWayWebSocket => b"\x81\x02{}",
+            Self::CentrifugeJson => b"\x81\x02{}",
+            Self::OneWayWebSocket => b"\x81\x02{}\x89\0",
             Self::CentrifugeProtobuf => b"\x82\x01\0",
             Self::Pusher => b"\x81\x21{\"event\":\"pusher:ping\",\"data\":{}}",
             Self::StreamJson => b"{}\n",
@@ -317,7 +324,9 @@ impl Wire {
         match self {
             // Any frame will do.
             Self::Pusher => true,
-            Self::FramePingedJson | Self::FramePingedProtobuf => matches!(message, Message::Pong),
+            Self::FramePingedJson | Self::FramePingedProtobuf | Self::OneWayWebSocket => {
+                matches!(message, Message::Pong)
+            }
             _ => false,
         }
     }
@@ -360,7 +369,8 @@ mod tests {
             } else {
                 wire.form().ping(&mut ping);
             }
-            assert_eq!(wire.ping(), &wire.frame(&ping)[..], "{wire:?}");
+            let by_frame: &[u8] = if wire == Wire::OneWayWebSocket { b"\x89\0" } else { b"" };
+            assert_eq!(wire.ping(), &[&wire.frame(&ping)[..], by_frame].concat()[..], "{wire:?}");
             let mut together = Vec::new();
             wire.add(&mut together, &ping);
             assert_eq!(wire.seal(together), wire.frame(&ping), "{wire:?}");
@@ -394,6 +404,13 @@ mod tests {
         for wire in ALL.into_iter().skip(2) {
             assert_eq!(wire.with_frame_pings(), wire, "it knows none");
         }
+    }
+
+    #[test]
+    fn who_only_listens_answers_by_frames_or_not_at_all() {
+        assert!(Wire::OneWayWebSocket.is_heard(&Message::Pong) && Wire::OneWayWebSocket.answers_pings());
+        assert!(!Wire::OneWayWebSocket.is_heard(&Message::Text("{}".to_owned())), "nobody listens to that");
+        assert!(!Wire::OneWayEventSource.is_heard(&Message::Pong) && !Wire::OneWayEventSource.answers_pings());
     }
 
     #[test]

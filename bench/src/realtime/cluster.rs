@@ -10,7 +10,7 @@ use crate::error::{BenchError, Fallible};
 use crate::host;
 use crate::report::{grouped, progress, rounded, say, table};
 use crate::sample::median;
-use crate::world::{Cluster, Hub, Setup, binary};
+use crate::world::{Cluster, Hub, Setup, binary, on_redis};
 use serde_json::json;
 use std::fs;
 use std::time::Instant;
@@ -52,7 +52,7 @@ impl Args {
     /// What the hubs are told.
     pub(crate) fn settings(&self, redis: &str) -> Vec<String> {
         let mut all = self.common.settings();
-        all.push(format!("redis.url = \"{redis}\""));
+        all.push(on_redis(redis));
         all
     }
 }

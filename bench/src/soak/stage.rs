@@ -12,8 +12,7 @@ use crate::error::{BenchError, Fallible};
 use crate::feed::{COLLECTION, Order};
 use crate::host;
 use crate::report::progress;
-use crate::world::{Cluster, Feeder, Hub, Setup, WorldArgs, binary};
-use rand::Rng;
+use crate::world::{Cluster, Feeder, Hub, Setup, WorldArgs, binary, on_redis, random_secret};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,10 +58,10 @@ struct Where {
 
 /// What hubs on this Redis are told, with these lines of the scenario's own.
 pub(super) fn settings(args: &WorldArgs, lines: &[&str], redis: &str) -> Vec<String> {
-    let own = (0..32).map(|_| char::from(rand::rng().random_range(b'a'..=b'z'))).collect::<String>();
+    let own = random_secret();
     let mut all = args.settings();
     all.extend(lines.iter().map(|line| (*line).to_owned()));
-    all.push(format!("redis.url = \"{redis}\""));
+    all.push(on_redis(redis));
     all.push(format!("[[pusher.apps]]\nid = \"soak\"\nkeys = [{{ key = \"{APP}\", secret = \"{own}\" }}]"));
     all
 }

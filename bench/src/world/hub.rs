@@ -80,8 +80,7 @@ impl Hub {
     /// Writes its configuration, brings the schema up to date, starts it and waits until it is ready.
     pub(crate) async fn start(binary: &Path, setup: Setup<'_>) -> Fallible<Self> {
         let (address, internal) = (free_address()?, free_address()?);
-        let own = || (0..64).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
-        let secret = setup.secret.map_or_else(own, str::to_owned);
+        let secret = setup.secret.map_or_else(random_secret, str::to_owned);
         let config = setup.cluster.folder().join(format!("{}.toml", setup.name));
         let told = Told {
             address: &address,
@@ -199,6 +198,16 @@ impl Hub {
             _ => Err(BenchError::new(format!("the hub does not stop\n{}", last_lines(&self.log)))),
         }
     }
+}
+
+/// 64 random letters: enough for any key that a hub is told.
+pub(crate) fn random_secret() -> String {
+    (0..64).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect()
+}
+
+/// A line of a hub's configuration: where its Redis is.
+pub(crate) fn on_redis(url: &str) -> String {
+    format!("redis.url = \"{url}\"")
 }
 
 fn serve(binary: &Path, config: &Path, log: &Path, core: Option<usize>) -> Fallible<Child> {

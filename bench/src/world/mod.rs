@@ -10,7 +10,7 @@ mod postgres;
 mod told;
 
 pub(crate) use feeder::Feeder;
-pub(crate) use hub::{Hub, Setup, binary};
+pub(crate) use hub::{Hub, Setup, binary, on_redis, random_secret};
 pub(crate) use ports::{free_address, free_port};
 pub(crate) use postgres::Cluster;
 pub(crate) use told::Told;

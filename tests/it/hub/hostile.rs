@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_tungstenite::connect_async;
 
-use super::raw::upgrade;
+use super::raw::{WEBSOCKET, upgrade};
 use crate::support::{
     eventually::{eventually, patience},
     hub::{Hub, World},
@@ -172,7 +172,7 @@ async fn bytes_that_are_no_frames_close_with_their_code() {
     ] {
         let mut socket = TcpStream::connect(hub.addr).await.expect("connect");
         // In one write: what follows the request belongs to the connection already.
-        socket.write_all(&[upgrade(&hub, "").as_bytes(), bytes].concat()).await.expect("written");
+        socket.write_all(&[upgrade(&hub, WEBSOCKET).as_bytes(), bytes].concat()).await.expect("written");
         socket.shutdown().await.expect("half closed");
         let mut got = Vec::new();
         timeout(patience(), socket.read_to_end(&mut got)).await.expect("the hub closes").expect("read");

@@ -22,13 +22,16 @@ pub const FIN: u8 = 0x80;
 /// A command and its reply.
 pub const ASK: &str = r#"{"id":2,"ping":{}}"#;
 
+/// Where a client of the Centrifuge protocol upgrades.
+pub const WEBSOCKET: &str = "/connection/websocket";
+
 /// One connection without a library between.
 pub struct Raw(TcpStream);
 
-/// The request for one, with this behind the address.
-pub fn upgrade(hub: &Hub, query: &str) -> String {
+/// The request for one at this address.
+pub fn upgrade(hub: &Hub, path: &str) -> String {
     format!(
-        "GET /connection/websocket{query} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
         hub.addr
@@ -38,14 +41,14 @@ pub fn upgrade(hub: &Hub, query: &str) -> String {
 impl Raw {
     /// Upgraded, nobody yet.
     pub async fn open(hub: &Hub) -> Self {
-        Self::asking(hub, "").await
+        Self::at(hub, WEBSOCKET).await
     }
 
-    /// The same, with this behind the address.
-    pub async fn asking(hub: &Hub, query: &str) -> Self {
+    /// The same at another address.
+    pub async fn at(hub: &Hub, path: &str) -> Self {
         let mut socket = TcpStream::connect(hub.addr).await.expect("connected");
         socket.set_nodelay(true).expect("asked");
-        socket.write_all(upgrade(hub, query).as_bytes()).await.expect("sent");
+        socket.write_all(upgrade(hub, path).as_bytes()).await.expect("sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(patience(), socket.read_u8()).await.expect("in time").expect("an answer"));

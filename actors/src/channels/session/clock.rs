@@ -162,7 +162,7 @@ impl Session {
                 return looked;
             }
         }
-        match inner.clock.tick(now, limits, Some(pulse).filter(|_| !self.wire.is_one_way())) {
+        match inner.clock.tick(now, limits, Some(pulse).filter(|_| self.wire.answers_pings())) {
             Due::Nothing => {}
             Due::Close(why) => {
                 self.close_locked(&mut inner, why);
@@ -174,7 +174,7 @@ impl Session {
                 if inner.outbox.is_empty() && !inner.blocked {
                     self.write(&mut inner, &ping);
                 } else {
-                    // Behind what waits, which somebody will flush. The queue's limit concerns what is published; a ping is four bytes.
+                    // Behind what waits, which somebody will flush. The queue's limit concerns what is published; a ping is a few bytes.
                     let _ = inner.outbox.push(ping, usize::MAX);
                 }
             }

@@ -6,6 +6,7 @@
 
 mod clock;
 mod commands;
+mod connect;
 mod history;
 mod live;
 mod orders;

@@ -13,7 +13,8 @@ use dzvin_protocols::channels::{
 
 use super::{
     clock::{millis, now},
-    commands::{Answer, Conversation, Refusal, seconds_left},
+    commands::{Answer, Conversation, Refusal},
+    connect::seconds_left,
     live::Terms,
     presence::shown_info,
     start::Prepared,

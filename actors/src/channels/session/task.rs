@@ -92,7 +92,8 @@ impl Reading {
         .await
     }
 
-    /// Reads once. A pong of ours, by far the most that quiet clients say, is known by its bytes and wakes nobody.
+    /// Reads once. A pong, of the protocol or an empty one of the WebSocket, is by far the most that quiet clients say: it is known by
+    /// its bytes and wakes nobody.
     fn read(&mut self, session: &Session, cx: &mut Context<'_>) -> Poll<Happened> {
         loop {
             let mut space = [MaybeUninit::uninit(); READ_BUFFER];
@@ -101,6 +102,10 @@ impl Reading {
             let result = result.and_then(|()| match buffer.filled() {
                 [] => Err(io::ErrorKind::UnexpectedEof.into()),
                 bytes if self.decoder.is_idle() && session.wire.is_pong(bytes) => Ok(!session.pong()),
+                [0x8a, 0x80, _, _, _, _] if self.decoder.is_idle() && session.wire.is_heard(&Message::Pong) => {
+                    session.heard();
+                    Ok(false)
+                }
                 bytes => {
                     self.decoder.feed(bytes);
                     Ok(true)

@@ -139,8 +139,7 @@ impl Hold {
     pub(super) fn take<'a>(&mut self, fresh: impl IntoIterator<Item = &'a Publication>) {
         for publication in fresh {
             let offset = publication.offset;
-            let earlier = self.key(publication).and_then(|key| self.latest.insert(key, offset));
-            let earlier = earlier.and_then(|earlier| self.waiting.remove(&earlier));
+            let earlier = self.replaced(publication).and_then(|earlier| self.waiting.remove(&earlier));
             if let Some(earlier) = &earlier {
                 self.bytes -= earlier.size();
                 self.conflated.inc();
@@ -157,8 +156,8 @@ impl Hold {
         }
     }
 
-    /// Of what it is the latest.
-    fn key(&self, publication: &Publication) -> Option<Arc<str>> {
+    /// Makes it the latest of its sort; answers the offset of the one before it, if one has been.
+    fn replaced(&mut self, publication: &Publication) -> Option<u64> {
         let key = match &self.rules.conflate {
             Conflate::Nothing => return None,
             Conflate::Channel => "",
@@ -167,7 +166,11 @@ impl Hold {
             }
             Conflate::Entity => publication.id.as_str(),
         };
-        Some(key.into())
+        if let Some(latest) = self.latest.get_mut(key) {
+            return Some(replace(latest, publication.offset));
+        }
+        self.latest.insert(key.into(), publication.offset);
+        None
     }
 
     /// Whether it goes out now. What changes often goes at once after a pause: the first of it should not be late.

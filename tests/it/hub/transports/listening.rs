@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn clients_that_only_listen() {
     let world = World::new(1, false).await;
-    let mut hub = world.hub_with("a", &format!("{}[channels]\nping = \"300ms\"\npong = \"200ms\"\n", rules())).await;
+    let mut hub = world.hub_with("a", &format!("{}[channels]\nping = \"1s\"\npong = \"900ms\"\n", rules())).await;
     let mut child = node("oneway.mjs", None);
     child.args(["--url", &format!("http://{}", hub.addr), "--token", &World::token("viewer")]);
     let mut child = child.spawn().expect("node starts");
@@ -28,7 +28,7 @@ async fn clients_that_only_listen() {
         }
         heard.clone().map(|(told, _)| told)
     };
-    // For longer than a pong may take: nobody waits for one.
+    // For longer than a pong may take: nobody waits for one of the EventSource, and the WebSocket answers by itself.
     for told in hear(1, 4).await {
         let connected = &told[0]["connect"];
         assert!(connected["client"].is_string() && connected["version"].is_string(), "{connected}");

@@ -156,7 +156,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             sleep(pause).await;
             pause *= 2;
         };
-        if let Some(talk) = &mut self.talk {
+        if let Some(talk) = self.talk.as_mut().filter(|_| member.is_some()) {
+            // Members are there again; of other channels' success that says nothing.
             talk.waits_until = None;
         }
         self.still_lent(&inside, mark.as_ref()).await?;
