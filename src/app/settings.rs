@@ -106,25 +106,34 @@ pub(crate) fn dialect(mirror: &MirrorConfig) -> Result<Dialect, AppError> {
 }
 
 pub(super) async fn bus(config: &Config, events: mpsc::Sender<BusEvent>) -> Result<AnyBus, AppError> {
-    let channels = &config.channels;
-    let limits =
-        HistoryLimits { count: channels.history_count, bytes: channels.history_bytes, age: channels.history_age };
-    let keys = channels.idempotency_keys;
-    let Some(url) = &config.redis.url else {
-        return Ok(AnyBus::Memory(MemoryBus::new(limits, events).with_keys(keys)));
+    let Some(redis) = redis(config)? else {
+        let bus = MemoryBus::new(kept(config), events);
+        return Ok(AnyBus::Memory(bus.with_keys(config.channels.idempotency_keys)));
     };
-    let mut redis =
-        RedisConfig::new(url.expose(), &config.redis.prefix).map_err(|error| AppError::config("redis.url", error))?;
-    redis.limits = limits;
-    redis.max_keys = keys;
-    redis.command_timeout = config.redis.command_timeout;
-    redis.keep_position = channels.keep_positions;
     let bus = RedisBus::new(redis, events);
     // Of a cluster every primary; when one is away for good, the others have to do.
     if timeout(REDIS_AT_START, bus.connected()).await.is_err() && !bus.is_connected() {
         return Err(AppError::Redis);
     }
     Ok(AnyBus::Redis(bus))
+}
+
+/// What of a channel is kept where its namespace says nothing else.
+fn kept(config: &Config) -> HistoryLimits {
+    let Channels { history_count: count, history_bytes: bytes, history_age: age, .. } = config.channels;
+    HistoryLimits { count, bytes, age }
+}
+
+/// The bus over Redis, where there is one.
+fn redis(config: &Config) -> Result<Option<RedisConfig>, AppError> {
+    let Some(url) = &config.redis.url else { return Ok(None) };
+    let mut redis =
+        RedisConfig::new(url.expose(), &config.redis.prefix).map_err(|error| AppError::config("redis.url", error))?;
+    redis.limits = kept(config);
+    redis.max_keys = config.channels.idempotency_keys;
+    redis.command_timeout = config.redis.command_timeout;
+    redis.keep_position = config.channels.keep_positions;
+    Ok(Some(redis))
 }
 
 pub(super) fn limits(config: &Config) -> Limits {
@@ -257,7 +266,7 @@ pub(super) fn namespaces(config: &Config) -> Namespaces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::config::KindConfig;
+    use crate::platform::config::{KindConfig, SecretUrl};
 
     const fn seconds(of: u64) -> Duration {
         Duration::from_secs(of)
@@ -365,6 +374,27 @@ mod tests {
         assert_eq!((page, batch, name, idempotency), (4, 5, 60, seconds(8)));
         let WebhookLimits { attempt, patience, .. } = webhooks(&config);
         assert_eq!((attempt, patience), (seconds(10), seconds(11)));
+    }
+
+    #[test]
+    fn the_bus_has_its_keys() {
+        let channels = Channels {
+            history_count: 2,
+            history_bytes: 3000,
+            history_age: seconds(4),
+            idempotency_keys: 5000,
+            keep_positions: seconds(6),
+            ..Channels::default()
+        };
+        let mut config = Config { channels, ..Config::default() };
+        assert!(redis(&config).expect("settings").is_none());
+        config.redis.url = Some(SecretUrl::new("redis://127.0.0.1:7000/1"));
+        (config.redis.command_timeout, config.redis.prefix) = (seconds(7), "other".to_owned());
+        let redis = redis(&config).expect("settings").expect("a redis");
+        let HistoryLimits { count, bytes, age } = redis.limits;
+        assert_eq!((count, bytes, age), (2, 3000, seconds(4)));
+        assert_eq!((redis.max_keys, redis.keep_position), (5000, seconds(6)));
+        assert_eq!((redis.command_timeout, &*redis.prefix), (seconds(7), "other"));
     }
 
     #[test]

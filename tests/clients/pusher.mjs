@@ -17,7 +17,9 @@ const clients = [];
 
 /** A client whose application's server signs for anybody, as this member. */
 function connect(member, more = {}) {
-  const signs = (socket, channel) => server.authorizeChannel(socket, channel, channel.startsWith('presence-') ? member : undefined);
+  // Of `presence-signed` it is not said as whom: that is for those who have signed in.
+  const asWhom = (channel) => (channel.startsWith('presence-') && channel !== 'presence-signed' ? member : undefined);
+  const signs = (socket, channel) => server.authorizeChannel(socket, channel, asWhom(channel));
   const client = clientAt(args.url, args.key, {
     nacl,
     channelAuthorization: { customHandler: ({ socketId, channelName }, done) => done(null, signs(socketId, channelName)) },

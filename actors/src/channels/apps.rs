@@ -96,7 +96,7 @@ impl Apps {
     /// members are not told anyway.
     #[must_use]
     pub fn counts(&self, channel: &str) -> bool {
-        self.all().iter().filter(|app| app.subscription_counts).any(|app| {
+        self.all().iter().filter(|app| app.enabled && app.subscription_counts).any(|app| {
             let name = app.name_of(channel).and_then(|name| Name::parse(name).ok());
             name.is_some_and(|name| !name.is_presence() && !name.is_reserved())
         })

@@ -388,30 +388,15 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 self.read(myself, &name);
             }
         }
-        batch.extend(words.iter().filter_map(|(stream, word)| self.word(stream, word)));
+        for (name, word) in &words {
+            let Some(stream) = self.streams.get_mut(name) else { continue };
+            batch.extend(heard(stream, word, &self.args.metrics));
+            time(myself, name, stream);
+        }
         self.deliver(batch).await;
         if lost {
             self.doubt_watched();
             self.check(myself).await;
-        }
-    }
-
-    /// A word for the subscribers of a stream's own channel.
-    fn word(&mut self, stream: &StreamName, word: &Bytes) -> Option<(u64, Delivery)> {
-        let stream = self.streams.get_mut(stream)?;
-        match Word::decode(word) {
-            Ok(Word::Publication { data, at, trace, extra }) => {
-                let data = Bytes::copy_from_slice(data.get().as_bytes());
-                let id = EntityId::new(stream.source.name().as_str()).ok()?;
-                let publication = Message { data, at, trace, extra }.publication(id, 0);
-                stream.passing(Arc::new(Item::new(0, publication)))
-            }
-            Ok(spoken) => stream.word(Arc::new(Spoken::new(spoken, word.len()))),
-            Err(error) => {
-                self.args.metrics.unknown_words.inc();
-                tracing::debug!(%error, "a word of another node was not understood");
-                None
-            }
         }
     }
 
@@ -436,6 +421,24 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 self.args.metrics.unknown_words.inc();
                 tracing::debug!(%error, "an order of another node was not understood");
             }
+        }
+    }
+}
+
+/// A word for the subscribers of a stream's own channel.
+fn heard(stream: &mut Stream, word: &Bytes, metrics: &Metrics) -> Vec<(u64, Delivery)> {
+    match Word::decode(word) {
+        Ok(Word::Publication { data, at, trace, extra }) => {
+            let data = Bytes::copy_from_slice(data.get().as_bytes());
+            let Ok(id) = EntityId::new(stream.source.name().as_str()) else { return Vec::new() };
+            let publication = Message { data, at, trace, extra }.publication(id, 0);
+            stream.passing(Arc::new(Item::new(0, publication)))
+        }
+        Ok(spoken) => stream.word(Arc::new(Spoken::new(spoken, word.len()))).into_iter().collect(),
+        Err(error) => {
+            metrics.unknown_words.inc();
+            tracing::debug!(%error, "a word of another node was not understood");
+            Vec::new()
         }
     }
 }

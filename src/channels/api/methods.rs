@@ -1,12 +1,16 @@
 //! What each method does.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use axum::http::StatusCode;
 use dzvin_actors::platform::ports::{Bus, BusError, ReadLimit, Slice};
 use dzvin_protocols::{
     channels::{
-        Channel, Publication,
+        Channel, Position, Publication,
         centrifuge::{ErrorCode, Form, HistoryRequest, HistoryResult, Pub},
     },
     platform::StreamName,
@@ -104,25 +108,51 @@ impl Call<'_> {
             return Err(ErrorCode::UnrecoverablePosition.into());
         }
         let since = request.since.map(|since| since.offset);
-        let (after, count) = if request.reverse {
+        let Slice { position, publications, .. } = if request.reverse {
             let end = since.map_or(top.offset, |since| since.saturating_sub(1).min(top.offset));
-            (end.saturating_sub(count as u64), count.min(usize::try_from(end).unwrap_or(count)))
+            Slice { publications: self.newest(&stream, &top, end, count).await?, position: top, complete: true }
         } else {
-            (since.unwrap_or(0), count)
+            let limit = ReadLimit { count, bytes: PAGE_BYTES };
+            let after = since.unwrap_or(0);
+            let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
+            slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true })
         };
-        // In reverse the newest must not fall to a limit of bytes: whoever wants large pages asks for fewer.
-        let limit = ReadLimit { count, bytes: if request.reverse { MAX_ANSWER } else { PAGE_BYTES } };
-        let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
-        let Slice { position, mut publications, .. } =
-            slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true });
-        if request.reverse {
-            publications.reverse();
-        }
         let publications = publications.iter().map(|p: &Publication| Pub::new(p, p.offset)).collect();
         let result = HistoryResult { publications, epoch: position.epoch.as_str(), offset: position.offset };
         let mut out = Vec::new();
         Form::Json.result(&mut out, &result);
         String::from_utf8(out).map_err(|error| Refusal::Problem(Problem::internal(error)))
+    }
+
+    /// The last publications up to `end`, newest first. The past is read forward, and begins at the oldest that is kept: what lies behind
+    /// `end` is not asked for, and where a page is full, what comes first gives way to what comes later.
+    async fn newest(
+        &self,
+        stream: &StreamName,
+        top: &Position,
+        end: u64,
+        count: usize,
+    ) -> Result<Vec<Publication>, Refusal> {
+        let (mut kept, mut bytes) = (VecDeque::new(), 0);
+        let mut at = end.saturating_sub(count as u64);
+        while at < end {
+            let limit = ReadLimit { count: usize::try_from(end - at).unwrap_or(count), bytes: PAGE_BYTES };
+            let Some(slice) = self.api.bus.read(stream, at, limit).await.map_err(away)? else { break };
+            if slice.position.epoch != top.epoch {
+                // It has begun anew meanwhile; whoever asks again is told of that.
+                return Err(ErrorCode::Internal.into());
+            }
+            let Some(last) = slice.publications.last().map(|it| it.offset) else { break };
+            at = last;
+            for publication in slice.publications.into_iter().take_while(|it| it.offset <= end) {
+                bytes += publication.size();
+                kept.push_front(publication);
+                while bytes > PAGE_BYTES && kept.len() > 1 {
+                    bytes -= kept.pop_back().as_ref().map_or(0, Publication::size);
+                }
+            }
+        }
+        Ok(kept.into())
     }
 
     /// Forgets the past of a channel. Whoever has everything is not disturbed; whoever comes back from before loads anew.

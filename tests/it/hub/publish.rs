@@ -14,6 +14,7 @@ use crate::support::{
 fn rules() -> String {
     with_key(
         "[channels.namespaces.chat]\nsubscribe = \"signed_in\"\n\
+         [channels.namespaces.deep]\nhistory_count = 20\n\
          [channels.namespaces.slow]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
          publications_per_second = 2\npublications_across = \"cluster\"\npublications_of = \"everybody\"\n\
          [channels.namespaces.quiet]\nsubscribe = \"signed_in\"\npublish = \"signed_in\"\n\
@@ -145,6 +146,40 @@ async fn publications_keep_to_their_conditions_in_memory() {
 #[tokio::test]
 async fn publications_keep_to_their_conditions_on_two_nodes() {
     Box::pin(on_two_nodes(true)).await;
+}
+
+/// Whoever goes back through a past of which the beginning is gone has nothing twice, and comes to its end.
+async fn the_past_backwards(redis: bool) {
+    let world = World::new(1, redis).await;
+    let hub = world.hub_with("a", &rules()).await;
+    let channels = vec!["deep.1"; 100];
+    let published = done(&hub, "broadcast", &json!({"channels": channels, "data": "x"})).await;
+    let epoch = &published["responses"][0]["result"]["epoch"];
+    let page = async |since: u64, limit: i32| {
+        let since = json!({"offset": since, "epoch": epoch});
+        let body = json!({"channel": "deep.1", "limit": limit, "reverse": true, "since": since});
+        let page = done(&hub, "history", &body).await;
+        assert_eq!((&page["offset"], &page["epoch"]), (&json!(100), epoch));
+        let offsets = page["publications"].as_array().expect("publications").iter().map(|it| it["offset"].as_u64());
+        offsets.collect::<Option<Vec<_>>>().expect("offsets")
+    };
+    assert_eq!(page(101, 3).await, [100, 99, 98]);
+    for limit in [10, 1000, -1] {
+        assert_eq!(page(85, limit).await, [84, 83, 82, 81], "{limit}");
+    }
+    assert_eq!(page(u64::MAX, -1).await, (81..=100).rev().collect::<Vec<_>>());
+    assert_eq!(page(81, 10).await, [0; 0]);
+    assert_eq!(page(0, 10).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn the_past_is_read_backwards_in_memory() {
+    the_past_backwards(false).await;
+}
+
+#[tokio::test]
+async fn the_past_is_read_backwards_over_redis() {
+    the_past_backwards(true).await;
 }
 
 #[tokio::test]

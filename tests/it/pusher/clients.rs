@@ -62,7 +62,7 @@ async fn pusher_js(world: &World) {
     assert_eq!(report["cache"], json!({"misses": 1, "heard": [{"n": 1}, {"n": 2}, {"n": 2}]}));
     assert_eq!(report["signin"]["user"], json!({"id": "7", "user_info": {"name": "О"}}));
     assert_eq!(report["signin"]["own"], "#server-to-user-7");
-    assert_eq!(report["signin"]["me"]["id"], "7");
+    assert_eq!(report["signin"]["me"], json!({"id": "7", "info": {"name": "О"}}), "as whom it has signed in");
     assert_eq!(report["hub"]["user"], json!({"id": "viewer-1"}), "no token is sent back");
     assert_eq!(report["hub"]["refusals"], json!({"a bare signature": 401, "a bad token": 401}));
     assert_eq!(report["hub"]["revisions"], true);

@@ -260,6 +260,10 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
 
     /// Answered when the bus has it.
     async fn publish(&mut self, id: u32, request: PublishRequest) -> Answer {
+        // A key's value of a map would be news without its key to all.
+        if request.kind != 0 {
+            return Err(Refusal::Error(ErrorCode::NotAvailable));
+        }
         let channel = Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
         if self.is_too_long(&channel) {
             return Err(Refusal::Error(ErrorCode::BadRequest));

@@ -15,6 +15,8 @@ use dzvin_protocols::{channels::Publication, entities::Conflated};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
+use crate::channels::delivery::Item;
+
 /// Bytes that may be held back of one stream; then they go at once.
 const MAX_HELD: usize = 256 * 1024;
 
@@ -50,6 +52,8 @@ pub(super) struct Released {
     pub(super) publications: Vec<Publication>,
     /// What they stand for.
     pub(super) standing: Standing,
+    /// What nothing keeps, by arrival: behind those.
+    pub(super) passing: Vec<Arc<Item>>,
 }
 
 /// What a publication stands for beside itself.
@@ -99,6 +103,11 @@ pub(super) struct Hold {
     waiting: BTreeMap<u64, Conflated>,
     /// Which of them a later one of the same replaces.
     latest: HashMap<Arc<str>, u64>,
+    /// What nothing keeps, by arrival.
+    passing: BTreeMap<u64, Arc<Item>>,
+    /// Which of that something later of the same replaces.
+    latest_passing: HashMap<Arc<str>, u64>,
+    arrivals: u64,
     bytes: usize,
     /// Up to here everything has gone out or was left out.
     passed: u64,
@@ -117,6 +126,9 @@ impl Hold {
             most: MAX_HELD.min(queue / 4),
             waiting: BTreeMap::new(),
             latest: HashMap::new(),
+            passing: BTreeMap::new(),
+            latest_passing: HashMap::new(),
+            arrivals: 0,
             bytes: 0,
             passed: 0,
             released: None,
@@ -140,6 +152,8 @@ impl Hold {
         for publication in fresh {
             let offset = publication.offset;
             let earlier = self.replaced(publication).and_then(|earlier| self.waiting.remove(&earlier));
+            // Shown behind it, what is older would stand.
+            self.replace_passing(publication);
             if let Some(earlier) = &earlier {
                 self.bytes -= earlier.size();
                 self.conflated.inc();
@@ -156,16 +170,33 @@ impl Hold {
         }
     }
 
+    /// Takes what nothing keeps. It has no offset: of what is left out for it nobody has to be told.
+    pub(super) fn pass(&mut self, item: Arc<Item>) {
+        self.replace_passing(&item.publication);
+        self.arrivals += 1;
+        if let Some(key) = key(&self.rules.conflate, &item.publication) {
+            self.latest_passing.insert(key.into(), self.arrivals);
+        }
+        self.bytes += item.size();
+        self.passing.insert(self.arrivals, item);
+    }
+
+    /// What nothing keeps and this is later than goes out no more.
+    fn replace_passing(&mut self, by: &Publication) {
+        let earlier = key(&self.rules.conflate, by).and_then(|key| self.latest_passing.remove(key));
+        if let Some(earlier) = earlier.and_then(|earlier| self.passing.remove(&earlier)) {
+            self.bytes -= earlier.size();
+            self.conflated.inc();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.passing.is_empty()
+    }
+
     /// Makes it the latest of its sort; answers the offset of the one before it, if one has been.
     fn replaced(&mut self, publication: &Publication) -> Option<u64> {
-        let key = match &self.rules.conflate {
-            Conflate::Nothing => return None,
-            Conflate::Channel => "",
-            Conflate::Tag(name) => {
-                publication.extra.as_ref().and_then(|extra| extra.tags.get(name)).unwrap_or_default()
-            }
-            Conflate::Entity => publication.id.as_str(),
-        };
+        let key = key(&self.rules.conflate, publication)?;
         if let Some(latest) = self.latest.get_mut(key) {
             return Some(replace(latest, publication.offset));
         }
@@ -176,7 +207,7 @@ impl Hold {
     /// Whether it goes out now. What changes often goes at once after a pause: the first of it should not be late.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let conflates = self.rules.conflate != Conflate::Nothing;
-        !self.waiting.is_empty() && (self.bytes > self.most || (conflates && self.has_rested(now)))
+        !self.is_empty() && (self.bytes > self.most || (conflates && self.has_rested(now)))
     }
 
     fn has_rested(&self, now: Instant) -> bool {
@@ -185,7 +216,7 @@ impl Hold {
 
     /// When somebody has to come and release it; asked once for each wait.
     pub(super) fn wait(&mut self, now: Instant) -> Option<Duration> {
-        if self.waiting.is_empty() || replace(&mut self.timed, true) {
+        if self.is_empty() || replace(&mut self.timed, true) {
             return None;
         }
         let since = self.released.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -199,7 +230,7 @@ impl Hold {
     /// rest is asked for anew.
     pub(super) fn came(&mut self, now: Instant) -> bool {
         self.timed = false;
-        !self.waiting.is_empty() && (self.rules.conflate == Conflate::Nothing || self.has_rested(now))
+        !self.is_empty() && (self.rules.conflate == Conflate::Nothing || self.has_rested(now))
     }
 
     /// What goes out.
@@ -207,6 +238,8 @@ impl Hold {
         self.released = Some(now);
         self.bytes = 0;
         self.latest.clear();
+        self.latest_passing.clear();
+        let passing = std::mem::take(&mut self.passing).into_values().collect();
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
         let (mut publications, mut standing) = (Vec::with_capacity(waiting.len()), Standing::default());
@@ -219,15 +252,26 @@ impl Hold {
             self.passed = offset;
             publications.push(waits.into_publication());
         }
-        Released { before, publications, standing }
+        Released { before, publications, standing, passing }
     }
 
     /// The stream stands elsewhere: what waited is of the past.
     pub(super) fn reset(&mut self, passed: u64) {
         self.waiting = BTreeMap::new();
         self.latest = HashMap::new();
+        (self.passing, self.latest_passing) = (BTreeMap::new(), HashMap::new());
         (self.bytes, self.passed) = (0, passed);
     }
+}
+
+/// Of what it is the latest; where nothing is left out, of nothing.
+fn key<'a>(conflate: &Conflate, publication: &'a Publication) -> Option<&'a str> {
+    Some(match conflate {
+        Conflate::Nothing => return None,
+        Conflate::Channel => "",
+        Conflate::Tag(name) => publication.extra.as_ref().and_then(|extra| extra.tags.get(name)).unwrap_or_default(),
+        Conflate::Entity => publication.id.as_str(),
+    })
 }
 
 #[cfg(test)]
@@ -300,6 +344,37 @@ mod tests {
         hold.release(now);
         (1..300).for_each(|n| hold.take([&fields(n)]));
         assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
+    }
+
+    /// What nothing keeps waits with the rest, and of one thing the latest comes last, whichever sort it is of.
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_keeps_waits_as_well() {
+        let passing = |n: u64, key: &str| Arc::new(Item::new(0, Publication { revision: n, ..publication(0, key) }));
+        let shown = |released: Released| {
+            let passing = released.passing.iter().map(|it| it.publication.revision).collect::<Vec<_>>();
+            (told(&released).into_iter().map(|(_, offset)| offset).collect::<Vec<_>>(), passing)
+        };
+        for (conflate, kept, passed) in [
+            (Conflate::Nothing, vec![1, 2], vec![10, 11, 12, 13]),
+            (Conflate::Channel, vec![2], vec![13]),
+            (Conflate::Tag("lot".into()), vec![1, 2], vec![12, 13]),
+        ] {
+            let (mut hold, now) = (Hold::new(rules(conflate.clone()), QUEUE, Counter::default()), Instant::now());
+            hold.release(now);
+            hold.pass(passing(10, "a"));
+            assert!(!hold.is_due(now) && hold.wait(now).is_some() && hold.bytes() > 0);
+            hold.take([&publication(1, "a")]);
+            hold.pass(passing(11, "b"));
+            hold.take([&publication(2, "b")]);
+            hold.pass(passing(12, "a"));
+            hold.pass(passing(13, "b"));
+            assert!(hold.came(now + Duration::from_secs(1)));
+            assert_eq!(shown(hold.release(now)), (kept, passed), "{conflate:?}");
+            assert_eq!((hold.bytes(), hold.passed(), hold.wait(now)), (0, 2, None));
+            hold.pass(passing(14, "a"));
+            hold.reset(7);
+            assert!(hold.bytes() == 0 && shown(hold.release(now)) == (vec![], vec![]));
+        }
     }
 
     proptest! {

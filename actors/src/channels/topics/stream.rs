@@ -288,12 +288,11 @@ impl Stream {
 
     fn release_now(&mut self) -> Vec<(u64, Delivery)> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
-        let Released { before, publications, standing } = hold.release(Instant::now());
-        if publications.is_empty() {
-            return Vec::new();
-        }
+        let Released { before, publications, standing, passing } = hold.release(Instant::now());
         let publications: Vec<&Publication> = publications.iter().collect();
-        self.tell(before, &publications, &standing)
+        let mut batch = if publications.is_empty() { Vec::new() } else { self.tell(before, &publications, &standing) };
+        batch.extend(passing.into_iter().filter_map(|item| self.pass(item)));
+        batch
     }
 
     /// Bytes that are held back.
@@ -356,7 +355,14 @@ impl Stream {
     }
 
     /// A publication that nothing keeps, for the same.
-    pub(super) fn passing(&self, item: Arc<Item>) -> Option<(u64, Delivery)> {
+    pub(super) fn passing(&mut self, item: Arc<Item>) -> Vec<(u64, Delivery)> {
+        let heard = self.position.is_some() && self.wanted.contains_key(&self.whole);
+        let Some(hold) = self.hold.as_mut().filter(|_| heard) else { return self.pass(item).into_iter().collect() };
+        hold.pass(item);
+        if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() }
+    }
+
+    fn pass(&self, item: Arc<Item>) -> Option<(u64, Delivery)> {
         self.news(&self.whole, self.wanted.get(&self.whole)?, What::Passing(item))
     }
 }

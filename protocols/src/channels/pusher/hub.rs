@@ -29,7 +29,7 @@ pub const MAX_DATA: usize = 10 * 1024;
 pub fn encode_publication(channel: &str, publication: &Publication) -> Vec<u8> {
     let extra = publication.extra.as_deref();
     // Servers of the other protocol may tag what they like; nobody but the hub speaks as the protocol itself.
-    let ours = |name: &&str| ["pusher:", "pusher_internal:", "client-"].iter().any(|of| name.starts_with(of));
+    let ours = |name: &&str| ["pusher:", "pusher_internal:"].iter().any(|of| name.starts_with(of));
     let named = extra.and_then(|extra| extra.tags.get(EVENT_TAG));
     let event =
         named.filter(|name| !name.is_empty() && name.len() <= MAX_EVENT && !ours(name)).unwrap_or(DEFAULT_EVENT);
@@ -130,6 +130,10 @@ mod tests {
             (r#"{"a": 1.50}"#, Some("hello"), json!({"event":"hello","channel":"c","data":"{\"a\": 1.50}"})),
             (r#""plain \"text\"""#, Some("hello"), json!({"event":"hello","channel":"c","data":"plain \"text\""})),
             ("7", None, json!({"event":"message","channel":"c","data":"7"})),
+            // Of a server that whispers with its clients.
+            ("7", Some("client-typing"), json!({"event":"client-typing","channel":"c","data":"7"})),
+            ("7", Some("pusher:error"), json!({"event":"message","channel":"c","data":"7"})),
+            ("7", Some("pusher_internal:member_added"), json!({"event":"message","channel":"c","data":"7"})),
         ] {
             assert_eq!(read(encode_publication("c", &publication(data, event))), want);
         }

@@ -101,7 +101,10 @@ impl Line {
     pub(super) fn offer(&self, event: &WebhookEvent) {
         let target = lock(&self.target);
         let Target { app, hook } = &*target;
-        let Some(name) = app.name_of(event.channel()).filter(|_| app.enabled && hook.wants(event)) else { return };
+        // Counts may be made for another application that has the same channels.
+        let counted = app.subscription_counts || !matches!(event, WebhookEvent::SubscriptionCount { .. });
+        let wanted = app.enabled && counted && hook.wants(event);
+        let Some(name) = app.name_of(event.channel()).filter(|_| wanted) else { return };
         // Users on a channel are called as their application calls them: it is the channel alone that has its prefix here.
         let event = event.clone().on(name);
         drop(target);

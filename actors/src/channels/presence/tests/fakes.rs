@@ -13,6 +13,7 @@ use dzvin_protocols::{
     platform::StreamName,
 };
 use ractor::{Actor, ActorRef};
+use tokio::time::Instant;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::super::{
@@ -71,6 +72,8 @@ pub(super) struct Kept {
     pub(super) calls: usize,
     pub(super) renewals: usize,
     pub(super) turns: usize,
+    /// When the number of a channel was told last.
+    turned: BTreeMap<String, Instant>,
     busy: Vec<String>,
     /// What was said, in order: channel and word.
     pub(super) words: Vec<(String, Word)>,
@@ -286,9 +289,14 @@ impl Presence for Fake {
         .await
     }
 
-    async fn turn(&self, channel: &StreamName, _: Duration) -> Result<Option<u64>, BusError> {
+    async fn turn(&self, channel: &StreamName, every: Duration) -> Result<Option<u64>, BusError> {
         self.behave(|kept| {
             kept.turns += 1;
+            let now = Instant::now();
+            if kept.turned.get(channel.as_str()).is_some_and(|at| now.saturating_duration_since(*at) < every) {
+                return Ok(None);
+            }
+            kept.turned.insert(channel.as_str().to_owned(), now);
             Ok(Some(kept.occupied.get(channel.as_str()).copied().unwrap_or(0)))
         })
         .await

@@ -221,6 +221,32 @@ async fn a_user_who_comes_back_at_once_never_left_for_servers() {
     assert_eq!(scene.metrics.channels.get() + scene.metrics.clients.get(), 0, "nothing is left");
 }
 
+/// A large channel that fills would tell each of its subscribers of each that comes.
+#[tokio::test(start_paused = true)]
+async fn many_subscribers_are_told_their_number_now_and_then() {
+    let scene = scene().await;
+    let counts = |n| PresenceMessage::Counts { shard: 0, counts: vec![("counted".into(), n)] };
+    let numbers = |scene: &Scene| {
+        let said = scene.fake.said("counted").into_iter();
+        said.filter_map(|word| word.strip_prefix('#').and_then(|n| n.parse::<u64>().ok())).collect::<Vec<_>>()
+    };
+    for n in 98..=100 {
+        scene.tell(counts(n));
+        scene.pass(SECOND).await;
+    }
+    assert_eq!(numbers(&scene), [98, 99, 100]);
+    for n in 101..=150 {
+        scene.tell(counts(n));
+        scene.pass(SECOND / 50).await;
+    }
+    assert!(numbers(&scene).len() <= 4, "one more within a second: {:?}", numbers(&scene));
+    scene.pass(SECOND * 10).await;
+    assert!(numbers(&scene).len() <= 5 && numbers(&scene).last() == Some(&150), "{:?}", numbers(&scene));
+    scene.tell(counts(99));
+    scene.pass(SECOND).await;
+    assert_eq!(numbers(&scene).last(), Some(&99), "few enough again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn shards_are_added_up_and_one_that_begins_has_nothing() {
     let mut scene = scene().await;

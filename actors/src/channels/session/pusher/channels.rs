@@ -223,7 +223,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     ) -> Result<Vec<Bytes>, Trouble> {
         let mut frames = vec![self.succeeded(app, name, &prepared.name, member, newcomer).await?];
         if name.kind().cache {
-            frames.push(self.last(app, name, channel, &prepared.start).await?);
+            frames.extend(self.last(app, name, channel, &prepared.start).await?);
         }
         Ok(frames)
     }
@@ -242,8 +242,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(frame(encode_subscription_succeeded(name.as_str())))
     }
 
-    /// The last event of a cache channel, or the word that there is none.
-    async fn last(&self, app: &Arc<App>, name: &Name, channel: &Channel, start: &Start) -> Result<Bytes, Trouble> {
+    /// The last event of a cache channel, or the word that there is none. Neither where it is no more: what has taken its place comes live.
+    async fn last(
+        &self,
+        app: &Arc<App>,
+        name: &Name,
+        channel: &Channel,
+        start: &Start,
+    ) -> Result<Option<Bytes>, Trouble> {
         let top = start.position.offset;
         let of_application = matches!(channel, Channel::Application(_) | Channel::User(_));
         let place = |it: &Publication| {
@@ -255,7 +261,9 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             _ if matches!(channel, Channel::Query(_)) => None,
             top => self.page(channel, top - 1, 1).await?.publications.into_iter().next(),
         };
-        // What is later comes live.
+        if last.as_ref().is_some_and(|it| place(it) > top) {
+            return Ok(None);
+        }
         let last = last.filter(|it| place(it) == top).filter(|it| {
             let age = app.rules.cache_age.as_micros();
             !of_application || u128::try_from(now_micros() - it.at).unwrap_or(0) <= age
@@ -266,7 +274,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Ok(None) => last,
             Err(_) => None,
         };
-        Ok(match last {
+        Ok(Some(match last {
             Some(publication) if of_application => encode_publication(name.as_str(), &publication).into(),
             Some(publication) => encode_change(name.as_str(), &publication).into(),
             None => {
@@ -275,7 +283,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 }
                 frame(encode_cache_miss(name.as_str()))
             }
-        })
+        }))
     }
 
     /// Whether the client may have the channel, and by what.

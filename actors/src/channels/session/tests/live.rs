@@ -21,6 +21,17 @@ async fn a_subscriber_gets_every_change_in_order() {
     assert_eq!(client.ask(json!({"id": 4, "ping": {}})).await, json!({"id": 4, "ping": {}}), "nothing came between");
 }
 
+/// As the protocol has it: who asks much at once is not answered in as many writes.
+#[tokio::test]
+async fn what_was_asked_in_one_frame_is_answered_in_one() {
+    let node = Node::start(Limits::default()).await;
+    let mut client = node.client().await.connected("reader").await;
+    let pings = "{\"id\":2,\"ping\":{}}\n{\"id\":3,\"ping\":{}}\n{\"id\":4,\"ping\":{}}";
+    client.0.send(pings.into()).await.expect("sent");
+    let answer = timeout(PATIENCE, client.0.next()).await.expect("in time").expect("open").expect("well formed");
+    assert_eq!(answer.into_text().expect("a text").as_str(), pings);
+}
+
 #[tokio::test]
 async fn an_entitys_own_channel_counts_revisions() {
     let node = Node::start(Limits::default()).await;

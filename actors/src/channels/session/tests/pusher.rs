@@ -330,6 +330,12 @@ async fn a_cache_channel_begins_with_the_last_state() {
     // What the application cached.
     assert_eq!(one.subscribe("cache-x", "", None).await, succeeded("cache-x"));
     assert_eq!(one.client.receive().await, json!({"event": "pusher:cache_miss", "channel": "cache-x"}));
+    // Another has taken its place meanwhile, which is on its way.
+    let message = Message { data: Bytes::from_static(b"1"), at: 0, trace: None, extra: None };
+    node.world.published.lock().unwrap().push(message.publication(EntityId::new("cache-y").unwrap(), 2));
+    assert_eq!(one.subscribe("cache-y", "", None).await, succeeded("cache-y"));
+    assert_eq!(one.client.receive().await, json!({"event": "message", "channel": "cache-y", "data": "1"}));
+    one.is_well().await;
 }
 
 #[tokio::test]
