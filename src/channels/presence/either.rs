@@ -51,8 +51,8 @@ impl Presence for AnyPresence {
         either!(self, presence => presence.is_shared())
     }
 
-    async fn resign(&self) -> Result<(), BusError> {
-        either!(self, presence => presence.resign().await)
+    async fn resign(&self, hold: Duration) -> Result<(), BusError> {
+        either!(self, presence => presence.resign(hold).await)
     }
 
     async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {

@@ -136,11 +136,11 @@ impl Presence for MemoryPresence {
         false
     }
 
-    async fn resign(&self) -> Result<(), BusError> {
+    async fn resign(&self, hold: Duration) -> Result<(), BusError> {
         let life = self.life();
         self.begin();
         if let Some(estate) = self.world().lives.get_mut(&life) {
-            estate.until = Instant::now();
+            estate.until = Instant::now() + hold.min(self.settings.lease);
         }
         Ok(())
     }

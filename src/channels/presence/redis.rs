@@ -46,7 +46,7 @@ static OCCUPIED: Script = shared!("lua/occupied.lua");
 static MEMBERS: Script = Script::new(include_str!("lua/members.lua"));
 static TURN: Script = shared!("lua/turn.lua");
 static RENEW: Script = shared!("lua/renew.lua");
-static RESIGN: Script = Script::new(include_str!("lua/resign.lua"));
+static RESIGN: Script = shared!("lua/resign.lua");
 static LIVES: Script = Script::new(include_str!("lua/lives.lua"));
 static DEAD: Script = shared!("lua/dead.lua");
 static BURY: Script = shared!("lua/bury.lua");
@@ -237,11 +237,12 @@ impl Presence for RedisPresence {
         true
     }
 
-    async fn resign(&self) -> Result<(), BusError> {
+    async fn resign(&self, hold: Duration) -> Result<(), BusError> {
         let life = self.state().life.take().map(|current| current.name);
         let Some(life) = life else { return Ok(()) };
         self.state().before = Some(Arc::clone(&life));
-        self.run(&RESIGN, vec![self.nodes("presence")], vec![life.as_ref().into()]).await.map(drop)
+        let hold = u64::try_from(hold.min(self.settings.lease).as_millis()).unwrap_or(0);
+        self.run(&RESIGN, vec![self.nodes("presence")], vec![life.as_ref().into(), number(hold)]).await.map(drop)
     }
 
     async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {

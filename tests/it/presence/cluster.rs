@@ -49,9 +49,13 @@ impl Node {
 
     /// One that holds goodbyes for so long.
     async fn holding(url: &str, hold: Duration) -> Self {
+        Self::with(url, hold, SETTINGS).await
+    }
+
+    async fn with(url: &str, hold: Duration, settings: PresenceSettings) -> Self {
         let (bus, words) = bus(url).await;
         let bus = Arc::new(bus);
-        let store = RedisPresence::new(&bus, SETTINGS);
+        let store = RedisPresence::new(&bus, settings);
         let (slot, metrics) = (Slot::default(), PresenceMetrics::default());
         let (sender, events) = mpsc::channel(10_000);
         let args = PresenceArgs {
@@ -334,6 +338,49 @@ async fn a_node_that_stops_is_told_as_gone_at_once() {
     b.actor.stop_and_wait(None, Some(patience())).await.expect("stopped");
     assert_eq!(a.hear(|heard| heard.len() == 1).await, ["chat -1!"]);
     assert!(stopped.elapsed() < LEASE, "{:?}", stopped.elapsed());
+}
+
+/// A node that is restarted: its clients come to the other within the hold, and those who do not are told as gone when that is over.
+#[tokio::test]
+async fn what_a_node_that_stops_held_another_holds_for_servers() {
+    let redis = Redis::start().await;
+    let (hold, settings) = (Duration::from_secs(3), PresenceSettings { lease: Duration::from_secs(60), ..SETTINGS });
+    let (mut a, b) = (Node::with(&redis.url(), hold, settings).await, Node::with(&redis.url(), hold, settings).await);
+    for (client, user) in [("1", "olha"), ("2", "ivan"), ("3", "petro")] {
+        b.enter("chat", client, user);
+    }
+    b.count("chat", 3);
+    b.count("alone", 1);
+    a.hear(|heard| heard.len() == 3).await;
+    eventually("it is with the store", async || b.metrics.waiting.get() + b.metrics.writing.get() == 0).await;
+    // Two have left when it stops, and one is there still.
+    b.exit("chat", "1");
+    b.exit("chat", "2");
+    b.count("chat", 0);
+    assert_eq!(a.hear(|heard| heard.len() == 2).await, ["chat -1!", "chat -2!"]);
+    let stopped = Instant::now();
+    b.actor.stop_and_wait(None, Some(patience())).await.expect("stopped");
+    let heard = a.rest().await;
+    assert!(heard.is_empty(), "{heard:?}");
+    assert!(a.events.is_empty(), "nothing is over yet: {:?}", a.events.try_recv());
+    a.enter("chat", "4", "olha");
+    a.count("chat", 1);
+    let mut told = Vec::new();
+    eventually("servers are told", async || {
+        told.extend(std::iter::from_fn(|| a.events.try_recv().ok()));
+        told.len() >= 3
+    })
+    .await;
+    assert!(stopped.elapsed() > hold - RENEW * 5, "{:?}", stopped.elapsed());
+    let mut heard = a.rest().await;
+    heard.sort();
+    assert_eq!(heard, ["chat +4!", "chat -3!"]);
+    told.extend(std::iter::from_fn(|| a.events.try_recv().ok()));
+    let removed = |user: &str| PresenceEvent::MemberRemoved { channel: "chat".into(), user: user.into() };
+    for event in [removed("ivan"), removed("petro"), PresenceEvent::Vacated { channel: "alone".into() }] {
+        assert!(told.contains(&event), "{event:?}: {told:?}");
+    }
+    assert_eq!(told.len(), 3, "who came back was never away, and neither was the channel empty: {told:?}");
 }
 
 /// A page that is loaded anew comes back on whichever node: servers hear neither that its user left nor that it came.

@@ -124,6 +124,12 @@ pub async fn bus(url: &str) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     bus_of(config(url, "dz")).await
 }
 
+/// A store beside those of whole hubs.
+pub async fn beside_hubs(server: &Redis, settings: PresenceSettings) -> (RedisPresence, RedisBus) {
+    let bus = bus_of(patient(&server.url(), "dzvin")).await.0;
+    (RedisPresence::new(&bus, settings), bus)
+}
+
 async fn bus_of(config: RedisConfig) -> (RedisBus, mpsc::Receiver<BusEvent>) {
     let (sender, events) = mpsc::channel(1024);
     let bus = RedisBus::new(config, sender);

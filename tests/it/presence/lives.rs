@@ -1,6 +1,9 @@
 //! What every store of presence promises of lives: whose has ended is buried once, told once, and nobody else is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use dzvin::channels::presence::PresenceSettings;
 use dzvin_actors::platform::ports::{Buried, Crowd, Life, Presence};
@@ -23,6 +26,8 @@ each!(
     a_next_life_takes_over_without_a_word,
     who_was_entered_two_lives_ago_is_not_buried,
     who_resigns_is_buried_at_once,
+    what_is_held_of_who_resigns_is_buried_later,
+    nothing_is_held_for_longer_than_a_lease,
     the_living_are_not_buried,
     names_are_any_text,
 );
@@ -108,7 +113,7 @@ async fn what_was_removed_is_answered_until_it_has_been_told<K: Kit>() {
     change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan"), entering("3", "ivan")]).await;
     occupy(&dead, "chat", 3).await;
     occupy(&dead, "alone", 1).await;
-    dead.resign().await.expect("resigned");
+    dead.resign(Duration::ZERO).await.expect("resigned");
     let removed = Instant::now();
     let first = dies.bury(100).await.expect("buried");
     assert_eq!((left(&first).len(), first.len()), (3, 2));
@@ -136,7 +141,7 @@ async fn what_was_removed_is_answered_until_it_has_been_told<K: Kit>() {
     // Said late it closes nothing but what it was said of.
     let next = kit.alive(settings(LONG)).await;
     enter(&next, "chat", "1", "olha").await;
-    next.resign().await.expect("resigned");
+    next.resign(Duration::ZERO).await.expect("resigned");
     let third = other.bury(100).await.expect("buried");
     other.close(&first[0].channel, &first[0].grave).await.expect("closed");
     other.close(&channel("chat"), &first[0].grave).await.expect("closed");
@@ -155,7 +160,7 @@ async fn the_end_of_a_crowd_is_known_to_who_buries_it<K: Kit>() {
     let (dead, node) = (kit.alive(crowd).await, kit.alive(crowd).await);
     let changes: Vec<_> = (0..7).map(|n| entering(&n.to_string(), "u")).collect();
     change(&dead, "chat", &changes).await;
-    dead.resign().await.expect("resigned");
+    dead.resign(Duration::ZERO).await.expect("resigned");
     let buried = node.bury(100).await.expect("buried");
     assert!(buried.len() == 1 && buried[0].counts.ended, "{buried:?}");
     let mut again = Vec::new();
@@ -173,7 +178,7 @@ async fn who_came_back_is_not_told_as_gone<K: Kit>() {
     change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan"), entering("3", "petro")]).await;
     occupy(&dead, "chat", 3).await;
     occupy(&dead, "again", 1).await;
-    dead.resign().await.expect("resigned");
+    dead.resign(Duration::ZERO).await.expect("resigned");
     let lost = node.bury(100).await.expect("buried");
     assert_eq!(left(&lost).iter().filter(|(.., last)| *last).count(), 3);
     // A node that was only cut off enters its clients again; another client of a user comes; subscribers come.
@@ -265,9 +270,41 @@ async fn who_resigns_is_buried_at_once<K: Kit>() {
     let kit = K::start().await;
     let (node, other) = (kit.alive(settings(LONG)).await, kit.alive(settings(LONG)).await);
     enter(&node, "chat", "1", "olha").await;
-    node.resign().await.expect("resigned");
+    node.resign(Duration::ZERO).await.expect("resigned");
     assert_eq!(left(&bury_all(&[&other], 10).await), [("chat".to_owned(), "1".to_owned(), true)]);
     node.change(&channel("chat"), ticket(), &[entering("1", "olha")]).await.expect_err("it has gone");
+}
+
+async fn what_is_held_of_who_resigns_is_buried_later<K: Kit>() {
+    let kit = K::start().await;
+    let (node, other) = (kit.alive(settings(LONG)).await, kit.alive(settings(LONG)).await);
+    enter(&node, "chat", "1", "olha").await;
+    occupy(&node, "chat", 1).await;
+    let resigned = Instant::now();
+    node.resign(SHORT).await.expect("resigned");
+    node.change(&channel("chat"), ticket(), &[entering("2", "olha")]).await.expect_err("it has gone");
+    assert_eq!(bury(&other, 10).await, []);
+    assert_eq!(other.channels("", None, 10).await.expect("listed"), [("chat".into(), 1)], "until then it is there");
+    // Meanwhile its user comes back elsewhere, and is no news.
+    assert_eq!(enter(&other, "chat", "3", "olha").await, (true, false));
+    assert_eq!(occupy(&other, "chat", 1).await, (1, 2));
+    let mut graves = Vec::new();
+    eventually("it is buried", async || {
+        graves.extend(bury(&other, 10).await);
+        !graves.is_empty()
+    })
+    .await;
+    assert!(resigned.elapsed() >= SHORT * 9 / 10, "{:?}", resigned.elapsed());
+    assert_eq!(left(&graves), [("chat".to_owned(), "1".to_owned(), false)]);
+    assert_eq!((graves[0].occupied.before, graves[0].occupied.now), (2, 1));
+}
+
+async fn nothing_is_held_for_longer_than_a_lease<K: Kit>() {
+    let kit = K::start().await;
+    let (node, other) = (kit.alive(settings(SHORT)).await, kit.alive(settings(LONG)).await);
+    enter(&node, "chat", "1", "olha").await;
+    node.resign(LONG).await.expect("resigned");
+    eventually("it is buried", async || !bury(&other, 10).await.is_empty()).await;
 }
 
 async fn the_living_are_not_buried<K: Kit>() {

@@ -1,6 +1,6 @@
 //! A real Redis that forgets, restarts and goes away under the store.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use dzvin::channels::presence::{PresenceSettings, RedisPresence};
 use dzvin_actors::platform::ports::{BusError, Life, Presence};
@@ -109,12 +109,12 @@ async fn a_burial_whose_answer_was_lost_is_answered_again() {
     // The server knows the scripts by this one.
     let first = kit.alive(settings(LONG)).await;
     enter(&first, "news", "0", "petro").await;
-    first.resign().await.expect("resigned");
+    first.resign(Duration::ZERO).await.expect("resigned");
     assert_eq!(bury(&near, 10).await.len(), 1);
     let dead = kit.alive(settings(LONG)).await;
     change(&dead, "chat", &[entering("1", "olha"), entering("2", "ivan")]).await;
     occupy(&dead, "chat", 2).await;
-    dead.resign().await.expect("resigned");
+    dead.resign(Duration::ZERO).await.expect("resigned");
     proxy.cut_after(Some("grave:"));
     eventually("it is removed, and the answer lost", async || {
         assert!(far.bury(10).await.unwrap_or_default().is_empty(), "no answer comes through");
@@ -148,7 +148,7 @@ async fn while_the_server_is_away_calls_fail_at_once() {
         node.renew().await.expect_err("away");
         node.bury(10).await.expect_err("away");
     }
-    assert!(asked.elapsed() < std::time::Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     kit.server.restart_empty().await;
     let life = answered("it is renewed", async || node.renew().await).await;
     assert_eq!(life, Life::Anew { told: false });

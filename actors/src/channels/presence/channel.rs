@@ -272,6 +272,16 @@ impl Channel {
         [waiting, self.first_flying].into_iter().flatten().all(|place| place > barrier)
     }
 
+    /// Something is to be said, and nobody is at it.
+    pub(super) fn has_words(&self) -> bool {
+        !self.busy && !self.unsaid.is_empty()
+    }
+
+    /// The store has, or may have, subscribers of it.
+    pub(super) fn is_occupied(&self) -> bool {
+        self.written != Some(0)
+    }
+
     pub(super) fn clients(&self) -> usize {
         self.clients.len()
     }

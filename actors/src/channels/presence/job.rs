@@ -1,6 +1,13 @@
 //! One call to the store, beside the actor: first what is still to be said on the channel, with the graves that are told by it, then the call.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    collections::VecDeque,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use dzvin_protocols::platform::StreamName;
 use futures_util::FutureExt;
@@ -23,12 +30,13 @@ pub(super) struct Job {
     pub(super) life: u64,
     pub(super) unsaid: VecDeque<Tell>,
     pub(super) work: Option<Work>,
+    /// This node goes: no call begins any more.
+    pub(super) going: Arc<AtomicBool>,
     pub(super) place: OwnedSemaphorePermit,
 }
 
 /// What became of it.
-#[derive(Debug)]
-pub struct Report {
+pub(super) struct Report {
     pub(super) channel: Arc<str>,
     pub(super) life: u64,
     /// What could not be said; then nothing was called.
@@ -40,23 +48,29 @@ pub struct Report {
     pub(super) answer: Option<Answer>,
     /// A word or the call failed.
     pub(super) failed: bool,
-    /// Its place among the calls, given back when the actor has heard of it: what waits in its mailbox is bounded.
+    /// Its place among the calls, given back when the actor has heard of it: so many reports wait at most.
     pub(super) place: OwnedSemaphorePermit,
 }
 
 /// Does it; whatever fails, the actor hears of it.
 pub(super) async fn run<P: Presence, B: Bus>(job: Job, store: Arc<P>, bus: Arc<B>, limits: &PresenceLimits) -> Report {
-    let Job { channel, life, unsaid, work, place } = job;
+    let Job { channel, life, unsaid, work, going, place } = job;
     let mut report = Report { channel, life, unsaid, said: 0, graves: 0, work, answer: None, failed: true, place };
     // A panic of the store's is a failed call. What it had written of the report is whole.
-    let done = AssertUnwindSafe(act(&mut report, store.as_ref(), bus.as_ref(), limits)).catch_unwind().await;
+    let done = AssertUnwindSafe(act(&mut report, &going, store.as_ref(), bus.as_ref(), limits)).catch_unwind().await;
     if done.is_err() {
         tracing::error!(channel = &*report.channel, "a call to the store of presence panicked");
     }
     report
 }
 
-async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, limits: &PresenceLimits) {
+async fn act<P: Presence, B: Bus>(
+    report: &mut Report,
+    going: &AtomicBool,
+    store: &P,
+    bus: &B,
+    limits: &PresenceLimits,
+) {
     let stream = StreamName::from_checked(&report.channel);
     while let Some(tell) = report.unsaid.front() {
         match tell {
@@ -81,7 +95,8 @@ async fn act<P: Presence, B: Bus>(report: &mut Report, store: &P, bus: &B, limit
         }
         report.unsaid.pop_front();
     }
-    if let Some(work) = &report.work {
+    // What a call removes that begins now might not be told any more; what it leaves another node buries, and tells.
+    if let Some(work) = report.work.as_ref().filter(|_| !going.load(Relaxed)) {
         let within = limits.command;
         let called = timeout(within, call(store, &stream, work)).await;
         match called {

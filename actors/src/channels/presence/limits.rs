@@ -52,6 +52,9 @@ pub(super) const AWAY_AFTER: usize = 16;
 pub(super) const MAX_DOUBTS: usize = 10_000;
 /// Attempts at a word: nothing keeps words, and one that nobody can say must not hold up the channel.
 pub(super) const WORD_TRIES: u32 = 5;
+/// How long a node that stops waits for what it has begun with the store and the bus: many times what that takes where both are well, and
+/// a small part of a shutdown's grace where they are not.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Clients that one burial removes...
 pub(super) const BURY: usize = 512;
 /// ...unless so many words still wait to be said.

@@ -33,7 +33,6 @@ use crate::{
     supervise::{Progress, Slot},
 };
 
-pub use job::Report;
 pub use limits::PresenceLimits;
 pub use metrics::PresenceMetrics;
 pub use questions::{Looked, PresenceError, Roster};
@@ -145,8 +144,8 @@ pub enum PresenceMessage {
     },
     /// Time has gone on.
     Tick,
-    /// A call is over.
-    Called(Report),
+    /// A call is over; its report lies ready.
+    Called,
     /// The store was told that this node lives.
     Renewed(Option<Life>),
     /// A burial is over.
@@ -223,10 +222,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
         // These do not come through the slot.
         let own = matches!(
             message,
-            PresenceMessage::Tick
-                | PresenceMessage::Called(_)
-                | PresenceMessage::Renewed(_)
-                | PresenceMessage::Buried(_)
+            PresenceMessage::Tick | PresenceMessage::Called | PresenceMessage::Renewed(_) | PresenceMessage::Buried(_)
         );
         let _busy = if own { state.progress().work() } else { state.progress().begin() };
         match message {
@@ -247,7 +243,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
             PresenceMessage::Stats { channel, reply } => state.ask(&channel, questions::Asked::Stats { reply }),
             PresenceMessage::Look { channels, reply } => state.look(channels, reply),
             PresenceMessage::Tick => state.tick(),
-            PresenceMessage::Called(report) => state.called(report),
+            PresenceMessage::Called => state.reports(),
             PresenceMessage::Renewed(life) => state.renewed(life),
             PresenceMessage::Buried(buried) => state.buried(buried),
         }
@@ -255,13 +251,13 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
         Ok(())
     }
 
-    /// The node stops in order: what is left of it need not wait for its lease.
+    /// The node stops in order: what it has begun it tells, and what is left of it need not wait for its lease.
     async fn post_stop(
         &self,
         _: ActorRef<PresenceMessage>,
         PresenceState(state): &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        state.resign().await;
+        state.end().await;
         Ok(())
     }
 }

@@ -1,20 +1,24 @@
 //! What the actor knows, and when it calls the store.
 //!
-//! Not here: what is asked of it (`asking`), and lives and burials (`lives`).
+//! Not here: what is asked of it (`asking`), lives and burials (`lives`), and the orderly end (`end`).
 
 mod asking;
+mod end;
 mod lives;
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use ractor::ActorRef;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::Instant,
 };
@@ -77,12 +81,20 @@ pub(super) struct State<P, B> {
     writers: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     places: Arc<Semaphore>,
-    /// They end with the actor.
+    /// This node goes: nothing new begins.
+    going: Arc<AtomicBool>,
+    /// What became of calls. Not in the mailbox: a stop would pass over it, and with it over what is to be told of them.
+    reports: mpsc::Receiver<Report>,
+    reporting: mpsc::Sender<Report>,
+    /// Calls, and all else; they end with the actor.
+    calls: JoinSet<()>,
     tasks: JoinSet<()>,
 }
 
 impl<P: Presence, B: Bus> State<P, B> {
     pub(super) fn new(myself: ActorRef<PresenceMessage>, args: PresenceArgs<P, B>) -> Self {
+        // There are no more than places, which a report gives back when it has been heard.
+        let (reporting, reports) = mpsc::channel(WRITERS);
         Self {
             args,
             myself,
@@ -111,6 +123,10 @@ impl<P: Presence, B: Bus> State<P, B> {
             writers: Arc::new(Semaphore::new(WRITERS)),
             readers: Arc::new(Semaphore::new(READERS)),
             places: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            going: Arc::default(),
+            reports,
+            reporting,
+            calls: JoinSet::new(),
             tasks: JoinSet::new(),
         }
     }
@@ -202,33 +218,47 @@ impl<P: Presence, B: Bus> State<P, B> {
             if self.channels.get(&name).is_none_or(|channel| channel.listed != Some(listed)) {
                 continue;
             }
-            let Some(job) = self.job(name, place) else { continue };
-            let (store, bus) = (Arc::clone(&self.args.store), Arc::clone(&self.args.bus));
-            let (myself, limits) = (self.myself.clone(), self.args.limits.clone());
-            self.tasks.spawn(async move {
-                let report = run(job, store, bus, &limits).await;
-                let _ = myself.cast(PresenceMessage::Called(report));
-            });
+            self.call(name, place);
         }
+    }
+
+    /// Does what is next on a channel, beside the actor.
+    fn call(&mut self, name: Arc<str>, place: OwnedSemaphorePermit) {
+        let Some(job) = self.job(name, place) else { return };
+        let (store, bus) = (Arc::clone(&self.args.store), Arc::clone(&self.args.bus));
+        let (myself, limits, reporting) = (self.myself.clone(), self.args.limits.clone(), self.reporting.clone());
+        self.calls.spawn(async move {
+            let report = run(job, store, bus, &limits).await;
+            let _ = reporting.try_send(report);
+            let _ = myself.cast(PresenceMessage::Called);
+        });
     }
 
     /// What is next on a channel; `None` when that has come to nothing meanwhile.
     fn job(&mut self, name: Arc<str>, place: OwnedSemaphorePermit) -> Option<Job> {
-        let mut ticket = self.ticket;
+        let (mut ticket, going) = (self.ticket, self.going.load(Relaxed));
         let limits = self.args.limits.clone();
         let mut next = None;
         self.change(&name, |channel| {
             channel.listed = None;
-            let work = channel.work(Instant::now(), &limits, &mut ticket);
+            let work = if going { None } else { channel.work(Instant::now(), &limits, &mut ticket) };
             let unsaid = std::mem::take(&mut channel.unsaid);
             channel.busy = work.is_some() || !unsaid.is_empty();
             next = channel.busy.then_some((work, unsaid));
         });
         self.ticket = ticket;
-        next.map(|(work, unsaid)| Job { channel: name, life: self.life, unsaid, work, place })
+        let going = Arc::clone(&self.going);
+        next.map(|(work, unsaid)| Job { channel: name, life: self.life, unsaid, work, going, place })
     }
 
-    pub(super) fn called(&mut self, report: Report) {
+    /// Hears of every call that is over.
+    pub(super) fn reports(&mut self) {
+        while let Ok(report) = self.reports.try_recv() {
+            self.called(report);
+        }
+    }
+
+    fn called(&mut self, report: Report) {
         let Report { channel: name, life, mut unsaid, said, graves, work, answer, failed, place } = report;
         drop(place);
         self.args.metrics.words.inc_by(said);
@@ -339,6 +369,7 @@ impl<P: Presence, B: Bus> State<P, B> {
             self.renew();
         }
         while self.tasks.try_join_next().is_some() {}
+        while self.calls.try_join_next().is_some() {}
         self.measure();
     }
 

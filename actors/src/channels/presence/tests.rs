@@ -1,5 +1,6 @@
 //! The actor with a store that fails, forgets and hangs.
 
+mod end;
 mod failing;
 mod fakes;
 mod lives;

@@ -192,15 +192,15 @@ pub struct Buried {
 /// Calls of one node for one channel must not race each other, and carry tickets that grow with each. One whose answer was lost is
 /// repeated with its ticket, and answers what it would have answered: whoever makes an edge hears of it.
 pub trait Presence: Send + Sync + 'static {
-    /// Ends this life without a word: what it entered is buried when its lease has ended, or at once if the node is not to go
-    /// on (`resign`). The next [`Self::renew`] begins another.
+    /// Ends this life without a word: what it entered is buried when its lease has ended, or sooner if the node is not to go
+    /// on ([`Self::resign`]). The next [`Self::renew`] begins another.
     fn begin(&self);
     /// This node is alive. To be said several times within a lease; nothing can be entered before it is said first.
     fn renew(&self) -> impl Answer<Result<Life, BusError>>;
     /// Whether another node tells of what this one leaves behind.
     fn is_shared(&self) -> bool;
-    /// This node goes: what it left is to be buried at once.
-    fn resign(&self) -> impl Answer<Result<(), BusError>>;
+    /// This node goes: what it left is to be buried when it has been held for so long, or for a lease if that is shorter.
+    fn resign(&self, hold: Duration) -> impl Answer<Result<(), BusError>>;
     /// Clients of this node come and go, in this order; all of it or nothing.
     fn change(
         &self,

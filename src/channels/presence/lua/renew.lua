@@ -3,7 +3,7 @@
 --       left for another (life -> when they are to be buried).
 -- ARGV: life or nothing, the next one, lease (ms), how long the buried are remembered (ms), 1 when the next is to begin in any case.
 -- When no life goes on any more it is this server that was away, and not all nodes: each has one lease more in which to come back, those
--- aside that their nodes ended (0). The same when a node that lives finds that nobody has renewed for half a lease: some lives may have
+-- aside that their nodes ended (0); what such a node left that was still held then waits for it as well. The same when a node that lives finds that nobody has renewed for half a lease: some lives may have
 -- ended already, and it must not bury who is about to come back.
 -- Answers 0 when it goes on, 1 when another began and nobody tells of the last one's members, 2 when somebody does. Said again
 -- after its answer was lost it answers the same.

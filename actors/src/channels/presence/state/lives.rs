@@ -2,17 +2,17 @@
 //!
 //! Invariants: one renewal and one burial at a time; what a burial has removed is told before more is looked for.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::time::{Instant, timeout};
 
 use super::{
     super::{
-        PresenceEvent, PresenceMessage, in_time,
+        PresenceMessage, in_time,
         limits::{BURIAL, BURY, MAX_UNSAID},
         servers, unpanicked,
     },
-    BACK, State,
+    State,
 };
 use crate::platform::ports::{Buried, Bus, Life, Presence};
 
@@ -78,7 +78,7 @@ impl<P: Presence, B: Bus> State<P, B> {
 
     pub(super) fn bury(&mut self) {
         // Those that are being told come first: a store answers them to nobody else meanwhile.
-        if self.burying || self.graves > 0 || self.unsaid > MAX_UNSAID {
+        if self.burying || self.graves > 0 || self.unsaid > MAX_UNSAID || self.going.load(Relaxed) {
             return;
         }
         self.burying = true;
@@ -107,26 +107,5 @@ impl<P: Presence, B: Bus> State<P, B> {
         }
         // As much as one burial removes: there may be more, which is looked for when this has been told.
         self.unburied |= work >= BURY;
-    }
-
-    pub(in super::super) async fn resign(&mut self) {
-        self.tasks.abort_all();
-        if !self.args.store.is_shared() {
-            self.members_go();
-        }
-        let _ = in_time(timeout(self.args.limits.command.min(BACK), self.args.store.resign()).await);
-    }
-
-    /// Nobody comes after this node who would tell servers of the members that it had, goodbyes that are held among them.
-    fn members_go(&self) {
-        let Some(events) = &self.args.events else { return };
-        for (name, channel) in &self.channels {
-            let Some(of) = servers::channel(name) else { continue };
-            for user in channel.known_users() {
-                if events.try_send(PresenceEvent::MemberRemoved { channel: of.into(), user }).is_err() {
-                    self.args.metrics.events_lost.inc();
-                }
-            }
-        }
     }
 }

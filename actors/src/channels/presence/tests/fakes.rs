@@ -40,6 +40,8 @@ pub(super) enum Mood {
     Mute,
     /// It does what it is asked, and never answers.
     Hangs,
+    /// It does what it is asked, and answers half a second later.
+    Slow,
     Panics,
 }
 
@@ -74,6 +76,8 @@ pub(super) struct Kept {
     pub(super) turns: usize,
     /// When the number of a channel was told last.
     turned: BTreeMap<String, Instant>,
+    /// How many words had been said when this node resigned, and for how long what it left is held.
+    pub(super) resigned: Option<(usize, Duration)>,
     busy: Vec<String>,
     /// What was said, in order: channel and word.
     pub(super) words: Vec<(String, Word)>,
@@ -151,6 +155,11 @@ impl Fake {
             Mood::Panics => panic!("as the test wants"),
             Mood::Well => act(&mut self.kept()),
             Mood::Mute => act(&mut self.kept()).and(Err(error())),
+            Mood::Slow => {
+                let done = act(&mut self.kept());
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                done
+            }
             Mood::Hangs => {
                 let _ = act(&mut self.kept());
                 pending().await
@@ -235,8 +244,12 @@ impl Presence for Fake {
         true
     }
 
-    async fn resign(&self) -> Result<(), BusError> {
-        self.behave(|_| Ok(())).await
+    async fn resign(&self, hold: Duration) -> Result<(), BusError> {
+        self.behave(|kept| {
+            kept.resigned = Some((kept.words.len(), hold));
+            Ok(())
+        })
+        .await
     }
 
     async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
@@ -384,7 +397,10 @@ impl Bus for Fake {
         let mood = self.kept().whispers;
         tokio::task::yield_now().await;
         match mood {
-            Mood::Well => {
+            Mood::Well | Mood::Slow => {
+                if mood == Mood::Slow {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
                 let word = Word::decode(&word).expect("a word");
                 self.kept().words.push((stream.as_str().to_owned(), word));
                 Ok(())

@@ -59,8 +59,8 @@ impl Presence for Census {
         true
     }
 
-    async fn resign(&self) -> Result<(), BusError> {
-        self.here()?.resign().await
+    async fn resign(&self, hold: Duration) -> Result<(), BusError> {
+        self.here()?.resign(hold).await
     }
     async fn change(&self, channel: &StreamName, ticket: u64, changes: &[MemberChange]) -> Result<Changed, BusError> {
         self.here()?.change(channel, ticket, changes).await
