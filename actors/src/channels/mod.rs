@@ -5,6 +5,7 @@
 //! recover; a slow session is closed and slows nobody; nothing here writes to storage.
 
 mod apps;
+mod backwards;
 mod delivery;
 mod handlers;
 mod limits;
@@ -28,6 +29,7 @@ mod wheel;
 mod wire;
 
 pub use apps::{App, AppObserver, AppRules, Apps, AppsError, MAX_APP_ID, MasterKey, Webhook, outside};
+pub use backwards::Backwards;
 pub use delivery::{Delivery, Item, Spoken, What};
 use handlers::Called;
 pub use handlers::{Answered, Handler, Handlers};

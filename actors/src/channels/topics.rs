@@ -357,41 +357,48 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
     /// What was told in one breath goes out in one: of each stream one run, in one batch.
     async fn events(&mut self, myself: &ActorRef<TopicsMessage>, events: Vec<BusEvent>) {
         let mut lost = false;
-        let mut words = Vec::new();
-        let mut runs: Vec<(StreamName, Epoch, Vec<Publication>)> = Vec::new();
+        let mut steps = Vec::new();
         let mut last: HashMap<StreamName, usize> = HashMap::new();
         for event in events {
             match event {
                 BusEvent::Lost => lost = true,
                 BusEvent::Begun { stream } => self.read(myself, &stream),
-                BusEvent::Word { stream, word } => words.push((stream, word)),
+                BusEvent::Word { stream, word } => {
+                    // What is published behind it goes out behind it.
+                    last.remove(&stream);
+                    steps.push(Step::Word(stream, word));
+                }
                 BusEvent::Told(word) => self.told(&word),
                 BusEvent::Publications { stream, epoch, publications } => {
-                    match last.get(&stream).and_then(|at| runs.get_mut(*at)) {
-                        Some((_, known, run)) if *known == epoch => run.extend(publications),
+                    match last.get(&stream).and_then(|at| steps.get_mut(*at)) {
+                        Some(Step::Run(_, known, run)) if *known == epoch => run.extend(publications),
                         _ => {
-                            last.insert(stream.clone(), runs.len());
-                            runs.push((stream, epoch, publications));
+                            last.insert(stream.clone(), steps.len());
+                            steps.push(Step::Run(stream, epoch, publications));
                         }
                     }
                 }
             }
         }
         let mut batch = Vec::new();
-        for (name, epoch, publications) in runs {
-            let Some(stream) = self.streams.get_mut(&name) else { continue };
-            let Some(position) = &stream.position else { continue };
-            if epoch == position.epoch && follow_one_another(position.offset, &publications) {
-                batch.extend(stream.advance(&publications));
-                time(myself, &name, stream);
-            } else {
-                self.read(myself, &name);
+        for step in steps {
+            match step {
+                Step::Run(name, epoch, publications) => {
+                    let Some(stream) = self.streams.get_mut(&name) else { continue };
+                    let Some(position) = &stream.position else { continue };
+                    if epoch == position.epoch && follow_one_another(position.offset, &publications) {
+                        batch.extend(stream.advance(&publications));
+                        time(myself, &name, stream);
+                    } else {
+                        self.read(myself, &name);
+                    }
+                }
+                Step::Word(name, word) => {
+                    let Some(stream) = self.streams.get_mut(&name) else { continue };
+                    batch.extend(heard(stream, &word, &self.args.metrics));
+                    time(myself, &name, stream);
+                }
             }
-        }
-        for (name, word) in &words {
-            let Some(stream) = self.streams.get_mut(name) else { continue };
-            batch.extend(heard(stream, word, &self.args.metrics));
-            time(myself, name, stream);
         }
         self.deliver(batch).await;
         if lost {
@@ -423,6 +430,12 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
             }
         }
     }
+}
+
+/// Of what was told in one breath, what is one after the other on a stream.
+enum Step {
+    Run(StreamName, Epoch, Vec<Publication>),
+    Word(StreamName, Bytes),
 }
 
 /// A word for the subscribers of a stream's own channel.

@@ -1,13 +1,12 @@
 //! What each method does.
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use axum::http::StatusCode;
-use dzvin_actors::platform::ports::{Bus, BusError, ReadLimit, Slice};
+use dzvin_actors::{
+    channels::Backwards,
+    platform::ports::{Bus, BusError, ReadLimit},
+};
 use dzvin_protocols::{
     channels::{
         Channel, Position, Publication,
@@ -108,14 +107,15 @@ impl Call<'_> {
             return Err(ErrorCode::UnrecoverablePosition.into());
         }
         let since = request.since.map(|since| since.offset);
-        let Slice { position, publications, .. } = if request.reverse {
+        let (position, publications) = if request.reverse {
             let end = since.map_or(top.offset, |since| since.saturating_sub(1).min(top.offset));
-            Slice { publications: self.newest(&stream, &top, end, count).await?, position: top, complete: true }
+            let newest = self.newest(&stream, &top, end, count).await?;
+            (top, newest)
         } else {
             let limit = ReadLimit { count, bytes: PAGE_BYTES };
             let after = since.unwrap_or(0);
             let slice = if count == 0 { None } else { self.api.bus.read(&stream, after, limit).await.map_err(away)? };
-            slice.unwrap_or(Slice { position: top, publications: Vec::new(), complete: true })
+            slice.map_or_else(|| (top, Vec::new()), |slice| (slice.position, slice.publications))
         };
         let publications = publications.iter().map(|p: &Publication| Pub::new(p, p.offset)).collect();
         let result = HistoryResult { publications, epoch: position.epoch.as_str(), offset: position.offset };
@@ -124,8 +124,7 @@ impl Call<'_> {
         String::from_utf8(out).map_err(|error| Refusal::Problem(Problem::internal(error)))
     }
 
-    /// The last publications up to `end`, newest first. The past is read forward, and begins at the oldest that is kept: what lies behind
-    /// `end` is not asked for, and where a page is full, what comes first gives way to what comes later.
+    /// The last publications up to `end`, newest first.
     async fn newest(
         &self,
         stream: &StreamName,
@@ -133,26 +132,17 @@ impl Call<'_> {
         end: u64,
         count: usize,
     ) -> Result<Vec<Publication>, Refusal> {
-        let (mut kept, mut bytes) = (VecDeque::new(), 0);
-        let mut at = end.saturating_sub(count as u64);
-        while at < end {
-            let limit = ReadLimit { count: usize::try_from(end - at).unwrap_or(count), bytes: PAGE_BYTES };
-            let Some(slice) = self.api.bus.read(stream, at, limit).await.map_err(away)? else { break };
-            if slice.position.epoch != top.epoch {
+        let mut page = Backwards::new(end, count, PAGE_BYTES, |it: &Publication| it.offset);
+        while let Some((after, count)) = page.wanted() {
+            let limit = ReadLimit { count, bytes: PAGE_BYTES };
+            let slice = self.api.bus.read(stream, after, limit).await.map_err(away)?;
+            if slice.as_ref().is_some_and(|slice| slice.position.epoch != top.epoch) {
                 // It has begun anew meanwhile; whoever asks again is told of that.
                 return Err(ErrorCode::Internal.into());
             }
-            let Some(last) = slice.publications.last().map(|it| it.offset) else { break };
-            at = last;
-            for publication in slice.publications.into_iter().take_while(|it| it.offset <= end) {
-                bytes += publication.size();
-                kept.push_front(publication);
-                while bytes > PAGE_BYTES && kept.len() > 1 {
-                    bytes -= kept.pop_back().as_ref().map_or(0, Publication::size);
-                }
-            }
+            page.take(slice.map(|slice| slice.publications).unwrap_or_default());
         }
-        Ok(kept.into())
+        Ok(page.into_page())
     }
 
     /// Forgets the past of a channel. Whoever has everything is not disturbed; whoever comes back from before loads anew.

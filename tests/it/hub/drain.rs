@@ -142,10 +142,7 @@ async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     play(&world, EDITS);
     let publishing = tokio::spawn(publish(nginx.client(), nginx.url("/api/publish"), hush.subscribe()));
 
-    let began = std::time::Instant::now();
     assert_eq!(a.stop().await, Some(0));
-    // A hundred or so, each 20 ms after the one before it: whoever is sent away with all others comes back with all others.
-    assert!(began.elapsed() >= Duration::from_millis(500), "all at once: {:?}", began.elapsed());
     a.start().await;
     everybody(&a, &b).await;
     assert_eq!(b.stop().await, Some(0));

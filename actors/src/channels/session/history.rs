@@ -1,7 +1,5 @@
 //! The past of a channel, page by page.
 
-use std::collections::VecDeque;
-
 use dzvin_protocols::{
     channels::{
         Channel, Position, Publication,
@@ -12,7 +10,10 @@ use dzvin_protocols::{
 };
 
 use super::commands::{Answer, Conversation, Refusal};
-use crate::platform::ports::{Bus, ChangeLog, LogSlice, ReadLimit, Slice};
+use crate::{
+    channels::backwards::{Backwards, weight},
+    platform::ports::{Bus, ChangeLog, LogSlice, ReadLimit, Slice},
+};
 
 /// Publications that are looked at together for somebody who does not see all of them.
 const LOOK: usize = 500;
@@ -66,8 +67,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(self.encode(id, &HistoryResult { publications, epoch: epoch.as_str(), offset: top.offset }))
     }
 
-    /// The last publications up to `end`, newest first, as many as the byte limit allows. The past is read forward: what comes
-    /// first gives way to what comes later.
+    /// The last publications up to `end`, newest first, as many as the byte limit allows.
     async fn newest(
         &self,
         channel: &Channel,
@@ -75,22 +75,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         count: usize,
         place: impl Fn(&Publication) -> u64,
     ) -> Result<Vec<Publication>, Refusal> {
-        let (mut kept, mut bytes) = (VecDeque::new(), 0);
-        let mut at = end.saturating_sub(count as u64);
-        while at < end {
-            let wanted = usize::try_from(end - at).unwrap_or(count);
-            let slice = self.page(channel, at, wanted).await?;
-            let Some(last) = slice.publications.last().map(&place) else { break };
-            at = last;
-            for publication in slice.publications.into_iter().take_while(|publication| place(publication) <= end) {
-                bytes += weight(&publication);
-                kept.push_front(publication);
-                while bytes > self.hub.limits.history.bytes && kept.len() > 1 {
-                    bytes -= kept.pop_back().as_ref().map_or(0, weight);
-                }
-            }
+        let mut page = Backwards::new(end, count, self.hub.limits.history.bytes, place);
+        while let Some((after, wanted)) = page.wanted() {
+            page.take(self.page(channel, after, wanted).await?.publications);
         }
-        Ok(kept.into())
+        Ok(page.into_page())
     }
 
     /// The publications after `after` that somebody is shown. As many are looked at, and as many bytes, as a recovery may bring.
@@ -199,10 +188,4 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     pub(super) async fn entity_position(&self, channel: &Channel) -> Result<Position, Refusal> {
         self.page(channel, u64::MAX, 1).await.map(|slice| slice.position)
     }
-}
-
-/// What a publication takes of a page: its data, and the JSON around it.
-fn weight(publication: &Publication) -> usize {
-    const ENVELOPE: usize = 128;
-    publication.size() + ENVELOPE
 }

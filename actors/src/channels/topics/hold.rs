@@ -152,8 +152,8 @@ impl Hold {
         for publication in fresh {
             let offset = publication.offset;
             let earlier = self.replaced(publication).and_then(|earlier| self.waiting.remove(&earlier));
-            // Shown behind it, what is older would stand.
-            self.replace_passing(publication);
+            // Shown behind it, what is older would stand. What was read may be older itself.
+            self.replace_passing(publication, |passing| passing.at <= publication.at);
             if let Some(earlier) = &earlier {
                 self.bytes -= earlier.size();
                 self.conflated.inc();
@@ -172,7 +172,7 @@ impl Hold {
 
     /// Takes what nothing keeps. It has no offset: of what is left out for it nobody has to be told.
     pub(super) fn pass(&mut self, item: Arc<Item>) {
-        self.replace_passing(&item.publication);
+        self.replace_passing(&item.publication, |_| true);
         self.arrivals += 1;
         if let Some(key) = key(&self.rules.conflate, &item.publication) {
             self.latest_passing.insert(key.into(), self.arrivals);
@@ -182,11 +182,14 @@ impl Hold {
     }
 
     /// What nothing keeps and this is later than goes out no more.
-    fn replace_passing(&mut self, by: &Publication) {
-        let earlier = key(&self.rules.conflate, by).and_then(|key| self.latest_passing.remove(key));
-        if let Some(earlier) = earlier.and_then(|earlier| self.passing.remove(&earlier)) {
+    fn replace_passing(&mut self, by: &Publication, is_later: impl Fn(&Publication) -> bool) {
+        let Some(key) = key(&self.rules.conflate, by) else { return };
+        let Some(at) = self.latest_passing.get(key).copied() else { return };
+        if let Some(earlier) = self.passing.get(&at).filter(|it| is_later(&it.publication)) {
             self.bytes -= earlier.size();
             self.conflated.inc();
+            self.passing.remove(&at);
+            self.latest_passing.remove(key);
         }
     }
 
@@ -255,12 +258,12 @@ impl Hold {
         Released { before, publications, standing, passing }
     }
 
-    /// The stream stands elsewhere: what waited is of the past.
+    /// The stream stands elsewhere: what waited is of the past. What nothing keeps has no place there.
     pub(super) fn reset(&mut self, passed: u64) {
         self.waiting = BTreeMap::new();
         self.latest = HashMap::new();
-        (self.passing, self.latest_passing) = (BTreeMap::new(), HashMap::new());
-        (self.bytes, self.passed) = (0, passed);
+        self.bytes = self.passing.values().map(|it| it.size()).sum();
+        self.passed = passed;
     }
 }
 
@@ -373,7 +376,11 @@ mod tests {
             assert_eq!((hold.bytes(), hold.passed(), hold.wait(now)), (0, 2, None));
             hold.pass(passing(14, "a"));
             hold.reset(7);
-            assert!(hold.bytes() == 0 && shown(hold.release(now)) == (vec![], vec![]));
+            assert_eq!(shown(hold.release(now)), (vec![], vec![14]), "nobody could recover it");
+            // Read behind it, though published before it.
+            hold.pass(Arc::new(Item::new(0, Publication { at: 9, revision: 15, ..publication(0, "a") })));
+            hold.take([&Publication { at: 8, ..publication(8, "a") }]);
+            assert_eq!(shown(hold.release(now)), (vec![8], vec![15]));
         }
     }
 

@@ -183,7 +183,7 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
     let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
     let mut clients = [Client::connected(&a, "viewer").await, Client::connected(&b, "operator").await];
     for client in &mut clients {
-        for channel in ["ticker.1", "ticker.2", "board.1", "slow.1"] {
+        for channel in ["ticker.1", "ticker.2", "ticker.3", "board.1", "slow.1"] {
             assert!(subscribe(client, channel, json!({})).await["subscribe"].is_object(), "{channel}");
         }
     }
@@ -195,12 +195,20 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
     commands.extend((1..=9).map(|n| say("slow.1", n, "x")));
     let pass = |n: u64| json!({"publish": {"channel": "ticker.2", "data": n, "skip_history": true}});
     commands.extend((1..=9).map(pass));
+    // Both sorts on one channel: the latest of both comes last.
+    let either = |n: u64| json!({"publish": {"channel": "ticker.3", "data": n, "skip_history": n % 2 == 1}});
+    commands.extend((1..=10).map(either));
     call(&a, "batch", &json!({"commands": commands})).await;
     for client in &mut clients {
         let mut heard: std::collections::BTreeMap<String, Vec<u64>> = std::collections::BTreeMap::new();
         let ended = |all: &std::collections::BTreeMap<String, Vec<u64>>| {
             let has = |channel: &str, n: u64| all.get(channel).is_some_and(|told| told.contains(&n));
-            has("ticker.1", 9) && has("ticker.2", 9) && has("board.1", 9) && has("board.1", 8) && has("slow.1", 9)
+            has("ticker.1", 9)
+                && has("ticker.2", 9)
+                && has("ticker.3", 10)
+                && has("board.1", 9)
+                && has("board.1", 8)
+                && has("slow.1", 9)
         };
         while !ended(&heard) {
             let push = receive(client).await["push"].take();
@@ -210,6 +218,7 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
         for ticker in ["ticker.1", "ticker.2"] {
             assert!(heard[ticker].len() < 9, "hold, conflate = channel: {heard:?}");
         }
+        assert!(heard["ticker.3"].len() < 10 && heard["ticker.3"].is_sorted(), "the latest last: {heard:?}");
         let board = &heard["board.1"];
         assert!(board.len() < 9 && board.is_sorted(), "conflate = tag: {heard:?}");
         assert_eq!(heard["slow.1"], (1..=9).collect::<Vec<_>>(), "conflate = nothing leaves nothing out");

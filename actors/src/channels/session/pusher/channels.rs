@@ -208,8 +208,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// many channels it asks for: what is behind them is not to wait for all.
     fn may_wait(&mut self, among_members: bool, pause: Duration) -> bool {
         let Some(talk) = self.talk.as_mut().filter(|_| among_members) else { return false };
-        let until = *talk.waits_until.get_or_insert_with(|| Instant::now() + self.hub.limits.command);
-        Instant::now() + pause < until && self.session.closing().is_none() && !self.session.left()
+        let (now, most) = (Instant::now(), self.hub.limits.command);
+        // What it could not wait for long ago was another outage.
+        let known = talk.waits_until.filter(|until| now < *until + most);
+        let until = *talk.waits_until.insert(known.unwrap_or(now + most));
+        now + pause < until && self.session.closing().is_none() && !self.session.left()
     }
 
     /// What a subscriber is told before anything live.
@@ -261,7 +264,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             _ if matches!(channel, Channel::Query(_)) => None,
             top => self.page(channel, top - 1, 1).await?.publications.into_iter().next(),
         };
-        if last.as_ref().is_some_and(|it| place(it) > top) {
+        if of_application && last.as_ref().is_some_and(|it| place(it) > top) {
             return Ok(None);
         }
         let last = last.filter(|it| place(it) == top).filter(|it| {
