@@ -34,7 +34,7 @@ impl StoredQueries {
                 Ok(0) => {}
                 Ok(rows) => tracing::debug!(rows, "queries that are listened to count as used"),
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "the use of queries is not noted: it is tried again")
+                    tracing::warn!(error = chain(&error), "the use of queries is not noted: it is tried again");
                 }
             }
         }
