@@ -299,7 +299,7 @@ mod tests {
         let running = tokio::spawn(trace.run(parts, pieces, async { drop(ended.await) }, stream::pending()));
         assert!(body.recv().await.expect("a piece").starts_with(b"{\"event\":\"begin\""));
         drop(over);
-        let end = last(body).await;
+        let end = timeout(PATIENCE * 10, last(body)).await.expect("it ends");
         assert_eq!((&end["event"], &end["why"]), (&json!("end"), &json!("rights")));
         running.await.expect("ended");
     }
