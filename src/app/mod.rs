@@ -96,6 +96,7 @@ impl App {
         let readers = ground.entities.for_readers();
         let queries = StoredQueries::new(readers.clone());
         queries.register(registry);
+        background.keep(queries.clone().keep_used());
         let (letters, received) = mpsc::channel(LETTERS);
         let (notices, noticed) = Notices::new();
         let hub = actors::hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;

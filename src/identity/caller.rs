@@ -6,7 +6,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-use dzvin_actors::platform::ports::{AuthError, Authenticator};
+use dzvin_actors::platform::ports::{AuthError, Authenticator, TokenMark};
 use dzvin_protocols::{identity::Permissions, platform::Kind};
 
 use super::Verifier;
@@ -19,6 +19,8 @@ pub struct Caller {
     pub user: Arc<str>,
     /// What the user may do.
     pub permissions: Arc<Permissions>,
+    /// By what the token may be revoked, for what outlives the request's head.
+    pub mark: TokenMark,
 }
 
 impl Caller {
@@ -56,7 +58,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
             ),
         })?;
         tracing::Span::current().record("user", &*identity.user);
-        Ok(Self { user: identity.user, permissions: identity.permissions })
+        let mark = TokenMark { user: None, jti: identity.jti, issued_at: identity.issued_at };
+        Ok(Self { user: identity.user, permissions: identity.permissions, mark })
     }
 }
 

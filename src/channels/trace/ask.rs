@@ -9,16 +9,17 @@ use std::{
 
 use axum::body::Bytes;
 use bytes::BytesMut;
-use dzvin_actors::platform::ports::{AuthError, Authenticator, Bus, Identity};
-use dzvin_protocols::channels::{Control, TraceTarget};
+use dzvin_actors::platform::ports::Bus;
+use dzvin_protocols::channels::Control;
+use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::{
     sync::mpsc,
-    time::{Instant, interval, sleep_until, timeout},
+    time::{Instant, interval_at, sleep_until, timeout},
 };
 
-use super::{LEASE, MAX_ASKED, PARTS, PATIENCE, Part, RENEW, Told, Traces};
-use crate::{identity::Verifier, platform::http::Problem};
+use super::{LEASE, MAX_ASKED, PARTS, PATIENCE, Part, RENEW, Told, Traces, rights::Rights};
+use crate::platform::http::Problem;
 
 /// Bytes of lines that wait for a client that does not read; then words wait, and then they are lost and counted.
 const MAX_WAITING: usize = 64 * 1024;
@@ -36,13 +37,10 @@ pub(super) enum Form {
 
 /// Who asks for what.
 pub(super) struct Asked {
-    pub(super) target: TraceTarget,
-    pub(super) by: Arc<str>,
+    /// Whose they are, and for what; they may end before the trace does.
+    pub(super) rights: Rights,
     pub(super) lasts: Duration,
     pub(super) form: Form,
-    /// Looked at again while the trace goes on: rights may end before it does.
-    pub(super) token: String,
-    pub(super) verifier: Arc<Verifier>,
 }
 
 /// Why a trace ended.
@@ -62,14 +60,6 @@ impl End {
             Self::Rights => "rights",
             Self::Shutdown => "shutdown",
         }
-    }
-}
-
-/// Whether somebody with these rights may trace it.
-pub(super) fn permission(target: &TraceTarget) -> (&'static str, &str) {
-    match target {
-        TraceTarget::User(user) => ("user", user),
-        TraceTarget::Channel(channel) => ("channel", channel),
     }
 }
 
@@ -94,26 +84,27 @@ impl Traces {
         }
         self.0.tracer.metrics().asked.inc();
         let (pieces, body) = mpsc::channel(1);
-        let now = Instant::now();
-        let mut trace = Trace {
-            traces: self.clone(),
-            id,
-            ends: now + asked.lasts,
-            asked,
-            missing: Some(nodes.iter().cloned().collect()),
-            known: BTreeMap::new(),
-            waiting: BytesMut::new(),
-            lines: 0,
-            lost: 0,
-        };
-        if trace.say_again().await != Told::Heard {
+        let trace = Trace::new(self, id, asked, nodes.iter().cloned().collect());
+        let word = trace.word();
+        if self.tell(None, &word).await != Told::Heard {
             return Err(away());
         }
-        tracing::info!(trace = &*trace.id, by = &*trace.asked.by, what = ?trace.asked.target, "a trace begins");
-        let seconds = trace.asked.lasts.as_secs();
-        trace.note(&json!({"event": "begin", "trace": &*trace.id, "nodes": nodes, "seconds": seconds}));
-        tokio::spawn(trace.run(parts, pieces));
+        tracing::info!(trace = &*trace.id, by = &*trace.asked.rights.user, what = ?trace.asked.rights.target, "a trace begins");
+        let (rights, rounds) = (trace.asked.rights.clone(), self.clone().rounds(word));
+        tokio::spawn(trace.begun(&nodes).run(parts, pieces, rights.end(), rounds));
         Ok(body)
+    }
+
+    /// What is done every [`RENEW`] while a trace goes on: every node is asked to go on following, and the bus who is alive. It
+    /// takes as long as the bus does, so nothing else may wait for it. `None`: the bus does not say.
+    fn rounds(self, word: Control) -> impl Stream<Item = Option<Vec<Arc<str>>>> {
+        let ticks = interval_at(Instant::now() + RENEW, RENEW);
+        stream::unfold((self, word, ticks), |(traces, word, mut ticks)| async move {
+            ticks.tick().await;
+            traces.tell(None, &word).await;
+            let alive = timeout(PATIENCE, traces.0.bus.nodes()).await;
+            Some((alive.ok().and_then(Result::ok), (traces, word, ticks)))
+        })
     }
 }
 
@@ -145,11 +136,48 @@ impl Drop for Trace {
 }
 
 impl Trace {
-    async fn run(mut self, mut parts: mpsc::Receiver<Part>, pieces: mpsc::Sender<Bytes>) {
+    fn new(traces: &Traces, id: Arc<str>, asked: Asked, nodes: BTreeSet<Arc<str>>) -> Self {
+        Self {
+            traces: traces.clone(),
+            id,
+            ends: Instant::now() + asked.lasts,
+            asked,
+            missing: Some(nodes),
+            known: BTreeMap::new(),
+            waiting: BytesMut::new(),
+            lines: 0,
+            lost: 0,
+        }
+    }
+
+    /// The word that asks a node to follow, or to go on.
+    fn word(&self) -> Control {
+        Control::Trace {
+            id: Arc::clone(&self.id),
+            from: self.traces.0.bus.node().into(),
+            by: Arc::clone(&self.asked.rights.user),
+            target: self.asked.rights.target.clone(),
+            seconds: u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn begun(mut self, nodes: &[Arc<str>]) -> Self {
+        let seconds = self.asked.lasts.as_secs();
+        self.note(&json!({"event": "begin", "trace": &*self.id, "nodes": nodes, "seconds": seconds}));
+        self
+    }
+
+    /// Goes on until one of its ends comes; that of the rights is heard whatever the bus does.
+    async fn run(
+        mut self,
+        mut parts: mpsc::Receiver<Part>,
+        pieces: mpsc::Sender<Bytes>,
+        rights_end: impl Future<Output = ()>,
+        rounds: impl Stream<Item = Option<Vec<Arc<str>>>>,
+    ) {
         let mut stopping = self.traces.0.stopping.subscribe();
         let mut stopped = pin!(async move { drop(stopping.wait_for(|stopping| *stopping).await) });
-        let mut ticks = interval(RENEW);
-        ticks.tick().await;
+        let (mut rights_end, mut rounds) = (pin!(rights_end), pin!(rounds));
         let mut turns = 0_u32;
         let end = loop {
             let room = self.waiting.len() < MAX_WAITING;
@@ -157,13 +185,10 @@ impl Trace {
                 () = pieces.closed() => break End::Left,
                 () = &mut stopped => break End::Shutdown,
                 () = sleep_until(self.ends) => break End::Time,
-                _ = ticks.tick() => {
+                () = &mut rights_end => break End::Rights,
+                Some(alive) = rounds.next() => {
                     turns += 1;
-                    if !self.may_go_on().await {
-                        break End::Rights;
-                    }
-                    self.say_again().await;
-                    self.look_around(turns).await;
+                    self.look_around(turns, alive.as_deref());
                 }
                 Ok(place) = pieces.reserve(), if !self.waiting.is_empty() => place.send(self.waiting.split().freeze()),
                 Some(part) = parts.recv(), if room => self.take(&part),
@@ -172,8 +197,8 @@ impl Trace {
         let (lines, lost) = (self.lines, self.lost);
         self.note(&json!({"event": "end", "why": end.name(), "lines": lines, "lost": lost}));
         let _ = timeout(PATIENCE, pieces.send(self.waiting.split().freeze())).await;
-        let (trace, by) = (&*self.id, &*self.asked.by);
-        tracing::info!(trace, by, what = ?self.asked.target, why = end.name(), lines, lost, "a trace ends");
+        let (trace, by) = (&*self.id, &*self.asked.rights.user);
+        tracing::info!(trace, by, what = ?self.asked.rights.target, why = end.name(), lines, lost, "a trace ends");
     }
 
     /// What a node has told, with what is missing before it.
@@ -206,26 +231,14 @@ impl Trace {
         self.note(&json!({"event": "lost", "node": node, "count": count}));
     }
 
-    /// Asks every node to follow, or to go on.
-    async fn say_again(&self) -> Told {
-        let word = Control::Trace {
-            id: Arc::clone(&self.id),
-            from: self.traces.0.bus.node().into(),
-            by: Arc::clone(&self.asked.by),
-            target: self.asked.target.clone(),
-            seconds: u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX),
-        };
-        self.traces.tell(None, &word).await
-    }
-
     /// Tells of nodes that do not follow, and of those that are gone.
-    async fn look_around(&mut self, turns: u32) {
+    fn look_around(&mut self, turns: u32, alive: Option<&[Arc<str>]>) {
         if let Some(missing) = self.missing.take()
             && !missing.is_empty()
         {
             self.note(&json!({"event": "missing", "nodes": missing}));
         }
-        if let Ok(Ok(alive)) = timeout(PATIENCE, self.traces.0.bus.nodes()).await {
+        if let Some(alive) = alive {
             let gone: Vec<_> = self.known.keys().filter(|node| !alive.contains(node)).cloned().collect();
             for node in gone {
                 self.known.remove(&node);
@@ -235,17 +248,6 @@ impl Trace {
         if turns.is_multiple_of(ALIVE) {
             let left = self.ends.saturating_duration_since(Instant::now()).as_secs();
             self.note(&json!({"event": "alive", "nodes": self.known.len(), "seconds": left}));
-        }
-    }
-
-    /// Whether the asker still has the right. Keys that cannot be had now take nobody's rights away.
-    async fn may_go_on(&self) -> bool {
-        let (area, object) = permission(&self.asked.target);
-        let allowed = |identity: Identity| identity.permissions.allow("trace", area, object);
-        match self.asked.verifier.authenticate(&self.asked.token).await {
-            Ok(identity) => allowed(identity),
-            Err(AuthError::Unavailable) => true,
-            Err(AuthError::Expired | AuthError::Invalid) => false,
         }
     }
 
@@ -261,5 +263,44 @@ impl Trace {
         for part in [before, line, after] {
             self.waiting.extend_from_slice(part.as_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dzvin_actors::channels::Tracer;
+
+    use super::*;
+    use crate::channels::{
+        bus::{AnyBus, HistoryLimits, MemoryBus},
+        trace::rights::tests::rights,
+    };
+
+    /// The last line that an asker is sent.
+    async fn last(mut body: mpsc::Receiver<Bytes>) -> Value {
+        let mut all = Vec::new();
+        while let Some(piece) = body.recv().await {
+            all.extend_from_slice(&piece);
+        }
+        let line = all.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().expect("a line");
+        serde_json::from_slice(line).expect("json")
+    }
+
+    /// With rounds that never come round: nothing of it waits for the bus.
+    #[tokio::test]
+    async fn a_trace_ends_with_the_rights_while_the_bus_hangs() {
+        let (events, _told) = mpsc::channel(8);
+        let bus = Arc::new(AnyBus::Memory(MemoryBus::new(HistoryLimits::default(), events)));
+        let traces = Traces::new(bus, Tracer::default());
+        let (over, ended) = tokio::sync::oneshot::channel::<()>();
+        let asked = Asked { rights: rights(), lasts: Duration::from_secs(3_600), form: Form::Lines };
+        let trace = Trace::new(&traces, "t".into(), asked, BTreeSet::new()).begun(&[]);
+        let ((_to, parts), (pieces, mut body)) = (mpsc::channel(PARTS), mpsc::channel(1));
+        let running = tokio::spawn(trace.run(parts, pieces, async { drop(ended.await) }, stream::pending()));
+        assert!(body.recv().await.expect("a piece").starts_with(b"{\"event\":\"begin\""));
+        drop(over);
+        let end = timeout(PATIENCE * 10, last(body)).await.expect("it ends");
+        assert_eq!((&end["event"], &end["why"]), (&json!("end"), &json!("rights")));
+        running.await.expect("ended");
     }
 }

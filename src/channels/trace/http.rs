@@ -19,7 +19,8 @@ use serde::Deserialize;
 
 use super::{
     Traces,
-    ask::{Asked, Form, permission},
+    ask::{Asked, Form},
+    rights::{Rights, permission},
 };
 use crate::{
     identity::{Caller, Verifier, bearer},
@@ -75,13 +76,14 @@ async fn trace(
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Problem> {
     let (target, lasts) = wanted.target()?;
-    let (area, object) = permission(&target);
-    caller.require("trace", area, object)?;
+    let (action, object) = permission(&target);
+    caller.require("trace", action, object)?;
     let token = bearer(&headers).ok_or_else(Problem::unauthorized)?.to_owned();
     let events = headers.get(header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream"));
     let (form, kind) =
         if events { (Form::Events, "text/event-stream; charset=utf-8") } else { (Form::Lines, "application/x-ndjson") };
-    let pieces = traces.ask(Asked { target, by: caller.user, lasts, form, token, verifier }).await?;
+    let rights = Rights { verifier, token, user: caller.user, mark: caller.mark, target };
+    let pieces = traces.ask(Asked { rights, lasts, form }).await?;
     let pieces = stream::unfold(pieces, |mut pieces| async move {
         let piece = pieces.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(piece), pieces))

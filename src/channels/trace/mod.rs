@@ -8,6 +8,7 @@
 mod ask;
 mod follow;
 mod http;
+mod rights;
 
 use std::{
     collections::HashMap,

@@ -65,6 +65,11 @@ impl Known {
         self.all.len()
     }
 
+    /// The names of those that somebody listens to.
+    pub(super) fn listened(&self) -> Vec<QueryId> {
+        self.all.iter().filter(|(_, it)| it.is_listened_to()).map(|(id, _)| id.clone()).collect()
+    }
+
     /// The query of this name.
     pub(super) fn get(&self, id: &QueryId) -> Option<Arc<Query>> {
         self.all.get(id).map(|it| Arc::clone(&it.query))
@@ -160,7 +165,11 @@ mod tests {
         known.forget(&listened[0].id, "olha");
         assert!(listened.iter().all(|query| known.get(&query.id).is_some_and(|it| Arc::ptr_eq(&it, query))));
         let ids: Vec<QueryId> = listened.iter().map(|query| query.id.clone()).collect();
+        known.remember(query(99), 1, "olha");
+        let set = |ids: Vec<QueryId>| ids.into_iter().collect::<HashSet<_>>();
+        assert_eq!(set(known.listened()), set(ids.clone()));
         drop(listened);
+        assert!(known.listened().is_empty());
         // Nobody says that somebody listens no more: it is found when room is made.
         for n in 100..150 {
             known.remember(query(n), 1, "olha");

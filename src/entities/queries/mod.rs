@@ -11,6 +11,7 @@ mod http;
 mod known;
 mod snapshot;
 mod store;
+mod used;
 
 pub(super) use condition::anchors;
 pub use condition::push_condition;

@@ -23,7 +23,7 @@ use crate::{
 
 /// Queries of one user at most: a page of the console asks a handful, and each is a row and a channel.
 pub const MAX_PER_USER: i64 = 100;
-/// A query that nobody has used for so many days is forgotten: longer than a holiday week, and who comes back later asks anew.
+/// A query that nobody has used or listened to for so many days is forgotten: longer than a holiday week, and who comes back later asks anew.
 pub const KEPT_DAYS: i32 = 14;
 /// Forgotten at a time, beside the making of another.
 const FORGOTTEN_AT_ONCE: i64 = 100;
@@ -94,7 +94,7 @@ impl StoredQueries {
         registry.register("queries_known", "Queries that this node remembers", self.size.clone());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -139,9 +139,9 @@ impl StoredQueries {
             .await
             .map_err(store_error(doing))?;
         sqlx::query!(
-            r#"DELETE FROM queries WHERE (id, "user") IN (
-                 SELECT id, "user" FROM queries WHERE used_at < now() - make_interval(days => $1)
-                 ORDER BY used_at LIMIT $2 FOR UPDATE SKIP LOCKED)"#,
+            "DELETE FROM queries WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM queries WHERE used_at < now() - make_interval(days => $1)
+                 ORDER BY used_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
             KEPT_DAYS,
             FORGOTTEN_AT_ONCE
         )

@@ -9,11 +9,15 @@ use sqlx::postgres::PgListener;
 use time::OffsetDateTime;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{NOTIFY_CHANNEL, RevocationStore};
+use super::{NOTIFY_CHANNEL, PROMISE, RevocationStore};
 use crate::platform::http::chain;
 
-/// From one look to the next: with the statement itself within the second that is promised, even without notifications.
-const POLL: Duration = Duration::from_millis(500);
+/// From one look to the next: with the look itself within the second that is promised, even without notifications.
+pub(super) const POLL: Duration = Duration::from_millis(500);
+/// How long a look may take for the promise to be kept, and the telling of whom it concerns: far more than a statement that
+/// finds its rows by an index.
+const LOOK: Duration = Duration::from_millis(400);
+const _: () = assert!(POLL.as_millis() + LOOK.as_millis() < PROMISE.as_millis());
 /// The same for a node that is alone: what it writes it rings for itself, and what somebody wrote by hand may take so long.
 const POLL_ALONE: Duration = Duration::from_secs(5);
 /// Everything is read again so often, whatever was said: nothing that went wrong stays so.
@@ -59,7 +63,7 @@ impl RevocationStore {
     async fn follow(&self) {
         let begun = Instant::now();
         let mut reading = Reading { version: 0, doubtful: true, reloaded: begun, swept: begun };
-        let poll = if self.database.notice().is_none() { POLL_ALONE } else { POLL };
+        let poll = if self.database.notice().is_none() { POLL_ALONE } else { self.poll };
         loop {
             if let Err(error) = self.look(&mut reading).await {
                 if !reading.doubtful {

@@ -185,6 +185,13 @@ impl Revocations {
         }
     }
 
+    /// Blocks a user, as a row of the database does.
+    #[cfg(test)]
+    pub(crate) fn block(&self, user: &str) {
+        let row = tests::row(Kind::Block, user, None, None);
+        self.apply(&[row], 0, &IdentityMetrics::default());
+    }
+
     fn change(&self, metrics: &IdentityMetrics, change: impl FnOnce(&mut Known)) {
         let mut known = self.0.known.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut known);
@@ -207,7 +214,7 @@ impl Revocations {
 mod tests {
     use super::*;
 
-    fn row(kind: Kind, subject: &str, issued_before: Option<i64>, expires_at: Option<i64>) -> Row {
+    pub(super) fn row(kind: Kind, subject: &str, issued_before: Option<i64>, expires_at: Option<i64>) -> Row {
         let at = |seconds: i64| OffsetDateTime::from_unix_timestamp(seconds).expect("in range");
         Row {
             id: 1,

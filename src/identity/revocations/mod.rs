@@ -18,10 +18,14 @@ pub use http::router;
 pub use memory::{MAX_REVOCATIONS, Revocations};
 pub use store::RevocationStore;
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
 /// The channel on which nodes tell each other of changes.
 const NOTIFY_CHANNEL: &str = "dzvin_revocations";
+/// A change is felt on every node so soon.
+const PROMISE: Duration = Duration::from_secs(1);
 /// Longest reason.
 const MAX_REASON: usize = 500;
 

@@ -1,11 +1,11 @@
 //! Revocations in the database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
 use tokio::sync::Notify;
 
-use super::{Asked, Kind, NOTIFY_CHANNEL, Revocations, Row};
+use super::{Asked, Kind, NOTIFY_CHANNEL, Revocations, Row, keeper::POLL};
 use crate::{
     identity::metrics::IdentityMetrics,
     platform::db::{Database, store_error},
@@ -22,6 +22,8 @@ pub struct RevocationStore {
     pub(super) metrics: IdentityMetrics,
     /// Rung when this node has changed something.
     pub(super) changed: Arc<Notify>,
+    /// From one look to the next, where there are other nodes.
+    pub(super) poll: Duration,
 }
 
 macro_rules! row {
@@ -45,7 +47,13 @@ impl RevocationStore {
     /// What is stored goes into `known`, once it is [loaded](Self::load) and [kept](Self::keep).
     #[must_use]
     pub fn new(database: Database, known: Revocations, metrics: IdentityMetrics) -> Self {
-        Self { database, known, metrics, changed: Arc::default() }
+        Self { database, known, metrics, changed: Arc::default(), poll: POLL }
+    }
+
+    /// Looks for changes so seldom: for who wants to see what notifications bring by themselves.
+    #[must_use]
+    pub fn looking_every(self, poll: Duration) -> Self {
+        Self { poll, ..self }
     }
 
     /// Stores one, or makes one that is there stronger: a moment moves only forward, an end only away, but for the end of a

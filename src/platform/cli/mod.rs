@@ -52,7 +52,11 @@ enum Command {
     /// Run on this machine alone: a private PostgreSQL, a bus in memory, the sandbox as the outside world.
     Dev,
     /// Run as configured.
-    Serve,
+    Serve {
+        /// Bring the database's schema up to date before anything is served. A schema that is newer than this program stays.
+        #[arg(long)]
+        migrate: bool,
+    },
     /// Bring the database's schema up to date.
     Migrate,
     /// Print the effective configuration, secrets masked, and try every dependency.
@@ -162,7 +166,7 @@ fn work(cli: Cli) -> Result<(), Failure> {
     let done = runtime.block_on(async move {
         match cli.command {
             Command::Dev => Box::pin(dev::run(config)).await,
-            Command::Serve => serve::run(&config, file).await,
+            Command::Serve { migrate } => serve::run(&config, file, migrate).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,
             Command::Token(args) => match args.action {
@@ -248,7 +252,8 @@ mod tests {
     fn the_command_line_is_whole() {
         Cli::command().debug_assert();
         let parsed = |line: &str| Cli::try_parse_from(line.split(' '));
-        assert!(matches!(parsed("dzvin serve -c x.toml").expect("serve").command, Command::Serve));
+        assert!(matches!(parsed("dzvin serve -c x.toml").expect("serve").command, Command::Serve { migrate: false }));
+        assert!(matches!(parsed("dzvin serve --migrate").expect("serve").command, Command::Serve { migrate: true }));
         let token = parsed("dzvin token --role viewer --role x --sub olha --ttl 2h").expect("token").command;
         let Command::Token(args) = token else { panic!("{token:?}") };
         assert_eq!((args.role.len(), args.ttl), (2, Duration::from_secs(7200)));

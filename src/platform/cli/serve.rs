@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Failure> {
-    let stop = Stop::new()?;
+pub(super) async fn run(config: &Config, file: Option<PathBuf>, migrate: bool) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
     let hangup = signal(SignalKind::hangup()).map_err(Failure::internal)?;
     if config.identity.keys.is_empty() && config.identity.issuers.is_empty() {
         return Err(Failure::new(
@@ -30,12 +30,23 @@ pub(super) async fn run(config: &Config, file: Option<PathBuf>) -> Result<(), Fa
         ));
     }
     let verifier = Arc::new(identity::verifier(&config.identity).map_err(Failure::config)?);
-    database(config)?;
+    let database = database(config)?;
     descriptors::raise(config);
     let pending = pending(&mut connect(config).await?).await?;
-    if pending > 0 {
-        let text = format!("the schema of the database is {pending} migrations behind; run dzvin migrate");
+    if pending > 0 && !migrate {
+        let text =
+            format!("the schema of the database is {pending} migrations behind; run dzvin migrate, or serve --migrate");
         return Err(Failure::new(Exit::Unavailable, text));
+    }
+    // Only where something is missing: a node of the version before, back amid an upgrade, finds more than it knows.
+    if pending > 0 {
+        tracing::info!(pending, "the schema is brought up to date");
+        tokio::select! {
+            // Of nodes that start together the others wait for the first.
+            done = database.migrate() => done.map_err(Failure::unavailable)?,
+            // What is not committed the database gives up.
+            () = stop.asked() => return Ok(()),
+        }
     }
     until_stopped(stop, |stopped| async {
         let app = App::start(config, verifier).await?;

@@ -1,6 +1,9 @@
 //! Reading: file, then environment, then the files that hold secrets; then the check as a whole.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment, Provider,
@@ -13,6 +16,12 @@ use super::{Config, Secret, SecretUrl, env, validate};
 
 /// Largest configuration file.
 const MAX_FILE: u64 = 1024 * 1024;
+
+/// How the name of a secret begins that a service manager hands over. The folder is another for each unit, and is told in
+/// [`CREDENTIALS`].
+const CREDENTIAL: &str = "credential:";
+/// The variable in which systemd says where the credentials of a unit are.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// What is wrong with the configuration, in one line for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +43,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, ConfigError> {
 /// # Errors
 /// One line that names the key and the source.
 pub fn load_from(file: Option<&Path>, vars: impl IntoIterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let vars: Vec<(String, String)> = vars.into_iter().collect();
+    let credentials = vars.iter().find(|(name, _)| name == CREDENTIALS).map(|(_, folder)| PathBuf::from(folder));
     let mut figment = Figment::new();
     if let Some(path) = file {
         figment = figment.merge(Toml::string(&read(path)?));
@@ -46,7 +57,7 @@ pub fn load_from(file: Option<&Path>, vars: impl IntoIterator<Item = (String, St
     let figment = figment.merge(layer);
     let mut config: Config = figment.extract_lossy().map_err(|error| describe(&figment, &error, &name))?;
     config.source = file.map(Path::to_path_buf);
-    read_secrets(&mut config)?;
+    read_secrets(&mut config, credentials.as_deref())?;
     validate::check(&config).map_err(ConfigError)?;
     Ok(config)
 }
@@ -112,7 +123,8 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Fills every `x` from its `x_file`.
-fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
+fn read_secrets(config: &mut Config, credentials: Option<&Path>) -> Result<(), ConfigError> {
+    let secret = |given: bool, file: &Option<PathBuf>, key: &str| secret(given, file.as_deref(), key, credentials);
     let url = |slot: &mut Option<SecretUrl>, file: &Option<PathBuf>, key: &str| {
         let found = secret(slot.is_some(), file, key)?;
         *slot = found.map(|text| SecretUrl::new(text.expose())).or(slot.take());
@@ -155,11 +167,31 @@ fn read_secrets(config: &mut Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn secret(given: bool, file: &Option<PathBuf>, key: &str) -> Result<Option<Secret>, ConfigError> {
+fn secret(
+    given: bool,
+    file: Option<&Path>,
+    key: &str,
+    credentials: Option<&Path>,
+) -> Result<Option<Secret>, ConfigError> {
     match file {
         None => Ok(None),
         Some(_) if given => Err(ConfigError(format!("{key} and {key}_file are both set; keep one"))),
-        Some(path) => Secret::read(path).map(Some).map_err(|why| ConfigError(format!("{key}_file: {why}"))),
+        Some(path) => {
+            let read = place(path, credentials).and_then(|path| Secret::read(&path));
+            read.map(Some).map_err(|why| ConfigError(format!("{key}_file: {why}")))
+        }
+    }
+}
+
+/// Where a secret is.
+fn place<'a>(path: &'a Path, credentials: Option<&Path>) -> Result<Cow<'a, Path>, String> {
+    let Some(name) = path.to_str().and_then(|path| path.strip_prefix(CREDENTIAL)) else { return Ok(path.into()) };
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Err(format!("{CREDENTIAL} is followed by the name of a credential, which is no path"));
+    }
+    match credentials.filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => Ok(folder.join(name).into()),
+        None => Err(format!("{CREDENTIAL}{name}: {CREDENTIALS} is not set; by hand it is the folder with the secrets")),
     }
 }
 

@@ -92,6 +92,35 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
+fn secrets_that_are_handed_over_are_found_where_the_environment_says() {
+    let dir = tempfile::tempdir().expect("dir");
+    std::fs::write(dir.path().join("key"), format!("{}\n", "k".repeat(32))).expect("written");
+    std::fs::write(dir.path().join("database_url"), "postgres://h/d").expect("written");
+    let toml = |name: &str| {
+        format!(
+            "[database]\nurl_file = 'credential:database_url'\n[[identity.keys]]\nid = 'a'\nsecret_file = 'credential:{name}'"
+        )
+    };
+    let folder = dir.path().display().to_string();
+    let there = [("CREDENTIALS_DIRECTORY", &*folder)];
+    let config = from(&toml("key"), &there).expect("valid");
+    assert_eq!(config.identity.keys[0].secret.as_ref().map(Secret::expose), Some(&*"k".repeat(32)));
+    assert_eq!(config.database.url.as_ref().map(SecretUrl::expose), Some("postgres://h/d"));
+    for (name, vars, words) in [
+        ("key", &[][..], "database.url_file: credential:database_url: CREDENTIALS_DIRECTORY is not set"),
+        ("key", &[("CREDENTIALS_DIRECTORY", "")], "CREDENTIALS_DIRECTORY is not set"),
+        ("other", &there, "identity.keys.0.secret_file: "),
+        ("", &there, "identity.keys.0.secret_file: credential: is followed by the name of a credential"),
+        ("..", &there, "which is no path"),
+        ("../key", &there, "which is no path"),
+        ("/etc/passwd", &there, "which is no path"),
+    ] {
+        let error = from(&toml(name), vars).map(drop).expect_err(name);
+        assert!(error.contains(words) && !error.contains("kkk"), "{name} {vars:?}: {error}");
+    }
+}
+
+#[test]
 fn errors_name_the_key_and_the_source() {
     let file = "(in DIR/dzvin.toml)";
     let env = "(in the environment)";

@@ -2,14 +2,17 @@
 
 use std::collections::VecDeque;
 
+use dzvin::identity::{SigningKey, TokenRules, Verifier};
+use dzvin_protocols::identity::Claims;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::server::{API_KEY, ask, with_key};
 use crate::support::{
     eventually::{eventually, patience},
-    hub::{Hub, World},
+    hub::{Hub, KEY, World},
     session::Client,
 };
 
@@ -237,6 +240,49 @@ async fn a_trace_ends_with_its_time_with_its_asker_s_rights_and_with_its_node() 
     a.kill().await;
     eventually("the orphan is followed no more", async || b.metric("dzvin_trace_followed").await == 1.0).await;
     assert!(other.event("gone").await["node"].is_string(), "and who still asks is told of the node");
+}
+
+/// What is revoked ends a trace when the node hears of it. These last for less than it takes until rights are looked at again,
+/// so nothing else can end one like that; where a machine is too slow to revoke in time, another is begun.
+#[tokio::test]
+async fn a_trace_ends_when_its_asker_is_revoked() {
+    let world = World::new(1, true).await;
+    let (a, b) = nodes(&world).await;
+    let revoke = async |body: Value| {
+        let url = format!("http://{}/api/v1/revocations", a.addr);
+        let request = reqwest::Client::new().post(url).bearer_auth(World::token("admin")).json(&body);
+        assert_eq!(request.send().await.expect("answered").status(), StatusCode::CREATED);
+    };
+    let key = SigningKey::new("test", KEY.as_bytes()).expect("key");
+    let verifier = Verifier::new(vec![key], TokenRules::default()).expect("verifier");
+    for kind in ["block", "user", "token"] {
+        let mut n = 0;
+        eventually("a trace ends with its asker's rights", async || {
+            n += 1;
+            let (user, jti) = (format!("{kind}-{n}"), format!("t-{n}"));
+            let claims = Claims {
+                sub: user.clone(),
+                jti: Some(jti.clone()),
+                iat: Some(OffsetDateTime::now_utc().unix_timestamp() - 60),
+                exp: Some(OffsetDateTime::now_utc().unix_timestamp() + 3600),
+                roles: vec!["admin".to_owned()],
+                ..Claims::default()
+            };
+            let url = format!("http://{}/api/v1/trace?user=viewer-1&seconds=2", b.addr);
+            let token = verifier.sign(&claims).expect("signed");
+            let response = reqwest::Client::new().get(url).bearer_auth(token).send().await.expect("answered");
+            let mut trace = Trace { response, rest: String::new(), lines: VecDeque::new(), all: String::new() };
+            assert_eq!(trace.next().await.expect("a beginning")["event"], "begin");
+            revoke(match kind {
+                "block" => json!({"user": user, "block": true}),
+                "user" => json!({"user": user}),
+                _ => json!({"token": jti}),
+            })
+            .await;
+            trace.event("end").await["why"] == "rights"
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

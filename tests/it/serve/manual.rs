@@ -10,8 +10,8 @@ use std::{
 
 use serde_json::Value;
 
-use super::{SECRETS, config};
-use crate::support::hub::World;
+use super::{SECRETS, config, failure};
+use crate::support::{eventually::eventually, hub::World, ports::free_address, postgres::TestDb};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -169,8 +169,18 @@ fn the_systemd_unit_agrees_with_the_program() {
         reload_interval: grace,
     });
     assert!(descriptors >= dzvin::platform::descriptors::needed(&config), "{descriptors}");
-    let start = value("ExecStart");
-    assert!(start.ends_with("/dzvin serve") && unit.contains("Environment=DZVIN_CONFIG="), "{start}");
+    assert!(unit.contains("Environment=DZVIN_CONFIG=/etc/dzvin/dzvin.toml"));
+    // A start is over when the program is there, however long the schema takes; and what ends with 78 is not tried again.
+    assert!(value("Type") == "exec" && !unit.lines().any(|line| line.starts_with("ExecStartPre=")));
+    // By hand the credentials are where the unit has them from.
+    let credentials: Vec<&str> =
+        unit.lines().filter_map(|line| line.split_once("LoadCredential=")).map(|it| it.1).collect();
+    assert!(credentials.len() > 1 && unit.contains("CREDENTIALS_DIRECTORY=/etc/dzvin dzvin check"));
+    for credential in credentials {
+        let (name, file) = credential.split_once(':').expect("a name and a file");
+        assert_eq!(file, format!("/etc/dzvin/{name}"));
+        assert!(unit.contains(&format!("_file = \"credential:{name}\"")), "{name}");
+    }
 
     // With a program that exists here.
     let dir = tempfile::tempdir().expect("a folder");
@@ -183,6 +193,55 @@ fn the_systemd_unit_agrees_with_the_program() {
         }
         Err(error) => println!("systemd-analyze was not run: {error}"),
     }
+}
+
+/// As the unit starts it: the secrets are credentials, and the database has no schema yet.
+#[tokio::test]
+async fn the_systemd_unit_brings_the_schema() {
+    let unit = fs::read_to_string(root("systemd/dzvin.service")).expect("the unit");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/dzvin ")).expect("ExecStart");
+    let (dir, db) = (tempfile::tempdir().expect("a folder"), TestDb::new().await);
+    let mut raw = db.raw().await;
+    sqlx::raw_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").execute(&mut raw).await.expect("emptied");
+    let internal = free_address();
+    let whole = config(&db.url(), "")
+        .replace("internal_listen = \"127.0.0.1:0\"", &format!("internal_listen = \"{internal}\""))
+        .replace(&format!("url = \"{}\"", db.url()), "url_file = \"credential:database_url\"")
+        .replace(&format!("secret = \"{}\"", SECRETS[2]), "secret_file = \"credential:key\"");
+    assert_eq!(whole.matches("credential:").count(), 2, "{whole}");
+    for (name, text) in [("dzvin.toml", &*whole), ("database_url", &*db.url()), ("key", SECRETS[2])] {
+        fs::write(dir.path().join(name), text).expect("written");
+    }
+    let program = |words: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_dzvin"));
+        command.args(words.split(' ')).env("DZVIN_CONFIG", dir.path().join("dzvin.toml")).kill_on_drop(true);
+        command.env("CREDENTIALS_DIRECTORY", dir.path());
+        command
+    };
+    let serves = async || {
+        let mut node = program(start).spawn().expect("starts");
+        eventually("it serves", async || {
+            assert_eq!(node.try_wait().expect("looked"), None, "it goes on");
+            reqwest::get(format!("http://{internal}/readyz")).await.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        node.kill().await.expect("killed");
+    };
+    let checked = program("check").output().await.expect("starts");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.code() == Some(69) && said.contains("migrations behind"), "{said}");
+    serves().await;
+    let checked = program("check").output().await.expect("starts");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && said.contains("the schema is up to date"), "{said}");
+
+    // A node of the version before that comes back amid an upgrade finds more than it knows.
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (29990101000000, 'newer', true, '', 0)";
+    sqlx::raw_sql(newer).execute(&mut raw).await.expect("written");
+    let by_hand = program("migrate").output().await.expect("starts");
+    assert!(failure(&by_hand, 69).contains("29990101000000"), "this is no migration that it could make");
+    serves().await;
 }
 
 /// The soft limit of descriptors is for programs of another time.

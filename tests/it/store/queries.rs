@@ -357,3 +357,84 @@ async fn what_is_deleted_is_not_remembered() {
     assert!(queries.drop_of_user(&kept.id, "olha").await.expect("forgotten"));
     assert!(queries.known(&kept.id).is_some());
 }
+
+/// A wallboard that stays connected for weeks finds its query when it comes back.
+#[tokio::test]
+async fn what_is_listened_to_counts_as_used() {
+    let store = Store::new().await;
+    let queries = StoredQueries::new(store.entities.for_readers());
+    let make = async |status: &str, user: &str| {
+        queries.make(&kind(), &json!({ "status": status }).to_string(), user).await.expect("made")
+    };
+    let (listened, fresh) = (make("listened", "olha").await, make("fresh", "olha").await);
+    drop(make("left", "olha").await);
+    drop((make("listened", "gone").await, make("fresh", "petro").await));
+    // More rows than one statement writes: a query that a whole organisation has.
+    let mut database = store.db.raw().await;
+    let age = format!(
+        r#"INSERT INTO queries (id, "user", kind, filter) SELECT id, 'u' || n, kind, filter FROM queries, generate_series(1, 1200) n
+             WHERE id = '{listened}' AND "user" = 'olha';
+         UPDATE queries SET used_at = now() - interval '13 days';
+         UPDATE queries SET used_at = now() - interval '1 hour' WHERE id = '{fresh}';
+         UPDATE queries SET used_at = now() - interval '15 days' WHERE "user" = 'gone'"#,
+        listened = listened.id.as_str(),
+        fresh = fresh.id.as_str()
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(age)).execute(&mut database).await.expect("aged");
+    assert_eq!(queries.note_listened().await.expect("noted"), 1_201);
+    for (rows, sql, why) in [
+        (1_201, "SELECT count(*) FROM queries WHERE used_at > now() - interval '1 minute'", "each"),
+        (
+            1,
+            "SELECT count(*) FROM queries WHERE used_at < now() - interval '12 days' AND \"user\" = 'olha'",
+            "not listened to",
+        ),
+        (
+            1,
+            "SELECT count(*) FROM queries WHERE used_at < now() - interval '14 days' AND \"user\" = 'gone'",
+            "forgotten",
+        ),
+        (
+            2,
+            "SELECT count(*) FROM queries WHERE used_at BETWEEN now() - interval '1 day' AND now() - interval '30 minutes'",
+            "used today",
+        ),
+    ] {
+        assert_eq!(store.scalar::<i64>(sql).await, rows, "{why}");
+    }
+    assert_eq!(queries.note_listened().await.expect("noted"), 0, "once a day");
+    drop((listened, fresh));
+    sqlx::raw_sql("UPDATE queries SET used_at = now() - interval '2 days'").execute(&mut database).await.expect("aged");
+    assert_eq!(queries.note_listened().await.expect("noted"), 0, "nobody listens any more");
+}
+
+/// Every cached statement on queries finds its rows by an index, as it is planned for any values.
+#[tokio::test]
+async fn no_statement_scans_all_queries() {
+    let store = Store::new().await;
+    let mut raw = store.db.raw().await;
+    let fill = r#"INSERT INTO queries (id, "user", kind, filter, used_at)
+            SELECT 'q' || n % 5000, 'u' || n, 'procedure', '{}', now() - make_interval(mins => n) FROM generate_series(1, 20000) n;
+        SET plan_cache_mode = force_generic_plan"#;
+    sqlx::raw_sql(fill).execute(&mut raw).await.expect("filled");
+    sqlx::raw_sql("VACUUM ANALYZE queries").execute(&mut raw).await.expect("analyzed");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx") {
+        let text = std::fs::read_to_string(entry.expect("entry").path()).expect("cached query");
+        let cached: Value = serde_json::from_str(&text).expect("json");
+        let query = cached["query"].as_str().expect("query");
+        if !["FROM queries", "UPDATE queries", "INTO queries"].iter().any(|words| query.contains(words)) {
+            continue;
+        }
+        seen += 1;
+        let count = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
+        let prepare = format!("PREPARE q{seen} AS {query}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut raw).await.expect(query);
+        let explain = format!("EXPLAIN EXECUTE q{seen} ({})", vec!["NULL"; count].join(", "));
+        let plan: Vec<String> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut raw).await.expect(query);
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan on queries"), "{query}\n{plan}");
+    }
+    assert_eq!(seen, 6, "make, sweep, read, list, drop, note");
+}
