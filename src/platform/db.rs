@@ -26,9 +26,10 @@ use prometheus_client::{
 };
 use sqlx::{
     Connection, PgConnection, PgPool,
+    migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     contact::Contact,
@@ -36,7 +37,10 @@ use super::{
 };
 
 /// The schema, built into the binary.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// The advisory lock of whoever brings the schema up to date: a number that nothing else here takes.
+pub const MIGRATING: i64 = 0x647a_7669_6e6d_6967;
 
 /// How the database is reached, and how long anything there may take.
 #[derive(Debug, Clone)]
@@ -178,7 +182,6 @@ pub struct Database {
     /// The one that this handle uses.
     pool: PgPool,
     readers: PgPool,
-    connect: PgConnectOptions,
     listen: PgConnectOptions,
     wake: Arc<watch::Sender<Commits>>,
     /// What our own notifications carry, so that we need not listen to ourselves.
@@ -231,9 +234,9 @@ impl Database {
         // Leases and maintenance need one each beside it.
         let (notify, warm) = (options.notify, (writers > 2).then(Warm::default));
         let node = format!("{:016x}", rand::random::<u64>()).into();
-        let listen = options.listen.unwrap_or_else(|| connect.clone());
+        let listen = options.listen.unwrap_or(connect);
         let (wake, contact) = (Arc::default(), Arc::default());
-        Self { pool, readers, connect, listen, wake, node, notify, warm, guard, contact, metrics }
+        Self { pool, readers, listen, wake, node, notify, warm, guard, contact, metrics }
     }
 
     /// The same database for those who only read, on connections of their own.
@@ -250,15 +253,29 @@ impl Database {
         registry.register_collector(Box::new(Pools(pools)));
     }
 
-    /// Brings the schema up to date, on a connection without the pools' limits: an index takes as long as it takes, and of
-    /// two nodes the second waits for the first.
+    /// Brings the schema up to date, on a connection without the pools' limits and past any pooler, for the lock is the session's: an
+    /// index takes as long as it takes, and of two nodes the second waits for the first.
     ///
     /// # Errors
     /// A migration failed, or one that was applied has changed since.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.connect.clone());
-        let done = MIGRATIONS.run(&pool).await;
+        let mut connection = PgConnection::connect_with(&self.listen).await?;
+        let mut asked = 0_u32;
+        // Asked for, not waited for: a statement that waits has a snapshot, and an index that the other builds concurrently waits for
+        // all of those.
+        while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(MIGRATING).fetch_one(&mut connection).await? {
+            if asked.is_multiple_of(30) {
+                tracing::info!(seconds = asked, "another node brings the schema up to date");
+            }
+            asked += 1;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.listen.clone());
+        let mut migrations = Migrator::with_migrations(MIGRATIONS.iter().cloned().collect());
+        let done = migrations.set_locking(false).run(&pool).await;
         pool.close().await;
+        // With it goes the lock.
+        drop(connection.close().await);
         done
     }
 

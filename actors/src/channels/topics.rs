@@ -387,7 +387,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                     let Some(stream) = self.streams.get_mut(&name) else { continue };
                     let Some(position) = &stream.position else { continue };
                     if epoch == position.epoch && follow_one_another(position.offset, &publications) {
-                        batch.extend(stream.advance(&publications));
+                        batch.extend(stream.advance(&publications, false));
                         time(myself, &name, stream);
                     } else {
                         self.read(myself, &name);

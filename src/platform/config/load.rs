@@ -133,6 +133,12 @@ fn read_secrets(config: &mut Config, credentials: Option<&Path>) -> Result<(), C
     url(&mut config.database.url, &config.database.url_file, "database.url")?;
     url(&mut config.database.direct_url, &config.database.direct_url_file, "database.direct_url")?;
     url(&mut config.redis.url, &config.redis.url_file, "redis.url")?;
+    if let Some(tls) = &mut config.http.tls {
+        for (key, file) in [("certificate", &mut tls.certificate), ("key", &mut tls.key)] {
+            let place = place(file, credentials).map_err(|why| ConfigError(format!("http.tls.{key}: {why}")))?;
+            *file = place.into_owned();
+        }
+    }
     let identity = &mut config.identity;
     for (list, keys) in [("keys", &mut identity.keys), ("subscription_keys", &mut identity.subscription_keys)] {
         for (i, key) in keys.iter_mut().enumerate() {

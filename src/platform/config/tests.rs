@@ -106,6 +106,9 @@ fn secrets_that_are_handed_over_are_found_where_the_environment_says() {
     let config = from(&toml("key"), &there).expect("valid");
     assert_eq!(config.identity.keys[0].secret.as_ref().map(Secret::expose), Some(&*"k".repeat(32)));
     assert_eq!(config.database.url.as_ref().map(SecretUrl::expose), Some("postgres://h/d"));
+    let tls = "[http.tls]\ncertificate = '/etc/cert.pem'\nkey = 'credential:tls_key'";
+    let tls = from(&format!("{}\n{tls}", toml("key")), &there).expect("valid").http.tls.expect("tls");
+    assert_eq!((tls.certificate, tls.key), ("/etc/cert.pem".into(), dir.path().join("tls_key")));
     for (name, vars, words) in [
         ("key", &[][..], "database.url_file: credential:database_url: CREDENTIALS_DIRECTORY is not set"),
         ("key", &[("CREDENTIALS_DIRECTORY", "")], "CREDENTIALS_DIRECTORY is not set"),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use dzvin::{
     entities::{Entities, Retention},
-    platform::db::{Database, DbOptions},
+    platform::db::{Database, DbOptions, MIGRATING},
 };
 use dzvin_actors::platform::ports::{ChangeLog, MirrorStore, ReadLimit, StoreError};
 use dzvin_protocols::mirror::Quarantined;
-use sqlx::{Connection, Executor, migrate::Migrate};
+use sqlx::{Connection, Executor};
 use time::OffsetDateTime;
 
 use super::{Store, batch, kind, partitions::up_to_date, spec, upsert};
@@ -120,7 +120,7 @@ async fn partitions_are_maintained_beyond_the_statement_timeout() {
 async fn a_migration_waits_for_the_one_under_way() {
     let store = Store::new().await;
     let mut other = store.db.raw().await;
-    other.lock().await.expect("locked");
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATING).execute(&mut other).await.expect("locked");
     let mut options = DbOptions::at(store.db.connect_options());
     (options.lock_timeout, options.statement_timeout) = (Duration::from_millis(500), Duration::from_secs(1));
     let database = Database::new(options);
@@ -128,7 +128,7 @@ async fn a_migration_waits_for_the_one_under_way() {
     // Longer than either limit.
     sqlx::query("SELECT pg_sleep(1.5)").execute(&mut other).await.expect("slept");
     assert!(!migrating.is_finished(), "it waits");
-    other.unlock().await.expect("unlocked");
+    other.close().await.expect("unlocked");
     migrating.await.expect("joined").expect("migrated");
 }
 

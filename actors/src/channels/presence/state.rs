@@ -310,7 +310,8 @@ impl<P: Presence, B: Bus> State<P, B> {
         if self.away {
             return;
         }
-        if self.doubts > MAX_DOUBTS {
+        // Of a life that is given up nothing could be resigned.
+        if self.doubts > MAX_DOUBTS && !self.going.load(Relaxed) {
             tracing::warn!(channels = self.doubts, "presence is entered again: too much of it is in doubt");
             self.args.store.begin();
             self.goes_away();

@@ -55,7 +55,7 @@ pub(super) struct Talk {
     subscriptions: Pace,
     /// Who it is on presence channels, by their names inside the hub.
     members: Vec<(Arc<str>, Member)>,
-    /// Until when subscriptions that cannot be answered are tried again, once one could not.
+    /// Until when subscriptions that cannot be answered are tried again, once one could not; or when the last of them was given up.
     waits_until: Option<Instant>,
     /// As whom it enters the channel to which it subscribes now.
     entering: Option<Arc<Present>>,

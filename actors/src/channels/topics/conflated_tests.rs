@@ -309,7 +309,7 @@ impl Scene {
         let at = self.position();
         // Now and then what is known is told again.
         let run = self.log.run(at.saturating_sub(count % 2), (at + count).min(self.log.top())).to_vec();
-        let batch = self.stream.advance(&run);
+        let batch = self.stream.advance(&run, false);
         self.deliver(&batch);
     }
 
@@ -392,7 +392,7 @@ fn each_entity_goes_out_once_in_a_while() {
     }
     scene.tell(1);
     let run = scene.log.run(1, 100).to_vec();
-    assert!(scene.stream.advance(&run).is_empty() && scene.stream.held() > 0);
+    assert!(scene.stream.advance(&run, false).is_empty() && scene.stream.held() > 0);
     let told = |batch: &[(u64, Delivery)], channel: &str| -> Vec<(u64, u64)> {
         let of = batch.iter().find(|(_, it)| &*it.channel == channel).expect("told");
         let What::Items(items) = &of.1.what else { panic!("items") };

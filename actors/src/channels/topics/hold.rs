@@ -147,13 +147,13 @@ impl Hold {
         self.bytes
     }
 
-    /// Takes publications that follow those before.
-    pub(super) fn take<'a>(&mut self, fresh: impl IntoIterator<Item = &'a Publication>) {
+    /// Takes publications that follow those before: as they came, or `read_back`, since one of them had been missed.
+    pub(super) fn take<'a>(&mut self, fresh: impl IntoIterator<Item = &'a Publication>, read_back: bool) {
         for publication in fresh {
             let offset = publication.offset;
             let earlier = self.replaced(publication).and_then(|earlier| self.waiting.remove(&earlier));
-            // Shown behind it, what is older would stand. What was read may be older itself.
-            self.replace_passing(publication, |passing| passing.at <= publication.at);
+            // Shown behind it, what is older would stand. What was read back may be older itself: then clocks have to tell.
+            self.replace_passing(publication, |passing| !read_back || passing.at <= publication.at);
             if let Some(earlier) = &earlier {
                 self.bytes -= earlier.size();
                 self.conflated.inc();
@@ -239,10 +239,9 @@ impl Hold {
     /// What goes out.
     pub(super) fn release(&mut self, now: Instant) -> Released {
         self.released = Some(now);
-        self.bytes = 0;
         self.latest.clear();
-        self.latest_passing.clear();
-        let passing = std::mem::take(&mut self.passing).into_values().collect();
+        let passing = self.let_pass();
+        self.bytes = 0;
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
         let (mut publications, mut standing) = (Vec::with_capacity(waiting.len()), Standing::default());
@@ -258,12 +257,20 @@ impl Hold {
         Released { before, publications, standing, passing }
     }
 
-    /// The stream stands elsewhere: what waited is of the past. What nothing keeps has no place there.
+    /// What nothing keeps, by arrival, before its time.
+    pub(super) fn let_pass(&mut self) -> Vec<Arc<Item>> {
+        self.latest_passing.clear();
+        let passing: Vec<_> = std::mem::take(&mut self.passing).into_values().collect();
+        self.bytes -= passing.iter().map(|it| it.size()).sum::<usize>();
+        passing
+    }
+
+    /// The stream stands elsewhere: what waited is of the past.
     pub(super) fn reset(&mut self, passed: u64) {
         self.waiting = BTreeMap::new();
         self.latest = HashMap::new();
-        self.bytes = self.passing.values().map(|it| it.size()).sum();
-        self.passed = passed;
+        (self.passing, self.latest_passing) = (BTreeMap::new(), HashMap::new());
+        (self.bytes, self.passed) = (0, passed);
     }
 }
 
@@ -310,12 +317,12 @@ mod tests {
     async fn the_first_of_what_changes_often_goes_at_once_and_then_the_latest_in_turn() {
         let (mut hold, began) = (Hold::new(rules(Conflate::Channel), QUEUE, Counter::default()), Instant::now());
         let after = |millis| began + Duration::from_millis(millis);
-        hold.take([&publication(1, "")]);
+        hold.take([&publication(1, "")], false);
         assert!(hold.is_due(began) && hold.release(began).publications.len() == 1);
-        hold.take([&publication(2, ""), &publication(3, "")]);
+        hold.take([&publication(2, ""), &publication(3, "")], false);
         assert!(!hold.is_due(after(40)));
         assert_eq!(hold.wait(after(40)), Some(Duration::from_millis(60)));
-        hold.take([&publication(4, "")]);
+        hold.take([&publication(4, "")], false);
         assert_eq!(hold.wait(after(50)), None, "asked already");
         assert!(hold.came(after(100)));
         assert_eq!((told(&hold.release(after(100))), hold.passed()), (vec![(2, 4)], 4));
@@ -333,9 +340,9 @@ mod tests {
         for conflate in [Conflate::Entity, Conflate::Tag("lot".into())] {
             let (mut hold, now) = (Hold::new(rules(conflate), QUEUE, Counter::default()), Instant::now());
             hold.release(now);
-            (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])]));
+            (1..20).for_each(|n| hold.take([&large(n, ["a", "b"][n as usize % 2])], false));
             assert!(!hold.is_due(now) && hold.bytes() > MAX_HELD / 3 * 2, "{}", hold.bytes());
-            hold.take([&large(20, "c")]);
+            hold.take([&large(20, "c")], false);
             assert!(hold.is_due(now));
             assert_eq!((told(&hold.release(now)), hold.bytes()), (vec![(17, 18), (0, 19), (0, 20)], 0));
         }
@@ -345,7 +352,7 @@ mod tests {
         };
         let (mut hold, now) = (Hold::new(rules(Conflate::Entity), QUEUE, Counter::default()), Instant::now());
         hold.release(now);
-        (1..300).for_each(|n| hold.take([&fields(n)]));
+        (1..300).for_each(|n| hold.take([&fields(n)], false));
         assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
     }
 
@@ -366,20 +373,21 @@ mod tests {
             hold.release(now);
             hold.pass(passing(10, "a"));
             assert!(!hold.is_due(now) && hold.wait(now).is_some() && hold.bytes() > 0);
-            hold.take([&publication(1, "a")]);
+            hold.take([&publication(1, "a")], false);
             hold.pass(passing(11, "b"));
-            hold.take([&publication(2, "b")]);
+            hold.take([&publication(2, "b")], false);
             hold.pass(passing(12, "a"));
             hold.pass(passing(13, "b"));
             assert!(hold.came(now + Duration::from_secs(1)));
             assert_eq!(shown(hold.release(now)), (kept, passed), "{conflate:?}");
             assert_eq!((hold.bytes(), hold.passed(), hold.wait(now)), (0, 2, None));
             hold.pass(passing(14, "a"));
+            assert_eq!(hold.let_pass().len(), 1);
             hold.reset(7);
-            assert_eq!(shown(hold.release(now)), (vec![], vec![14]), "nobody could recover it");
+            assert!(hold.bytes() == 0 && shown(hold.release(now)) == (vec![], vec![]));
             // Read behind it, though published before it.
             hold.pass(Arc::new(Item::new(0, Publication { at: 9, revision: 15, ..publication(0, "a") })));
-            hold.take([&Publication { at: 8, ..publication(8, "a") }]);
+            hold.take([&Publication { at: 8, ..publication(8, "a") }], true);
             assert_eq!(shown(hold.release(now)), (vec![8], vec![15]));
         }
     }
@@ -391,7 +399,7 @@ mod tests {
             let (mut hold, now) = (Hold::new(rules(conflate.clone()), QUEUE, Counter::default()), Instant::now());
             let (mut next, mut shown) = (1, Vec::new());
             for (n, key) in keys.iter().enumerate() {
-                hold.take([&publication(n as u64 + 1, &key.to_string())]);
+                hold.take([&publication(n as u64 + 1, &key.to_string())], false);
                 if cuts[n] || n + 1 == keys.len() {
                     for (skips, offset) in told(&hold.release(now)) {
                         prop_assert_eq!(offset - skips, next, "no gap");

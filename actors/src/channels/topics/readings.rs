@@ -65,7 +65,7 @@ impl<B: Bus, L: ChangeLog> TopicsState<B, L> {
                 self.deliver(batch).await;
             }
             Fetched::Run { publications, more } => {
-                let batch = stream.advance(&publications);
+                let batch = stream.advance(&publications, true);
                 time(myself, &name, stream);
                 if !batch.is_empty() {
                     self.args.metrics.gaps_healed.inc();

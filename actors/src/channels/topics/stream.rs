@@ -221,14 +221,14 @@ impl Stream {
         self.idle
     }
 
-    /// Takes what is new of a run that follows the position, and encodes it once per channel.
-    pub(super) fn advance(&mut self, publications: &[Publication]) -> Vec<(u64, Delivery)> {
+    /// Takes what is new of a run that follows the position, and encodes it once per channel. It came by itself, or was `read_back`.
+    pub(super) fn advance(&mut self, publications: &[Publication], read_back: bool) -> Vec<(u64, Delivery)> {
         let Some(position) = &mut self.position else { return Vec::new() };
         let fresh: Vec<&Publication> = publications.iter().skip_while(|p| p.offset <= position.offset).collect();
         let Some(last) = fresh.last() else { return Vec::new() };
         let before = std::mem::replace(&mut position.offset, last.offset);
         if let Some(hold) = &mut self.hold {
-            hold.take(fresh);
+            hold.take(fresh, read_back);
             return if hold.is_due(Instant::now()) { self.release_now() } else { Vec::new() };
         }
         self.tell(before, &fresh, &Standing::default())
@@ -313,10 +313,14 @@ impl Stream {
 
     /// Stands at a new position whose past is unknown: every subscriber must recover.
     pub(super) fn reset(&mut self, position: Position) -> Vec<(u64, Delivery)> {
+        // Of what nothing keeps nobody could recover anything: it goes out before they are told to.
+        let passing = self.hold.as_mut().map(Hold::let_pass).unwrap_or_default();
+        let mut batch: Vec<_> = passing.into_iter().filter_map(|item| self.pass(item)).collect();
         self.queries.reset(position.offset);
         self.stand(position);
         self.wanted.values_mut().for_each(|wanted| wanted.last = None);
-        self.resets(u64::MAX)
+        batch.extend(self.resets(u64::MAX));
+        batch
     }
 
     /// Tells every subscriber of these shards to recover. Who watches a user is told again how it stands.

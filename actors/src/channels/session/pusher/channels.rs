@@ -146,10 +146,11 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     ) -> Result<(), Trouble> {
         let Admitted { member, grant, by_rights, query: _held } = admitted;
         let mark = grant.mark.clone();
-        let mut pause = AGAIN;
+        let (began, mut pause) = (Instant::now(), AGAIN);
         let (prepared, newcomer) = loop {
             let begun = self.begin(app, name, &channel, &inside, (member.as_ref(), by_rights), grant.clone()).await;
-            if !matches!(begun, Err(Trouble::Told(Refusal::Unavailable, _))) || !self.may_wait(member.is_some(), pause)
+            if !matches!(begun, Err(Trouble::Told(Refusal::Unavailable, _)))
+                || !self.may_wait(member.is_some(), began, pause)
             {
                 break begun?;
             }
@@ -206,13 +207,15 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     /// Whether a subscription may be tried again after a pause. Members are away for some seconds while a server of the bus is replaced or
     /// a slot is on its way, and the library asks once in a connection. One conversation waits as long as one command may take, however
     /// many channels it asks for: what is behind them is not to wait for all.
-    fn may_wait(&mut self, among_members: bool, pause: Duration) -> bool {
+    fn may_wait(&mut self, among_members: bool, began: Instant, pause: Duration) -> bool {
         let Some(talk) = self.talk.as_mut().filter(|_| among_members) else { return false };
         let (now, most) = (Instant::now(), self.hub.limits.command);
-        // What it could not wait for long ago was another outage.
-        let known = talk.waits_until.filter(|until| now < *until + most);
-        let until = *talk.waits_until.insert(known.unwrap_or(now + most));
-        now + pause < until && self.session.closing().is_none() && !self.session.left()
+        // What was refused long before it was asked for this one was another outage.
+        let known = talk.waits_until.filter(|until| began < *until + most);
+        let until = known.unwrap_or(now + most);
+        let waits = now + pause < until && self.session.closing().is_none() && !self.session.left();
+        talk.waits_until = Some(if waits { until } else { now });
+        waits
     }
 
     /// What a subscriber is told before anything live.
@@ -245,7 +248,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         Ok(frame(encode_subscription_succeeded(name.as_str())))
     }
 
-    /// The last event of a cache channel, or the word that there is none. Neither where it is no more: what has taken its place comes live.
+    /// The last event of a cache channel, or the word that there is none. Of the application's neither where it is no more: what has taken
+    /// its place comes live.
     async fn last(
         &self,
         app: &Arc<App>,
