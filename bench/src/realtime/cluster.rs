@@ -136,7 +136,7 @@ impl World {
         let plan = Plan {
             addresses,
             api: Api::Centrifugo,
-            token: Some(one.token()?),
+            authorization: Some(format!("Bearer {}", one.token()?)),
             names,
             payload: args.common.payload,
             batch: 1,

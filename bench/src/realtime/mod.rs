@@ -38,9 +38,12 @@ pub(crate) struct Common {
     /// A server that already runs, as NAME=DIALECT@ADDRESS#PID with the dialect centrifuge, raw or pusher; may be repeated.
     #[arg(long)]
     peer: Vec<Peer>,
-    /// A bearer token for the peers.
+    /// A token for the peers: their clients', and of whoever publishes, unless there is a key for that.
     #[arg(long)]
     peer_token: Option<String>,
+    /// The key of the peers' own HTTP API, as Centrifugo has one.
+    #[arg(long)]
+    peer_api_key: Option<String>,
     /// Seconds from one ping to the next, the same for all servers.
     #[arg(long, default_value_t = 25)]
     ping: u64,

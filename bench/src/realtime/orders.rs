@@ -55,8 +55,8 @@ pub(crate) struct Plan {
     pub(crate) addresses: Vec<String>,
     /// How they are told.
     pub(crate) api: Api,
-    /// `Authorization: Bearer`, if any.
-    pub(crate) token: Option<String>,
+    /// The value of the header `Authorization`, if any.
+    pub(crate) authorization: Option<String>,
     /// Where to, one after the other.
     pub(crate) names: Names,
     /// Bytes of one payload.

@@ -44,7 +44,7 @@ impl Rig {
         for kind in &common.targets {
             targets.extend(Target::start(*kind, common).await?);
         }
-        targets.extend(common.peer.iter().map(|peer| Target::peer(peer, common.peer_token.as_deref())));
+        targets.extend(common.peer.iter().map(|peer| Target::peer(peer, common)));
         let generator = Own::start(common.generator_core, &["drive".to_owned()])?;
         let begun = (Instant::now(), host::stolen_seconds());
         let bases = vec![None; targets.len()];

@@ -76,7 +76,10 @@ pub(crate) struct Target {
     pub(crate) dialect: Dialect,
     /// The process that does the work.
     pub(crate) pid: u32,
+    /// Of its clients.
     token: Option<String>,
+    /// Of whoever publishes: the header's value.
+    authorization: Option<String>,
     server: Server,
 }
 
@@ -129,7 +132,16 @@ impl Target {
 
     /// One that was just started, and asks nobody for a token.
     fn ours(kind: Kind, address: String, dialect: Dialect, pid: u32, server: Server) -> Self {
-        Self { name: kind.name().to_owned(), kind: Some(kind), address, dialect, pid, token: None, server }
+        Self {
+            name: kind.name().to_owned(),
+            kind: Some(kind),
+            address,
+            dialect,
+            pid,
+            token: None,
+            authorization: None,
+            server,
+        }
     }
 
     async fn hub(common: &Common) -> Fallible<Self> {
@@ -141,20 +153,22 @@ impl Target {
         let core = Some(common.server_core);
         let setup = Setup { cluster: &cluster, name: "dzvin", mirror: None, core, extra: &extra, secret: None };
         let hub = Hub::start(&binary, setup).await?;
-        let (token, address, pid) = (Some(hub.token()?), hub.address().to_owned(), hub.pid());
+        let (authorization, address, pid) = (Some(bearer(&hub.token()?)), hub.address().to_owned(), hub.pid());
         let server = Server::Hub(Box::new(hub), Box::new(cluster));
-        Ok(Self { token, ..Self::ours(Kind::Hub, address, Dialect::Centrifuge, pid, server) })
+        Ok(Self { authorization, ..Self::ours(Kind::Hub, address, Dialect::Centrifuge, pid, server) })
     }
 
     /// One that already runs.
-    pub(crate) fn peer(peer: &Peer, token: Option<&str>) -> Self {
+    pub(crate) fn peer(peer: &Peer, common: &Common) -> Self {
+        let by_key = common.peer_api_key.as_ref().map(|key| format!("apikey {key}"));
         Self {
             name: peer.name.clone(),
             kind: None,
             address: peer.address.clone(),
             dialect: peer.dialect,
             pid: peer.pid,
-            token: token.map(str::to_owned),
+            authorization: by_key.or_else(|| common.peer_token.as_deref().map(bearer)),
+            token: common.peer_token.clone(),
             server: Server::Elsewhere,
         }
     }
@@ -166,8 +180,8 @@ impl Target {
             Dialect::Raw => Api::Raw,
             Dialect::Pusher => Api::Pusher,
         };
-        let (addresses, token) = (vec![self.address.clone()], self.token.clone());
-        Ok(Plan { addresses, api, token, names, payload, batch, in_flight })
+        let (addresses, authorization) = (vec![self.address.clone()], self.authorization.clone());
+        Ok(Plan { addresses, api, authorization, names, payload, batch, in_flight })
     }
 
     /// A token for each of its clients, one a line.
@@ -201,6 +215,10 @@ impl Target {
         }
         Ok(())
     }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 #[cfg(test)]

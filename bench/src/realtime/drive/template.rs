@@ -42,9 +42,10 @@ impl Template {
     fn of(plan: &Plan, channels: Vec<usize>) -> Self {
         let (path, body) = body(plan, &channels);
         let host = plan.addresses.first().map_or("localhost", String::as_str);
-        let token = plan.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let authorization =
+            plan.authorization.as_ref().map(|it| format!("Authorization: {it}\r\n")).unwrap_or_default();
         let text = format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\n{token}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\n{authorization}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let places = stamp::places(text.as_bytes());
@@ -86,7 +87,7 @@ mod tests {
     fn plan(api: Api, channels: usize, batch: usize) -> Plan {
         let names = Names { pattern: "bench.{n}".to_owned(), count: channels };
         let addresses = vec!["127.0.0.1:1".to_owned()];
-        Plan { addresses, api, token: Some("t".to_owned()), names, payload: 128, batch, in_flight: 4 }
+        Plan { addresses, api, authorization: Some("Bearer t".to_owned()), names, payload: 128, batch, in_flight: 4 }
     }
 
     #[test]
