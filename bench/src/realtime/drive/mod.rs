@@ -272,7 +272,7 @@ mod tests {
             plan: Plan {
                 addresses: addresses.clone(),
                 api: Api::Raw,
-                token: None,
+                authorization: None,
                 names: names.clone(),
                 payload: 128,
                 batch,
