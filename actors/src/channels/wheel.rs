@@ -9,8 +9,8 @@ use super::session::SessionId;
 
 /// Steps of one turn; what lies further ahead is put back when its slot comes by.
 const SLOTS: u64 = 256;
-/// The longest step: time limits are seconds.
-const COARSE: Duration = Duration::from_millis(250);
+/// The longest step: time limits are seconds, and each step wakes a shard, whose pings then leave together.
+const COARSE: Duration = Duration::from_millis(500);
 /// The shortest: below it the ticking would be the work.
 const FINE: Duration = Duration::from_millis(5);
 

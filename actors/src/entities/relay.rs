@@ -50,6 +50,9 @@ pub struct RelayConfig {
     pub lease_ttl: Duration,
     /// How often positions are compared without being woken: a notice may be lost.
     pub poll: Duration,
+    /// At how manieth of those times the log is asked although nobody has told of a commit: at each of them where other nodes commit, or
+    /// where the bus may lose what it had.
+    pub ask_every: u32,
     /// How long the bus may stay behind before a node without the lease publishes.
     pub step_in: Duration,
     /// Most of one run: small enough that kinds take turns and that one run is well below what may wait for a session,
@@ -64,6 +67,7 @@ impl Default for RelayConfig {
         Self {
             lease_ttl: Duration::from_secs(10),
             poll: Duration::from_secs(1),
+            ask_every: 1,
             step_in: Duration::from_secs(2),
             run: ReadLimit { count: 500, bytes: 256 * 1024 },
             history_window: 1_000,
@@ -299,7 +303,7 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
     }
 
     async fn work(mut self) {
-        let mut polled = Instant::now();
+        let (mut polled, mut polls) = (Instant::now(), 0_u32);
         self.pump.forget_tops();
         while !*self.stopped.borrow() {
             let next = match self.round().await {
@@ -316,8 +320,9 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             if polled.elapsed() >= self.args.config.poll {
                 // Nobody tells us when the bus loses what it had: ask it now and then.
                 self.pump.forget_tops();
-                self.ask_log = true;
                 polled = Instant::now();
+                polls = polls.wrapping_add(1);
+                self.ask_log |= polls.is_multiple_of(self.args.config.ask_every.max(1));
             }
         }
         self.end().await;

@@ -208,7 +208,6 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
         args.store.begin();
         args.slot.fill(myself.clone(), args.progress.clone());
         (args.announce)();
-        myself.send_interval(args.limits.step, || PresenceMessage::Tick);
         myself.cast(PresenceMessage::Tick)?;
         Ok(PresenceState(State::new(myself, args)))
     }
@@ -224,6 +223,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
             message,
             PresenceMessage::Tick | PresenceMessage::Called | PresenceMessage::Renewed(_) | PresenceMessage::Buried(_)
         );
+        let ticks = matches!(message, PresenceMessage::Tick);
         let _busy = if own { state.progress().work() } else { state.progress().begin() };
         match message {
             PresenceMessage::Enter { channel, shard, member } => state.enter(&channel, shard, member),
@@ -248,6 +248,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
             PresenceMessage::Buried(buried) => state.buried(buried),
         }
         state.pump();
+        state.wind(ticks);
         Ok(())
     }
 

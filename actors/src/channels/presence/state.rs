@@ -16,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use ractor::ActorRef;
+use ractor::{ActorRef, MessagingErr};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::Instant,
 };
 
@@ -83,6 +83,8 @@ pub(super) struct State<P, B> {
     places: Arc<Semaphore>,
     /// This node goes: nothing new begins.
     going: Arc<AtomicBool>,
+    /// The next tick, and when it comes.
+    tick: Option<(Instant, JoinHandle<Result<(), MessagingErr<PresenceMessage>>>)>,
     /// What became of calls. Not in the mailbox: a stop would pass over it, and with it over what is to be told of them.
     reports: mpsc::Receiver<Report>,
     reporting: mpsc::Sender<Report>,
@@ -124,6 +126,7 @@ impl<P: Presence, B: Bus> State<P, B> {
             readers: Arc::new(Semaphore::new(READERS)),
             places: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             going: Arc::default(),
+            tick: None,
             reports,
             reporting,
             calls: JoinSet::new(),
@@ -372,6 +375,37 @@ impl<P: Presence, B: Bus> State<P, B> {
         while self.tasks.try_join_next().is_some() {}
         while self.calls.try_join_next().is_some() {}
         self.measure();
+    }
+
+    /// Has the next tick come: within a step of whatever happens, and then, once all is quiet, when something is due. Nothing is asked of a
+    /// node four times a second that has nothing to do.
+    pub(super) fn wind(&mut self, ticked: bool) {
+        let now = Instant::now();
+        let soon = now + self.args.limits.step;
+        let next = if ticked && self.is_quiet(now) { self.next_due(now).max(soon) } else { soon };
+        if !ticked && self.tick.as_ref().is_some_and(|(at, _)| *at <= next) {
+            return;
+        }
+        let tick = self.myself.send_after(next - now, || PresenceMessage::Tick);
+        // One at a time, also where the last one is on its way already.
+        if let Some((_, earlier)) = self.tick.replace((next, tick)) {
+            earlier.abort();
+        }
+    }
+
+    /// Nothing is under way, and nothing waits for more than its time.
+    fn is_quiet(&self, now: Instant) -> bool {
+        let nothing_waits = self.ready.is_empty() && self.failed.is_empty() && self.questions.is_empty();
+        let nothing_runs = self.writers.available_permits() == WRITERS && !self.renewing && !self.burying;
+        let nothing_is_owed = self.doubts + self.unsaid + self.graves == 0 && !self.unburied;
+        let settled = self.unsettled.is_none_or(|until| until <= now);
+        nothing_waits && nothing_runs && nothing_is_owed && settled && !self.away
+    }
+
+    /// When the first of what waits for its time is due.
+    fn next_due(&self, now: Instant) -> Instant {
+        let renewal = self.renewed.map_or(now, |at| at + self.args.limits.renew);
+        self.due.peek().map_or(renewal, |Reverse((due, _))| renewal.min(*due))
     }
 
     fn measure(&self) {
