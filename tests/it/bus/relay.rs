@@ -27,6 +27,7 @@ pub fn impatient() -> RelayConfig {
         step_in: Duration::from_millis(150),
         run: ReadLimit { count: 20, bytes: 1 << 20 },
         history_window: 50,
+        ask_every: 1,
     }
 }
 
