@@ -18,8 +18,8 @@ use super::{
 
 /// Longest start of a child: `pre_start` does not dial, so more than this is a fault.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
-/// From one look at the children's progress to the next; limits for stuck children are much longer.
-const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+/// From one look at the children's progress to the next; limits for stuck children are much longer, and each look wakes a quiet node.
+const HEALTH_PERIOD: Duration = Duration::from_secs(2);
 /// A killed child ends at its next await; one that does not blocks a thread, and only the end of the process helps.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// What a child gets for its stop even when those before it used the whole grace up.
