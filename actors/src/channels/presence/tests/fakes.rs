@@ -437,11 +437,12 @@ pub(super) struct Scene {
     pub(super) slot: Slot<PresenceMessage>,
     pub(super) events: mpsc::Receiver<PresenceEvent>,
     pub(super) metrics: PresenceMetrics,
+    pub(super) progress: Progress,
 }
 
 impl Scene {
     pub(super) async fn start(fake: Fake) -> Self {
-        let (slot, metrics) = (Slot::default(), PresenceMetrics::default());
+        let (slot, metrics, progress) = (Slot::default(), PresenceMetrics::default(), Progress::default());
         let (sender, events) = mpsc::channel(100_000);
         let args = PresenceArgs {
             store: Arc::new(fake.clone()),
@@ -453,10 +454,10 @@ impl Scene {
             events: Some(sender),
             limits: PresenceLimits::default(),
             metrics: metrics.clone(),
-            progress: Progress::default(),
+            progress: progress.clone(),
         };
         let (actor, _) = Actor::spawn(None, PresenceActor::default(), args).await.expect("started");
-        Self { fake, actor, slot, events, metrics }
+        Self { fake, actor, slot, events, metrics, progress }
     }
 
     pub(super) fn tell(&self, message: PresenceMessage) {

@@ -247,6 +247,26 @@ async fn many_subscribers_are_told_their_number_now_and_then() {
     assert_eq!(numbers(&scene).last(), Some(&99), "few enough again");
 }
 
+/// Who is there and stays costs a node nothing but its own renewals; whoever goes is told as gone in time all the same.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_node_hardly_wakes() {
+    let mut scene = scene().await;
+    scene.enter("room", "1", "olha");
+    scene.count("room", 1);
+    scene.pass(SECOND * 10).await;
+    let (steps, renewals) = (scene.progress.done(), scene.fake.kept().renewals);
+    scene.pass(SECOND * 60).await;
+    let renewals = scene.fake.kept().renewals - renewals;
+    assert!((19..=21).contains(&renewals), "every three seconds: {renewals}");
+    assert!(scene.progress.done() - steps <= 90, "{} steps in a minute", scene.progress.done() - steps);
+    // Held for three seconds, and told within a step of their end.
+    scene.events();
+    scene.exit("room", "1");
+    scene.count("room", 0);
+    scene.pass(SECOND * 3 + SECOND / 2).await;
+    assert_eq!(scene.events().len(), 2, "gone, and empty");
+}
+
 #[tokio::test(start_paused = true)]
 async fn shards_are_added_up_and_one_that_begins_has_nothing() {
     let mut scene = scene().await;
