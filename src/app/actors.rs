@@ -138,8 +138,9 @@ pub(super) async fn start_relay(
     let metrics = RelayMetrics::default();
     metrics.register(registry);
     let handle = RelayHandle::default();
-    // A node that is alone hears of every commit from itself; what somebody wrote by hand may take so long.
-    let ask_every = if matches!(**bus, AnyBus::Memory(_)) { 5 } else { 1 };
+    // A node that is alone hears of every commit from itself. Only one of which it does not know whether it was done may take so long,
+    // well below the five seconds within which a change is to be seen.
+    let ask_every = if matches!(**bus, AnyBus::Memory(_)) { 3 } else { 1 };
     let args = RelayArgs {
         config: RelayConfig { lease_ttl, ask_every, ..RelayConfig::default() },
         bus: Arc::clone(bus),

@@ -50,8 +50,8 @@ pub struct RelayConfig {
     pub lease_ttl: Duration,
     /// How often positions are compared without being woken: a notice may be lost.
     pub poll: Duration,
-    /// At how manieth of those times the log is asked although nobody has told of a commit: at each of them where other nodes commit, or
-    /// where the bus may lose what it had.
+    /// Of how many of those times one asks the bus and the log although nobody has told of a commit: each where other nodes commit, or where
+    /// the bus may lose what it had.
     pub ask_every: u32,
     /// How long the bus may stay behind before a node without the lease publishes.
     pub step_in: Duration,
@@ -319,10 +319,12 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             self.wait(next).await;
             if polled.elapsed() >= self.args.config.poll {
                 // Nobody tells us when the bus loses what it had: ask it now and then.
-                self.pump.forget_tops();
                 polled = Instant::now();
                 polls = polls.wrapping_add(1);
-                self.ask_log |= polls.is_multiple_of(self.args.config.ask_every.max(1));
+                if polls.is_multiple_of(self.args.config.ask_every.max(1)) {
+                    self.pump.forget_tops();
+                    self.ask_log = true;
+                }
             }
         }
         self.end().await;
@@ -355,6 +357,8 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             status.passes += 1;
         });
         if role == Role::Standby {
+            // Whoever publishes again begins with what the log has.
+            self.ask_log = true;
             return kept.map(|_| None);
         }
         let asked = std::mem::take(&mut self.ask_log) | self.args.handle.elsewhere.swap(false, Ordering::AcqRel);

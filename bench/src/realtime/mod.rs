@@ -48,7 +48,7 @@ pub(crate) struct Common {
     #[arg(long, default_value_t = 25)]
     ping: u64,
     /// Milliseconds between two turns of the floor's pinging: the longer, the more pings leave together.
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 500)]
     floor_tick_ms: u64,
     /// The core of the server.
     #[arg(long, default_value_t = 0)]

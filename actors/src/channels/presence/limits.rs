@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Times of the actor. Everything that is not bounded by what sessions have entered is bounded by the constants below.
 #[derive(Debug, Clone)]
 pub struct PresenceLimits {
-    /// How often the actor looks at what is due: fine beside the times below, and nothing beside what a look costs.
+    /// How soon after anything has happened the actor looks at what is due, and how exactly it keeps the times below; where all is quiet it
+    /// looks when the first of them is due.
     pub step: Duration,
     /// How often the store is told that this node lives: several times within its lease.
     pub renew: Duration,

@@ -382,7 +382,7 @@ impl<P: Presence, B: Bus> State<P, B> {
     pub(super) fn wind(&mut self, ticked: bool) {
         let now = Instant::now();
         let soon = now + self.args.limits.step;
-        let next = if ticked && self.is_quiet(now) { self.next_due(now).max(soon) } else { soon };
+        let next = if ticked && self.is_quiet() { self.next_due(now).max(soon) } else { soon };
         if !ticked && self.tick.as_ref().is_some_and(|(at, _)| *at <= next) {
             return;
         }
@@ -394,12 +394,11 @@ impl<P: Presence, B: Bus> State<P, B> {
     }
 
     /// Nothing is under way, and nothing waits for more than its time.
-    fn is_quiet(&self, now: Instant) -> bool {
+    fn is_quiet(&self) -> bool {
         let nothing_waits = self.ready.is_empty() && self.failed.is_empty() && self.questions.is_empty();
         let nothing_runs = self.writers.available_permits() == WRITERS && !self.renewing && !self.burying;
         let nothing_is_owed = self.doubts + self.unsaid + self.graves == 0 && !self.unburied;
-        let settled = self.unsettled.is_none_or(|until| until <= now);
-        nothing_waits && nothing_runs && nothing_is_owed && settled && !self.away
+        nothing_waits && nothing_runs && nothing_is_owed && !self.away
     }
 
     /// When the first of what waits for its time is due.

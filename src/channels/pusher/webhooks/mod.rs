@@ -41,8 +41,8 @@ use self::{
 
 /// Notices that are sorted at once.
 const AT_ONCE: usize = 256;
-/// How soon a changed configuration is in force where nothing happens: it ends tasks that have nothing to tell, and wakes a quiet node.
-const LOOK: Duration = Duration::from_secs(5);
+/// How soon a changed configuration is in force where nothing happens, also for what is told again after a failure.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What the sender starts with. Cheap to clone; what waits in it outlives the actor.
 #[derive(Debug, Clone)]
