@@ -1,7 +1,6 @@
 //! Tokens that are taken back, and users who are kept out.
 
 use std::{
-    fs,
     process::Command,
     time::{Duration, Instant},
 };
@@ -18,6 +17,7 @@ use time::OffsetDateTime;
 use crate::support::{
     eventually::eventually,
     hub::{Hub, KEY, World},
+    plans::plans,
     postgres::TestDb,
     proxy::{Proxy, Upstream},
     session::Client,
@@ -377,23 +377,9 @@ async fn no_statement_scans_all_revocations() {
         SET plan_cache_mode = force_generic_plan";
     sqlx::raw_sql(fill).execute(&mut raw).await.expect("filled");
     sqlx::raw_sql("VACUUM ANALYZE revocations").execute(&mut raw).await.expect("analyzed");
-    let mut seen = 0;
-    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx") {
-        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
-        let cached: Value = serde_json::from_str(&text).expect("json");
-        let query = cached["query"].as_str().expect("query");
-        if !query.contains(" revocations") {
-            continue;
-        }
-        seen += 1;
-        let count = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let prepare = format!("PREPARE r{seen} AS {query}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut raw).await.expect(query);
-        let explain = format!("EXPLAIN EXECUTE r{seen} ({})", vec!["NULL"; count].join(", "));
-        let plan: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut raw).await.expect(query);
-        let plan = plan.join("\n");
+    let plans = plans(&mut raw, |query| query.contains(" revocations")).await;
+    for (query, plan) in &plans {
         assert!(!plan.contains("Seq Scan on revocations "), "{query}\n{plan}");
     }
-    assert_eq!(seen, 6, "add, lift, list, of, since, sweep");
+    assert_eq!(plans.len(), 6, "add, lift, list, of, since, sweep");
 }

@@ -1,47 +1,16 @@
 //! Every statement that reads entities or changes finds its rows by an index: read from the committed cache of queries, so a
 //! new query is covered by being written.
 
-use std::{collections::BTreeSet, fs};
+use std::collections::BTreeSet;
 
 use dzvin::{
     entities::{Entities, Filters, Listing},
     platform::db::{Database, DbOptions},
 };
-use sqlx::{Executor, PgConnection};
+use sqlx::Executor;
 
 use super::{Store, kind, spec};
-
-/// The wanted ones of the committed queries, each with its plan.
-async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
-    plans_with(connection, wanted, &[]).await
-}
-
-/// The same with these values; `NULL` where there are none.
-async fn plans_with(
-    connection: &mut PgConnection,
-    wanted: impl Fn(&str) -> bool,
-    values: &[String],
-) -> Vec<(String, String)> {
-    let mut plans = Vec::new();
-    for (n, entry) in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
-        let text = fs::read_to_string(entry.expect("entry").path()).expect("cached query");
-        let cached: serde_json::Value = serde_json::from_str(&text).expect("json");
-        let query = cached["query"].as_str().expect("query");
-        if !wanted(query) {
-            continue;
-        }
-        let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let nulls = if values.is_empty() { vec!["NULL"; params].join(", ") } else { values.join(", ") };
-        let prepare = format!("PREPARE q{n} AS {query}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.expect(query);
-        let explain =
-            if params == 0 { format!("EXPLAIN EXECUTE q{n}") } else { format!("EXPLAIN EXECUTE q{n} ({nulls})") };
-        let lines: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *connection).await.expect(query);
-        plans.push((query.to_owned(), lines.join("\n")));
-    }
-    plans
-}
+use crate::support::plans::{plans, plans_with};
 
 #[tokio::test]
 async fn no_statement_scans_a_whole_table() {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sqlx::QueryBuilder;
 
 use super::{Store, id, kind, raw, rest::Answer, rest::Api, upsert};
+use crate::support::plans::plans;
 
 /// Filters that are compared with the database, each over [`ROWS`] rows.
 const FILTERS: usize = 400;
@@ -418,23 +419,11 @@ async fn no_statement_scans_all_queries() {
         SET plan_cache_mode = force_generic_plan"#;
     sqlx::raw_sql(fill).execute(&mut raw).await.expect("filled");
     sqlx::raw_sql("VACUUM ANALYZE queries").execute(&mut raw).await.expect("analyzed");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx") {
-        let text = std::fs::read_to_string(entry.expect("entry").path()).expect("cached query");
-        let cached: Value = serde_json::from_str(&text).expect("json");
-        let query = cached["query"].as_str().expect("query");
-        if !["FROM queries", "UPDATE queries", "INTO queries"].iter().any(|words| query.contains(words)) {
-            continue;
-        }
-        seen += 1;
-        let count = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let prepare = format!("PREPARE q{seen} AS {query}");
-        sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut raw).await.expect(query);
-        let explain = format!("EXPLAIN EXECUTE q{seen} ({})", vec!["NULL"; count].join(", "));
-        let plan: Vec<String> =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(explain)).fetch_all(&mut raw).await.expect(query);
-        let plan = plan.join("\n");
+    let concerns =
+        |query: &str| ["FROM queries", "UPDATE queries", "INTO queries"].iter().any(|words| query.contains(words));
+    let plans = plans(&mut raw, concerns).await;
+    for (query, plan) in &plans {
         assert!(!plan.contains("Seq Scan on queries"), "{query}\n{plan}");
     }
-    assert_eq!(seen, 6, "make, sweep, read, list, drop, note");
+    assert_eq!(plans.len(), 6, "make, sweep, read, list, drop, note");
 }

@@ -5,6 +5,7 @@ pub mod eventually;
 pub mod front;
 pub mod hub;
 pub mod node;
+pub mod plans;
 pub mod ports;
 pub mod postgres;
 pub mod protobuf;

@@ -13,8 +13,10 @@ use dzvin_protocols::{
     platform::StreamName,
 };
 use ractor::{Actor, ActorRef};
-use tokio::time::Instant;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::super::{
     PresenceActor, PresenceArgs, PresenceEvent, PresenceLimits, PresenceMessage, PresenceMetrics,
@@ -418,11 +420,6 @@ impl Bus for Fake {
     async fn nodes(&self) -> Result<Vec<Arc<str>>, BusError> {
         Err(error())
     }
-}
-
-/// A grave that is this node's for so long.
-pub(super) fn grave(name: &str, time: Duration) -> Grave {
-    Grave { life: "dead".into(), name: name.into(), until: tokio::time::Instant::now() + time, more: false }
 }
 
 pub(super) fn member(client: &str, user: &str) -> Arc<Member> {

@@ -2,13 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     super::{PresenceEvent, servers},
     SECOND,
-    fakes::{Mood, Scene, grave, member},
+    fakes::{Mood, Scene, member},
     scene, vacated,
 };
-use crate::platform::ports::{Buried, Counts, Member, Occupied};
+use crate::platform::ports::{Buried, Counts, Grave, Member, Occupied};
+
+/// A grave that is this node's for so long.
+fn grave(name: &str, time: Duration) -> Grave {
+    Grave { life: "dead".into(), name: name.into(), until: Instant::now() + time, more: false }
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_a_burial_removed_is_told_here() {
