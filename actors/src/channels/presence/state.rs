@@ -16,10 +16,10 @@ use std::{
     time::Duration,
 };
 
-use ractor::{ActorRef, MessagingErr};
+use ractor::ActorRef;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::{JoinHandle, JoinSet},
+    task::{AbortHandle, JoinSet},
     time::Instant,
 };
 
@@ -84,7 +84,7 @@ pub(super) struct State<P, B> {
     /// This node goes: nothing new begins.
     going: Arc<AtomicBool>,
     /// The next tick, and when it comes.
-    tick: Option<(Instant, JoinHandle<Result<(), MessagingErr<PresenceMessage>>>)>,
+    tick: Option<(Instant, AbortHandle)>,
     /// What became of calls. Not in the mailbox: a stop would pass over it, and with it over what is to be told of them.
     reports: mpsc::Receiver<Report>,
     reporting: mpsc::Sender<Report>,
@@ -386,7 +386,7 @@ impl<P: Presence, B: Bus> State<P, B> {
         if !ticked && self.tick.as_ref().is_some_and(|(at, _)| *at <= next) {
             return;
         }
-        let tick = self.myself.send_after(next - now, || PresenceMessage::Tick);
+        let tick = self.myself.send_after(next - now, || PresenceMessage::Tick).abort_handle();
         // One at a time, also where the last one is on its way already.
         if let Some((_, earlier)) = self.tick.replace((next, tick)) {
             earlier.abort();
