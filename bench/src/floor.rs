@@ -176,6 +176,7 @@ impl Batch {
 }
 
 async fn write(db: &mut PgConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    #[expect(clippy::disallowed_methods, reason = "a connection of our own, which no pool gets")]
     let mut tx = db.begin().await?;
     sqlx::query(
         r#"WITH moved AS (

@@ -76,7 +76,8 @@ impl Entities {
 
     /// Rows first, then the row that says how far it is: in the order of those who write.
     async fn derive_page(&self, spec: &KindSpec) -> Result<Page, sqlx::Error> {
-        let mut tx = self.database.pool().begin().await?;
+        let mut lent = self.database.lend().await?;
+        let mut tx = lent.begin().await?;
         let state = sqlx::query!(
             r#"SELECT strays, pass_after, pass_strays FROM derivations
              WHERE kind = $1 AND declared = $2 AND NOT derived @> declared

@@ -67,7 +67,8 @@ impl Entities {
     /// The database is away, or refuses a declaration.
     pub async fn open(database: Database, mut specs: Vec<KindSpec>) -> Result<Self, StoreError> {
         let doing = "declaring kinds";
-        let mut tx = database.pool().begin().await.map_err(store_error(doing))?;
+        let mut lent = database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         // In one order on every node: two that start together must not wait for each other crosswise.
         specs.sort_by(|a, b| a.kind.cmp(&b.kind));
         for spec in &mut specs {

@@ -48,7 +48,8 @@ impl Entities {
     pub async fn maintain(&self, retention: Retention, today: Date) -> Result<Partitions, StoreError> {
         let keep = i32::from(retention.days.max(1));
         let doing = "maintaining partitions";
-        let mut tx = self.database.pool().begin().await.map_err(store_error(doing))?;
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         // Rows of many days may have to be moved; locks are still given up after 2 s, by the function itself.
         sqlx::query!("SELECT set_config('statement_timeout', $1, true)", MAINTENANCE_TIMEOUT)
             .fetch_one(&mut *tx)

@@ -227,7 +227,8 @@ impl Entities {
 
     async fn filtered_page(&self, kind: &Kind, asked: Listing<'_>) -> Result<Vec<PageRow>, sqlx::Error> {
         let (stream, Listing { filters, below, limit, total }) = (kind.stream(), asked);
-        let mut tx = self.database.pool().begin().await?;
+        let mut lent = self.database.lend().await?;
+        let mut tx = lent.begin().await?;
         // Planned with the values: the one plan for all values that would be kept walks through the kind from the newest
         // on, whatever is asked for, and for a rare value that is to the end.
         sqlx::query!("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;

@@ -152,7 +152,8 @@ impl Entities {
         sql.push(r#" ORDER BY w."offset" DESC LIMIT "#).push_bind(i64::from(limit));
         sql.push(") m ON true WHERE s.name = ").push_bind(kind.stream().to_string());
         sql.push(r#" ORDER BY m."offset" DESC"#);
-        let mut tx = self.database.pool().begin().await?;
+        let mut lent = self.database.lend().await?;
+        let mut tx = lent.begin().await?;
         // Planned with the values, as other lists are.
         sqlx::query!("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
         let found = sql.build_query_as().persistent(false).fetch_all(&mut *tx).await?;

@@ -130,6 +130,7 @@ impl Entities {
         op: &EntityOp,
         written: &mut Written,
     ) -> Result<(), WriteError> {
+        #[expect(clippy::disallowed_methods, reason = "given up, it is rolled back with the transaction around it")]
         let mut savepoint = tx.begin().await.map_err(write_error)?;
         let mut one = Written::default();
         match write_run(&mut savepoint, spec, author, std::slice::from_ref(op), &mut one).await {
@@ -169,7 +170,7 @@ impl Entities {
         refusal: Refusal,
     ) -> Result<Written, WriteError> {
         let mut writer = self.database.writer().await.map_err(write_error)?;
-        let mut tx = writer.connection().begin().await.map_err(write_error)?;
+        let mut tx = writer.begin().await.map_err(write_error)?;
         let mut written = self.write(&mut tx, kind, author, ops, refusal).await?;
         if written.applied.changed > 0 {
             self.notify(&mut tx).await?;

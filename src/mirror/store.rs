@@ -8,7 +8,7 @@ use dzvin_protocols::{
     platform::{EntityId, Kind},
 };
 use serde_json::value::RawValue;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
 use super::quarantine;
 use crate::{
@@ -124,7 +124,7 @@ impl Mirrors {
         let begun = Instant::now();
         let database = self.entities.database();
         let mut writer = database.writer().await.map_err(store_error(doing))?;
-        let mut tx = writer.connection().begin().await.map_err(store_error(doing))?;
+        let mut tx = writer.begin().await.map_err(store_error(doing))?;
         let author = Author { by: &batch.by, trace: batch.trace.as_deref() };
         let mut written = self.entities.write(&mut tx, kind, author, ops, refusal).await?;
         quarantine::keep(&mut tx, mirror, &batch.quarantined).await?;

@@ -33,6 +33,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     contact::Contact,
+    lent::Lent,
     warm::{TRUSTED, Warm, Writer},
 };
 
@@ -292,10 +293,18 @@ impl Database {
         Ok(())
     }
 
-    /// The pool, for the rooms' statements.
+    /// The pool, for the rooms' single statements; for a transaction, [`Self::lend`].
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// A connection for a transaction.
+    ///
+    /// # Errors
+    /// The database is away, or every connection is busy for too long.
+    pub async fn lend(&self) -> Result<Lent, sqlx::Error> {
+        Ok(self.pool.acquire().await?.into())
     }
 
     /// A connection for one who writes often: the one that was kept, if it was used just now, else one of the pool.
@@ -305,7 +314,7 @@ impl Database {
     pub async fn writer(&self) -> Result<Writer, sqlx::Error> {
         match self.warm.as_ref().and_then(Warm::take) {
             Some(writer) => Ok(writer),
-            None => Ok(Writer::new(self.pool.acquire().await?)),
+            None => Ok(Writer::new(self.lend().await?)),
         }
     }
 

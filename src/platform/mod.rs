@@ -9,5 +9,6 @@ pub mod descriptors;
 pub mod dev;
 pub mod http;
 pub mod lease;
+mod lent;
 pub mod telemetry;
 mod warm;

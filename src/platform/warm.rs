@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, Postgres, pool::PoolConnection};
+use sqlx::{Postgres, Transaction};
+
+use super::lent::Lent;
 
 /// So long after its last use a connection is trusted without being asked how it is.
 pub(super) const TRUSTED: Duration = Duration::from_millis(500);
@@ -19,20 +21,23 @@ const MAX_WARM: Duration = Duration::from_secs(600);
 /// A connection to write with. Dropped, it is tested and goes back to the pool.
 #[derive(Debug)]
 pub struct Writer {
-    connection: PoolConnection<Postgres>,
+    lent: Lent,
     since: Instant,
     used: Instant,
 }
 
 impl Writer {
-    pub(super) fn new(connection: PoolConnection<Postgres>) -> Self {
+    pub(super) fn new(lent: Lent) -> Self {
         let now = Instant::now();
-        Self { connection, since: now, used: now }
+        Self { lent, since: now, used: now }
     }
 
-    /// The connection.
-    pub fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    /// Begins a transaction; dropped without a commit, it is rolled back.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn begin(&mut self) -> Result<Transaction<'_, Postgres>, sqlx::Error> {
+        self.lent.begin().await
     }
 }
 

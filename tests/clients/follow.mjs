@@ -77,6 +77,8 @@ class Follower {
     this.subscription = this.client.newSubscription(`entities.${args.kind}`, { since: start.position, minResubscribeDelay: 20, maxResubscribeDelay: 500 });
     this.subscription.on('subscribed', (context) => this.onSubscribed(context));
     this.subscription.on('subscribing', ({ code }) => count(this.ledger.unsubscribed, code));
+    // One that was ended for good would stand still without a word.
+    this.subscription.on('unsubscribed', ({ code, reason }) => code && say({ event: 'gone', code, reason }));
     this.subscription.on('publication', (publication) => this.onPublication(publication));
     this.subscription.subscribe();
     this.client.connect();

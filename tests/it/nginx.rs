@@ -226,15 +226,11 @@ async fn clients_come_back_through_the_other_hub() {
     assert!(open(&a).await >= 1.0 && open(&b).await >= 1.0, "{} {}", open(&a).await, open(&b).await);
     let start = followers.progress().await[0];
     play(&world, 200);
-    let beyond = async |followers: &mut Followers, offset: u64| {
-        eventually("changes everywhere", async || followers.progress().await.into_iter().all(|last| last >= offset))
-            .await;
-    };
-    beyond(&mut followers, start + 50).await;
+    followers.reach("changes", start + 50).await;
     a.kill().await;
     eventually("all are at the other hub", async || open(&b).await >= 6.0).await;
     let now = followers.progress().await.into_iter().max().expect("some");
-    beyond(&mut followers, now + 50).await;
+    followers.reach("changes at the other hub", now + 50).await;
     // REST does not notice that a hub is gone either.
     for _ in 0..4 {
         let asked = nginx.client().get(nginx.url("/api/v1/kinds")).bearer_auth(World::token("viewer"));

@@ -87,10 +87,7 @@ async fn every_change_reaches_every_client_in_order() {
     let mut followers = Followers::start(&format!("http://{}", hub.addr), 10, &[]).await;
     let start = followers.progress().await[0];
     play(&world, RATE);
-    eventually("three hundred changes everywhere", async || {
-        followers.progress().await.into_iter().all(|last| last >= start + 300)
-    })
-    .await;
+    followers.reach("three hundred changes everywhere", start + 300).await;
     play(&world, 0);
     caught_up(&world, &hub).await;
     let report = followers.finish().await;

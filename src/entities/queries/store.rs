@@ -132,7 +132,8 @@ impl StoredQueries {
 
     async fn insert(&self, query: &Query, filter: &str, user: &str) -> Result<(), QueryRefusal> {
         let doing = "keeping a query";
-        let mut tx = self.entities.database.pool().begin().await.map_err(store_error(doing))?;
+        let mut lent = self.entities.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         // One at a time of each user, or the count means nothing.
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended('queries ' || $1, 0))::text AS held", user)
             .fetch_one(&mut *tx)

@@ -60,7 +60,8 @@ impl RevocationStore {
     /// block, where the last word counts.
     pub(super) async fn add(&self, asked: &Asked, by: &str) -> Result<Row, StoreError> {
         let doing = "storing a revocation";
-        let mut tx = self.database.pool().begin().await.map_err(store_error(doing))?;
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let stored = sqlx::query!(
             r#"WITH next AS (UPDATE revocation_state SET version = version + 1 RETURNING version)
                INSERT INTO revocations AS r (kind, subject, issued_before, expires_at, reason, created_by, version)
@@ -93,7 +94,8 @@ impl RevocationStore {
     /// Lifts one: it ends now. `None`: there is none in force.
     pub(super) async fn lift(&self, id: i64) -> Result<Option<Row>, StoreError> {
         let doing = "lifting a revocation";
-        let mut tx = self.database.pool().begin().await.map_err(store_error(doing))?;
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let lifted = sqlx::query!(
             r#"WITH next AS (UPDATE revocation_state SET version = version + 1 RETURNING version)
                UPDATE revocations AS r SET expires_at = now(), version = next.version FROM next

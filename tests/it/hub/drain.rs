@@ -149,7 +149,7 @@ async fn a_rolling_restart_behind_nginx_loses_nothing_and_sends_nobody_away() {
     b.start().await;
     everybody(&a, &b).await;
     let now = followers.progress().await.into_iter().max().expect("some");
-    eventually("changes reach everybody", async || followers.progress().await.into_iter().all(|it| it > now)).await;
+    followers.reach("changes reach everybody", now + 1).await;
 
     play(&world, 0);
     hush.send_replace(true);

@@ -79,7 +79,7 @@ pub async fn followed(world: &mut World) -> (Writer, [Hub; 2], Front, Followers)
 /// From now until every follower has all that is written.
 pub async fn reached(followers: &mut Followers, writer: &Writer) -> Duration {
     let began = Instant::now();
-    eventually("all is told", async || followers.progress().await.into_iter().all(|last| last >= writer.written)).await;
+    followers.reach("all is told", writer.written).await;
     began.elapsed()
 }
 

@@ -39,7 +39,7 @@ async fn sessions_outlive_redis_and_postgresql() {
     play(&world, 50);
     let mut more = async |followers: &mut Followers, what: &str| {
         let least = seen + 20;
-        eventually(what, async || followers.progress().await.into_iter().all(|last| last >= least)).await;
+        followers.reach(what, least).await;
         seen = followers.progress().await.into_iter().max().expect("some");
     };
     more(&mut followers, "changes while all is well").await;
@@ -96,7 +96,7 @@ async fn clients_recover_out_of_redis_while_postgresql_is_away() {
     let mut followers = Followers::start(&format!("http://{}", front.addr), 2, &[]).await;
     let start = followers.progress().await[0];
     play(&world, 50);
-    eventually("changes", async || followers.progress().await.into_iter().all(|last| last >= start + 20)).await;
+    followers.reach("changes", start + 20).await;
     play(&world, 0);
     caught_up(&world, &hub).await;
     let before = hub.metric("dzvin_recoveries_total").await;

@@ -8,7 +8,8 @@ use dzvin::{
 };
 use dzvin_actors::platform::ports::{ChangeLog, MirrorStore, ReadLimit, StoreError};
 use dzvin_protocols::mirror::Quarantined;
-use sqlx::{Connection, Executor};
+use futures_util::FutureExt;
+use sqlx::{Connection, Executor, Row};
 use time::OffsetDateTime;
 
 use super::{Store, batch, kind, partitions::up_to_date, spec, upsert};
@@ -46,6 +47,28 @@ async fn readers_never_starve_the_writer() {
     held.commit().await.expect("commit");
     for reader in all {
         assert!(reader.await.expect("joined"), "readers wait for their turn");
+    }
+}
+
+/// A transaction that is given up before the server has begun it, as by an actor that is killed, is open on no connection of a pool:
+/// whoever is handed it next would work in it, uncommitted and with its locks held.
+#[tokio::test]
+async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
+    let store = Store::new().await;
+    for warm in [false, true] {
+        let database = store.db.database();
+        if warm {
+            let mut writer = database.writer().await.expect("a connection");
+            assert!(writer.begin().now_or_never().is_none(), "the server has to answer");
+        } else {
+            let mut lent = database.lend().await.expect("a connection");
+            assert!(lent.begin().now_or_never().is_none(), "the server has to answer");
+        }
+        let pool = database.pool();
+        eventually("given back or closed", async || pool.num_idle() == pool.size() as usize).await;
+        // Not prepared: what is said in one message is of one moment, if it is a transaction of its own.
+        let row = sqlx::raw_sql("SELECT transaction_timestamp() = statement_timestamp()").fetch_one(pool).await;
+        assert!(row.expect("asked").get::<bool, _>(0), "a transaction is open, warm: {warm}");
     }
 }
 

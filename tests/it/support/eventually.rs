@@ -34,7 +34,12 @@ pub fn patience() -> Duration {
 }
 
 /// Returns what the condition answers as soon as it does; panics with `what` when patience ends.
-pub async fn eventually<O: Outcome>(what: &str, mut condition: impl AsyncFnMut() -> O) -> O::Value {
+pub async fn eventually<O: Outcome>(what: &str, condition: impl AsyncFnMut() -> O) -> O::Value {
+    in_time(condition).await.unwrap_or_else(|| panic!("never happened: {what}"))
+}
+
+/// The same for who can say more of what did not happen: `None` when patience ends.
+pub async fn in_time<O: Outcome>(mut condition: impl AsyncFnMut() -> O) -> Option<O::Value> {
     let looked = async {
         loop {
             if let Some(value) = condition().await.value() {
@@ -43,5 +48,5 @@ pub async fn eventually<O: Outcome>(what: &str, mut condition: impl AsyncFnMut()
             tokio::time::sleep(EVERY).await;
         }
     };
-    tokio::time::timeout(patience(), looked).await.unwrap_or_else(|_| panic!("never happened: {what}"))
+    tokio::time::timeout(patience(), looked).await.ok()
 }

@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{eventually::patience, hub::World};
+use super::{
+    eventually::{in_time, patience},
+    hub::World,
+};
 
 /// A running script of `tests/clients` that is asked over stdin and answers on stdout, one JSON line each.
 pub struct Script {
@@ -84,6 +87,16 @@ impl Followers {
     pub async fn progress(&mut self) -> Vec<u64> {
         let heard = self.0.ask(json!({"ask": "progress"}), "progress").await;
         heard["last"].as_array().expect("a list").iter().filter_map(Value::as_u64).collect()
+    }
+
+    /// Waits until each has been told this offset; when one has not, shows where each stands.
+    pub async fn reach(&mut self, what: &str, offset: u64) {
+        let mut last = Vec::new();
+        let all = in_time(async || {
+            last = self.progress().await;
+            last.iter().all(|at| *at >= offset)
+        });
+        assert!(all.await.is_some(), "never happened: {what}: all at {offset}, but {last:?}");
     }
 
     /// Lets them catch up with the list that REST shows now, and compares. The report is in `tests/clients/follow.mjs`.
