@@ -130,6 +130,8 @@ impl Entities {
         op: &EntityOp,
         written: &mut Written,
     ) -> Result<(), WriteError> {
+        // One that fails to begin takes the transaction around it with it, whose commit would then say that all is well: no error of
+        // this may be passed over.
         #[expect(clippy::disallowed_methods, reason = "given up, it is rolled back with the transaction around it")]
         let mut savepoint = tx.begin().await.map_err(write_error)?;
         let mut one = Written::default();

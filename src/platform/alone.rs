@@ -7,8 +7,9 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dzvin_actors::platform::beat;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// `dzvin` in ASCII: advisory locks are numbers, each database has its own.
 const LOCK: i64 = 0x64_7a76_696e;
@@ -58,7 +59,7 @@ impl Alone {
     /// Looks after the lock; ends only when another node has taken it.
     pub async fn keep(mut self) -> AloneError {
         loop {
-            sleep(PERIOD).await;
+            sleep_until(beat::next(PERIOD)).await;
             if self.is_held().await {
                 continue;
             }

@@ -4,8 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::disallowed_methods,
-    reason = "everything here is a test: it has no outside, a panic is its verdict, and its transactions are not given up"
+    reason = "everything here is a test: it has no outside, and a panic is its verdict"
 )]
 
 mod bus;

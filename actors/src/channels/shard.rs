@@ -32,7 +32,10 @@ use super::{
     wheel::Wheel,
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog},
+    platform::{
+        beat,
+        ports::{Bus, ChangeLog},
+    },
     supervise::Progress,
 };
 use message::Joining;
@@ -101,7 +104,7 @@ impl<B: Bus, L: ChangeLog> Actor for Shard<B, L> {
         let queue = handle.queue.clone();
         let limits = &hub.limits;
         let wheel = Wheel::new(limits.ping.min(limits.pong).min(limits.connect), now());
-        myself.send_interval(wheel.step(), || ShardMessage::Tick);
+        beat::tell(myself.clone(), wheel.step(), || ShardMessage::Tick);
         Ok(ShardState {
             index,
             hub,

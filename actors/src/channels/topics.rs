@@ -29,7 +29,10 @@ use super::{
     presence::{Looked, PresenceMessage},
 };
 use crate::{
-    platform::ports::{Bus, BusEvent, ChangeLog, Queries, Query},
+    platform::{
+        beat,
+        ports::{Bus, BusEvent, ChangeLog, Queries, Query},
+    },
     supervise::{Progress, Slot},
 };
 use fetch::Fetched;
@@ -201,7 +204,7 @@ impl<B: Bus, L: ChangeLog> Actor for Topics<B, L> {
     ) -> Result<Self::State, ActorProcessingErr> {
         args.slot.fill(myself.clone(), args.progress.clone());
         args.metrics.streams.set(0);
-        myself.send_interval(args.limits.check, || TopicsMessage::Check);
+        beat::tell(myself.clone(), args.limits.check, || TopicsMessage::Check);
         // A life before this one may have left subscribers.
         for index in 0..args.shards.count() {
             let _ = args.shards.get(index).is_some_and(|shard| shard.slot.cast(ShardMessage::Announce).is_ok());

@@ -37,7 +37,8 @@ impl Holding {
     /// Asks for more of the lease once in a third of its time, and for a lease that is not ours ten times in its time.
     /// True while it is held. After an error it asks again at once: the caller waits.
     pub(super) async fn keep<L: Leases>(&mut self, leases: &L) -> Result<bool, StoreError> {
-        let interval = if self.lease.is_some() { self.ttl / 3 } else { self.ttl / 10 };
+        // Below a tenth, so that a caller who comes by that often is not told by a hair to come again.
+        let interval = if self.lease.is_some() { self.ttl / 3 } else { self.ttl / 12 };
         if self.asked.is_some_and(|asked| asked.elapsed() < interval) {
             return Ok(self.is_held());
         }

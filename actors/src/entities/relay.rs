@@ -30,7 +30,10 @@ use super::{
     pump::{Fresh, Pump},
 };
 use crate::{
-    platform::ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError},
+    platform::{
+        beat,
+        ports::{Bus, ChangeLog, Leases, ReadLimit, StoreError},
+    },
     supervise::{ChildSpec, Progress, Spawner},
 };
 
@@ -303,13 +306,13 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
     }
 
     async fn work(mut self) {
-        let (mut polled, mut polls) = (Instant::now(), 0_u32);
+        let (mut poll, mut polls) = (beat::next(self.args.config.poll), 0_u32);
         self.pump.forget_tops();
         while !*self.stopped.borrow() {
             let next = match self.round().await {
                 Ok(due) => {
                     self.pause = Duration::ZERO;
-                    due.unwrap_or(polled + self.args.config.poll).min(polled + self.args.config.poll)
+                    due.unwrap_or(poll).min(poll)
                 }
                 Err(error) => {
                     self.failed(&error);
@@ -317,9 +320,9 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
                 }
             };
             self.wait(next).await;
-            if polled.elapsed() >= self.args.config.poll {
+            if Instant::now() >= poll {
                 // Nobody tells us when the bus loses what it had: ask it now and then.
-                polled = Instant::now();
+                poll = beat::next(self.args.config.poll);
                 polls = polls.wrapping_add(1);
                 if polls.is_multiple_of(self.args.config.ask_every.max(1)) {
                     self.pump.forget_tops();
@@ -392,7 +395,8 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             Ok(0) => self.behind_since = None,
             Ok(_) => {
                 let since = *self.behind_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= self.args.config.step_in {
+                // Looks come in a beat: one that is early by a hair is not to cost another.
+                if since.elapsed() + self.args.config.poll / 2 >= self.args.config.step_in {
                     self.args.metrics.stepped_in.inc();
                     tracing::warn!("the bus is behind and nobody publishes: stepping in");
                     self.pump.forget_tops();

@@ -15,6 +15,7 @@ use super::{
     Cause, ChildSpec, Progress, Restart, Spawner, StopManner, SupervisorMetrics,
     child::{Abort, Child, Life, Running, failure, spawn},
 };
+use crate::platform::beat;
 
 /// Longest start of a child: `pre_start` does not dial, so more than this is a fault.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
@@ -196,7 +197,7 @@ impl Actor for Keeper {
     type Arguments = watch::Sender<Option<Meltdown>>;
 
     async fn pre_start(&self, myself: ActorRef<Order>, tell: Self::Arguments) -> Result<State, ActorProcessingErr> {
-        let health = myself.send_interval(HEALTH_PERIOD, || Order::CheckHealth).abort_handle();
+        let health = beat::tell(myself, HEALTH_PERIOD, || Order::CheckHealth).abort_handle();
         let (children, early) = (Vec::new(), HashMap::new());
         Ok(State { children, next_key: 0, early, tell, _health: Abort(health) })
     }

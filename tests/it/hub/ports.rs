@@ -2,9 +2,7 @@
 
 use std::net::TcpListener;
 
-use sqlx::Connection;
-
-use crate::support::{eventually::eventually, hub::World};
+use crate::support::{eventually::eventually, hub::World, postgres::begin};
 
 #[tokio::test]
 async fn who_is_slower_to_a_port_stops_in_order() {
@@ -12,7 +10,7 @@ async fn who_is_slower_to_a_port_stops_in_order() {
     let mut hub = world.unstarted("a");
     let mut db = world.db.raw().await;
     // It waits here with both addresses taken and neither opened to clients.
-    let mut held = db.begin().await.expect("begun");
+    let mut held = begin(&mut db).await;
     sqlx::query("LOCK TABLE revocations IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.expect("locked");
     hub.spawn();
     eventually("it starts", async || hub.get("/readyz").await.is_some_and(|(status, _)| status == 503)).await;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use dzvin::entities::{Author, ChangeListener, Entities, EntityOp, Refusal};
 use dzvin_actors::platform::ports::{ChangeLog, ReadLimit};
 use dzvin_protocols::{channels::IdKey, platform::Kind};
-use sqlx::Connection;
 
 use super::{ALL, Store, id, kind, raw, upsert};
+use crate::support::postgres::begin;
 
 const BY: Author<'static> = Author { by: "olha", trace: Some("00-aa-bb-01") };
 
@@ -22,10 +22,10 @@ fn op(name: &str, status: &str) -> EntityOp {
 async fn offsets_follow_commits_not_beginnings() {
     let store = Store::new().await;
     let (mut first, mut second) = (store.db.raw().await, store.db.raw().await);
-    let mut first = first.begin().await.expect("begin");
+    let mut first = begin(&mut first).await;
     // It begins, and reads, before the other.
     sqlx::query("SELECT count(*) FROM entities").execute(&mut *first).await.expect("read");
-    let mut second = second.begin().await.expect("begin");
+    let mut second = begin(&mut second).await;
     store.entities.write(&mut second, &kind(), BY, &[op("late", "x")], Refusal::Fails).await.expect("written");
 
     let entities = store.entities.clone();
@@ -52,7 +52,7 @@ async fn offsets_follow_commits_not_beginnings() {
 async fn a_rolled_back_writer_leaves_no_hole() {
     let store = Store::new().await;
     let mut connection = store.db.raw().await;
-    let mut tx = connection.begin().await.expect("begin");
+    let mut tx = begin(&mut connection).await;
     store.entities.write(&mut tx, &kind(), BY, &[op("a", "x")], Refusal::Fails).await.expect("written");
     tx.rollback().await.expect("rollback");
     store.entities.commit(&kind(), BY, &[op("b", "x")]).await.expect("written");
@@ -64,10 +64,10 @@ async fn a_rolled_back_writer_leaves_no_hole() {
 async fn long_writers_elsewhere_delay_nothing() {
     let (store, elsewhere) = (Store::new().await, Store::new().await);
     let mut foreign = elsewhere.db.raw().await;
-    let mut foreign = foreign.begin().await.expect("begin");
+    let mut foreign = begin(&mut foreign).await;
     elsewhere.entities.write(&mut foreign, &kind(), BY, &[op("a", "x")], Refusal::Fails).await.expect("written");
     let mut here = store.db.raw().await;
-    let mut here = here.begin().await.expect("begin");
+    let mut here = begin(&mut here).await;
     let other = Kind::new("registry-object").expect("kind");
     store.entities.write(&mut here, &other, BY, &[op("a", "x")], Refusal::Fails).await.expect("written");
 

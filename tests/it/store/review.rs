@@ -9,11 +9,11 @@ use dzvin::{
 use dzvin_actors::platform::ports::{ChangeLog, MirrorStore, ReadLimit, StoreError};
 use dzvin_protocols::mirror::Quarantined;
 use futures_util::FutureExt;
-use sqlx::{Connection, Executor, Row};
+use sqlx::{Executor, Row};
 use time::OffsetDateTime;
 
 use super::{Store, batch, kind, partitions::up_to_date, spec, upsert};
-use crate::support::eventually::eventually;
+use crate::support::{eventually::eventually, postgres::begin};
 
 async fn run(store: &Store, sql: &'static str) {
     sqlx::raw_sql(sql).execute(store.database.pool()).await.expect(sql);
@@ -32,7 +32,7 @@ async fn waiting(store: &Store, count: i64) {
 async fn readers_never_starve_the_writer() {
     let store = Store::new().await;
     let mut blocker = store.db.raw().await;
-    let mut held = blocker.begin().await.expect("begin");
+    let mut held = begin(&mut blocker).await;
     held.execute("LOCK TABLE kinds IN ACCESS EXCLUSIVE MODE").await.expect("lock");
     let readers = store.entities.for_readers();
     let all: Vec<_> = (0..40)

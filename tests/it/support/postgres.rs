@@ -17,7 +17,7 @@ use std::{
 };
 
 use dzvin::platform::db::{Database, DbOptions, MIGRATIONS};
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection, Postgres, Transaction, postgres::PgConnectOptions};
 
 /// The cluster of this machine user.
 pub struct Cluster {
@@ -30,6 +30,12 @@ pub struct Cluster {
 /// A database of one test; dropped with it.
 pub struct TestDb {
     name: String,
+}
+
+/// Begins a transaction on a connection that is the test's own.
+pub async fn begin(connection: &mut PgConnection) -> Transaction<'_, Postgres> {
+    #[expect(clippy::disallowed_methods, reason = "no pool gets it")]
+    connection.begin().await.expect("begin")
 }
 
 /// Databases of this process, to tell their names apart.

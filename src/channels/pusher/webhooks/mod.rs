@@ -20,6 +20,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use dzvin_actors::{
     channels::{Apps, Notices},
+    platform::beat,
     supervise::ChildSpec,
 };
 use dzvin_protocols::channels::pusher::WebhookEvent;
@@ -28,7 +29,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{
     sync::{Mutex, mpsc, watch},
     task::{AbortHandle, JoinHandle, JoinSet},
-    time::{MissedTickBehavior, interval, timeout},
+    time::timeout,
 };
 
 pub use limits::WebhookLimits;
@@ -161,8 +162,7 @@ async fn run(args: WebhookArgs, mut ending: watch::Receiver<bool>) -> &'static s
     let mut sorter = Sorter::new(args.apps.clone(), args.notices.clone(), args.lines.clone());
     let (farewell, ended) = watch::channel(false);
     let mut workers = Workers { tasks: JoinSet::new(), by_line: HashMap::new(), poster: args.poster, ended };
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = beat::every(LOOK);
     let mut batch = Vec::with_capacity(AT_ONCE);
     loop {
         if sorter.look() {
