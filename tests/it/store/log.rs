@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dzvin::entities::{Author, ChangeListener, Entities, EntityOp, Refusal};
 use dzvin_actors::platform::ports::{ChangeLog, ReadLimit};
 use dzvin_protocols::{channels::IdKey, platform::Kind};
+use sqlx::Connection;
 
 use super::{ALL, Store, id, kind, raw, upsert};
 use crate::support::postgres::begin;

@@ -9,7 +9,7 @@ use dzvin::{
 use dzvin_actors::platform::ports::{ChangeLog, MirrorStore, ReadLimit, StoreError};
 use dzvin_protocols::mirror::Quarantined;
 use futures_util::FutureExt;
-use sqlx::{Executor, Row};
+use sqlx::{Connection, Executor, Row};
 use time::OffsetDateTime;
 
 use super::{Store, batch, kind, partitions::up_to_date, spec, upsert};
