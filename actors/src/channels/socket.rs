@@ -2,11 +2,13 @@
 //! task that speaks what the client speaks (TLS, an HTTP answer that goes on).
 
 use std::{
+    hint::black_box,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, Interest, ReadBuf, Ready},
     net::{TcpStream, UnixStream, tcp, unix},
@@ -86,8 +88,20 @@ impl Reader {
 }
 
 impl Writer {
+    /// Asks the kernel at once: what the runtime knows of the socket lies elsewhere in memory, and is only of interest once it is full.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        either!(self, socket => socket.try_write(bytes))
+        match either!(self, socket => SockRef::from(socket.as_ref()).send(bytes)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                either!(self, socket => socket.try_write(bytes))
+            }
+            written => written,
+        }
+    }
+
+    /// Has the processor fetch what a look at this socket reads.
+    pub(super) fn fetch(&self) {
+        // Without an event that was not seen yet it only looks.
+        let _ = black_box(either!(self, socket => socket.as_ref().try_io(Interest::READABLE, || Ok(()))));
     }
 
     pub(super) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -108,6 +122,6 @@ impl Writer {
 
     /// Nothing more will be written.
     pub(super) fn shut_down(&self) -> io::Result<()> {
-        either!(self, socket => socket2::SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Write))
+        either!(self, socket => SockRef::from(socket.as_ref()).shutdown(std::net::Shutdown::Write))
     }
 }

@@ -78,13 +78,13 @@ impl Connection {
 impl Reading {
     /// Waits for whatever comes first: by hand, for this is where a silent session spends its life.
     async fn next(&mut self, session: &Session) -> Happened {
+        // Who blocks it later sets the wake as well.
+        let blocked = session.blocked();
         poll_fn(|cx| {
             if session.wake.poll(cx).is_ready() {
                 return Poll::Ready(Happened::Woken);
             }
-            if session.blocked()
-                && let Poll::Ready(result) = session.socket.poll_write_ready(cx)
-            {
+            if blocked && let Poll::Ready(result) = session.socket.poll_write_ready(cx) {
                 return Poll::Ready(Happened::Writable(result));
             }
             self.read(session, cx)
