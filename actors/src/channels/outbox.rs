@@ -16,8 +16,10 @@ const KEPT_CAPACITY: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// The oldest frame has a place of its own, for most often there is one or none, and then nothing is allocated.
+/// The oldest frame has a place of its own, for most often there is one or none, and then nothing is allocated. It comes first in memory:
+/// a silent session asks for no more than whether there is one.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Outbox {
     first: Option<Bytes>,
     rest: VecDeque<Bytes>,

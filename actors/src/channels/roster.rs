@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Sessions that are fetched together before they are looked at: nobody has touched them since their last ping, and one after the other
-/// each would wait for its own memory. No more than the fastest cache keeps.
+/// each would wait for its own memory. No more than a fast cache keeps beside what writing to them takes.
 const FETCHED: usize = 32;
 
 /// How many of those that were pinged in one turn have not answered.

@@ -4,6 +4,7 @@
 use std::{
     hint::black_box,
     io::{self, IoSlice},
+    os::fd::AsRawFd,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -89,8 +90,10 @@ impl Reader {
 
 impl Writer {
     /// Asks the kernel at once: what the runtime knows of the socket lies elsewhere in memory, and is only of interest once it is full.
+    /// Of a socket that is gone it hears by the error, as from every write: a Rust program ignores `SIGPIPE`.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match either!(self, socket => SockRef::from(socket.as_ref()).send(bytes)) {
+            // Asked again in earnest, so that the runtime knows: an event may have come since the first answer.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 either!(self, socket => socket.try_write(bytes))
             }
@@ -98,10 +101,9 @@ impl Writer {
         }
     }
 
-    /// Has the processor fetch what a look at this socket reads.
+    /// Has the processor fetch what a write reads.
     pub(super) fn fetch(&self) {
-        // Without an event that was not seen yet it only looks.
-        let _ = black_box(either!(self, socket => socket.as_ref().try_io(Interest::READABLE, || Ok(()))));
+        black_box(either!(self, socket => socket.as_ref().as_raw_fd()));
     }
 
     pub(super) fn try_write_vectored(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {

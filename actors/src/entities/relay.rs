@@ -396,7 +396,8 @@ impl<B: Bus, L: ChangeLog, S: Leases> Worker<B, L, S> {
             Ok(_) => {
                 let since = *self.behind_since.get_or_insert_with(Instant::now);
                 // Looks come in a beat: one that is early by a hair is not to cost another.
-                if since.elapsed() + self.args.config.poll / 2 >= self.args.config.step_in {
+                let RelayConfig { poll, step_in, .. } = self.args.config;
+                if since.elapsed() + (poll / 2).min(step_in / 4) >= step_in {
                     self.args.metrics.stepped_in.inc();
                     tracing::warn!("the bus is behind and nobody publishes: stepping in");
                     self.pump.forget_tops();

@@ -57,12 +57,17 @@ async fn nobody_inherits_a_transaction_that_was_given_up_while_it_began() {
     let store = Store::new().await;
     for warm in [false, true] {
         let database = store.db.database();
+        // Given up as soon as the server has to answer; where it has at once, once more.
         if warm {
             let mut writer = database.writer().await.expect("a connection");
-            assert!(writer.begin().now_or_never().is_none(), "the server has to answer");
+            while let Some(begun) = writer.begin().now_or_never() {
+                begun.expect("begun");
+            }
         } else {
             let mut lent = database.lend().await.expect("a connection");
-            assert!(lent.begin().now_or_never().is_none(), "the server has to answer");
+            while let Some(begun) = lent.begin().now_or_never() {
+                begun.expect("begun");
+            }
         }
         let pool = database.pool();
         eventually("given back or closed", async || pool.num_idle() == pool.size() as usize).await;

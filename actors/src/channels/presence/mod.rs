@@ -223,8 +223,7 @@ impl<P: Presence, B: Bus> Actor for PresenceActor<P, B> {
             message,
             PresenceMessage::Tick | PresenceMessage::Called | PresenceMessage::Renewed(_) | PresenceMessage::Buried(_)
         );
-        // What a tick has begun and these end leaves nothing behind that would want another so soon.
-        let ticks = matches!(message, PresenceMessage::Tick | PresenceMessage::Renewed(_));
+        let ticks = matches!(message, PresenceMessage::Tick);
         let _busy = if own { state.progress().work() } else { state.progress().begin() };
         match message {
             PresenceMessage::Enter { channel, shard, member } => state.enter(&channel, shard, member),

@@ -28,6 +28,7 @@ mod writing;
 use std::{
     fmt,
     hint::black_box,
+    mem::offset_of,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -164,8 +165,7 @@ pub(super) type SessionId = u64;
 
 /// The part of a session that its task and its shard share.
 ///
-/// In this order in memory: a silent session is touched once from ping to ping, and then what that takes lies in its first three cache
-/// lines, up to the beginning of `outbox`.
+/// In this order in memory: a silent session is touched once from ping to ping, and what that takes lies in its first three cache lines.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Session {
@@ -243,6 +243,12 @@ struct Inner {
     /// What the gauge of waiting bytes knows of this session.
     reported: usize,
 }
+
+// Before it come the counts of its `Arc`, and before what is locked the lock.
+const _: () = {
+    let inner = 2 * size_of::<usize>() + offset_of!(Session, inner) + size_of::<Mutex<Inner>>() - size_of::<Inner>();
+    assert!(inner + offset_of!(Inner, outbox) < 3 * 64, "three cache lines");
+};
 
 /// Where the shard keeps a subscriber: the channel's number, and the member's within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,8 +362,8 @@ impl Session {
         let _ = self.user.set(Arc::clone(user));
     }
 
-    /// Has the processor fetch what a look at this session reads, without waiting for it. Nothing here may be a write or an atomic exchange:
-    /// those wait for each other.
+    /// Has the processor fetch what a look at this session reads, as far as it lies before the lock, without waiting for it. Nothing here
+    /// may be a write or an atomic exchange: those wait for each other.
     pub(super) fn fetch(&self) {
         black_box((self.id, self.inner.is_poisoned()));
         self.socket.fetch();
