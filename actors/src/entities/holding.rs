@@ -34,7 +34,7 @@ impl Holding {
         self.lease.as_ref().filter(|_| self.is_held()).map(|lease| lease.term)
     }
 
-    /// Asks for more of the lease once in a third of its time, and for a lease that is not ours ten times in its time.
+    /// Asks for more of the lease once in a third of its time, and for a lease that is not ours at least ten times in its time.
     /// True while it is held. After an error it asks again at once: the caller waits.
     pub(super) async fn keep<L: Leases>(&mut self, leases: &L) -> Result<bool, StoreError> {
         // Below a tenth, so that a caller who comes by that often is not told by a hair to come again.
