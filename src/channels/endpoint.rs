@@ -19,6 +19,9 @@ use crate::platform::http::{self, ClientAddress, Origins, Problem};
 const SUBPROTOCOLS: [(&str, Wire); 2] =
     [("centrifuge-json", Wire::CentrifugeJson), ("centrifuge-protobuf", Wire::CentrifugeProtobuf)];
 
+/// The only version of the protocol that has left its drafts.
+const VERSION: &str = "13";
+
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -95,8 +98,8 @@ fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
     if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
         return Err(refuse("the request asks for no upgrade"));
     }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(refuse("the version must be 13"));
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err(Problem::other_websocket(VERSION));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
     let key = key.ok_or_else(|| refuse("the key is missing or malformed"))?;
@@ -182,6 +185,14 @@ mod tests {
             let mut bad = GOOD.to_vec();
             bad.remove(missing);
             assert_eq!(handshake(&headers(&bad)).expect_err("bad").code(), "websocket_expected");
+        }
+        for (at, value, status) in [(2, "8", 426), (2, "14", 426), (3, "dGhlIHNhbXBsZSBub25j", 400)] {
+            let mut bad = GOOD;
+            bad[at].1 = value;
+            let refused = handshake(&headers(&bad)).expect_err("bad").into_response();
+            assert_eq!(refused.status(), status, "{value}");
+            let named = refused.headers().get("sec-websocket-version").map(HeaderValue::as_bytes);
+            assert_eq!(named, (status == 426).then_some(&b"13"[..]), "{value}");
         }
     }
 

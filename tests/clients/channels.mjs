@@ -28,7 +28,8 @@ async function api(method, body) {
   });
   const answer = await response.json();
   if (answer.error || !response.ok) report.errors.push(answer);
-  return answer.result;
+  // A batch has no result around its replies.
+  return answer.result ?? answer;
 }
 
 /** Remembers its socket, so that a test can cut it. */

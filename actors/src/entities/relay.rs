@@ -56,7 +56,7 @@ pub struct RelayConfig {
     /// Of how many of those times one asks the bus and the log although nobody has told of a commit: each where other nodes commit, or where
     /// the bus may lose what it had.
     pub ask_every: u32,
-    /// How long the bus may stay behind before a node without the lease publishes.
+    /// How long the bus may stay behind before a node without the lease publishes: as nodes look in a beat, perhaps up to half a look less.
     pub step_in: Duration,
     /// Most of one run: small enough that kinds take turns and that one run is well below what may wait for a session,
     /// large enough that a backlog goes in few steps.

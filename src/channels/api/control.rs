@@ -7,7 +7,7 @@ use dzvin_actors::platform::ports::Bus;
 use dzvin_protocols::{
     channels::{
         Channel, ClientName, Control, SessionSecret, Since, Subscribing, Whose,
-        centrifuge::{Disconnect, ErrorCode, Unsubscribe, is_custom_close, is_json},
+        centrifuge::{Disconnect, ErrorCode, Unsubscribe, is_custom_close, is_json, or_default},
         in_one_line,
     },
     identity::{Overrides, SubscriptionOptions},
@@ -28,7 +28,7 @@ const MAX_SPARED: usize = 1000;
 /// Who is meant: the connections of a user, or one of them by its client or by its session. What is empty is not given.
 #[derive(Deserialize)]
 struct Named {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     user: Arc<str>,
     client: Option<Arc<str>>,
     session: Option<SessionSecret>,
@@ -38,7 +38,7 @@ struct Named {
 struct Ended {
     #[serde(flatten)]
     named: Named,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     whitelist: Vec<Arc<str>>,
     disconnect: Option<Custom>,
 }
@@ -46,7 +46,7 @@ struct Ended {
 #[derive(Deserialize)]
 struct Custom {
     code: u16,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     reason: Arc<str>,
 }
 
@@ -54,7 +54,7 @@ struct Custom {
 struct OfChannel {
     #[serde(flatten)]
     named: Named,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     channel: Arc<str>,
 }
 
@@ -62,7 +62,7 @@ struct OfChannel {
 struct Subscribed {
     #[serde(flatten)]
     named: Named,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     channel: Arc<str>,
     info: Option<Box<RawValue>>,
     b64info: Option<String>,
@@ -78,7 +78,7 @@ struct Subscribed {
 struct Refreshed {
     #[serde(flatten)]
     named: Named,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     expired: bool,
     expire_at: Option<i64>,
 }

@@ -47,11 +47,11 @@ struct Batch<'a> {
 }
 
 impl Call<'_> {
-    /// The result as JSON.
+    /// The answer as JSON. That of a batch has no `result` around it: the replies are what the client libraries look for.
     pub(super) async fn dispatch(&self, method: &str, body: &[u8]) -> Result<String, Refusal> {
         match method {
             "batch" => self.batch(body).await,
-            _ => self.one(method, body).await,
+            _ => Ok(format!("{{\"result\":{}}}", self.one(method, body).await?)),
         }
     }
 
@@ -79,22 +79,16 @@ impl Call<'_> {
         if commands.len() > self.api.limits.batch {
             return Err(ErrorCode::LimitExceeded.into());
         }
-        let mut answers = Vec::with_capacity(commands.len());
-        for command in &commands {
-            answers.push(self.command(command));
-        }
-        let replies = in_order(answers).await?;
+        let replies = in_order(commands.iter().map(|command| self.command(command)).collect()).await?;
         Ok(format!("{{\"replies\":[{}]}}", replies.join(",")))
     }
 
     async fn command(&self, command: &BTreeMap<Cow<'_, str>, &RawValue>) -> Result<String, Refusal> {
         let Some((method, body)) = command.first_key_value().filter(|_| command.len() == 1) else {
-            return Ok(refusal(ErrorCode::BadRequest));
+            return Err(ErrorCode::BadRequest.into());
         };
-        match self.one(method, body.get().as_bytes()).await {
-            Ok(result) => Ok(format!("{{{}:{result}}}", json(method))),
-            Err(refused) => Ok(refusal(among_others(refused))),
-        }
+        let result = self.one(method, body.get().as_bytes()).await?;
+        Ok(format!("{{{}:{result}}}", json(method)))
     }
 
     async fn history(&self, body: &[u8]) -> Result<String, Refusal> {
@@ -167,7 +161,7 @@ impl Call<'_> {
 }
 
 /// What an answer of HTTP is among the answers of a batch: others may have been done.
-pub(super) fn among_others(refused: Refusal) -> ErrorCode {
+fn among_others(refused: Refusal) -> ErrorCode {
     match refused {
         Refusal::Error(error) => error,
         Refusal::Problem(problem) if problem.status() == StatusCode::TOO_MANY_REQUESTS => ErrorCode::TooManyRequests,
@@ -187,16 +181,30 @@ pub(super) fn away(error: BusError) -> Refusal {
     Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
 }
 
+/// The answers in the order of what was asked, a refusal among them as an error of the protocol. Where there is no answer but that the bus is
+/// away, that is the answer to all of it: nothing was done, and callers who look at the status alone must see so.
 pub(super) async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
     let mut answers = stream::iter(all).buffered(CONCURRENCY);
-    let (mut done, mut bytes) = (Vec::new(), 0);
+    let (mut done, mut bytes, mut away, mut all_away) = (Vec::new(), 0, None, true);
     while let Some(answer) = answers.next().await {
-        let answer = answer?;
+        let answer = match answer {
+            Err(Refusal::Problem(problem)) if problem.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                away = Some(problem);
+                refusal(ErrorCode::Internal)
+            }
+            answer => {
+                all_away = false;
+                answer.unwrap_or_else(|refused| refusal(among_others(refused)))
+            }
+        };
         bytes += answer.len();
         if bytes > MAX_ANSWER {
             return Err(ErrorCode::LimitExceeded.into());
         }
         done.push(answer);
     }
-    Ok(done)
+    match away.filter(|_| all_away) {
+        Some(away) => Err(away.into()),
+        None => Ok(done),
+    }
 }

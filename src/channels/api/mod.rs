@@ -1,7 +1,7 @@
 //! `POST /api/{method}`: the server API, in the dialect of Centrifugo's, so that its client libraries work as they are.
 //!
 //! Invariants: a publication is answered when the bus has it; nobody publishes on the hub's own channels. Every answer is 200
-//! with `result` or `error`, but for a caller without rights, a body that is no request, and a bus that is away.
+//! with `result` (`replies` to a batch) or `error`, but for a caller without rights, a body that is no request, and a bus that is away.
 
 mod caller;
 mod control;
@@ -104,7 +104,7 @@ async fn call(
     let trace = trace.filter(|_| headers.contains_key("traceparent")).map(|trace| trace.0.traceparent().into());
     let request = methods::Call { api: &api, caller: &caller, trace };
     let json = match request.dispatch(&method, &body).await {
-        Ok(result) => format!("{{\"result\":{result}}}"),
+        Ok(answer) => answer,
         Err(Refusal::Error(error)) => refusal(error),
         Err(Refusal::Problem(problem)) => return Err(problem),
     };

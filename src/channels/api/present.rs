@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dzvin_actors::platform::ports::Presence;
-use dzvin_protocols::channels::centrifuge::{ErrorCode, Form, PresenceResult, PresenceStatsResult};
+use dzvin_protocols::channels::centrifuge::{ErrorCode, Form, PresenceResult, PresenceStatsResult, or_default};
 use serde::Deserialize;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 struct OfChannel {
     channel: String,
     /// Where the last page ended.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     cursor: u64,
     limit: Option<usize>,
 }
@@ -23,7 +23,7 @@ struct OfChannel {
 #[derive(Deserialize)]
 struct Named {
     /// The beginning of the names; `*` at its end is understood, and alone means all.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pattern: String,
     /// The last name of the page before.
     after: Option<String>,

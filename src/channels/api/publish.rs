@@ -11,7 +11,7 @@ use dzvin_actors::{
 };
 use dzvin_protocols::channels::{
     Extra, Message, Word,
-    centrifuge::{ErrorCode, Tags, is_json},
+    centrifuge::{ErrorCode, Tags, is_json, or_default},
     in_one_line, now_micros,
 };
 use serde::{Deserialize, Deserializer};
@@ -20,8 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Refusal, json,
-    methods::{Call, among_others, away, in_order, parse},
-    refusal,
+    methods::{Call, away, in_order, parse},
 };
 use crate::{channels::bus::MAX_WORD, platform::http::Problem};
 
@@ -31,28 +30,28 @@ const MAX_DATA: usize = 64 * 1024;
 const MAX_KEY: usize = 255;
 
 /// What is published: on `channel` by `publish`, on `channels` by `broadcast`. `delta` is taken and changes nothing: patches are
-/// made for whoever has asked for them.
+/// made for whoever has asked for them. What is `null` was not given, but for the data.
 #[derive(Deserialize)]
 struct Given<'a> {
     #[serde(borrow, default)]
     channel: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     channels: Vec<String>,
     /// `null` is data as good as any.
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     /// The same in base64, which must hold JSON: subscribers of the JSON form can take nothing else.
-    #[serde(borrow, default)]
+    #[serde(default, deserialize_with = "or_default")]
     b64data: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     tags: Tags,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     skip_history: bool,
-    #[serde(borrow, default)]
+    #[serde(default, deserialize_with = "or_default")]
     idempotency_key: Cow<'a, str>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     version: u64,
-    #[serde(borrow, default)]
+    #[serde(default, deserialize_with = "or_default")]
     version_epoch: Cow<'a, str>,
 }
 
@@ -75,26 +74,20 @@ impl Call<'_> {
         self.put(&given.channel, &self.ready(&given)?).await
     }
 
-    /// Answers of the channels stand in their order; one that fails leaves the others alone.
+    /// Answers of the channels stand in their order; one that fails leaves the others alone. When the bus takes none of them the caller
+    /// is told so as of a publication.
     pub(super) async fn broadcast(&self, body: &[u8]) -> Result<String, Refusal> {
         let given: Given<'_> = parse(body)?;
         if given.channels.len() > self.api.limits.batch {
             return Err(ErrorCode::LimitExceeded.into());
         }
         let ready = self.ready(&given)?;
-        let mut puts = Vec::with_capacity(given.channels.len());
-        for channel in &given.channels {
-            puts.push(self.put_one(channel, &ready));
-        }
-        let responses = in_order(puts).await?;
+        let puts = given.channels.iter().map(|channel| async {
+            let result = self.put(channel, &ready).await?;
+            Ok(format!("{{\"result\":{result}}}"))
+        });
+        let responses = in_order(puts.collect()).await?;
         Ok(format!("{{\"responses\":[{}]}}", responses.join(",")))
-    }
-
-    async fn put_one(&self, channel: &str, ready: &Ready) -> Result<String, Refusal> {
-        match self.put(channel, ready).await {
-            Ok(result) => Ok(format!("{{\"result\":{result}}}")),
-            Err(refused) => Ok(refusal(among_others(refused))),
-        }
     }
 
     fn ready(&self, given: &Given<'_>) -> Result<Ready, Refusal> {

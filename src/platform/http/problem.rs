@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use dzvin_actors::platform::ports::{BusError, StoreError};
@@ -32,8 +32,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 struct Extra {
     retry_after: Option<Duration>,
-    authenticate: Option<&'static str>,
-    allow: Option<HeaderValue>,
+    /// The one that its status asks for.
+    header: Option<(HeaderName, HeaderValue)>,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -72,7 +72,7 @@ impl Problem {
     }
 
     fn challenge(mut self, challenge: &'static str) -> Self {
-        self.extra.authenticate = Some(challenge);
+        self.extra.header = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         self
     }
 
@@ -126,10 +126,19 @@ impl Problem {
         self
     }
 
+    /// 426 `websocket_expected`: the version of WebSocket is not the one that is spoken, which the answer names (RFC 6455, 4.2.2).
+    #[must_use]
+    pub fn other_websocket(spoken: &'static str) -> Self {
+        let detail = format!("this address speaks websocket only: the version must be {spoken}");
+        let mut problem = Self::new(StatusCode::UPGRADE_REQUIRED, "websocket_expected", detail);
+        problem.extra.header = Some((header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(spoken)));
+        problem
+    }
+
     /// Adds `Allow`, which a 405 must carry.
     #[must_use]
     pub(super) fn allow(mut self, methods: Option<HeaderValue>) -> Self {
-        self.extra.allow = methods;
+        self.extra.header = methods.map(|methods| (header::ALLOW, methods));
         self
     }
 
@@ -180,12 +189,7 @@ impl IntoResponse for Problem {
         if let Some(wait) = self.extra.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
         }
-        if let Some(challenge) = self.extra.authenticate {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        }
-        if let Some(methods) = self.extra.allow {
-            headers.insert(header::ALLOW, methods);
-        }
+        headers.extend(self.extra.header);
         response
     }
 }

@@ -111,6 +111,16 @@ async fn the_server_api_refuses_whom_it_does_not_know() {
     world.redis.as_mut().expect("redis").kill();
     let (status, answer) = ask(&[key], "publish", publish).await;
     assert_eq!((status, &answer["code"]), (503, &json!("bus_unavailable")), "{answer}");
+    // Of many the one answer where there is no other, or each its own.
+    let one = json!({"publish": {"channel": "chat.1", "data": {}}});
+    let (none, some) = (json!({"commands": [one, one]}), json!({"commands": [one, {"nonsense": {}}]}));
+    for (method, body) in [("broadcast", json!({"channels": ["chat.1", "chat.2"], "data": 1})), ("batch", none)] {
+        let (status, answer) = ask(&[key], method, &body.to_string()).await;
+        assert_eq!((status, &answer["code"]), (503, &json!("bus_unavailable")), "{method} {answer}");
+    }
+    let (status, answer) = ask(&[key], "batch", &some.to_string()).await;
+    assert_eq!((status, &answer["replies"][0]["error"]["code"]), (200, &json!(100)), "{answer}");
+    assert_eq!(answer["replies"].as_array().map(Vec::len), Some(2), "{answer}");
 }
 
 /// What the manual's ten lines have heard, run by this script while something is published all the time.

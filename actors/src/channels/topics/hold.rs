@@ -28,7 +28,7 @@ pub enum Conflate {
     Nothing,
     /// The latest.
     Channel,
-    /// The latest of each value of a tag.
+    /// The latest of each value of a tag, and whatever has none.
     Tag(Arc<str>),
     /// Of a kind: those of each entity, as one.
     Entity,
@@ -52,8 +52,8 @@ pub(super) struct Released {
     pub(super) publications: Vec<Publication>,
     /// What they stand for.
     pub(super) standing: Standing,
-    /// What nothing keeps, by arrival: behind those.
-    pub(super) passing: Vec<Arc<Item>>,
+    /// What nothing keeps, each with the offset behind which it goes out, in that order.
+    pub(super) passing: Vec<(u64, Arc<Item>)>,
 }
 
 /// What a publication stands for beside itself.
@@ -103,8 +103,8 @@ pub(super) struct Hold {
     waiting: BTreeMap<u64, Conflated>,
     /// Which of them a later one of the same replaces.
     latest: HashMap<Arc<str>, u64>,
-    /// What nothing keeps, by arrival.
-    passing: BTreeMap<u64, Arc<Item>>,
+    /// What nothing keeps, by arrival, each with the offset behind which it came.
+    passing: BTreeMap<u64, (u64, Arc<Item>)>,
     /// Which of that something later of the same replaces.
     latest_passing: HashMap<Arc<str>, u64>,
     arrivals: u64,
@@ -170,7 +170,7 @@ impl Hold {
         }
     }
 
-    /// Takes what nothing keeps. It has no offset: of what is left out for it nobody has to be told.
+    /// Takes what nothing keeps. It has no offset, but its place among those that have one: of what is left out for it nobody has to be told.
     pub(super) fn pass(&mut self, item: Arc<Item>) {
         self.replace_passing(&item.publication, |_| true);
         self.arrivals += 1;
@@ -178,18 +178,22 @@ impl Hold {
             self.latest_passing.insert(key.into(), self.arrivals);
         }
         self.bytes += item.size();
-        self.passing.insert(self.arrivals, item);
+        let behind = self.waiting.last_key_value().map_or(self.passed, |(offset, _)| *offset);
+        self.passing.insert(self.arrivals, (behind, item));
     }
 
-    /// What nothing keeps and this is later than goes out no more.
+    /// What nothing keeps and this is later than goes out no more; what is later than this goes out behind it.
     fn replace_passing(&mut self, by: &Publication, is_later: impl Fn(&Publication) -> bool) {
         let Some(key) = key(&self.rules.conflate, by) else { return };
         let Some(at) = self.latest_passing.get(key).copied() else { return };
-        if let Some(earlier) = self.passing.get(&at).filter(|it| is_later(&it.publication)) {
+        let Some((behind, earlier)) = self.passing.get_mut(&at) else { return };
+        if is_later(&earlier.publication) {
             self.bytes -= earlier.size();
             self.conflated.inc();
             self.passing.remove(&at);
             self.latest_passing.remove(key);
+        } else {
+            *behind = by.offset;
         }
     }
 
@@ -240,7 +244,9 @@ impl Hold {
     pub(super) fn release(&mut self, now: Instant) -> Released {
         self.released = Some(now);
         self.latest.clear();
-        let passing = self.let_pass();
+        self.latest_passing.clear();
+        let mut passing: Vec<_> = std::mem::take(&mut self.passing).into_values().collect();
+        passing.sort_by_key(|(behind, _)| *behind);
         self.bytes = 0;
         let before = self.passed;
         let waiting = std::mem::take(&mut self.waiting);
@@ -260,7 +266,7 @@ impl Hold {
     /// What nothing keeps, by arrival, before its time.
     pub(super) fn let_pass(&mut self) -> Vec<Arc<Item>> {
         self.latest_passing.clear();
-        let passing: Vec<_> = std::mem::take(&mut self.passing).into_values().collect();
+        let passing: Vec<_> = std::mem::take(&mut self.passing).into_values().map(|(_, item)| item).collect();
         self.bytes -= passing.iter().map(|it| it.size()).sum::<usize>();
         passing
     }
@@ -274,12 +280,12 @@ impl Hold {
     }
 }
 
-/// Of what it is the latest; where nothing is left out, of nothing.
+/// Of what it is the latest; where nothing is left out, or the tag is missing, of nothing.
 fn key<'a>(conflate: &Conflate, publication: &'a Publication) -> Option<&'a str> {
     Some(match conflate {
         Conflate::Nothing => return None,
         Conflate::Channel => "",
-        Conflate::Tag(name) => publication.extra.as_ref().and_then(|extra| extra.tags.get(name)).unwrap_or_default(),
+        Conflate::Tag(name) => publication.extra.as_ref().and_then(|extra| extra.tags.get(name))?,
         Conflate::Entity => publication.id.as_str(),
     })
 }
@@ -356,18 +362,21 @@ mod tests {
         assert!(hold.is_due(now), "one entity that changes as fast as it can: {}", hold.bytes());
     }
 
-    /// What nothing keeps waits with the rest, and of one thing the latest comes last, whichever sort it is of.
+    /// What nothing keeps waits with the rest in the order in which both came, and of one thing the latest comes last, whichever sort it is of.
     #[tokio::test(start_paused = true)]
     async fn what_nothing_keeps_waits_as_well() {
         let passing = |n: u64, key: &str| Arc::new(Item::new(0, Publication { revision: n, ..publication(0, key) }));
         let shown = |released: Released| {
-            let passing = released.passing.iter().map(|it| it.publication.revision).collect::<Vec<_>>();
+            let passing =
+                released.passing.iter().map(|(behind, it)| (*behind, it.publication.revision)).collect::<Vec<_>>();
             (told(&released).into_iter().map(|(_, offset)| offset).collect::<Vec<_>>(), passing)
         };
-        for (conflate, kept, passed) in [
-            (Conflate::Nothing, vec![1, 2], vec![10, 11, 12, 13]),
-            (Conflate::Channel, vec![2], vec![13]),
-            (Conflate::Tag("lot".into()), vec![1, 2], vec![12, 13]),
+        let all = vec![(0, 10), (1, 11), (2, 12), (2, 13)];
+        for (conflate, kept, passed, last) in [
+            (Conflate::Nothing, vec![1, 2], all.clone(), 7),
+            (Conflate::Channel, vec![2], vec![(2, 13)], 8),
+            (Conflate::Tag("lot".into()), vec![1, 2], vec![(2, 12), (2, 13)], 8),
+            (Conflate::Tag("of none".into()), vec![1, 2], all, 7),
         ] {
             let (mut hold, now) = (Hold::new(rules(conflate.clone()), QUEUE, Counter::default()), Instant::now());
             hold.release(now);
@@ -385,10 +394,10 @@ mod tests {
             assert_eq!(hold.let_pass().len(), 1);
             hold.reset(7);
             assert!(hold.bytes() == 0 && shown(hold.release(now)) == (vec![], vec![]));
-            // Read behind it, though published before it.
+            // Read behind it, though published before it: of one thing the latest comes last, of others what was missed.
             hold.pass(Arc::new(Item::new(0, Publication { at: 9, revision: 15, ..publication(0, "a") })));
             hold.take([&Publication { at: 8, ..publication(8, "a") }], true);
-            assert_eq!(shown(hold.release(now)), (vec![8], vec![15]));
+            assert_eq!(shown(hold.release(now)), (vec![8], vec![(last, 15)]));
         }
     }
 

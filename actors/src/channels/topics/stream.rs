@@ -288,11 +288,23 @@ impl Stream {
 
     fn release_now(&mut self) -> Vec<(u64, Delivery)> {
         let Some(hold) = &mut self.hold else { return Vec::new() };
-        let Released { before, publications, standing, passing } = hold.release(Instant::now());
+        let Released { mut before, publications, standing, passing } = hold.release(Instant::now());
         let publications: Vec<&Publication> = publications.iter().collect();
-        let mut batch = if publications.is_empty() { Vec::new() } else { self.tell(before, &publications, &standing) };
-        batch.extend(passing.into_iter().filter_map(|item| self.pass(item)));
+        let (mut rest, mut batch) = (&publications[..], Vec::new());
+        for (behind, item) in passing {
+            let (told, later) = rest.split_at(rest.partition_point(|it| it.offset <= behind));
+            batch.extend(self.tell_some(&mut before, told, &standing));
+            batch.extend(self.pass(item));
+            rest = later;
+        }
+        batch.extend(self.tell_some(&mut before, rest, &standing));
         batch
+    }
+
+    /// What follows `before`, which it moves on, if there is anything.
+    fn tell_some(&mut self, before: &mut u64, some: &[&Publication], standing: &Standing) -> Vec<(u64, Delivery)> {
+        let Some(last) = some.last() else { return Vec::new() };
+        self.tell(std::mem::replace(before, last.offset), some, standing)
     }
 
     /// Bytes that are held back.

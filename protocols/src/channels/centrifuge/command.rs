@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{
     form::Form,
+    json::or_default,
     requests::{
         ConnectRequest, HistoryRequest, OfChannel, OfData, OfNothing, OfToken, PublishRequest, RpcRequest,
         SubRefreshRequest, SubscribeRequest,
@@ -72,6 +73,7 @@ pub enum CommandError {
 #[serde(default)]
 pub(super) struct Wire {
     #[prost(uint32, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub(super) id: u32,
     #[prost(message, optional, tag = "4")]
     pub(super) connect: Option<ConnectRequest>,

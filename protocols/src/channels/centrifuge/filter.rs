@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 
 use serde::Deserialize;
 
+use super::json::or_default;
+
 /// Deepest nesting of a filter.
 pub const MAX_FILTER_DEPTH: usize = 8;
 /// Most nodes of a filter, with the values of its sets: each is looked at for every publication and subscriber.
@@ -15,21 +17,27 @@ pub const MAX_FILTER_NODES: usize = 128;
 pub struct FilterNode {
     /// `and`, `or`, `not` of `nodes`; empty for a comparison.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub op: String,
     /// The tag that is compared.
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
     pub key: String,
     /// How: `eq`, `neq`, `in`, `nin`, `ex`, `nex`, `sw`, `ew`, `ct`, `lt`, `lte`, `gt`, `gte`.
     #[prost(string, tag = "3")]
+    #[serde(deserialize_with = "or_default")]
     pub cmp: String,
     /// With what.
     #[prost(string, tag = "4")]
+    #[serde(deserialize_with = "or_default")]
     pub val: String,
     /// With which, for `in` and `nin`.
     #[prost(string, repeated, tag = "5")]
+    #[serde(deserialize_with = "or_default")]
     pub vals: Vec<String>,
     /// What is joined.
     #[prost(message, repeated, tag = "6")]
+    #[serde(deserialize_with = "or_default")]
     pub nodes: Vec<FilterNode>,
 }
 

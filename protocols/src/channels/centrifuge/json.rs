@@ -155,6 +155,15 @@ impl Sink for Json<'_> {
     }
 }
 
+/// Anything as serde reads it, where `null` is the same as nothing: clients and servers write it for what they do not give.
+///
+/// # Errors
+///
+/// What is neither.
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(from).map(Option::unwrap_or_default)
+}
+
 /// A payload as serde reads it: the text of whatever value stands there.
 pub(super) fn payload<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
     let raw = Box::<RawValue>::deserialize(from)?;

@@ -28,7 +28,7 @@ pub use emulation::{EmulationError, EmulationRequest, pack_commands, unpack_comm
 pub use filter::{FilterError, FilterNode, MAX_FILTER_DEPTH, MAX_FILTER_NODES, TagFilter};
 pub use form::Form;
 pub use info::{ClientInfo, MAX_TAG_NAME, MAX_TAG_VALUE, MAX_TAGS, Tags, TagsError};
-pub use json::is_json;
+pub use json::{is_json, or_default};
 pub use publication::{Payload, Pub};
 pub use pushes::{
     About, ConnectPush, DisconnectPush, Event, Join, Leave, Message, RefreshPush, SubscribePush, UnsubscribePush,

@@ -1,14 +1,17 @@
 //! What commands ask, in both forms by one description: names for JSON, numbers for Protobuf.
 //!
 //! Payloads (`data`) are the text of one JSON value when they came in JSON, any bytes when they came in Protobuf; empty when
-//! there was none.
+//! there was none. What JSON says is `null` was not given, as everywhere in this protocol.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{filter::FilterNode, json::payload};
+use super::{
+    filter::FilterNode,
+    json::{or_default, payload},
+};
 
 /// `connect`: the first command of a connection.
 #[derive(Clone, PartialEq, Eq, Deserialize, prost::Message)]
@@ -16,6 +19,7 @@ use super::{filter::FilterNode, json::payload};
 pub struct ConnectRequest {
     /// The connection token (JWT); empty when there is none.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub token: String,
     /// For the application.
     #[prost(bytes = "bytes", tag = "2")]
@@ -23,18 +27,23 @@ pub struct ConnectRequest {
     pub data: Bytes,
     /// Where the client stands in the subscriptions that the server makes, by channel: recover, epoch, offset.
     #[prost(btree_map = "string, message", tag = "3")]
+    #[serde(deserialize_with = "or_default")]
     pub subs: BTreeMap<String, SubscribeRequest>,
     /// The client library.
     #[prost(string, tag = "4")]
+    #[serde(deserialize_with = "or_default")]
     pub name: String,
     /// Its version.
     #[prost(string, tag = "5")]
+    #[serde(deserialize_with = "or_default")]
     pub version: String,
     /// HTTP headers that a browser could not send; as trustworthy as the client.
     #[prost(btree_map = "string, string", tag = "6")]
+    #[serde(deserialize_with = "or_default")]
     pub headers: BTreeMap<String, String>,
     /// Bits of what the client can do; none is known here.
     #[prost(int64, tag = "7")]
+    #[serde(deserialize_with = "or_default")]
     pub flag: i64,
 }
 
@@ -44,18 +53,23 @@ pub struct ConnectRequest {
 pub struct SubscribeRequest {
     /// The channel.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub channel: String,
     /// The subscription token (JWT); empty when there is none.
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
     pub token: String,
     /// True when what follows the position is asked for.
     #[prost(bool, tag = "3")]
+    #[serde(deserialize_with = "or_default")]
     pub recover: bool,
     /// The client's epoch; empty when it knows none.
     #[prost(string, tag = "6")]
+    #[serde(deserialize_with = "or_default")]
     pub epoch: String,
     /// The last offset that the client has.
     #[prost(uint64, tag = "7")]
+    #[serde(deserialize_with = "or_default")]
     pub offset: u64,
     /// For the application.
     #[prost(bytes = "bytes", tag = "8")]
@@ -63,25 +77,30 @@ pub struct SubscribeRequest {
     pub data: Bytes,
     /// Asks for offsets that are checked.
     #[prost(bool, tag = "9")]
+    #[serde(deserialize_with = "or_default")]
     pub positioned: bool,
     /// Asks for a position to recover from.
     #[prost(bool, tag = "10")]
+    #[serde(deserialize_with = "or_default")]
     pub recoverable: bool,
     /// Asks for joins and leaves.
     #[prost(bool, tag = "11")]
+    #[serde(deserialize_with = "or_default")]
     pub join_leave: bool,
     /// The kind of deltas asked for: `fossil`, or empty for none.
     #[prost(string, tag = "12")]
+    #[serde(deserialize_with = "or_default")]
     pub delta: String,
     /// Only publications with such tags; not together with deltas.
     #[prost(message, optional, boxed, tag = "13")]
     pub tf: Option<Box<FilterNode>>,
     /// Bit 0: numeric channel ids are understood. Bit 1: an error 112 instead of `recovered: false`.
     #[prost(int64, tag = "14")]
+    #[serde(deserialize_with = "or_default")]
     pub flag: i64,
     /// 0 is a stream; the others (maps, polls) are not spoken here.
     #[prost(int32, tag = "15")]
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     pub kind: i32,
 }
 
@@ -104,6 +123,7 @@ impl SubscribeRequest {
 #[serde(default)]
 pub(super) struct OfChannel {
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub(super) channel: String,
 }
 
@@ -112,6 +132,7 @@ pub(super) struct OfChannel {
 #[serde(default)]
 pub(super) struct OfToken {
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub(super) token: String,
 }
 
@@ -140,6 +161,7 @@ impl<'de> Deserialize<'de> for OfNothing {
 pub struct PublishRequest {
     /// The channel.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub channel: String,
     /// What is published.
     #[prost(bytes = "bytes", tag = "2")]
@@ -147,7 +169,7 @@ pub struct PublishRequest {
     pub data: Bytes,
     /// 0 is an ordinary publication; maps are not spoken here.
     #[prost(int32, tag = "3")]
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     pub kind: i32,
 }
 
@@ -157,9 +179,11 @@ pub struct PublishRequest {
 pub struct Since {
     /// The offset.
     #[prost(uint64, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub offset: u64,
     /// The epoch; empty stands for whichever is current.
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
     pub epoch: String,
 }
 
@@ -169,15 +193,18 @@ pub struct Since {
 pub struct HistoryRequest {
     /// The channel.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub channel: String,
     /// 0: only the position; -1: as many as the server gives.
     #[prost(int64, tag = "7")]
+    #[serde(deserialize_with = "or_default")]
     pub limit: i64,
     /// Where to start.
     #[prost(message, optional, tag = "8")]
     pub since: Option<Since>,
     /// Newest first.
     #[prost(bool, tag = "9")]
+    #[serde(deserialize_with = "or_default")]
     pub reverse: bool,
 }
 
@@ -191,6 +218,7 @@ pub struct RpcRequest {
     pub data: Bytes,
     /// What is called.
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
     pub method: String,
 }
 
@@ -200,12 +228,14 @@ pub struct RpcRequest {
 pub struct SubRefreshRequest {
     /// The channel.
     #[prost(string, tag = "1")]
+    #[serde(deserialize_with = "or_default")]
     pub channel: String,
     /// The subscription token (JWT).
     #[prost(string, tag = "2")]
+    #[serde(deserialize_with = "or_default")]
     pub token: String,
     /// 0 is a new token; the others track keys, which is not spoken here.
     #[prost(int32, tag = "3")]
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_default")]
     pub kind: i32,
 }

@@ -1,5 +1,6 @@
-//! Every limit that the configuration names, from its key in the file to what a client or a server is told: a wire that is
-//! crossed between the two is red here. What a limit does in every corner is tested where it lives.
+//! The limits that the configuration names, from their key in the file to what a client or a server is told: a wire that is
+//! crossed between the two is red here. What a limit does in every corner is tested where it lives. Of those that only time or the
+//! store of positions would show (`keep_positions`, `position_check`, `recovery_depth`, those of webhooks) `app::settings` tests the wire.
 
 mod pusher;
 
@@ -30,7 +31,7 @@ async fn what_a_channel_keeps_and_gives_is_what_the_file_says() {
     let world = World::new(1, false).await;
     let more = format!(
         "{}[channels]\nmax_channels = 3\nmax_message = \"16KiB\"\nmax_channel_name = 20\nmax_history = 2\nrecovery_count = 2\n\
-         max_presence = 1\nexpiry_grace = \"0s\"\nmax_api_page = 4\nmax_api_batch = 2\n\
+         max_presence = 1\nexpiry_grace = \"0s\"\nidempotency_window = \"1s\"\nmax_api_page = 4\nmax_api_batch = 2\n\
          [channels.namespaces.deep]\nsubscribe = \"signed_in\"\nhistory_count = 3\n\
          [channels.namespaces.brief]\nhistory_age = \"1s\"\n\
          [channels.namespaces.small]\nhistory_bytes = \"1KiB\"\n\
@@ -54,7 +55,7 @@ async fn what_a_channel_keeps_and_gives_is_what_the_file_says() {
     eventually("history_age", async || kept(&hub, "brief.1").await == 0).await;
     assert_eq!(kept(&hub, "many.1").await, 4, "max_api_page");
     let batch = |n: usize| json!({"commands": vec![json!({"history": {"channel": "deep.1"}}); n]});
-    assert!(call(&hub, "batch", &batch(2)).await["result"]["replies"].is_array());
+    assert!(call(&hub, "batch", &batch(2)).await["replies"].is_array());
     assert_eq!(call(&hub, "batch", &batch(3)).await["error"]["code"], 106, "max_api_batch");
     let channels = |n: usize| json!({"channels": vec!["deep.2"; n], "data": 1});
     assert!(call(&hub, "broadcast", &channels(2)).await["result"]["responses"].is_array());
@@ -62,6 +63,16 @@ async fn what_a_channel_keeps_and_gives_is_what_the_file_says() {
     let long = format!("deep.{}", "x".repeat(16));
     let refused = call(&hub, "publish", &json!({"channel": long, "data": 1})).await;
     assert_eq!(refused["error"]["code"], 107, "max_channel_name");
+
+    // idempotency_window: said again at once it is the same, later it is another.
+    let once = json!({"channel": "many.2", "data": 1, "idempotency_key": "k"});
+    eventually("the same", async || {
+        let [first, again] = [call(&hub, "publish", &once).await, call(&hub, "publish", &once).await];
+        first["result"]["offset"].is_u64() && first == again
+    })
+    .await;
+    let first = call(&hub, "publish", &once).await;
+    eventually("idempotency_window", async || call(&hub, "publish", &once).await != first).await;
 
     // recovery_count, max_history.
     let mut client = Client::connected(&hub, "viewer").await;
@@ -183,7 +194,7 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
     let (a, b) = tokio::join!(world.hub_with("a", &more), world.hub_with("b", &more));
     let mut clients = [Client::connected(&a, "viewer").await, Client::connected(&b, "operator").await];
     for client in &mut clients {
-        for channel in ["ticker.1", "ticker.2", "ticker.3", "board.1", "slow.1"] {
+        for channel in ["ticker.1", "ticker.2", "ticker.3", "board.1", "board.2", "slow.1", "slow.2"] {
             assert!(subscribe(client, channel, json!({})).await["subscribe"].is_object(), "{channel}");
         }
     }
@@ -193,6 +204,11 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
     let mut commands: Vec<Value> = (1..=9).map(|n| say("ticker.1", n, "x")).collect();
     commands.extend((1..=9).map(|n| say("board.1", n, if n % 2 == 0 { "even" } else { "odd" })));
     commands.extend((1..=9).map(|n| say("slow.1", n, "x")));
+    // Where nothing is left out both sorts keep their order, and so does what has no tag.
+    let mixed = |channel: &'static str| {
+        (1..=9).map(move |n| json!({"publish": {"channel": channel, "data": n, "skip_history": n % 3 == 1}}))
+    };
+    commands.extend(mixed("slow.2").chain(mixed("board.2")));
     let pass = |n: u64| json!({"publish": {"channel": "ticker.2", "data": n, "skip_history": true}});
     commands.extend((1..=9).map(pass));
     // Both sorts on one channel: the latest of both comes last.
@@ -209,7 +225,7 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
                 && has("ticker.3", 10)
                 && has("board.1", 9)
                 && has("board.1", 8)
-                && has("slow.1", 9)
+                && ["board.2", "slow.1", "slow.2"].iter().all(|channel| has(channel, 9))
         };
         while !ended(heard) {
             let push = receive(client).await["push"].take();
@@ -221,7 +237,9 @@ async fn what_is_held_goes_out_as_the_file_says_on_two_nodes() {
         }
         let board = &heard["board.1"];
         assert!(board.len() < 9 && board.is_sorted(), "conflate = tag: {heard:?}");
-        assert_eq!(heard["slow.1"], (1..=9).collect::<Vec<_>>(), "conflate = nothing leaves nothing out");
+        for whole in ["slow.1", "slow.2", "board.2"] {
+            assert_eq!(heard[whole], (1..=9).collect::<Vec<_>>(), "nothing is left out of {whole}: {heard:?}");
+        }
     }
     call(&a, "publish", &json!({"channel": "ticker.3", "data": 11})).await;
     for (client, heard) in clients.iter_mut().zip(&all) {

@@ -44,6 +44,21 @@ fn the_first_that_is_present_wins() {
 }
 
 #[test]
+fn null_is_nothing_given() {
+    let connect = r#"{"id":1,"connect":{"token":null,"data":1,"subs":null,"name":null,"version":null,"headers":null,"flag":null}}"#;
+    assert_eq!(one(connect), one(r#"{"id":1,"connect":{"data":1}}"#));
+    let node = r#"{"op":null,"key":"lot","cmp":"ex","val":null,"vals":null,"nodes":null}"#;
+    let subscribe = |rest: &str| one(&format!(r#"{{"id":2,"subscribe":{{"channel":"c"{rest}}}}}"#));
+    let given = format!(
+        r#","token":null,"recover":null,"epoch":null,"offset":null,"delta":null,"flag":null,"type":null,"tf":{node}"#
+    );
+    assert_eq!(subscribe(&given), subscribe(r#","tf":{"key":"lot","cmp":"ex"}"#));
+    let history = r#"{"id":3,"history":{"channel":"c","limit":null,"reverse":null,"since":{"offset":2,"epoch":null}}}"#;
+    assert_eq!(one(history), one(r#"{"id":3,"history":{"channel":"c","since":{"offset":2}}}"#));
+    assert_eq!(one(r#"{"id":null}"#), Request::Pong);
+}
+
+#[test]
 fn payloads_stay_as_they_are_written() {
     let Request::Publish(publish) = one(r#"{"id":1,"publish":{"channel":"c","data":{ "v": 1.50e0 }}}"#) else {
         panic!("a publish")
