@@ -167,6 +167,18 @@ node_packages() { # folder
   fi
 }
 
+# The same of Python, into a folder of its own: the system's packages stay as they are.
+python_packages() { # folder
+  local target="$1/python_modules"
+  if [ ! -f "$target/.installed" ] || [ "$1/requirements.txt" -nt "$target/.installed" ]; then
+    have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
+    say "python packages of $1"
+    rm -rf "$target"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$target" -r "$1/requirements.txt"
+    touch "$target/.installed"
+  fi
+}
+
 # The page, when its sources are newer than what was built.
 build_console() {
   if [ -f console/dist/index.html ] && [ -z "$(find console/src console/index.html console/package-lock.json -newer console/dist/index.html -print -quit)" ]; then return 0; fi

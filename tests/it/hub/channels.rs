@@ -5,10 +5,14 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use super::server::{API_KEY, with_key};
+use super::{
+    server::{API_KEY, with_key},
+    talk::subscribe,
+};
 use crate::support::{
     eventually::patience,
     hub::{Hub, World},
+    session::Client,
 };
 
 fn rules() -> String {
@@ -121,6 +125,28 @@ async fn the_server_api_refuses_whom_it_does_not_know() {
     let (status, answer) = ask(&[key], "batch", &some.to_string()).await;
     assert_eq!((status, &answer["replies"][0]["error"]["code"]), (200, &json!(100)), "{answer}");
     assert_eq!(answer["replies"].as_array().map(Vec::len), Some(2), "{answer}");
+}
+
+#[tokio::test]
+async fn the_python_library_of_centrifugo_reads_every_answer() {
+    let world = World::new(1, false).await;
+    let rules = with_key(
+        "[channels]\noccupancy = true\n[channels.namespaces.chat]\nsubscribe = \"signed_in\"\npresence = true\n",
+    );
+    let hub = world.hub_with("a", &rules).await;
+    let mut client = Client::connected(&hub, "viewer").await;
+    assert!(subscribe(&mut client, "chat.1", json!({})).await["subscribe"].is_object());
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+    let mut command = Command::new("python3");
+    command.current_dir(folder).args(["server-api.py", &format!("http://{}", hub.addr), API_KEY]);
+    command.env("PYTHONPATH", "python_modules").stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = timeout(patience() * 3, command.output()).await.expect("in time").expect("python runs");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report; scripts/test installs the library");
+    let expected = json!({
+        "same": true, "offset": 1, "told": [2, 1, 107], "published": 3, "history": [{"n": 1}, 2, 3], "tags": {"lot": "7"},
+        "clients": 1, "members": 1, "latest": [3, 3], "channels": ["chat.1"], "nodes": 1, "refused": 107,
+    });
+    assert_eq!(report, expected);
 }
 
 /// What the manual's ten lines have heard, run by this script while something is published all the time.
