@@ -169,14 +169,15 @@ node_packages() { # folder
 
 # The same of Python, into a folder of its own: the system's packages stay as they are.
 python_packages() { # folder
-  local target="$1/python_modules"
-  if [ ! -f "$target/.installed" ] || [ "$1/requirements.txt" -nt "$target/.installed" ]; then
-    have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
-    say "python packages of $1"
-    rm -rf "$target"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$target" -r "$1/requirements.txt"
-    touch "$target/.installed"
-  fi
+  local target="$1/python_modules" stamp
+  have python3 && python3 -m pip --version >/dev/null 2>&1 || apt_install python3 python3-pip
+  # Some of them are compiled for one version of Python.
+  stamp=$(python3 -V; cat "$1/requirements.txt")
+  if [ "$(cat "$target/.installed" 2>/dev/null)" = "$stamp" ]; then return 0; fi
+  say "python packages of $1"
+  rm -rf "$target"
+  PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 python3 -m pip install --quiet --target "$target" -r "$1/requirements.txt"
+  printf '%s\n' "$stamp" >"$target/.installed"
 }
 
 # The page, when its sources are newer than what was built.

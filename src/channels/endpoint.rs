@@ -191,8 +191,10 @@ mod tests {
             bad[at].1 = value;
             let refused = handshake(&headers(&bad)).expect_err("bad").into_response();
             assert_eq!(refused.status(), status, "{value}");
-            let named = refused.headers().get("sec-websocket-version").map(HeaderValue::as_bytes);
-            assert_eq!(named, (status == 426).then_some(&b"13"[..]), "{value}");
+            for (name, told) in [("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "upgrade")] {
+                let named = refused.headers().get(name).map(HeaderValue::as_bytes);
+                assert_eq!(named, (status == 426).then_some(told.as_bytes()), "{name} to {value}");
+            }
         }
     }
 

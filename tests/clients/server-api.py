@@ -16,6 +16,7 @@ many = [cent.PublishRequest(**of, data=3), cent.HistoryRequest(**of, limit=10), 
 published, history, stats = client.batch(cent.BatchRequest(requests=many)).replies
 page = client.history(cent.HistoryRequest(**of, limit=1, reverse=True))
 members = client.presence(cent.PresenceRequest(**of)).presence
+channels = sorted(client.channels(cent.ChannelsRequest(pattern="chat.*")).channels)
 client.history_remove(cent.HistoryRemoveRequest(**of))
 to = {"user": "viewer-1"}
 client.subscribe(cent.SubscribeRequest(**of, **to))
@@ -37,7 +38,7 @@ print(json.dumps({
     "clients": stats.num_clients,
     "members": len(members),
     "latest": [page.publications[0].data, page.publications[0].offset],
-    "channels": sorted(client.channels(cent.ChannelsRequest(pattern="chat.*")).channels),
+    "channels": channels,
     "nodes": len(client.info(cent.InfoRequest()).nodes),
     "refused": refused,
 }))

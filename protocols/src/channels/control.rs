@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{SessionSecret, TraceLine, TraceTarget, Whose};
+use super::{SessionSecret, TraceLine, TraceTarget, Whose, centrifuge::or_default};
 use crate::identity::Overrides;
 
 /// Where commands for a session came in.
@@ -46,8 +46,10 @@ pub struct Subscribing {
 #[serde(default)]
 pub struct Since {
     /// The last offset that the client has.
+    #[serde(deserialize_with = "or_default")]
     pub offset: u64,
     /// Its epoch; empty for whichever is current.
+    #[serde(deserialize_with = "or_default")]
     pub epoch: String,
 }
 

@@ -11,9 +11,11 @@ use super::claims::{Audience, ClaimError, ClaimRules, MAX_INFO, Registered, seco
 mod choice {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    use crate::channels::centrifuge::or_default;
+
     #[derive(Serialize, Deserialize)]
     struct Choice {
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         value: bool,
     }
 

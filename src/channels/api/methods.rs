@@ -181,8 +181,8 @@ pub(super) fn away(error: BusError) -> Refusal {
     Refusal::Problem(Problem::unavailable("bus_unavailable", text).caused_by(error))
 }
 
-/// The answers in the order of what was asked, a refusal among them as an error of the protocol. Where there is no answer but that the bus is
-/// away, that is the answer to all of it: nothing was done, and callers who look at the status alone must see so.
+/// The answers in the order of what was asked, a refusal among them as an error of the protocol. Where each of them is that the bus is
+/// away, that is the answer to all of it: nothing was confirmed, and callers who look at the status alone must see so.
 pub(super) async fn in_order<F: Future<Output = Result<String, Refusal>>>(all: Vec<F>) -> Result<Vec<String>, Refusal> {
     let mut answers = stream::iter(all).buffered(CONCURRENCY);
     let (mut done, mut bytes, mut away, mut all_away) = (Vec::new(), 0, None, true);

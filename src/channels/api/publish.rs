@@ -33,7 +33,7 @@ const MAX_KEY: usize = 255;
 /// made for whoever has asked for them. What is `null` was not given, but for the data.
 #[derive(Deserialize)]
 struct Given<'a> {
-    #[serde(borrow, default)]
+    #[serde(default, deserialize_with = "or_default")]
     channel: Cow<'a, str>,
     #[serde(default, deserialize_with = "or_default")]
     channels: Vec<String>,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use dzvin_actors::platform::ports::{BusError, StoreError};
@@ -32,8 +32,8 @@ pub struct Problem {
 #[derive(Debug, Default)]
 struct Extra {
     retry_after: Option<Duration>,
-    /// The one that its status asks for.
-    header: Option<(HeaderName, HeaderValue)>,
+    /// Those that its status asks for.
+    headers: HeaderMap,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -72,7 +72,7 @@ impl Problem {
     }
 
     fn challenge(mut self, challenge: &'static str) -> Self {
-        self.extra.header = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        self.extra.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         self
     }
 
@@ -126,19 +126,24 @@ impl Problem {
         self
     }
 
-    /// 426 `websocket_expected`: the version of WebSocket is not the one that is spoken, which the answer names (RFC 6455, 4.2.2).
+    /// 426 `websocket_expected`: the version of WebSocket is not the one that is spoken, which the answer names (RFC 6455, 4.2.2), as well
+    /// as the protocol (RFC 9110, 15.5.22).
     #[must_use]
     pub fn other_websocket(spoken: &'static str) -> Self {
         let detail = format!("this address speaks websocket only: the version must be {spoken}");
         let mut problem = Self::new(StatusCode::UPGRADE_REQUIRED, "websocket_expected", detail);
-        problem.extra.header = Some((header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(spoken)));
+        for (name, value) in
+            [(header::SEC_WEBSOCKET_VERSION, spoken), (header::UPGRADE, "websocket"), (header::CONNECTION, "upgrade")]
+        {
+            problem.extra.headers.insert(name, HeaderValue::from_static(value));
+        }
         problem
     }
 
     /// Adds `Allow`, which a 405 must carry.
     #[must_use]
     pub(super) fn allow(mut self, methods: Option<HeaderValue>) -> Self {
-        self.extra.header = methods.map(|methods| (header::ALLOW, methods));
+        self.extra.headers.extend(methods.map(|methods| (header::ALLOW, methods)));
         self
     }
 
@@ -189,7 +194,7 @@ impl IntoResponse for Problem {
         if let Some(wait) = self.extra.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
         }
-        headers.extend(self.extra.header);
+        headers.extend(self.extra.headers);
         response
     }
 }

@@ -1,7 +1,7 @@
 //! What commands ask, in both forms by one description: names for JSON, numbers for Protobuf.
 //!
 //! Payloads (`data`) are the text of one JSON value when they came in JSON, any bytes when they came in Protobuf; empty when
-//! there was none. What JSON says is `null` was not given, as everywhere in this protocol.
+//! there was none. A field that is `null` in JSON was not given, unless it is a payload.
 
 use std::collections::BTreeMap;
 
