@@ -3,6 +3,8 @@
 //! The socket is taken out of hyper after the 101 and belongs to a shard from then on: no layer of the web framework
 //! stands between a publication and the client. Compression is not offered.
 
+use std::io::ErrorKind;
+
 use axum::{
     Router,
     extract::{Request, State},
@@ -13,7 +15,7 @@ use axum::{
 use dzvin_actors::channels::{Admission as Application, Incoming, Permit, Shards, Wire, derive_accept_key};
 
 use super::admission::Admission;
-use crate::platform::http::{self, ClientAddress, Origins, Problem};
+use crate::platform::http::{self, ClientAddress, Origins, Problem, Taken};
 
 /// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
 const SUBPROTOCOLS: [(&str, Wire); 2] =
@@ -67,11 +69,14 @@ pub(super) fn upgrade(
             Ok(upgraded) => upgraded,
             Err(error) => return tracing::debug!(%error, "client left during the upgrade"),
         };
-        let (socket, leftover, permit) = match http::socket(upgraded, permit) {
+        let Taken { socket, leftover, greeting, permit } = match http::take(upgraded, permit) {
             Ok(taken) => taken,
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                return tracing::debug!(%error, "client left during the upgrade");
+            }
             Err(error) => return tracing::error!(%error, "an upgraded connection could not be taken"),
         };
-        let incoming = Incoming { socket, leftover, wire, permit, mailbox: None, admission };
+        let incoming = Incoming { socket, leftover, greeting, wire, permit, mailbox: None, admission };
         if !endpoint.shards.accept(incoming) {
             tracing::warn!("no shard took a new connection");
         }

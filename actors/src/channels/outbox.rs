@@ -30,6 +30,15 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
+    /// One in which this waits, if it is not empty. Whatever is dropped later, it is not: it counts as begun, by a byte that nobody sends.
+    pub(super) fn beginning_with(greeting: &[u8]) -> Self {
+        if greeting.is_empty() {
+            return Self::default();
+        }
+        let first = Some([&b"\0"[..], greeting].concat().into());
+        Self { first, bytes: greeting.len(), written: 1, ..Self::default() }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -146,6 +155,24 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::channels::Socket;
+
+    #[test]
+    fn what_it_begins_with_is_never_dropped() {
+        assert!(Outbox::beginning_with(b"").is_empty());
+        for keep in [false, true] {
+            let mut outbox = Outbox::beginning_with(b"101");
+            assert_eq!((outbox.bytes(), outbox.left()), (3, b"101".to_vec()));
+            outbox.push(Bytes::from_static(b"x"), 100).expect("room");
+            outbox.push(Bytes::from_static(b"bye"), 100).expect("room");
+            if keep {
+                outbox.keep_last()
+            } else {
+                outbox.clear()
+            }
+            let left: &[u8] = if keep { b"101bye" } else { b"101" };
+            assert_eq!((outbox.bytes(), outbox.left()), (left.len(), left.to_vec()));
+        }
+    }
 
     #[test]
     fn the_limit_counts_what_waits() {

@@ -110,6 +110,7 @@ impl Transports {
         if !self.endpoint.shards.accept(Incoming {
             socket: theirs.into(),
             leftover,
+            greeting: Bytes::new(),
             wire,
             permit,
             mailbox,

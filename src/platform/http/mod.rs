@@ -2,7 +2,7 @@
 //!
 //! Invariants: every answer above 399 is a problem (RFC 9457), whoever made it; every request has an id and a trace; a panic
 //! in a handler ends that request alone; labels of metrics come from closed sets. Connections are HTTP/1.1, so that an upgrade
-//! gives the socket itself back ([`socket`]). TLS is usually the proxy's; where there is none it is ours, and slower.
+//! gives the socket itself back ([`take`]). TLS is usually the proxy's; where there is none it is ours, and slower.
 
 mod address;
 mod layers;
@@ -22,7 +22,7 @@ pub use layers::{Plumbing, plumb};
 pub use metrics::HttpMetrics;
 pub use ops::{Check, Readiness, internal_router};
 pub use origins::{Origins, is_origin};
-pub use patient::socket;
+pub use patient::{Taken, take};
 pub use problem::{Problem, chain};
 pub use pump::pipe;
 pub use room::{AnswerRoom, Room};

@@ -1,4 +1,7 @@
 //! A socket with a limit to how long its reader may take nothing: an answer that nobody reads must not stay for ever.
+//!
+//! The answer to an upgrade is kept for whoever takes the socket: a client that has said more behind its request is answered all of it in
+//! one packet, which is what a system call less comes to.
 
 use std::{
     io::{self, IoSlice},
@@ -11,6 +14,7 @@ use bytes::Bytes;
 use dzvin_actors::channels::{Permit, Socket};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -28,11 +32,29 @@ pub(super) struct Patient {
     /// Runs while a write waits; kept for the next one.
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// The answer to an upgrade, which nobody has written.
+    switching: Vec<u8>,
+}
+
+/// How the answer to an upgrade begins, and nothing else.
+const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
+
+/// What a session takes of an upgraded connection.
+#[derive(Debug)]
+pub struct Taken {
+    /// The socket; behind TLS the end of a pipe, and the permit tells the task at the other end when the session is over.
+    pub socket: Socket,
+    /// What was read behind its request.
+    pub leftover: Bytes,
+    /// What has to be written before all else: the answer to its request, if it has not left.
+    pub greeting: Bytes,
+    /// Its place.
+    pub permit: Permit,
 }
 
 impl Patient {
     pub(super) const fn new(stream: TcpStream, within: Duration) -> Self {
-        Self { stream, within: Some(within), deadline: None, waiting: false }
+        Self { stream, within: Some(within), deadline: None, waiting: false, switching: Vec::new() }
     }
 
     pub(super) fn wait_for_ever(&mut self) {
@@ -54,21 +76,32 @@ impl Patient {
     }
 }
 
-/// What a session takes of an upgraded connection: its socket, what was read behind its request, and its permit. Behind TLS the
-/// socket is the end of a pipe, and the permit tells the task at the other end when the session is over.
+/// Takes an upgraded connection from the server. A client that has said nothing behind its request has the answer then.
 ///
 /// # Errors
-/// Out of descriptors, or the server was not ours.
-pub fn socket(upgraded: Upgraded, permit: Permit) -> io::Result<(Socket, Bytes, Permit)> {
+/// Out of descriptors, the client has left, or the server was not ours.
+pub fn take(upgraded: Upgraded, permit: Permit) -> io::Result<Taken> {
     let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
-        Ok(parts) => return Ok((parts.io.into_inner().stream.into(), parts.read_buf, permit)),
+        Ok(parts) => {
+            let (Patient { stream, switching, .. }, leftover) = (parts.io.into_inner(), parts.read_buf);
+            let mut greeting = Bytes::from(switching);
+            if leftover.is_empty() && !greeting.is_empty() {
+                // The first that is written on it: what does not go into its buffer whole will not go at all.
+                let written = SockRef::from(&stream).send(&greeting)?;
+                if written < greeting.len() {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                greeting = Bytes::new();
+            }
+            return Ok(Taken { socket: stream.into(), leftover, greeting, permit });
+        }
         Err(upgraded) => upgraded,
     };
     let parts = upgraded
         .downcast::<TokioIo<Secure>>()
         .map_err(|_| io::Error::other("an upgraded connection that is not of this server"))?;
     let (socket, permit) = pump::start(parts.io.into_inner(), permit)?;
-    Ok((socket, parts.read_buf, permit))
+    Ok(Taken { socket, leftover: parts.read_buf, greeting: Bytes::new(), permit })
 }
 
 impl AsyncRead for Patient {
@@ -80,6 +113,10 @@ impl AsyncRead for Patient {
 impl AsyncWrite for Patient {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
+        if bytes.starts_with(SWITCHING) {
+            it.switching = bytes.to_vec();
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut it.stream).poll_write(cx, bytes);
         it.judge(cx, written)
     }
@@ -90,6 +127,10 @@ impl AsyncWrite for Patient {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
+        if pieces.first().is_some_and(|first| first.starts_with(SWITCHING)) {
+            it.switching = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+            return Poll::Ready(Ok(it.switching.len()));
+        }
         let written = Pin::new(&mut it.stream).poll_write_vectored(cx, pieces);
         it.judge(cx, written)
     }

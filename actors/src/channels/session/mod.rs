@@ -119,6 +119,8 @@ pub struct Incoming {
     pub socket: Socket,
     /// What was read behind the upgrade request.
     pub leftover: Bytes,
+    /// What leaves before all else: the answer to the upgrade, of who has said more behind its request. Empty: it has left.
+    pub greeting: Bytes,
     /// What was agreed on at the upgrade.
     pub wire: Wire,
     /// The session's place within the node's limits.
@@ -307,7 +309,7 @@ impl Session {
     pub(super) fn new(id: SessionId, connection: Connection, hub: Shared<'_>) -> Arc<Self> {
         let clock = Clock::new(hub.limits, clock::now());
         let inner = Inner {
-            outbox: Outbox::default(),
+            outbox: Outbox::beginning_with(&connection.greeting),
             subscriptions: Vec::new(),
             replies: Vec::new(),
             clock,

@@ -54,6 +54,7 @@ pub(in crate::channels) struct Connection {
     pub(super) wire: Wire,
     pub(super) permit: Permit,
     pub(super) mailbox: Option<Mailbox>,
+    pub(super) greeting: Bytes,
 }
 
 /// What it reads from.
@@ -67,11 +68,11 @@ pub(in crate::channels) struct Reading {
 impl Connection {
     /// One socket in two: the shard writes while the session's task reads.
     pub(in crate::channels) fn split(incoming: Incoming) -> (Self, Reading) {
-        let Incoming { socket, leftover, wire, permit, mailbox, admission } = incoming;
+        let Incoming { socket, leftover, greeting, wire, permit, mailbox, admission } = incoming;
         let (reading, writing) = socket.split();
         // The limit is known when the task begins.
         let reading = Reading { socket: reading, decoder: Decoder::new(0), leftover, admission };
-        (Self { socket: writing, wire, permit, mailbox }, reading)
+        (Self { socket: writing, wire, permit, mailbox, greeting }, reading)
     }
 }
 

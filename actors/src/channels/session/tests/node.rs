@@ -204,6 +204,7 @@ impl Node {
         assert!(self.hub.shards.accept(Incoming {
             socket: socket.into(),
             leftover: bytes::Bytes::new(),
+            greeting: bytes::Bytes::new(),
             wire,
             permit: permit.into(),
             mailbox: None,

@@ -48,6 +48,7 @@ async fn connection(node: &Node, admission: Option<Admission>) -> Client {
     assert!(node.hub.shards.accept(Incoming {
         socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
+        greeting: bytes::Bytes::new(),
         wire: Wire::Pusher,
         permit: Arc::new(Semaphore::new(1)).try_acquire_owned().expect("permit").into(),
         mailbox: None,

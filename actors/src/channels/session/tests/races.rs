@@ -131,6 +131,7 @@ async fn an_overflow_while_recovering_is_told() {
     let incoming = Incoming {
         socket: server.expect("accept").0.into(),
         leftover: bytes::Bytes::new(),
+        greeting: bytes::Bytes::new(),
         wire: Wire::CentrifugeJson,
         permit: permit.into(),
         mailbox: None,
