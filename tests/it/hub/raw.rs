@@ -46,9 +46,14 @@ impl Raw {
 
     /// The same at another address.
     pub async fn at(hub: &Hub, path: &str) -> Self {
+        Self::saying(hub, path, b"").await
+    }
+
+    /// The same, having said this with the request.
+    pub async fn saying(hub: &Hub, path: &str, said: &[u8]) -> Self {
         let mut socket = TcpStream::connect(hub.addr).await.expect("connected");
         socket.set_nodelay(true).expect("asked");
-        socket.write_all(upgrade(hub, path).as_bytes()).await.expect("sent");
+        socket.write_all(&[upgrade(hub, path).as_bytes(), said].concat()).await.expect("sent");
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(timeout(patience(), socket.read_u8()).await.expect("in time").expect("an answer"));

@@ -60,6 +60,26 @@ async fn fragments_in_every_cut_with_control_frames_between() {
     unharmed(&hub).await;
 }
 
+/// Whoever does not wait for the answer to its upgrade has it all the same, before the answer to what it said, however much of that came.
+#[tokio::test]
+async fn what_is_said_with_the_upgrade() {
+    let world = World::new(0, false).await;
+    let hub = world.hub_with("a", "").await;
+    let connect = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, World::token("viewer"));
+    let said = frame(FIN | TEXT, connect.as_bytes());
+    for cut in [1, 2, 5, 6, 20, said.len() - 1, said.len()] {
+        let mut raw = Raw::saying(&hub, WEBSOCKET, &said[..cut]).await;
+        raw.send(&said[cut..]).await;
+        let (first, reply) = raw.hear().await.expect("a reply");
+        assert!(first == FIN | TEXT && reply.starts_with(br#"{"id":1,"connect":{"#), "cut at {cut}");
+        raw.works("behind it").await;
+    }
+    Raw::saying(&hub, WEBSOCKET, b"no frame").await.closed(1002, "what it said is no frame").await;
+    let goodbye = close(&1000_u16.to_be_bytes());
+    Raw::saying(&hub, WEBSOCKET, &goodbye).await.closed(1000, "it says goodbye at once").await;
+    unharmed(&hub).await;
+}
+
 #[tokio::test]
 async fn fragments_out_of_order() {
     let world = World::new(0, false).await;
