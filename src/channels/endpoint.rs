@@ -3,19 +3,17 @@
 //! The socket is taken out of hyper after the 101 and belongs to a shard from then on: no layer of the web framework
 //! stands between a publication and the client. Compression is not offered.
 
-use std::io::ErrorKind;
-
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use dzvin_actors::channels::{Admission as Application, Incoming, Permit, Shards, Wire, derive_accept_key};
 
 use super::admission::Admission;
-use crate::platform::http::{self, ClientAddress, Origins, Problem, Taken};
+use crate::platform::http::{self, ClientAddress, Origins, Problem, Taken, Upgrading};
 
 /// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
 const SUBPROTOCOLS: [(&str, Wire); 2] =
@@ -61,8 +59,14 @@ pub(super) fn upgrade(
 ) -> Result<Response, Problem> {
     let headers = request.headers();
     let accept = handshake(headers)?;
+    if request.version() != Version::HTTP_11 {
+        return Err(Problem::bad_request("websocket_expected", "an upgrade needs HTTP/1.1"));
+    }
     let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
     let permit = endpoint.admit(request.extensions().get().copied())?;
+    if let Some(upgrading) = request.extensions().get::<Upgrading>() {
+        upgrading.begin();
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let upgraded = match upgrade.await {
@@ -71,9 +75,6 @@ pub(super) fn upgrade(
         };
         let Taken { socket, leftover, greeting, permit } = match http::take(upgraded, permit) {
             Ok(taken) => taken,
-            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
-                return tracing::debug!(%error, "client left during the upgrade");
-            }
             Err(error) => return tracing::error!(%error, "an upgraded connection could not be taken"),
         };
         let incoming = Incoming { socket, leftover, greeting, wire, permit, mailbox: None, admission };

@@ -22,7 +22,7 @@ pub use layers::{Plumbing, plumb};
 pub use metrics::HttpMetrics;
 pub use ops::{Check, Readiness, internal_router};
 pub use origins::{Origins, is_origin};
-pub use patient::{Taken, take};
+pub use patient::{Taken, Upgrading, take};
 pub use problem::{Problem, chain};
 pub use pump::pipe;
 pub use room::{AnswerRoom, Room};

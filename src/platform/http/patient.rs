@@ -1,11 +1,16 @@
 //! A socket with a limit to how long its reader may take nothing: an answer that nobody reads must not stay for ever.
 //!
-//! The answer to an upgrade is kept for whoever takes the socket: a client that has said more behind its request is answered all of it in
-//! one packet, which is what a system call less comes to.
+//! From the moment in which a handler has agreed to an upgrade nothing is written here: it is kept for whoever takes the socket. A client
+//! that has said more behind its request is answered all of it in one packet, which is what a system call less comes to. It is the handler
+//! that says so, and never what is written: data of others must not look like an answer.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,7 +19,6 @@ use bytes::Bytes;
 use dzvin_actors::channels::{Permit, Socket};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -32,12 +36,25 @@ pub(super) struct Patient {
     /// Runs while a write waits; kept for the next one.
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    /// The answer to an upgrade, which nobody has written.
-    switching: Vec<u8>,
+    upgrading: Upgrading,
+    /// What is kept since.
+    kept: Vec<u8>,
 }
 
-/// How the answer to an upgrade begins, and nothing else.
-const SWITCHING: &[u8] = b"HTTP/1.1 101 ";
+/// Whether a handler has agreed to an upgrade of this connection; with each of its requests.
+#[derive(Debug, Clone, Default)]
+pub struct Upgrading(Arc<AtomicBool>);
+
+impl Upgrading {
+    /// The answer is 101, and whoever agreed takes the connection: it is all that is still written.
+    pub fn begin(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}
 
 /// What a session takes of an upgraded connection.
 #[derive(Debug)]
@@ -46,15 +63,20 @@ pub struct Taken {
     pub socket: Socket,
     /// What was read behind its request.
     pub leftover: Bytes,
-    /// What has to be written before all else: the answer to its request, if it has not left.
+    /// What has to be written before all else: the answer to its request.
     pub greeting: Bytes,
     /// Its place.
     pub permit: Permit,
 }
 
 impl Patient {
-    pub(super) const fn new(stream: TcpStream, within: Duration) -> Self {
-        Self { stream, within: Some(within), deadline: None, waiting: false, switching: Vec::new() }
+    pub(super) fn new(stream: TcpStream, within: Duration) -> Self {
+        let (upgrading, kept) = (Upgrading::default(), Vec::new());
+        Self { stream, within: Some(within), deadline: None, waiting: false, upgrading, kept }
+    }
+
+    pub(super) fn upgrading(&self) -> Upgrading {
+        self.upgrading.clone()
     }
 
     pub(super) fn wait_for_ever(&mut self) {
@@ -76,24 +98,15 @@ impl Patient {
     }
 }
 
-/// Takes an upgraded connection from the server. A client that has said nothing behind its request has the answer then.
+/// Takes an upgraded connection from the server.
 ///
 /// # Errors
-/// Out of descriptors, the client has left, or the server was not ours.
+/// Out of descriptors, or the server was not ours.
 pub fn take(upgraded: Upgraded, permit: Permit) -> io::Result<Taken> {
     let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
         Ok(parts) => {
-            let (Patient { stream, switching, .. }, leftover) = (parts.io.into_inner(), parts.read_buf);
-            let mut greeting = Bytes::from(switching);
-            if leftover.is_empty() && !greeting.is_empty() {
-                // The first that is written on it: what does not go into its buffer whole will not go at all.
-                let written = SockRef::from(&stream).send(&greeting)?;
-                if written < greeting.len() {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
-                greeting = Bytes::new();
-            }
-            return Ok(Taken { socket: stream.into(), leftover, greeting, permit });
+            let Patient { stream, kept, .. } = parts.io.into_inner();
+            return Ok(Taken { socket: stream.into(), leftover: parts.read_buf, greeting: kept.into(), permit });
         }
         Err(upgraded) => upgraded,
     };
@@ -113,8 +126,8 @@ impl AsyncRead for Patient {
 impl AsyncWrite for Patient {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
-        if bytes.starts_with(SWITCHING) {
-            it.switching = bytes.to_vec();
+        if it.upgrading.has_begun() {
+            it.kept.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut it.stream).poll_write(cx, bytes);
@@ -127,9 +140,10 @@ impl AsyncWrite for Patient {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
-        if pieces.first().is_some_and(|first| first.starts_with(SWITCHING)) {
-            it.switching = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-            return Poll::Ready(Ok(it.switching.len()));
+        if it.upgrading.has_begun() {
+            let before = it.kept.len();
+            pieces.iter().for_each(|piece| it.kept.extend_from_slice(piece));
+            return Poll::Ready(Ok(it.kept.len() - before));
         }
         let written = Pin::new(&mut it.stream).poll_write_vectored(cx, pieces);
         it.judge(cx, written)

@@ -14,7 +14,10 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{Certificates, HttpMetrics, patient::Patient};
+use super::{
+    Certificates, HttpMetrics,
+    patient::{Patient, Upgrading},
+};
 use crate::platform::config::Http;
 
 /// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
@@ -230,7 +233,9 @@ fn connection(
     let talk = Talk { peer, router, header_timeout: serving.header_timeout, max_head: serving.max_head };
     async move {
         let Some(tls) = tls else {
-            return talk.over(Patient::new(stream, write_timeout), stopping).await;
+            let stream = Patient::new(stream, write_timeout);
+            let upgrading = stream.upgrading();
+            return talk.over(stream, Some(upgrading), stopping).await;
         };
         // Apart, so that a plain connection does not keep the room that a handshake needs.
         let secure = Box::pin(async move {
@@ -239,7 +244,7 @@ fn connection(
                 _ = stopping.changed() => None,
             };
             if let Some(accepted) = accepted {
-                talk.over(accepted, stopping).await;
+                talk.over(accepted, None, stopping).await;
             }
         });
         secure.await;
@@ -255,7 +260,8 @@ struct Talk {
 }
 
 impl Talk {
-    async fn over<S>(self, stream: S, mut stopping: watch::Receiver<()>)
+    /// Over TLS what is written is its own: there nothing is kept of an upgrade.
+    async fn over<S>(self, stream: S, upgrading: Option<Upgrading>, mut stopping: watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -263,6 +269,9 @@ impl Talk {
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(ConnectInfo(peer));
+            if let Some(upgrading) = &upgrading {
+                request.extensions_mut().insert(upgrading.clone());
+            }
             let router = router.clone();
             async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
         });

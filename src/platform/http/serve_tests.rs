@@ -63,10 +63,14 @@ async fn an_address_that_is_not_open_yet_refuses() {
     assert!(matches!(other.listen(), Err(ListenError::Taken { .. })), "who is slower is told");
 }
 
+/// Data that looks like the answer to an upgrade.
+const DATA: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+
 #[tokio::test]
 async fn an_upgrade_gives_the_socket_back() {
     async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
         let upgrade = hyper::upgrade::on(&mut request);
+        request.extensions().get::<super::super::Upgrading>().expect("plain").begin();
         tokio::spawn(async move {
             let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
             let upgraded = upgrade.await.expect("upgraded");
@@ -85,12 +89,19 @@ async fn an_upgrade_gives_the_socket_back() {
         (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
     }
     let change = |serving: &mut Serving| serving.peer_timeout = Duration::from_secs(7);
-    let server = run(Router::new().route("/", get(upgrade)), change).await;
-    // Who has said nothing behind its request has the answer at once, which comes once in either case.
-    for said in ["there", ""] {
+    let server = run(Router::new().route("/", get(upgrade)).route("/data", get(async || DATA)), change).await;
+    // Whatever is asked before it, or said behind it.
+    for (before, said) in [("", "there"), ("", ""), ("GET /data HTTP/1.1\r\nhost: x\r\n\r\n", "again")] {
         let mut stream = TcpStream::connect(server.addr).await.expect("connected");
         let head = "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: bell\r\n\r\n";
-        stream.write_all(format!("{head}{said}").as_bytes()).await.expect("sent");
+        stream.write_all(format!("{before}{head}{said}").as_bytes()).await.expect("sent");
+        if !before.is_empty() {
+            assert_eq!(line(&mut stream).await, "HTTP/1.1 200 OK");
+            while !line(&mut stream).await.is_empty() {}
+            let mut data = vec![0; DATA.len()];
+            stream.read_exact(&mut data).await.expect("all of it");
+            assert_eq!(data, DATA.as_bytes());
+        }
         assert_eq!(line(&mut stream).await, "HTTP/1.1 101 Switching Protocols");
         while !line(&mut stream).await.is_empty() {}
         assert_eq!(line(&mut stream).await, format!("{said} and back"));

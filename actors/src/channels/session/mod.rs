@@ -119,7 +119,7 @@ pub struct Incoming {
     pub socket: Socket,
     /// What was read behind the upgrade request.
     pub leftover: Bytes,
-    /// What leaves before all else: the answer to the upgrade, of who has said more behind its request. Empty: it has left.
+    /// What leaves before all else: the answer to the upgrade. Empty: it has left.
     pub greeting: Bytes,
     /// What was agreed on at the upgrade.
     pub wire: Wire,

@@ -138,6 +138,10 @@ pub(in crate::channels) async fn run<B: Bus, L: ChangeLog>(
     shard: usize,
     mut reading: Reading,
 ) {
+    if reading.leftover.is_empty() {
+        // With nothing to answer the greeting leaves alone.
+        session.flush();
+    }
     reading.decoder = Decoder::new(hub.limits.message);
     reading.decoder.feed(&std::mem::take(&mut reading.leftover));
     let mut conversation = Conversation::new(Arc::clone(&hub), Arc::clone(&session), shard);
