@@ -165,9 +165,9 @@ mod tests {
             outbox.push(Bytes::from_static(b"x"), 100).expect("room");
             outbox.push(Bytes::from_static(b"bye"), 100).expect("room");
             if keep {
-                outbox.keep_last()
+                outbox.keep_last();
             } else {
-                outbox.clear()
+                outbox.clear();
             }
             let left: &[u8] = if keep { b"101bye" } else { b"101" };
             assert_eq!((outbox.bytes(), outbox.left()), (left.len(), left.to_vec()));
