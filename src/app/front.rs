@@ -16,7 +16,7 @@ use super::{
     mirrors::Links,
 };
 use crate::{
-    channels::bus::AnyBus,
+    channels::{self, bus::AnyBus},
     platform::{
         config::Config,
         db::Database,
@@ -106,14 +106,17 @@ impl Front {
         self,
         config: &Config,
         public: Router,
+        endpoint: channels::Endpoint,
         rooms: Registry,
         background: &mut Background,
     ) -> Result<(), AppError> {
         let listener = self.public.listen()?;
-        let public = plumb(public, Plumbing::new(&config.http, self.metrics));
+        let plumbing = Plumbing::new(&config.http, self.metrics);
+        let express = channels::express(endpoint, &plumbing);
+        let public = plumb(public, plumbing);
         // Set once, here.
         let _ = self.scrape.set(Box::new(telemetry::scrape(rooms)));
-        let serving = self.serving.behind(self.certificates);
+        let serving = self.serving.behind(self.certificates).with_express(express);
         background.run(serve(listener, public, serving, background.reached(Phase::Closing)));
         self.readiness.ready();
         Ok(())

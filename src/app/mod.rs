@@ -139,7 +139,7 @@ impl App {
             .merge(house.servers(config))
             .merge(revocations::router(revocations))
             .layer(Extension(verifier));
-        let public = api.merge(house.clients(config, endpoint, refusals)).merge(console::router());
+        let public = api.merge(house.clients(config, endpoint.clone(), refusals)).merge(console::router());
         let mut app = Self {
             root,
             shards: hub.shards.clone(),
@@ -152,7 +152,7 @@ impl App {
             address: front.address,
             internal_address: front.internal_address,
         };
-        if let Err(taken) = front.serve(config, public, rooms, &mut app.background) {
+        if let Err(taken) = front.serve(config, public, endpoint, rooms, &mut app.background) {
             // Another node began at the same moment and was faster: it need not wait for what this one holds.
             app.stop().await;
             return Err(taken);

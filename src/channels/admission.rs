@@ -95,23 +95,36 @@ impl Admission {
         self.admit_at(client, Instant::now())
     }
 
+    /// The same; who gets none here asks [`Admission::admit`] next, so it is not counted.
+    pub(super) fn try_admit(&self, client: ClientAddress) -> Option<Permit> {
+        self.place(Some(client), Instant::now()).ok()
+    }
+
     fn admit_at(&self, client: Option<ClientAddress>, now: Instant) -> Result<Permit, Problem> {
+        self.place(client, now).map_err(|(limit, problem)| {
+            self.0.refused.get_or_create(&Reason { limit }).inc();
+            problem
+        })
+    }
+
+    /// A refusal has the name of its limit.
+    fn place(&self, client: Option<ClientAddress>, now: Instant) -> Result<Permit, (&'static str, Problem)> {
         let place = Arc::clone(&self.0.places).try_acquire_owned().map_err(|_| {
             let detail = "this node has all the connections that it may have; try again soon";
-            self.0.refuse("node", Problem::unavailable("too_many_sessions", detail))
+            ("node", Problem::unavailable("too_many_sessions", detail))
         })?;
         let mut state = self.0.lock();
         let address = match client.map(ClientAddress::counted).filter(|_| state.per_address > 0) {
             Some(address) if state.held.get(&address).is_some_and(|held| *held >= state.per_address) => {
                 let detail = "this address has all the connections that it may have";
                 let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_from_address", detail);
-                return Err(self.0.refuse("address", problem.retry_after(ADDRESS_RETRY)));
+                return Err(("address", problem.retry_after(ADDRESS_RETRY)));
             }
             address => address,
         };
         if let Err(wait) = state.connects.take(now) {
             let detail = "this node takes no more connections in this second; try again";
-            return Err(self.0.refuse("rate", Problem::unavailable("too_many_connects", detail).retry_after(wait)));
+            return Err(("rate", Problem::unavailable("too_many_connects", detail).retry_after(wait)));
         }
         let permit = Permit::from(place);
         let Some(address) = address else { return Ok(permit) };
@@ -124,11 +137,6 @@ impl Admission {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refuse(&self, limit: &'static str, problem: Problem) -> Problem {
-        self.refused.get_or_create(&Reason { limit }).inc();
-        problem
     }
 
     fn count(&self, state: &State) {

@@ -5,15 +5,18 @@
 
 use axum::{
     Router,
+    body::HttpBody,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
+    http::{self, HeaderMap, HeaderValue, Method, StatusCode, Version, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use dzvin_actors::channels::{Admission as Application, Incoming, Permit, Shards, Wire, derive_accept_key};
 
 use super::admission::Admission;
-use crate::platform::http::{self, ClientAddress, Origins, Problem, Taken, Upgrading};
+use crate::platform::http::{ClientAddress, Express, Origins, Plumbing, Problem, Taken, Upgrading};
+
+const PATH: &str = "/connection/websocket";
 
 /// The subprotocols, by what they mean; clients that ask for none speak JSON, unless the address says otherwise.
 const SUBPROTOCOLS: [(&str, Wire); 2] =
@@ -37,14 +40,25 @@ pub struct Endpoint {
 
 /// The route.
 pub fn router(endpoint: Endpoint) -> Router {
-    Router::new().route("/connection/websocket", get(connect)).with_state(endpoint)
+    Router::new().route(PATH, get(connect)).with_state(endpoint)
+}
+
+/// The same for whoever does everything right and finds a place.
+pub fn express(endpoint: Endpoint, plumbing: &Plumbing) -> Express {
+    Express::new(PATH, plumbing, move |request, address, upgrading| {
+        let agreement = Agreement::of(&endpoint, request, asked).ok()?;
+        let permit = endpoint.admission.try_admit(address)?;
+        Some(agreement.begin(&endpoint, request, upgrading, permit))
+    })
 }
 
 async fn connect(State(endpoint): State<Endpoint>, request: Request) -> Result<Response, Problem> {
-    upgrade(endpoint, request, |endpoint, headers, query| {
-        endpoint.check_origin(headers)?;
-        spoken(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
-    })
+    upgrade(&endpoint, request, asked)
+}
+
+fn asked(endpoint: &Endpoint, headers: &HeaderMap, query: &str) -> Spoken {
+    endpoint.check_origin(headers)?;
+    spoken(headers, query).map(|(subprotocol, wire)| (subprotocol, wire, None))
 }
 
 /// What a client asks to speak, by the headers and the query: the subprotocol to confirm, if any, its wire, and on that of
@@ -53,36 +67,60 @@ pub(super) type Spoken = Result<(Option<&'static str>, Wire, Option<Application>
 
 /// Answers with the 101, and gives the socket to a shard afterwards.
 pub(super) fn upgrade(
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     mut request: Request,
     spoken: impl FnOnce(&Endpoint, &HeaderMap, &str) -> Spoken,
 ) -> Result<Response, Problem> {
-    let headers = request.headers();
-    let accept = handshake(headers)?;
-    if request.version() != Version::HTTP_11 {
-        return Err(Problem::bad_request("websocket_expected", "an upgrade needs HTTP/1.1"));
-    }
-    let (subprotocol, wire, admission) = spoken(&endpoint, headers, request.uri().query().unwrap_or_default())?;
+    let agreement = Agreement::of(endpoint, &request, spoken)?;
     let permit = endpoint.admit(request.extensions().get().copied())?;
-    if let Some(upgrading) = request.extensions().get::<Upgrading>() {
-        upgrading.begin();
+    let upgrading = request.extensions().get::<Upgrading>().cloned();
+    let upgrading = upgrading.ok_or_else(|| Problem::internal("no server of ours is beneath the router"))?;
+    Ok(agreement.begin(endpoint, &mut request, &upgrading, permit))
+}
+
+/// What a good request comes to, but for a place.
+struct Agreement {
+    accept: HeaderValue,
+    subprotocol: Option<&'static str>,
+    wire: Wire,
+    admission: Option<Application>,
+}
+
+impl Agreement {
+    fn of<B: HttpBody>(
+        endpoint: &Endpoint,
+        request: &http::Request<B>,
+        spoken: impl FnOnce(&Endpoint, &HeaderMap, &str) -> Spoken,
+    ) -> Result<Self, Problem> {
+        let accept = handshake(request)?;
+        let query = request.uri().query().unwrap_or_default();
+        let (subprotocol, wire, admission) = spoken(endpoint, request.headers(), query)?;
+        Ok(Self { accept, subprotocol, wire, admission })
     }
-    let upgrade = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => return tracing::debug!(%error, "client left during the upgrade"),
-        };
-        let Taken { socket, leftover, greeting, permit } = match http::take(upgraded, permit) {
-            Ok(taken) => taken,
-            Err(error) => return tracing::error!(%error, "an upgraded connection could not be taken"),
-        };
-        let incoming = Incoming { socket, leftover, greeting, wire, permit, mailbox: None, admission };
-        if !endpoint.shards.accept(incoming) {
-            tracing::warn!("no shard took a new connection");
-        }
-    });
-    Ok(switching(accept, subprotocol))
+
+    /// The answer; the connection goes to a shard behind it.
+    fn begin<B>(
+        self,
+        endpoint: &Endpoint,
+        request: &mut http::Request<B>,
+        upgrading: &Upgrading,
+        permit: Permit,
+    ) -> Response {
+        let Self { accept, subprotocol, wire, admission } = self;
+        let shards = endpoint.shards.clone();
+        upgrading.begin(request, permit, move |taken| {
+            let Taken { socket, leftover, greeting, permit } = taken;
+            let incoming = Incoming { socket, leftover, greeting, wire, permit, mailbox: None, admission };
+            if !shards.accept(incoming) {
+                tracing::warn!("no shard took a new connection");
+            }
+        });
+        switching(accept, subprotocol)
+    }
+}
+
+fn refused(status: StatusCode, why: &str) -> Problem {
+    Problem::new(status, "websocket_expected", format!("this address speaks websocket only: {why}"))
 }
 
 fn switching(accept: HeaderValue, subprotocol: Option<&'static str>) -> Response {
@@ -98,17 +136,22 @@ fn switching(accept: HeaderValue, subprotocol: Option<&'static str>) -> Response
 }
 
 /// Checks the request of RFC 6455, 4.2.1; answers the accept key.
-fn handshake(headers: &HeaderMap) -> Result<HeaderValue, Problem> {
-    let refuse =
-        |what: &str| Problem::bad_request("websocket_expected", format!("this address speaks websocket only: {what}"));
+fn handshake<B: HttpBody>(request: &http::Request<B>) -> Result<HeaderValue, Problem> {
+    let headers = request.headers();
     if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
-        return Err(refuse("the request asks for no upgrade"));
+        return Err(refused(StatusCode::BAD_REQUEST, "the request asks for no upgrade"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
-        return Err(Problem::other_websocket(VERSION));
+        // Which version is spoken (RFC 6455, 4.2.2), and which protocol (RFC 9110, 15.5.22).
+        let problem = refused(StatusCode::UPGRADE_REQUIRED, "the version must be 13");
+        let problem = problem.with_header(header::SEC_WEBSOCKET_VERSION, VERSION);
+        return Err(problem.with_header(header::UPGRADE, "websocket").with_header(header::CONNECTION, "upgrade"));
+    }
+    if request.method() != Method::GET || request.version() != Version::HTTP_11 || !request.body().is_end_stream() {
+        return Err(refused(StatusCode::BAD_REQUEST, "an upgrade is a GET of HTTP/1.1 without a body"));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24);
-    let key = key.ok_or_else(|| refuse("the key is missing or malformed"))?;
+    let key = key.ok_or_else(|| refused(StatusCode::BAD_REQUEST, "the key is missing or malformed"))?;
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(Problem::internal)
 }
 
@@ -167,6 +210,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -174,6 +219,12 @@ mod tests {
             .iter()
             .map(|(k, v)| (header::HeaderName::from_static(k), HeaderValue::from_str(v).expect("header")))
             .collect()
+    }
+
+    fn asking(pairs: &[(&'static str, &str)]) -> http::Request<Body> {
+        let mut request = http::Request::new(Body::empty());
+        *request.headers_mut() = headers(pairs);
+        request
     }
 
     const GOOD: [(&str, &str); 4] = [
@@ -186,22 +237,34 @@ mod tests {
     #[test]
     fn the_handshake_is_that_of_the_rfc() {
         // The sample of RFC 6455, 1.3.
-        assert_eq!(handshake(&headers(&GOOD)).expect("good"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(handshake(&asking(&GOOD)).expect("good"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         for missing in 0..GOOD.len() {
             let mut bad = GOOD.to_vec();
             bad.remove(missing);
-            assert_eq!(handshake(&headers(&bad)).expect_err("bad").code(), "websocket_expected");
+            assert_eq!(handshake(&asking(&bad)).expect_err("bad").code(), "websocket_expected");
         }
         for (at, value, status) in [(2, "8", 426), (2, "14", 426), (3, "dGhlIHNhbXBsZSBub25j", 400)] {
             let mut bad = GOOD;
             bad[at].1 = value;
-            let refused = handshake(&headers(&bad)).expect_err("bad").into_response();
+            let refused = handshake(&asking(&bad)).expect_err("bad").into_response();
             assert_eq!(refused.status(), status, "{value}");
             for (name, told) in [("sec-websocket-version", "13"), ("upgrade", "websocket"), ("connection", "upgrade")] {
                 let named = refused.headers().get(name).map(HeaderValue::as_bytes);
                 assert_eq!(named, (status == 426).then_some(told.as_bytes()), "{name} to {value}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_plain_get_upgrades_nothing() {
+        let refused = |change: fn(&mut http::Request<Body>)| {
+            let mut request = asking(&GOOD);
+            change(&mut request);
+            handshake(&request).expect_err("bad").status()
+        };
+        assert_eq!(refused(|request| *request.method_mut() = Method::HEAD), 400);
+        assert_eq!(refused(|request| *request.version_mut() = Version::HTTP_10), 400);
+        assert_eq!(refused(|request| *request.body_mut() = Body::from("x")), 400);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod transports;
 pub use admission::Admission;
 pub use audience::Audience;
 pub use connections::{Connections, router as connections_router};
-pub use endpoint::{Endpoint, router};
+pub use endpoint::{Endpoint, express, router};
 pub use letters::correspond;
 pub use trace::{Traces, router as trace_router};
 pub use transports::{Refusals, Transports};

@@ -39,14 +39,16 @@ pub fn router(endpoint: Endpoint, apps: Apps) -> Router {
 
 /// Not an address of an application: told so, for good, as every other refusal is.
 async fn lost(State(pusher): State<Pusher>, request: Request) -> Result<Response, Problem> {
-    upgrade(pusher.endpoint, request, |_, _, _| Ok((None, Wire::Pusher, Some(Admission::Refused(Close::PathNotFound)))))
+    upgrade(&pusher.endpoint, request, |_, _, _| {
+        Ok((None, Wire::Pusher, Some(Admission::Refused(Close::PathNotFound))))
+    })
 }
 
 async fn connect(State(pusher): State<Pusher>, request: Request) -> Result<Response, Problem> {
     let Pusher { endpoint, apps } = pusher;
     // As it stands in the address: what would have to be decoded is no key, and is told so.
     let key = request.uri().path().strip_prefix("/app/").unwrap_or_default().to_owned();
-    upgrade(endpoint, request, |endpoint, headers, query| {
+    upgrade(&endpoint, request, |endpoint, headers, query| {
         let admission = match admit(&apps, &key, query, endpoint.is_secure(headers)) {
             // Who is no browser sends no origin.
             Ok(_) if endpoint.check_origin(headers).is_err() => Admission::Refused(Close::Unauthorized),

@@ -62,7 +62,7 @@ impl Transports {
 
 /// `GET /connection/uni_websocket`: the first text frame says who it is, as JSON; after that only the hub speaks.
 async fn only_frames(State(transports): State<Arc<Transports>>, request: Request) -> Result<Response, Problem> {
-    upgrade(transports.endpoint.clone(), request, |endpoint, headers, _| {
+    upgrade(&transports.endpoint, request, |endpoint, headers, _| {
         endpoint.check_origin(headers)?;
         Ok((None, Wire::OneWayWebSocket, None))
     })

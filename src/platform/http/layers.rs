@@ -47,7 +47,7 @@ pub struct Plumbing {
     /// Origins whose pages may call us.
     pub allowed_origins: Origins,
     /// Who is believed when it names somebody else.
-    proxies: Proxies,
+    pub(super) proxies: Proxies,
     /// Counters.
     pub metrics: HttpMetrics,
 }

@@ -113,10 +113,16 @@ impl HttpMetrics {
     }
 
     pub(super) fn answered(&self, route: &str, method: &Method, status: StatusCode, took: Duration) {
-        let (route, method) = (route.to_owned(), known(method));
-        let status = status.as_u16();
-        self.requests.get_or_create(&Request { route: route.clone(), method, status }).inc();
-        self.seconds.get_or_create(&Route { route, method }).observe(took.as_secs_f64());
+        let (answers, seconds) = self.answers(route, method, status);
+        answers.inc();
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// Where such answers are counted, for who gives many.
+    pub(super) fn answers(&self, route: &str, method: &Method, status: StatusCode) -> (Counter, Histogram) {
+        let (route, method, status) = (route.to_owned(), known(method), status.as_u16());
+        let answers = self.requests.get_or_create(&Request { route: route.clone(), method, status }).clone();
+        (answers, self.seconds.get_or_create(&Route { route, method }).clone())
     }
 
     /// Answers so far, for tests.

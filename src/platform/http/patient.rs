@@ -7,16 +7,12 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use dzvin_actors::channels::{Permit, Socket};
+use dzvin_actors::channels::Permit;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -25,7 +21,11 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{pump, tls::Secure};
+use super::{
+    pump,
+    tls::Secure,
+    upgrade::{Taken, Upgrading},
+};
 
 /// A connection whose writes fail when the peer has taken nothing for so long.
 #[derive(Debug)]
@@ -36,51 +36,27 @@ pub(super) struct Patient {
     /// Runs while a write waits; kept for the next one.
     deadline: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    upgrading: Upgrading,
+    upgrading: Option<Upgrading>,
     /// What is kept since.
     kept: Vec<u8>,
 }
 
-/// Whether a handler has agreed to an upgrade of this connection; with each of its requests.
-#[derive(Debug, Clone, Default)]
-pub struct Upgrading(Arc<AtomicBool>);
-
-impl Upgrading {
-    /// The answer is 101, and whoever agreed takes the connection: it is all that is still written.
-    pub fn begin(&self) {
-        self.0.store(true, Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.load(Relaxed)
-    }
-}
-
-/// What a session takes of an upgraded connection.
-#[derive(Debug)]
-pub struct Taken {
-    /// The socket; behind TLS the end of a pipe, and the permit tells the task at the other end when the session is over.
-    pub socket: Socket,
-    /// What was read behind its request.
-    pub leftover: Bytes,
-    /// What has to be written before all else: the answer to its request.
-    pub greeting: Bytes,
-    /// Its place.
-    pub permit: Permit,
-}
-
 impl Patient {
     pub(super) fn new(stream: TcpStream, within: Duration) -> Self {
-        let (upgrading, kept) = (Upgrading::default(), Vec::new());
-        Self { stream, within: Some(within), deadline: None, waiting: false, upgrading, kept }
+        Self { stream, within: Some(within), deadline: None, waiting: false, upgrading: None, kept: Vec::new() }
     }
 
-    pub(super) fn upgrading(&self) -> Upgrading {
-        self.upgrading.clone()
+    /// The same, which keeps the answer to an upgrade. Not for what writes bytes of its own, as TLS does.
+    pub(super) fn keeping(self, upgrading: Upgrading) -> Self {
+        Self { upgrading: Some(upgrading), ..self }
     }
 
     pub(super) fn wait_for_ever(&mut self) {
         (self.within, self.deadline) = (None, None);
+    }
+
+    fn keeps(&self) -> bool {
+        self.upgrading.as_ref().is_some_and(Upgrading::has_begun)
     }
 
     fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -102,7 +78,7 @@ impl Patient {
 ///
 /// # Errors
 /// Out of descriptors, or the server was not ours.
-pub fn take(upgraded: Upgraded, permit: Permit) -> io::Result<Taken> {
+pub(super) fn take(upgraded: Upgraded, permit: Permit) -> io::Result<Taken> {
     let upgraded = match upgraded.downcast::<TokioIo<Patient>>() {
         Ok(parts) => {
             let Patient { stream, kept, .. } = parts.io.into_inner();
@@ -126,7 +102,7 @@ impl AsyncRead for Patient {
 impl AsyncWrite for Patient {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
-        if it.upgrading.has_begun() {
+        if it.keeps() {
             it.kept.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -140,7 +116,7 @@ impl AsyncWrite for Patient {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let it = self.get_mut();
-        if it.upgrading.has_begun() {
+        if it.keeps() {
             let before = it.kept.len();
             pieces.iter().for_each(|piece| it.kept.extend_from_slice(piece));
             return Poll::Ready(Ok(it.kept.len() - before));

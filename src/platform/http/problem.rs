@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use dzvin_actors::platform::ports::{BusError, StoreError};
@@ -71,9 +71,8 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "bad_signature", detail).challenge(r#"Pusher realm="dzvin""#)
     }
 
-    fn challenge(mut self, challenge: &'static str) -> Self {
-        self.extra.headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-        self
+    fn challenge(self, challenge: &'static str) -> Self {
+        self.with_header(header::WWW_AUTHENTICATE, challenge)
     }
 
     /// 403 `forbidden`: the bearer lacks this permission.
@@ -126,18 +125,11 @@ impl Problem {
         self
     }
 
-    /// 426 `websocket_expected`: the version of WebSocket is not the one that is spoken, which the answer names (RFC 6455, 4.2.2), as well
-    /// as the protocol (RFC 9110, 15.5.22).
+    /// Adds a header that the status asks for.
     #[must_use]
-    pub fn other_websocket(spoken: &'static str) -> Self {
-        let detail = format!("this address speaks websocket only: the version must be {spoken}");
-        let mut problem = Self::new(StatusCode::UPGRADE_REQUIRED, "websocket_expected", detail);
-        for (name, value) in
-            [(header::SEC_WEBSOCKET_VERSION, spoken), (header::UPGRADE, "websocket"), (header::CONNECTION, "upgrade")]
-        {
-            problem.extra.headers.insert(name, HeaderValue::from_static(value));
-        }
-        problem
+    pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
+        self.extra.headers.insert(name, HeaderValue::from_static(value));
+        self
     }
 
     /// Adds `Allow`, which a 405 must carry.

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
+use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
@@ -14,10 +14,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{
-    Certificates, HttpMetrics,
-    patient::{Patient, Upgrading},
-};
+use super::{Certificates, Express, HttpMetrics, Upgrading, patient::Patient};
 use crate::platform::config::Http;
 
 /// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
@@ -70,6 +67,8 @@ impl Bound {
             let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             // Connections of our predecessor that linger must not keep us from starting.
             socket.set_reuseaddr(true)?;
+            // Small frames must not wait for the answer to earlier ones. Connections have it from their listener.
+            socket.set_nodelay(true)?;
             socket.bind(addr)?;
             let addr = socket.local_addr()?;
             Ok(Self { key, socket, addr })
@@ -121,6 +120,8 @@ pub struct Serving {
     pub grace: Duration,
     /// With these it speaks TLS.
     pub tls: Option<Certificates>,
+    /// What is answered before the router is asked.
+    pub express: Option<Arc<Express>>,
     /// Counters.
     pub metrics: HttpMetrics,
 }
@@ -130,7 +131,17 @@ impl Serving {
     #[must_use]
     pub fn new(config: &Http, grace: Duration, metrics: HttpMetrics) -> Self {
         let Http { max_connections, header_timeout, max_head, write_timeout, peer_timeout, .. } = *config;
-        Self { max_connections, header_timeout, max_head, write_timeout, peer_timeout, grace, tls: None, metrics }
+        Self {
+            max_connections,
+            header_timeout,
+            max_head,
+            write_timeout,
+            peer_timeout,
+            grace,
+            tls: None,
+            express: None,
+            metrics,
+        }
     }
 
     /// The same behind TLS.
@@ -138,10 +149,16 @@ impl Serving {
     pub fn behind(self, tls: Option<Certificates>) -> Self {
         Self { tls, ..self }
     }
+
+    /// The same with a shorter way for what is asked most.
+    #[must_use]
+    pub fn with_express(self, express: Express) -> Self {
+        Self { express: Some(Arc::new(express)), ..self }
+    }
 }
 
 /// Serves until `shutdown` is ready; then stops accepting, lets requests in hand end within the grace, and returns.
-/// Requests carry `ConnectInfo<SocketAddr>`. Upgraded connections live on: whoever took them ends them.
+/// The listener comes of [`Bound`]; requests that reach the router carry `ConnectInfo<SocketAddr>`. Upgraded connections live on: whoever took them ends them.
 pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shutdown: impl Future<Output = ()> + Send) {
     let (stop, stopping) = watch::channel(());
     let slots = Arc::new(Semaphore::new(serving.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -164,8 +181,6 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shut
             () = &mut shutdown => break,
             accepted = accept(&listener, &serving.metrics) => accepted,
         };
-        // Small frames must not wait for the answer to earlier ones.
-        let _ = stream.set_nodelay(true);
         // A machine that vanishes says nothing: without this the kernel goes on sending for a quarter of an hour.
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(serving.peer_timeout));
@@ -230,12 +245,13 @@ fn connection(
     mut stopping: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + Send + 'static {
     let (tls, write_timeout) = (serving.tls.clone(), serving.write_timeout);
-    let talk = Talk { peer, router, header_timeout: serving.header_timeout, max_head: serving.max_head };
+    let Serving { header_timeout, max_head, .. } = *serving;
+    let (express, upgrading) = (serving.express.clone(), Upgrading::default());
+    let talk = Talk { peer, router, express, upgrading, header_timeout, max_head };
     async move {
         let Some(tls) = tls else {
-            let stream = Patient::new(stream, write_timeout);
-            let upgrading = stream.upgrading();
-            return talk.over(stream, Some(upgrading), stopping).await;
+            let stream = Patient::new(stream, write_timeout).keeping(talk.upgrading.clone());
+            return talk.over(stream, stopping).await;
         };
         // Apart, so that a plain connection does not keep the room that a handshake needs.
         let secure = Box::pin(async move {
@@ -244,7 +260,7 @@ fn connection(
                 _ = stopping.changed() => None,
             };
             if let Some(accepted) = accepted {
-                talk.over(accepted, None, stopping).await;
+                talk.over(accepted, stopping).await;
             }
         });
         secure.await;
@@ -255,26 +271,33 @@ fn connection(
 struct Talk {
     peer: SocketAddr,
     router: Router,
+    express: Option<Arc<Express>>,
+    upgrading: Upgrading,
     header_timeout: Duration,
     max_head: usize,
 }
 
 impl Talk {
-    /// Over TLS what is written is its own: there nothing is kept of an upgrade.
-    async fn over<S>(self, stream: S, upgrading: Option<Upgrading>, mut stopping: watch::Receiver<()>)
+    async fn over<S>(self, stream: S, stopping: watch::Receiver<()>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, router, header_timeout, max_head } = self;
-        let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            if let Some(upgrading) = &upgrading {
-                request.extensions_mut().insert(upgrading.clone());
-            }
-            let router = router.clone();
-            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-        });
+        let (peer, upgrading) = (self.peer, self.upgrading.clone());
+        if let Err(error) = self.converse(stream, stopping).await {
+            // A peer that leaves, is slow or speaks something else: its matter, not ours.
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+        // Not before the server has let go of the connection: one that it has not upgraded by then never will be.
+        upgrading.hand_over().await;
+    }
+
+    /// Until the last request is answered, or one of them with an upgrade.
+    async fn converse<S>(self, stream: S, mut stopping: watch::Receiver<()>) -> hyper::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (max_head, header_timeout) = (self.max_head, self.header_timeout);
+        let service = service_fn(move |request| self.answer(request));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // From the end of one request to the last byte of the next one's head, however slowly it drips.
@@ -285,17 +308,33 @@ impl Talk {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = pin!(connection);
-        let ended = tokio::select! {
+        tokio::select! {
             ended = connection.as_mut() => ended,
             // The sender is dropped at shutdown.
             _ = stopping.changed() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
-        };
-        if let Err(error) = ended {
-            // A peer that leaves, is slow or speaks something else: its matter, not ours.
-            tracing::debug!(%peer, %error, "connection ended");
+        }
+    }
+
+    /// Nothing is done before the first poll: by then the server has seen whether the client is still there.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
+        let (peer, router) = (self.peer, self.router.clone());
+        let (express, upgrading) = (self.express.clone(), self.upgrading.clone());
+        async move {
+            if let Some(response) = express.and_then(|express| express.answer(&mut request, peer, &upgrading)) {
+                return Ok(response);
+            }
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(ConnectInfo(peer));
+            if request.headers().contains_key(header::UPGRADE) {
+                request.extensions_mut().insert(upgrading);
+            }
+            router.oneshot(request).await
         }
     }
 }

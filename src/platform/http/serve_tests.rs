@@ -69,12 +69,9 @@ const DATA: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 #[tokio::test]
 async fn an_upgrade_gives_the_socket_back() {
     async fn upgrade(mut request: axum::extract::Request) -> impl IntoResponse {
-        let upgrade = hyper::upgrade::on(&mut request);
-        request.extensions().get::<super::super::Upgrading>().expect("plain").begin();
-        tokio::spawn(async move {
-            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
-            let upgraded = upgrade.await.expect("upgraded");
-            let taken = super::super::take(upgraded, place.into()).expect("of this server");
+        let upgrading = request.extensions().get::<Upgrading>().expect("asked for").clone();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        upgrading.begin(&mut request, place.into(), |taken| {
             let super::super::Taken { socket, leftover, greeting, permit: _permit } = taken;
             let Socket::Tcp(mut stream) = socket else { panic!("no plain TCP") };
             assert!(stream.nodelay().expect("asked"));
@@ -84,7 +81,8 @@ async fn an_upgrade_gives_the_socket_back() {
                 Some(Duration::from_secs(7)),
                 "as it is configured"
             );
-            stream.write_all(&[greeting.as_ref(), leftover.as_ref(), b" and back\r\n"].concat()).await.expect("sent");
+            let answer = [greeting.as_ref(), leftover.as_ref(), b" and back\r\n"].concat();
+            tokio::spawn(async move { stream.write_all(&answer).await.expect("sent") });
         });
         (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
     }
@@ -106,6 +104,67 @@ async fn an_upgrade_gives_the_socket_back() {
         while !line(&mut stream).await.is_empty() {}
         assert_eq!(line(&mut stream).await, format!("{said} and back"));
     }
+}
+
+/// The first line of the answer to this, sent to a path of a server that has a shorter way for `/bell`.
+async fn told(server: &Running, head: &str) -> String {
+    let mut stream = TcpStream::connect(server.addr).await.expect("connected");
+    let head = format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: bell\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    line(&mut stream).await
+}
+
+#[tokio::test]
+async fn the_shorter_way_agrees_or_leaves_it_to_the_router() {
+    let metrics = HttpMetrics::default();
+    let plumbing = super::super::Plumbing::new(&Http::default(), metrics.clone());
+    let express = Express::new("/bell", &plumbing, |request, address, upgrading| {
+        assert_eq!(address.to_string(), "127.0.0.1");
+        assert_ne!(request.uri().query(), Some("fault"), "on purpose");
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a place");
+        request.uri().query().is_none().then(|| upgrading.begin(request, place.into(), drop))?;
+        Some((StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")]).into_response())
+    });
+    let change = |serving: &mut Serving| serving.express = Some(Arc::new(express));
+    let server = run(Router::new().fallback(async || StatusCode::IM_A_TEAPOT), change).await;
+    // What was taken is dropped, and the connection with it.
+    assert_eq!(told(&server, "GET /bell").await, "");
+    assert_eq!(metrics.count("/bell", "GET", 101), 1);
+    for head in ["GET /bell?no", "GET /bell?fault", "GET /bell/", "POST /bell"] {
+        assert!(told(&server, head).await.starts_with("HTTP/1.1 418 "), "{head}");
+    }
+    assert_eq!(metrics.count("/bell", "GET", 101), 1);
+}
+
+/// A client that leaves before its 101 is written: its place is free again, and nobody waits for it.
+#[tokio::test]
+async fn an_upgrade_that_does_not_happen_gives_the_place_back() {
+    let places = Arc::new(Semaphore::new(1));
+    let (ours, (agreed, was_agreed)) = (Arc::clone(&places), std::sync::mpsc::channel());
+    let agree = async move |mut request: axum::extract::Request| {
+        let upgrading = request.extensions().get::<Upgrading>().expect("asked for").clone();
+        let place = Arc::clone(&ours).try_acquire_owned().expect("a place");
+        upgrading.begin(&mut request, place.into(), drop);
+        agreed.send(ours.available_permits()).expect("heard");
+        (StatusCode::SWITCHING_PROTOCOLS, [("connection", "upgrade"), ("upgrade", "bell")])
+    };
+    let talk = Talk {
+        peer: SocketAddr::from(([127, 0, 0, 1], 1)),
+        router: Router::new().route("/", get(agree)),
+        express: None,
+        upgrading: Upgrading::default(),
+        header_timeout: Duration::from_secs(5),
+        max_head: 16_384,
+    };
+    let (mut client, server) = tokio::io::duplex(1024);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: bell\r\n\r\nmore")
+        .await
+        .expect("sent");
+    drop(client);
+    let (_stop, stopping) = watch::channel(());
+    tokio::time::timeout(Duration::from_secs(10), talk.over(server, stopping)).await.expect("over");
+    assert_eq!((was_agreed.try_recv(), places.available_permits()), (Ok(0), 1));
 }
 
 #[tokio::test]

@@ -65,14 +65,9 @@ async fn fragments_in_every_cut_with_control_frames_between() {
 async fn what_is_said_with_the_upgrade() {
     let world = World::new(0, false).await;
     let hub = world.hub_with("a", "").await;
-    let connect = format!(r#"{{"id":1,"connect":{{"token":"{}"}}}}"#, World::token("viewer"));
-    let said = frame(FIN | TEXT, connect.as_bytes());
-    for cut in [1, 2, 5, 6, 20, said.len() - 1, said.len()] {
-        let mut raw = Raw::saying(&hub, WEBSOCKET, &said[..cut]).await;
-        raw.send(&said[cut..]).await;
-        let (first, reply) = raw.hear().await.expect("a reply");
-        assert!(first == FIN | TEXT && reply.starts_with(br#"{"id":1,"connect":{"#), "cut at {cut}");
-        raw.works("behind it").await;
+    let whole = sign_in().len();
+    for beginning in [1, 2, 5, 6, 20, whole - 1, whole] {
+        Raw::connected_with(&hub, beginning).await.works("behind it").await;
     }
     Raw::saying(&hub, WEBSOCKET, b"no frame").await.closed(1002, "what it said is no frame").await;
     let goodbye = close(&1000_u16.to_be_bytes());

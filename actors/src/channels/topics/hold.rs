@@ -244,8 +244,7 @@ impl Hold {
     pub(super) fn release(&mut self, now: Instant) -> Released {
         self.released = Some(now);
         self.latest.clear();
-        self.latest_passing.clear();
-        let mut passing: Vec<_> = std::mem::take(&mut self.passing).into_values().collect();
+        let mut passing = self.take_passing();
         passing.sort_by_key(|(behind, _)| *behind);
         self.bytes = 0;
         let before = self.passed;
@@ -265,10 +264,14 @@ impl Hold {
 
     /// What nothing keeps, by arrival, before its time.
     pub(super) fn let_pass(&mut self) -> Vec<Arc<Item>> {
-        self.latest_passing.clear();
-        let passing: Vec<_> = std::mem::take(&mut self.passing).into_values().map(|(_, item)| item).collect();
+        let passing: Vec<_> = self.take_passing().into_iter().map(|(_, item)| item).collect();
         self.bytes -= passing.iter().map(|it| it.size()).sum::<usize>();
         passing
+    }
+
+    fn take_passing(&mut self) -> Vec<(u64, Arc<Item>)> {
+        self.latest_passing.clear();
+        std::mem::take(&mut self.passing).into_values().collect()
     }
 
     /// The stream stands elsewhere: what waited is of the past.
