@@ -19,9 +19,9 @@ use super::{
     wheel::Wheel,
 };
 
-/// Sessions that are fetched together before they are looked at: nobody has touched them since their last ping, and one after the other
+/// Sessions that are fetched together before they are looked at or told: nobody has touched them since their last ping, and one after the other
 /// each would wait for its own memory. No more than a fast cache keeps beside what writing to them takes.
-const FETCHED: usize = 32;
+pub(super) const FETCHED: usize = 32;
 
 /// How many of those that were pinged in one turn have not answered.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 
 use super::{ShardState, seats::ChannelState};
 use crate::{
-    channels::{Delivery, What, session::Offered, trace::Targets},
+    channels::{Delivery, What, roster::FETCHED, session::Offered, trace::Targets},
     platform::ports::{Bus, ChangeLog},
 };
 
@@ -51,9 +51,14 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
         if !channel.has_to_hear(delivery) {
             return 0;
         }
-        let (mut frames, mut reached, mut told) = (0, 0, 0);
+        let (mut frames, mut reached, mut told, mut served) = (0, 0, 0, 0);
         let mut over = Vec::new();
-        for (n, (member, seated)) in channel.members.iter_mut().enumerate() {
+        for member in 0..channel.members.capacity() {
+            if member.is_multiple_of(FETCHED) {
+                let some = (member..member + FETCHED).filter_map(|member| channel.members.get(member));
+                some.for_each(|seated| seated.session.fetch());
+            }
+            let Some(seated) = channel.members.get_mut(member) else { continue };
             let session = &seated.session;
             let (offered, touched) = if traced.is_some_and(|it| it.has_user(session.user())) {
                 session.offer_traced(number, &mut seated.hint, delivery, alone)
@@ -74,7 +79,8 @@ impl<B: Bus, L: ChangeLog> ShardState<B, L> {
                     over.push(member);
                 }
             }
-            breathe(n).await;
+            breathe(served).await;
+            served += 1;
         }
         if traced.is_some_and(|it| it.has_channel(&delivery.channel)) {
             self.hub.tracer.tell_delivered(delivery, reached);
