@@ -42,6 +42,8 @@ pub(crate) struct Row {
     pub(crate) subscribers: usize,
     /// Microseconds of processor time for each delivery.
     pub(crate) us: f64,
+    /// The same, round by round.
+    pub(crate) us_of_rounds: Vec<f64>,
     /// Deliveries a second while they lasted.
     pub(crate) per_second: f64,
     /// How long they took.
@@ -65,7 +67,7 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     let mut rig = Rig::start(&args.common, most).await?;
     let mut rows = Vec::new();
     for subscribers in &args.subscribers {
-        rows.extend(measure(&mut rig, *subscribers, args.rate, args.seconds).await?);
+        rows.extend(measure(&mut rig, &[*subscribers], args.rate, args.seconds).await?);
     }
     let environment = rig.environment();
     rig.stop().await?;
@@ -78,23 +80,28 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     Ok(judge(&args.common, "fanout", &environment, rows.iter().map(Row::json).collect(), &bars))
 }
 
-/// Measures all servers in turn, round by round.
-pub(crate) async fn measure(rig: &mut Rig, subscribers: usize, rate: Option<f64>, seconds: f64) -> Fallible<Vec<Row>> {
-    let rate = rate.unwrap_or_else(|| (USUAL.0 / subscribers as f64).clamp(1.0, USUAL.1));
-    let flow = Flow { channels: 1, batch: 1, in_flight: 4, rate, seconds };
-    let mut rounds: Vec<Vec<(Answer, f64)>> = vec![Vec::new(); rig.targets.len()];
+/// Measures all servers in turn, round by round; where there are several numbers of subscribers, each server with all of them before the
+/// next, so that they stand beside each other in time as well. Rows are by server, then by number.
+pub(crate) async fn measure(rig: &mut Rig, numbers: &[usize], rate: Option<f64>, seconds: f64) -> Fallible<Vec<Row>> {
+    let mut rounds: Vec<Vec<Vec<(Answer, f64)>>> = vec![vec![Vec::new(); numbers.len()]; rig.targets.len()];
     for round in 1..=rig.common.rounds.max(1) {
-        for (n, round_of) in rounds.iter_mut().enumerate() {
-            rig.progress(n, &format!("{subscribers} subscribers, {rate:.1} publications/s, round {round}"));
-            let empty = rig.base(n).await?;
-            rig.open(n, subscribers, 1, None).await?;
-            let answer = rig.flow(n, flow).await?;
-            let kib = (answer.server().rss_kib - empty) / subscribers as f64;
-            rig.close().await?;
-            round_of.push((answer, kib));
+        for (n, rounds_of) in rounds.iter_mut().enumerate() {
+            for (subscribers, rounds_of) in numbers.iter().zip(rounds_of) {
+                let rate = rate.unwrap_or_else(|| (USUAL.0 / *subscribers as f64).clamp(1.0, USUAL.1));
+                rig.progress(n, &format!("{subscribers} subscribers, {rate:.1} publications/s, round {round}"));
+                let empty = rig.base(n).await?;
+                rig.open(n, *subscribers, 1, None).await?;
+                let answer = rig.flow(n, Flow { channels: 1, batch: 1, in_flight: 4, rate, seconds }).await?;
+                let kib = (answer.server().rss_kib - empty) / *subscribers as f64;
+                rig.close().await?;
+                rounds_of.push((answer, kib));
+            }
         }
     }
-    Ok(rounds.iter().zip(&rig.targets).map(|(rounds, target)| Row::of(target, subscribers, rounds)).collect())
+    let rows = rounds.iter().zip(&rig.targets).flat_map(|(rounds, target)| {
+        numbers.iter().zip(rounds).map(|(subscribers, rounds)| Row::of(target, *subscribers, rounds))
+    });
+    Ok(rows.collect())
 }
 
 impl Row {
@@ -106,6 +113,7 @@ impl Row {
             kind: target.kind,
             subscribers,
             us: middle(Answer::us_per_delivery),
+            us_of_rounds: rounds.iter().map(|(answer, _)| answer.us_per_delivery()).collect(),
             per_second: middle(|it| it.deliveries as f64 / it.seconds),
             spread: Spread {
                 p50: middle(|it| it.spread.p50),
@@ -115,7 +123,8 @@ impl Row {
             },
             lost: sum(|it| it.expected.abs_diff(it.deliveries)),
             failed: sum(|it| it.cut + it.failed),
-            kib: median(&rounds.iter().map(|(_, kib)| *kib).collect::<Vec<_>>()),
+            // Later rounds live in what the first has left.
+            kib: rounds.first().map_or(f64::NAN, |(_, kib)| *kib),
             late: middle(|it| it.late.p99),
         }
     }

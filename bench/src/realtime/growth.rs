@@ -7,6 +7,7 @@ use super::rig::Rig;
 use super::target::Kind;
 use crate::error::{BenchError, Fallible};
 use crate::report::{say, table};
+use crate::sample::median;
 
 /// The cost with many over that with few.
 const BAR: f64 = 1.15;
@@ -33,28 +34,18 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
         return Err(BenchError::new("few is above zero, many above few, seconds above zero"));
     }
     let mut rig = Rig::start(&args.common, args.many).await?;
-    let mut rows = Vec::new();
-    for subscribers in [args.few, args.many] {
-        rows.extend(fanout::measure(&mut rig, subscribers, None, args.seconds).await?);
-    }
+    let rows = fanout::measure(&mut rig, &[args.few, args.many], None, args.seconds).await?;
     let environment = rig.environment();
     rig.stop().await?;
     say(&format!("\ngrowth: fan-out from {} to {} connections, {} s each", args.few, args.many, args.seconds));
     say(&format!("{environment}\n"));
-    let grown: Vec<Grown> = rows
-        .iter()
-        .filter(|row| row.subscribers == args.few)
-        .filter_map(|few| {
-            let many = rows.iter().find(|row| row.name == few.name && row.subscribers == args.many)?;
-            Some(Grown { few, many })
-        })
-        .collect();
+    let grown: Vec<Grown> = rows.chunks_exact(2).map(|pair| Grown { few: &pair[0], many: &pair[1] }).collect();
     show(&grown);
     let hub = grown.iter().find(|grown| grown.few.kind == Some(Kind::Hub));
     // Of too few connections the memory is lost in what the server does by itself.
     let memory = hub.filter(|hub| hub.few.kib > 0.0).map(|hub| hub.many.kib / hub.few.kib);
     let bars = [
-        Bar::new("growth, CPU per delivery", hub.map(|hub| hub.many.us / hub.few.us), BAR),
+        Bar::new("growth, CPU per delivery", hub.map(Grown::us), BAR),
         Bar::new("growth, memory per connection", memory, BAR),
     ];
     Ok(judge(&args.common, "growth", &environment, rows.iter().map(Row::json).collect(), &bars))
@@ -65,13 +56,22 @@ struct Grown<'a> {
     many: &'a Row,
 }
 
+impl Grown<'_> {
+    /// Of the processor's time: the middle of what each round came to, whose halves were measured one after the other. What a host takes
+    /// of its machine comes and goes in minutes.
+    fn us(&self) -> f64 {
+        let rounds = self.few.us_of_rounds.iter().zip(&self.many.us_of_rounds);
+        median(&rounds.map(|(few, many)| many / few).collect::<Vec<_>>())
+    }
+}
+
 fn show(grown: &[Grown<'_>]) {
     let cells = |it: &Grown<'_>| {
         vec![
             it.few.name.clone(),
             format!("{:.2}", it.few.us),
             format!("{:.2}", it.many.us),
-            format!("{:.2}", it.many.us / it.few.us),
+            format!("{:.2}", it.us()),
             format!("{:.1}", it.few.kib),
             format!("{:.1}", it.many.kib),
             format!("{:.2}", it.many.kib / it.few.kib),
