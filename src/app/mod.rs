@@ -132,7 +132,7 @@ impl App {
         let room = front.answer_room(config);
         let owner = Arc::clone(&ground.owner);
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
-        let api = entities::router(readers, room.clone())
+        let api = entities::router(ground.entities.clone(), room.clone())
             .merge(entities::queries::router(queries, house.audience(), room))
             .merge(mirror::router(mirrors))
             .merge(house.operators(refusals.clone(), received, &mut background))

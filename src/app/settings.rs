@@ -24,8 +24,8 @@ use crate::{
     identity::{ApiKeys, RoleViews},
     platform::{
         config::{
-            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindSource, MirrorConfig,
-            NamespaceConfig, PublisherConfig, RecoveryConfig,
+            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindConfig, KindSource,
+            MirrorConfig, NamespaceConfig, PublisherConfig, RecoveryConfig,
         },
         db::DbOptions,
     },
@@ -66,7 +66,8 @@ pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
                 KindSource::Local => Source::Local,
             };
             let mirror = mirror.map(|mirror| mirror.name.to_string());
-            Ok(KindSpec { kind, source, mirror, fields: declared.fields, version_paths })
+            let KindConfig { fields, require_if_match, .. } = declared;
+            Ok(KindSpec { kind, source, mirror, fields, version_paths, require_if_match })
         })
         .collect()
 }

@@ -43,8 +43,14 @@ mod tests {
     #[test]
     fn names_that_are_left_out_are_told_as_such() {
         let kind = Kind::new("deal").expect("kind");
-        let spec =
-            KindSpec { kind, source: Source::Local, mirror: None, fields: vec!["a".into()], version_paths: vec![] };
+        let spec = KindSpec {
+            kind,
+            source: Source::Local,
+            mirror: None,
+            fields: vec!["a".into()],
+            version_paths: vec![],
+            require_if_match: false,
+        };
         let changed = |new: &str| difference(&spec, &Fields::of(r#"{"a":1}"#), new);
         assert_eq!(changed(r#"{"a":2}"#), (vec!["a".to_owned()], Some(r#"{"a":1}"#.to_owned())));
         assert_eq!(changed(&json!({"a": 1, "x".repeat(201): 2}).to_string()).0, [MORE]);

@@ -4,7 +4,7 @@
 //! one batch; the same content under a newer version is stored without a change; what is older than the stored version is
 //! dropped; what storage would refuse is put aside alone.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
@@ -14,7 +14,11 @@ use dzvin_protocols::{
 };
 use serde_json::value::RawValue;
 
-use super::{KindSpec, difference::difference};
+use super::{
+    KindSpec,
+    difference::difference,
+    edit::{Edit, EditAction, Refused},
+};
 
 /// Longest version that is kept: a timestamp has 27 characters; the index behind it has a limit of its own at 2700 bytes.
 pub const MAX_VERSION: usize = 128;
@@ -57,6 +61,8 @@ pub enum EntityOp {
     Found(EntityId),
     /// The document is destroyed, the tombstone keeps the revision.
     Purge(EntityId),
+    /// What somebody asks for under conditions; the run ends with the first that is refused.
+    Edit(Arc<Edit>),
 }
 
 impl EntityOp {
@@ -66,6 +72,7 @@ impl EntityOp {
         match self {
             Self::Upsert { id, .. } | Self::Set { id, .. } | Self::Missing { id, .. } => id,
             Self::Trash(id) | Self::Found(id) | Self::Purge(id) => id,
+            Self::Edit(edit) => &edit.id,
         }
     }
 
@@ -88,6 +95,7 @@ impl EntityOp {
     fn raw(&self) -> Option<&RawValue> {
         match self {
             Self::Upsert { doc: raw, .. } | Self::Set { set: raw, .. } => Some(raw),
+            Self::Edit(edit) => edit.raw().map(|raw| &**raw),
             _ => None,
         }
     }
@@ -128,6 +136,14 @@ impl Doc {
         }
     }
 
+    /// `None`: it is no JSON.
+    pub(super) fn raw(&self) -> Option<Cow<'_, RawValue>> {
+        match self {
+            Self::New(raw) => Some(Cow::Borrowed(raw)),
+            Self::Stored(text) => RawValue::from_string(text.to_string()).ok().map(Cow::Owned),
+        }
+    }
+
     pub(super) fn into_raw(self) -> Option<Arc<RawValue>> {
         match self {
             Self::New(raw) => Some(raw),
@@ -157,6 +173,8 @@ pub(super) fn prepare(spec: &KindSpec, mut op: EntityOp) -> Prepared {
         _ => None,
     };
     let unfit = match (op.raw(), op.version()) {
+        // Judged with what is stored: there is somebody to be told.
+        _ if matches!(op, EntityOp::Edit(_)) => None,
         (_, Some(version)) if version.len() > MAX_VERSION || version.chars().any(char::is_control) => {
             Some(("bad_version", format!("a version is at most {MAX_VERSION} bytes without control characters")))
         }
@@ -185,6 +203,19 @@ pub(super) struct Stored {
     pub trashed: bool,
     pub missing: bool,
     pub purged: bool,
+}
+
+impl Stored {
+    /// The declared fields, where they are known.
+    pub(super) fn values<'a>(&'a self, spec: &'a KindSpec) -> Option<Values<'a>> {
+        match (&self.doc, &self.filterable) {
+            (Some(doc), _) => Some(Values::of(doc.text(), &spec.fields)),
+            // Of a document too large to be told: what is not there is taken for nothing, or everybody who asks for nothing would have
+            // to recover. Should it not be derived yet, who is told fetches the document, and is refused there.
+            (None, Some(stored)) => Some(Values::of_stored(stored, &spec.fields)),
+            (None, None) => None,
+        }
+    }
 }
 
 /// A row of the change log to be.
@@ -232,6 +263,8 @@ pub(super) struct Folded {
     pub created: u64,
     /// Largest version stored.
     pub newest: Option<String>,
+    /// Why nothing of it may be stored.
+    pub refused: Option<Refused>,
 }
 
 #[derive(Default)]
@@ -274,14 +307,19 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
                     out.put_aside(reason, detail, &op);
                 }
             },
-            EntityOp::Trash(_) => out.hide(spec, &id, state, Op::Trash, |stored| &mut stored.trashed),
+            EntityOp::Trash(_) => out.hide(spec, &id, state, |stored| &mut stored.trashed),
             // It has come back since it was looked for.
             EntityOp::Missing { version, .. } if state.stored.version.as_ref() != Some(&version) => {
                 out.applied.unchanged += 1;
             }
-            EntityOp::Missing { .. } => out.hide(spec, &id, state, Op::Trash, |stored| &mut stored.missing),
+            EntityOp::Missing { .. } => out.hide(spec, &id, state, |stored| &mut stored.missing),
             EntityOp::Found(_) => out.found(spec, &id, state),
             EntityOp::Purge(_) => out.purge(spec, &id, state),
+            EntityOp::Edit(edit) => {
+                if let Err(refused) = out.edit(spec, &id, state, &edit) {
+                    out.refused.get_or_insert(refused);
+                }
+            }
         }
     }
     let mut dirty: Vec<_> = states.into_iter().filter(|(_, state)| state.dirty).collect();
@@ -301,15 +339,8 @@ fn merged(spec: &KindSpec, state: &State, set: &RawValue) -> Result<(Arc<RawValu
     let Some(doc) = &state.stored.doc else {
         return Err((NO_BASE, "fields were set of a document that is not here".to_owned()));
     };
-    let stored;
-    let base = match doc {
-        Doc::New(raw) => raw,
-        Doc::Stored(text) => {
-            stored = RawValue::from_string(text.to_string()).map_err(|error| (BAD_BASE, error.to_string()))?;
-            &*stored
-        }
-    };
-    let doc = merge_set(base, set).map_err(|error| (BAD_SET, error.to_string()))?;
+    let base = doc.raw().ok_or_else(|| (BAD_BASE, "what is stored is no JSON".to_owned()))?;
+    let doc = merge_set(&base, set).map_err(|error| (BAD_SET, error.to_string()))?;
     // Paths may nest what each by itself was fit.
     check(&doc).map_err(|unfit| (unfit.code(), unfit.to_string()))?;
     let derived = derive(spec, &doc);
@@ -375,37 +406,52 @@ impl Folded {
             (None, None) => None,
         };
         let tells = op != Op::Update || was.is_some();
-        let change = FieldChange::new(was.filter(|_| op == Op::Update), state.values(spec));
+        let change = FieldChange::new(was.filter(|_| op == Op::Update), state.stored.values(spec));
         let fields = tells.then(|| change.encode());
         self.change(id, state, Told { op, changed, before, fields });
     }
 
-    fn hide(
-        &mut self,
-        spec: &KindSpec,
-        id: &EntityId,
-        state: &mut State,
-        op: Op,
-        mark: impl Fn(&mut Stored) -> &mut bool,
-    ) {
+    fn hide(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State, mark: impl Fn(&mut Stored) -> &mut bool) {
         // What is in the trash is gone already, and said to be.
         if state.stored.revision == 0 || state.stored.purged || state.stored.trashed || *mark(&mut state.stored) {
             self.applied.unchanged += 1;
             return;
         }
-        let told = Told::gone(spec, op, state);
+        let told = Told::gone(spec, Op::Trash, state);
         *mark(&mut state.stored) = true;
         self.change(id, state, told);
     }
 
     fn found(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {
-        if !state.stored.missing {
+        self.show(spec, id, state, |stored| &mut stored.missing);
+    }
+
+    fn show(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State, mark: impl Fn(&mut Stored) -> &mut bool) {
+        if !std::mem::take(mark(&mut state.stored)) {
             self.applied.unchanged += 1;
             return;
         }
-        state.stored.missing = false;
-        let told = if state.stored.trashed { Told::gone(spec, Op::Trash, state) } else { Told::back(spec, state) };
+        let told = if state.shown() { Told::back(spec, state) } else { Told::gone(spec, Op::Trash, state) };
         self.change(id, state, told);
+    }
+
+    fn edit(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State, edit: &Edit) -> Result<(), Refused> {
+        edit.judge(spec, &state.stored)?;
+        let old = state.stored.doc.clone();
+        let document = edit.document(old.as_ref().and_then(Doc::raw).as_deref())?;
+        match (&edit.action, document) {
+            (_, Some(doc)) => {
+                let derived = derive(spec, &doc);
+                self.upsert(spec, id, state, None, &doc, derived);
+            }
+            (EditAction::Restore, None) => self.show(spec, id, state, |stored| &mut stored.trashed),
+            (EditAction::Purge, None) => self.purge(spec, id, state),
+            (_, None) => self.hide(spec, id, state, |stored| &mut stored.trashed),
+        }
+        if state.shown() && !edit.shows(state.stored.values(spec).as_ref()) {
+            return Err(Refused::OutOfSight);
+        }
+        Ok(())
     }
 
     fn purge(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {
@@ -442,7 +488,7 @@ impl Told {
     /// Of one that is not there afterwards.
     fn gone(spec: &KindSpec, op: Op, state: &State) -> Self {
         let shown = state.shown();
-        let was = state.values(spec).filter(|_| shown);
+        let was = state.stored.values(spec).filter(|_| shown);
         // What was there, and of which nobody knows how, may have been anything.
         let tells = !shown || was.is_some();
         let fields = tells.then(|| FieldChange::new(was, None).encode());
@@ -451,7 +497,7 @@ impl Told {
 
     /// Of one that is there again as it was.
     fn back(spec: &KindSpec, state: &State) -> Self {
-        let fields = state.values(spec).map(|is| FieldChange::new(None, Some(is)).encode());
+        let fields = state.stored.values(spec).map(|is| FieldChange::new(None, Some(is)).encode());
         Self { op: Op::Restore, changed: Vec::new(), before: None, fields }
     }
 }
@@ -460,18 +506,6 @@ impl State {
     /// Neither in the trash nor missing nor purged.
     fn shown(&self) -> bool {
         self.stored.revision > 0 && !(self.stored.trashed || self.stored.missing || self.stored.purged)
-    }
-
-    /// The declared fields, where they are known.
-    fn values<'a>(&'a self, spec: &'a KindSpec) -> Option<Values<'a>> {
-        let Stored { doc, filterable, .. } = &self.stored;
-        match (doc, filterable) {
-            (Some(doc), _) => Some(Values::of(doc.text(), &spec.fields)),
-            // Of a document too large to be told: what is not there is taken for nothing, or everybody who asks for nothing would have
-            // to recover. Should it not be derived yet, who is told fetches the document, and is refused there.
-            (None, Some(stored)) => Some(Values::of_stored(stored, &spec.fields)),
-            (None, None) => None,
-        }
     }
 
     fn into_row(self, id: EntityId) -> NewState {

@@ -137,6 +137,7 @@ fn spec() -> KindSpec {
         mirror: None,
         fields: vec!["c".into()],
         version_paths: vec!["v".into()],
+        require_if_match: false,
     }
 }
 
@@ -269,6 +270,7 @@ fn what_is_not_derived_yet_is_not_told() {
         mirror: None,
         fields: vec!["owner".to_owned(), "secret".to_owned()],
         version_paths: Vec::new(),
+        require_if_match: false,
     };
     let rows = dzvin_protocols::entities::Filter::parse(r#"{"secret":null}"#).expect("a filter");
     let doc = || Some(Doc::Stored(r#"{"owner":"me","secret":"yes"}"#.into()));

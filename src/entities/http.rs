@@ -2,6 +2,7 @@
 //!
 //! Documents are spliced into answers as the text that is stored; nothing is parsed on the way out.
 
+mod edits;
 mod history;
 
 use axum::{
@@ -10,7 +11,7 @@ use axum::{
     extract::{FromRef, Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use bytes::Bytes;
 use dzvin_actors::platform::ports::StoreError;
@@ -38,18 +39,25 @@ const MAX_TAGS: usize = 16;
 
 /// The resource.
 pub fn router(entities: Entities, room: AnswerRoom) -> Router {
+    let readers = entities.for_readers();
     Router::new()
         .route("/api/v1/kinds", get(kinds))
-        .route("/api/v1/entities/{kind}", get(list))
-        .route("/api/v1/entities/{kind}/{id}", get(one))
+        .route("/api/v1/entities/{kind}", get(list).post(edits::create))
+        .route("/api/v1/entities/{kind}/{id}", get(one).put(edits::put).patch(edits::patch).delete(edits::remove))
+        .route("/api/v1/entities/{kind}/{id}/restore", post(edits::restore))
         .route("/api/v1/entities/{kind}/{id}/history", get(history::history))
-        .with_state(Served { entities, room })
+        .with_state(Served { entities: readers, editor: Editor(entities), room })
 }
+
+/// Entities on the connections of those who write.
+#[derive(Clone)]
+struct Editor(Entities);
 
 /// What the handlers need.
 #[derive(Clone, FromRef)]
 struct Served {
     entities: Entities,
+    editor: Editor,
     room: AnswerRoom,
 }
 
@@ -329,11 +337,18 @@ fn whole(mut head: Vec<u8>, doc: String, held: Option<Room>) -> Response {
     response
 }
 
-/// The tags of `If-None-Match`, weak ones as well: a proxy that compresses makes them so.
+/// The tags of `If-None-Match` that are compared.
 fn known_tags(headers: &HeaderMap) -> Vec<String> {
-    let all = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut all = tags(headers, &header::IF_NONE_MATCH);
+    all.truncate(MAX_TAGS);
+    all
+}
+
+/// The tags of a condition, weak ones as well: a proxy that compresses makes them so.
+fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
+    let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     let tags = all.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
-    tags.take(MAX_TAGS).map(str::to_owned).collect()
+    tags.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::platform::Kind;
+use tokio::sync::Semaphore;
 
 use super::Entities;
 use crate::platform::db::{Database, store_error};
@@ -43,6 +44,8 @@ pub struct KindSpec {
     pub fields: Vec<String>,
     /// Dotted paths of versions: what may differ without being a change.
     pub version_paths: Vec<String>,
+    /// Whoever changes an entity must say which revision they have seen.
+    pub require_if_match: bool,
 }
 
 /// A kind as it is stored.
@@ -105,7 +108,9 @@ impl Entities {
         }
         tx.commit().await.map_err(store_error(doing))?;
         let kinds = specs.into_iter().map(|spec| (spec.kind.clone(), Arc::new(spec))).collect::<HashMap<_, _>>();
-        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default(), recent: Arc::default() })
+        let turns = database.pool().options().get_max_connections() as usize / 2;
+        let edits = Arc::new(Semaphore::new(turns.max(1)));
+        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default(), recent: Arc::default(), edits })
     }
 
     /// Every kind, by name.

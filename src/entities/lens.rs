@@ -1,6 +1,6 @@
 //! What one caller sees of a kind, over REST.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use dzvin_protocols::{
     channels::Position,
@@ -24,6 +24,11 @@ impl Lens {
         Self::seen_by(&caller.permissions, &caller.user, entities, kind)
     }
 
+    #[cfg(test)]
+    pub(super) fn seeing_all() -> Self {
+        Self { sight: None, without_version: false }
+    }
+
     /// The same of a user, by whatever way it asks.
     pub(super) fn seen_by(permissions: &Permissions, user: &str, entities: &Entities, kind: &Kind) -> Self {
         let sight = permissions.sight(kind, user);
@@ -40,9 +45,14 @@ impl Lens {
         self.sight.as_ref().and_then(Sight::rows)
     }
 
+    /// What is hidden of each row.
+    pub(super) fn mask(&self) -> Option<&Arc<Mask>> {
+        self.sight.as_ref().and_then(Sight::mask)
+    }
+
     /// Whether anything is hidden of the rows.
     pub(super) fn masks(&self) -> bool {
-        self.sight.as_ref().is_some_and(|sight| sight.mask().is_some())
+        self.mask().is_some()
     }
 
     /// Whether a declared field is shown.
@@ -127,8 +137,6 @@ impl Lens {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use time::OffsetDateTime;
 
     use super::*;

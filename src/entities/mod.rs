@@ -6,6 +6,8 @@
 
 mod derive;
 mod difference;
+mod edit;
+mod editing;
 mod fold;
 mod http;
 mod kinds;
@@ -23,6 +25,8 @@ mod write;
 
 pub use difference::MAX_CHANGED_NAME;
 pub use dzvin_protocols::entities::MAX_FIELD_VALUE;
+pub use edit::{Edit, EditAction, Expect, Expected, MAX_LOCAL_DOC, Refused, Sees};
+pub use editing::{EditError, Edited};
 pub use fold::{EntityOp, MAX_VERSION};
 pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
 pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
@@ -40,6 +44,7 @@ use std::{
 use dzvin_protocols::{channels::Epoch, platform::Kind};
 use prometheus_client::registry::Registry;
 use time::Date;
+use tokio::sync::Semaphore;
 
 use self::recent::Recent;
 use crate::platform::db::Database;
@@ -56,6 +61,8 @@ pub struct Entities {
     /// partition or later.
     days: Arc<Mutex<Days>>,
     recent: Arc<Recent>,
+    /// Turns of those who edit: they leave connections to Mirrors, leases and the relay.
+    edits: Arc<Semaphore>,
 }
 
 type Days = HashMap<Kind, (Epoch, u64, Date)>;

@@ -9,7 +9,7 @@ use dzvin_protocols::{
     entities::INLINE_DOC_LIMIT,
     platform::{EntityId, Kind},
 };
-use sqlx::FromRow;
+use sqlx::{FromRow, PgExecutor};
 use time::OffsetDateTime;
 
 use super::{
@@ -186,6 +186,31 @@ impl From<OneRow> for (EntityRow, String) {
     }
 }
 
+/// [`Entities::one`] on any connection: within a transaction it is what the transaction has made of it.
+pub(super) async fn read_one<'e>(
+    on: impl PgExecutor<'e>,
+    kind: &Kind,
+    id: &EntityId,
+    known: &[String],
+    largest: i32,
+) -> Result<Option<OneRow>, sqlx::Error> {
+    sqlx::query_as!(
+        OneRow,
+        r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
+             e.doc IS NULL AS "purged!", t.tag AS "tag!", e.size,
+             CASE WHEN t.tag <> ALL ($3) AND e.size <= $4 THEN e.doc END AS doc
+         FROM streams s JOIN entities e ON e.kind = $1 AND e.id = $2
+         CROSS JOIN LATERAL (SELECT s.epoch || '.' || e.revision || '.' || left(md5(COALESCE(e.version, '')), 8) AS tag) t
+         WHERE s.name = 'entities.' || $1::text"#,
+        kind.as_str(),
+        id.as_str(),
+        known,
+        largest
+    )
+    .fetch_optional(on)
+    .await
+}
+
 impl Entities {
     /// Entities of a kind, newest first; `None` for an unknown kind.
     ///
@@ -269,23 +294,8 @@ impl Entities {
         known: &[String],
         largest: i32,
     ) -> Result<Option<(EntityRow, String)>, StoreError> {
-        let row = sqlx::query_as!(
-            OneRow,
-            r#"SELECT e.id, e.revision, e."offset", e.op, e.at, e.by, e.version, e.trashed_at, e.missing_since,
-                 e.doc IS NULL AS "purged!", t.tag AS "tag!", e.size,
-                 CASE WHEN t.tag <> ALL ($3) AND e.size <= $4 THEN e.doc END AS doc
-             FROM streams s JOIN entities e ON e.kind = $1 AND e.id = $2
-             CROSS JOIN LATERAL (SELECT s.epoch || '.' || e.revision || '.' || left(md5(COALESCE(e.version, '')), 8) AS tag) t
-             WHERE s.name = 'entities.' || $1::text"#,
-            kind.as_str(),
-            id.as_str(),
-            known,
-            largest
-        )
-        .fetch_optional(self.database.pool())
-        .await
-        .map_err(store_error("reading an entity"))?;
-        Ok(row.map(Into::into))
+        let row = read_one(self.database.pool(), kind, id, known, largest).await;
+        Ok(row.map_err(store_error("reading an entity"))?.map(Into::into))
     }
 
     /// Revisions of an entity below one, newest first, as far as the log reaches back.

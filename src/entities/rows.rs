@@ -7,7 +7,7 @@ use std::{
 
 use dzvin_protocols::{
     channels::{Epoch, IdKey},
-    entities::{Change, INLINE_DOC_LIMIT},
+    entities::{Change, INLINE_DOC_LIMIT, Op},
     platform::{EntityId, Kind},
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
@@ -137,7 +137,25 @@ pub(super) async fn store(
     if folded.changes.is_empty() {
         return Ok(None);
     }
-    store_changes(tx, spec, author, folded).await.map(Some)
+    let place = store_changes(tx, spec, author, folded).await?;
+    for change in folded.changes.iter().filter(|change| change.op == Op::Purge) {
+        forget(tx, &spec.kind, &change.id).await?;
+    }
+    Ok(Some(place))
+}
+
+/// What was purged is gone from the log as well: its revisions stay, and say nothing. Only what tells queries and row filters whether it
+/// was theirs stays until the log's end, and is shown to nobody: whoever comes back from before has to hear that it is gone.
+async fn forget(tx: &mut PgConnection, kind: &Kind, id: &EntityId) -> Result<(), WriteError> {
+    sqlx::query!(
+        "UPDATE changes SET doc = NULL, size = 0, before = NULL, changed = '{}' WHERE kind = $1 AND id = $2",
+        kind.as_str(),
+        id.as_str()
+    )
+    .execute(tx)
+    .await
+    .map_err(write_error)?;
+    Ok(())
 }
 
 fn text(doc: Option<&Doc>) -> Option<&str> {

@@ -20,6 +20,7 @@ use tokio::task::JoinError;
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
+    edit::Refused,
     fold::{EntityOp, Folded, Prepared, Stored, fold, prepare},
     recent::Logged,
     rows::{lock_rows, read_docs, store},
@@ -33,7 +34,7 @@ pub const TURN_OPS: usize = 1_000;
 /// From this many bytes on, checking and comparing leaves the runtime's thread: about a millisecond of work.
 const OFFLOAD_BYTES: usize = 256 * 1024;
 /// How often a batch is repeated when another writer created the same entity meanwhile.
-const MAX_RACES: usize = 5;
+pub(super) const MAX_RACES: usize = 5;
 
 /// What a transaction wrote.
 #[derive(Debug, Default)]
@@ -68,6 +69,9 @@ pub enum WriteError {
     /// The data itself was refused: repeat with [`Refusal::Quarantines`].
     #[error("the database refused a record")]
     Data(#[source] sqlx::Error),
+    /// An edit does not meet its conditions, or does not fit.
+    #[error(transparent)]
+    Edit(#[from] Refused),
     /// Anything else.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -185,7 +189,7 @@ impl Entities {
     }
 
     /// Tells other nodes, when the transaction commits.
-    async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
+    pub(super) async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
         let Some(notice) = self.database.notice() else { return Ok(()) };
         sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, notice)
             .fetch_one(tx)
@@ -251,6 +255,7 @@ impl Attempt {
                 None
             }
             Err(WriteError::Data(error)) => Some(Err(StoreError::Unfit { doing, source: Box::new(error) })),
+            Err(WriteError::Edit(refused)) => Some(Err(StoreError::Unfit { doing, source: Box::new(refused) })),
             Err(WriteError::Raced) => {
                 entities.database.metrics().raced.inc();
                 self.races += 1;
@@ -344,12 +349,17 @@ async fn write_turn(
     stored.retain(|id, _| now.contains(id));
 
     let ours = Arc::clone(spec);
-    let bytes: usize = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len()).sum();
+    let brought: usize = ops.iter().filter(|it| matches!(it.op, EntityOp::Edit(_))).map(|it| it.op.bytes()).sum();
+    let held: usize = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len()).sum();
+    let bytes = brought + held;
     let folded = if bytes < OFFLOAD_BYTES {
         fold(&ours, stored, ops)
     } else {
         joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
     };
+    if let Some(refused) = folded.refused {
+        return Err(refused.into());
+    }
     let place = store(tx, spec, author, &folded).await?;
     let Folded { applied, quarantined, created, newest, changes, .. } = folded;
     if let Some(place) = place {
@@ -375,6 +385,7 @@ fn needed_docs(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> HashMap<
                     && row.version.as_ref().is_none_or(|old| version >= old)
             }
             EntityOp::Set { .. } => true,
+            EntityOp::Edit(edit) => edit.needs_document(row.size <= INLINE_DOC_LIMIT),
             EntityOp::Trash(_) | EntityOp::Missing { .. } | EntityOp::Found(_) => row.size <= INLINE_DOC_LIMIT,
             EntityOp::Purge(_) => !row.trashed && !row.missing && row.size <= INLINE_DOC_LIMIT,
         };

@@ -10,6 +10,7 @@
 mod bus;
 mod dev;
 mod dev_postgres;
+mod edits;
 mod entity;
 mod hub;
 mod identity;

@@ -13,8 +13,9 @@
 use std::{borrow::Cow, ops::Range};
 
 use super::{
-    MAX_DEPTH,
-    raw::{space, string_end, unquote, value_end},
+    MAX_DEPTH, Pointer,
+    json_patch::unescape,
+    raw::{distinct, space, string_end, unquote, value_end},
 };
 
 /// Most masks of one kind, those of users with several roles included: of each a frame is made for each wire.
@@ -121,10 +122,39 @@ impl Mask {
         Self::of(self.0.iter().filter_map(rest).collect())
     }
 
+    /// Whether something at this place, or in it, is hidden. Places in arrays do not count, but a `-` may be a name as well.
+    #[must_use]
+    pub fn touches(&self, place: &Pointer) -> bool {
+        let names = |of_array: &[&str]| -> Vec<&str> {
+            let all = place.steps().iter().map(String::as_str);
+            all.filter(|step| !of_array.contains(step) && !is_number(step)).collect()
+        };
+        let both = [names(&[]), names(&["-"])];
+        self.0.iter().any(|path| both.iter().any(|names| path.iter().zip(names).all(|(a, b)| a == b)))
+    }
+
+    /// Whether a merge patch of this document names what is hidden, or replaces what it may stand in; told whether or not something does.
+    #[must_use]
+    pub fn is_reached_by(&self, patch: &str, doc: &str) -> bool {
+        let open: Vec<&[String]> = self.0.iter().map(|path| &**path).collect();
+        reaches(patch, Some(doc), &open)
+    }
+
+    /// All that is hidden of a JSON text, in its order, each with its name: what a writer who does not see it must leave alone. `None`: it
+    /// is not JSON.
+    #[must_use]
+    pub fn hidden<'a>(&self, json: &'a str) -> Option<Vec<(String, &'a str)>> {
+        let mut walk = Walk { text: json, hidden: Vec::new(), named: Some(Vec::new()) };
+        let open: Vec<&[String]> = self.0.iter().map(|path| &**path).collect();
+        walk.value(space(json.as_bytes(), 0), &open, 0)?;
+        let named = walk.named.unwrap_or_default().into_iter();
+        named.map(|(name, value)| Some((name, json.get(value)?))).collect()
+    }
+
     /// A JSON text without what is hidden, everything else as it is written. What is not JSON becomes `null`.
     #[must_use]
     pub fn cut<'a>(&self, json: &'a str) -> Cow<'a, str> {
-        let mut walk = Walk { text: json, hidden: Vec::new() };
+        let mut walk = Walk { text: json, hidden: Vec::new(), named: None };
         let open: Vec<&[String]> = self.0.iter().map(|path| &**path).collect();
         let start = space(json.as_bytes(), 0);
         let end = walk.value(start, &open, 0);
@@ -143,6 +173,20 @@ impl Mask {
         out.push_str(json.get(copied..).unwrap_or_default());
         Cow::Owned(out)
     }
+}
+
+fn reaches(patch: &str, old: Option<&str>, open: &[&[String]]) -> bool {
+    let old = old.and_then(distinct).unwrap_or_default();
+    distinct(patch).unwrap_or_default().into_iter().any(|(name, _, value)| {
+        let within = open.iter().filter_map(|path| path.split_first()).filter(|it| *it.0 == *name);
+        let within: Vec<&[String]> = within.map(|it| it.1).collect();
+        if within.is_empty() {
+            return false;
+        }
+        let there = old.iter().find(|it| it.0 == name).map(|it| it.2);
+        let merges = value.starts_with('{') && there.is_none_or(|there| there.starts_with('{'));
+        !merges || within.iter().any(|rest| rest.is_empty()) || reaches(value, there, &within)
+    })
 }
 
 /// The names of a dotted path, without places in arrays.
@@ -170,27 +214,13 @@ fn steps(path: &str) -> Result<Path, MaskError> {
     Ok(steps.into())
 }
 
-/// A step of a JSON Pointer: `~1` is a slash, `~0` a tilde, and nothing else is escaped.
-fn unescape(step: &str) -> Option<String> {
-    let mut parts = step.split('~');
-    let mut out = parts.next()?.to_owned();
-    for part in parts {
-        let (which, rest) = part.split_at_checked(1)?;
-        out.push(match which {
-            "0" => '~',
-            "1" => '/',
-            _ => return None,
-        });
-        out.push_str(rest);
-    }
-    Some(out)
-}
-
 /// Finds what has to go.
 struct Walk<'a> {
     text: &'a str,
     /// In their order, none within another.
     hidden: Vec<Range<usize>>,
+    /// The same by name and value, where somebody asks.
+    named: Option<Vec<(String, Range<usize>)>>,
 }
 
 impl Walk<'_> {
@@ -254,6 +284,9 @@ impl Walk<'_> {
                 open.iter().filter_map(|path| path.split_first()).filter(|it| *it.0 == *name).map(|it| it.1).collect();
             let end = if within.iter().any(|rest| rest.is_empty()) {
                 let end = self.end(value)?;
+                if let Some(named) = &mut self.named {
+                    named.push((name.into_owned(), value..end));
+                }
                 if kept {
                     self.hidden.push(before..end);
                 }

@@ -5,7 +5,9 @@ mod conflated;
 mod derived;
 mod document;
 mod filter;
+mod json_patch;
 mod mask;
+mod merge_patch;
 mod page;
 mod patch;
 pub(crate) mod raw;
@@ -22,7 +24,9 @@ pub use filter::{
     MAX_FILTER_DEPTH, MAX_FILTER_LIST, MAX_FILTER_NUMBER, MAX_FILTER_TESTS, Operand, Operands, USER, Undeclared,
     Values,
 };
+pub use json_patch::{JsonPatch, JsonPatchError, JsonPatchFault, MAX_OPERATIONS, Pointer};
 pub use mask::{MAX_MASK_PATH, MAX_MASK_PATHS, MAX_MASK_STEPS, MAX_MASKS, Mask, MaskError};
+pub use merge_patch::merge_patch;
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};
 pub use sight::{MORE, Shown, Sight, View, masked};

@@ -1,8 +1,8 @@
 //! A walk over JSON text that has passed a parser, without building values: spans in, spans out.
 //!
-//! Invariants: linear, no recursion, no allocation; text that is not JSON ends the walk early, it never panics.
+//! Invariants: linear, no recursion, no allocation but in [`distinct`]; text that is not JSON ends the walk early, it never panics.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use memchr::memchr2;
 
@@ -94,6 +94,20 @@ impl<'a> Iterator for Members<'a> {
         self.at = end;
         Some((self.text.get(at..key_end)?, self.text.get(value..end)?))
     }
+}
+
+/// A member of an object: its name, its key and its value.
+pub(crate) type Named<'a> = (Cow<'a, str>, &'a str, &'a str);
+
+/// The members of an object by name, each with its key and value as they are written; none when it is something else. Of equal names the
+/// last wins, as in the database.
+pub(crate) fn distinct(text: &str) -> Option<Vec<Named<'_>>> {
+    let all: Vec<_> = members(text)?.filter_map(|(key, value)| Some((unquote(key)?, key, value))).collect();
+    let last: HashMap<_, _> = all.iter().enumerate().map(|(n, (name, ..))| (name.clone(), n)).collect();
+    if last.len() == all.len() {
+        return Some(all);
+    }
+    Some(all.into_iter().enumerate().filter(|(n, (name, ..))| last.get(name) == Some(n)).map(|(_, it)| it).collect())
 }
 
 /// The items of an array, as they are written.

@@ -1,6 +1,6 @@
 //! Permissions: `{area}:{action}:{object}`, where the object may end with `*`, which stands for any ending; `*` alone is everything.
 //!
-//! Known today: `entities:read:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
+//! Known today: `entities:{read, create, update, trash, restore, purge}:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
 //! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`,
 //! `trace:user:{user}`, `trace:channel:{channel}`.
 

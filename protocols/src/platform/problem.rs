@@ -23,13 +23,23 @@ pub struct ProblemDetails {
     pub detail: String,
     /// Stable: clients branch on it. `[a-z][a-z0-9_]*`.
     pub code: Cow<'static, str>,
+    /// The revision that is there, where another one was expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
 }
 
 impl ProblemDetails {
     /// A problem whose `type` follows from its code.
     #[must_use]
     pub fn new(status: u16, title: &'static str, code: &'static str, detail: String) -> Self {
-        Self { kind: format!("{TYPE_PREFIX}{code}"), title: title.into(), status, detail, code: code.into() }
+        Self {
+            kind: format!("{TYPE_PREFIX}{code}"),
+            title: title.into(),
+            status,
+            detail,
+            code: code.into(),
+            revision: None,
+        }
     }
 }
 

@@ -67,12 +67,23 @@ pub struct TokenRules {
 }
 
 impl Default for TokenRules {
-    /// Admin everything; operator reads everything and operates mirrors; viewer reads.
+    /// Admin everything; operator reads and changes everything but for good, and operates mirrors; viewer reads.
     fn default() -> Self {
         let role = |name: &str, all: &[&str]| (name.to_owned(), all.iter().map(ToString::to_string).collect());
         let roles = BTreeMap::from([
             role("admin", &["*"]),
-            role("operator", &["entities:read:*", "mirrors:read:*", "mirrors:operate:*"]),
+            role(
+                "operator",
+                &[
+                    "entities:read:*",
+                    "entities:create:*",
+                    "entities:update:*",
+                    "entities:trash:*",
+                    "entities:restore:*",
+                    "mirrors:read:*",
+                    "mirrors:operate:*",
+                ],
+            ),
             role("viewer", &["entities:read:*", "mirrors:read:*"]),
         ]);
         Self { issuer: None, audience: None, roles, views: ViewsConfig::new() }

@@ -14,7 +14,7 @@ use crate::{
     entities::Entities,
     mirror::Mirrors,
     platform::{
-        config::{Config, KindConfig, MirrorConfig, Reconcile, Secret, SecretUrl},
+        config::{Config, KindConfig, KindSource, MirrorConfig, Reconcile, Secret, SecretUrl},
         db::Database,
     },
 };
@@ -61,6 +61,11 @@ pub(super) async fn start(config: &mut Config, database: &Database) -> Result<Sa
         config.kinds.entry(name.clone()).or_insert_with(fields);
         config.mirrors.push(mirror(&handle, &name, &path));
     }
+    // One of the organisation's own, so that writing can be tried.
+    let own = Kind::new("deal").map_err(Failure::internal)?;
+    let fields = vec!["status".to_owned(), "owner".to_owned()];
+    let local = KindConfig { source: KindSource::Local, fields, ..KindConfig::default() };
+    config.kinds.entry(own).or_insert(local);
     control.play(&Play { rate_per_s: EDITS_PER_S, ..Play::default() }).map_err(|error| failed(&error))?;
     Ok(handle)
 }

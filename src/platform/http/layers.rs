@@ -93,7 +93,7 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let headers =
         [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH, REQUEST_ID, TRACEPARENT];
-    let exposed = [header::ETAG, header::RETRY_AFTER, REQUEST_ID];
+    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, REQUEST_ID];
     let cors = CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers(headers);
     Some(cors.expose_headers(exposed).max_age(PREFLIGHT_AGE))
 }

@@ -32,6 +32,7 @@ pub struct Problem {
 #[derive(Debug, Default)]
 struct Extra {
     retry_after: Option<Duration>,
+    revision: Option<u64>,
     /// Those that its status asks for.
     headers: HeaderMap,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -125,6 +126,13 @@ impl Problem {
         self
     }
 
+    /// Adds the revision that is there, where another one was expected.
+    #[must_use]
+    pub fn with_revision(mut self, revision: u64) -> Self {
+        self.extra.revision = Some(revision);
+        self
+    }
+
     /// Adds a header that the status asks for.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -178,7 +186,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.log();
         let title = self.status.canonical_reason().unwrap_or("Error");
-        let body = ProblemDetails::new(self.status.as_u16(), title, self.code, self.detail);
+        let mut body = ProblemDetails::new(self.status.as_u16(), title, self.code, self.detail);
+        body.revision = self.extra.revision;
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
         let headers = response.headers_mut();

@@ -41,6 +41,7 @@ impl Writer {
             mirror: None,
             fields: ["status", "amount", "ends", "owner"].map(str::to_owned).to_vec(),
             version_paths: Vec::new(),
+            require_if_match: false,
         };
         let options = DbOptions::new(&world.db.url()).expect("options");
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");

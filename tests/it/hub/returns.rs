@@ -44,6 +44,7 @@ impl Writer {
             mirror: None,
             fields: Vec::new(),
             version_paths: Vec::new(),
+            require_if_match: false,
         };
         let mut options = DbOptions::new(&world.db.url()).expect("options");
         options.notify = true;

@@ -47,6 +47,7 @@ pub fn spec(kind: Kind) -> KindSpec {
         mirror: Some("m".into()),
         fields: vec!["status".into(), "value.amount".into()],
         version_paths: vec!["dateModified".into()],
+        require_if_match: false,
     }
 }
 

@@ -33,7 +33,10 @@ async fn no_statement_scans_a_whole_table() {
         |query: &str| ["entities", "changes", "quarantine"].iter().any(|table| query.contains(&format!(" {table}")));
     for (query, plan) in plans(&mut connection, ours).await {
         for table in ["entities", "changes", "changes_2", "quarantine"] {
-            assert!(!plan.contains(&format!("Seq Scan on {table}")), "{query}\n{plan}");
+            // A partition in which there is nothing is read whole: no index is shorter.
+            let scans = format!("Seq Scan on {table}");
+            let scanned = plan.lines().any(|line| line.contains(&scans) && !line.contains("(cost=0.00..0.00 "));
+            assert!(!scanned, "{query}\n{plan}");
         }
         seen.extend(
             [

@@ -110,6 +110,12 @@ impl<'a> Values<'a> {
         Values(self.0.into_iter().map(|(field, value)| (own(field), value.map(own))).collect())
     }
 
+    /// The scalar of a declared field, if it has one.
+    #[must_use]
+    pub fn value(&self, field: &str) -> Option<&str> {
+        self.get(field).flatten()
+    }
+
     /// `None` where the field is not told of.
     fn get(&self, field: &str) -> Option<Option<&str>> {
         self.0.get(field).map(|value| value.as_ref().map(|text| &*text.0))

@@ -15,6 +15,8 @@ pub struct KindConfig {
     pub source: KindSource,
     /// Declared fields as dotted paths: filters may name them, and changes keep their earlier values.
     pub fields: Vec<String>,
+    /// Whoever changes an entity must name the revision that they have seen (`If-Match`); else 428.
+    pub require_if_match: bool,
     /// On its channels something goes out at most so often; 0: at once.
     #[serde(with = "duration")]
     pub hold: Duration,

@@ -1,0 +1,217 @@
+//! Edits: what people and other systems do to an entity of a local kind, under the conditions that they name.
+//!
+//! Invariants: conditions are judged on the row as it is locked, so of two who ask for the same revision one is refused; what is refused
+//! changes nothing; nobody changes a value that they do not see, nor learns it by trying. An entity of which something is hidden may go to
+//! the trash, and be purged by whoever may purge.
+
+use std::sync::Arc;
+
+use dzvin_protocols::{
+    channels::Epoch,
+    entities::{Filter, JsonPatch, JsonPatchError, Mask, Unfit, Values, check, merge_patch},
+    platform::EntityId,
+};
+use serde_json::value::RawValue;
+
+use super::{KindSpec, fold::Stored};
+
+/// Largest document of a local kind. Those of an upstream may be larger; these are written by people and forms.
+pub const MAX_LOCAL_DOC: usize = 1024 * 1024;
+
+/// One edit of one entity.
+#[derive(Debug, Clone)]
+pub struct Edit {
+    /// The entity.
+    pub id: EntityId,
+    /// What is done.
+    pub action: EditAction,
+    /// What must be there.
+    pub expected: Expect,
+    /// What the writer sees of the kind.
+    pub sees: Sees,
+}
+
+/// What is done to an entity.
+#[derive(Debug, Clone)]
+pub enum EditAction {
+    /// The whole document of one that is not there.
+    Create(Arc<RawValue>),
+    /// The whole document, whether or not one is there.
+    Put(Arc<RawValue>),
+    /// JSON Merge Patch.
+    Merge(Arc<RawValue>),
+    /// JSON Patch.
+    Patch(Arc<RawValue>),
+    /// To the trash.
+    Trash,
+    /// Out of the trash.
+    Restore,
+    /// The document is destroyed, in the log as well.
+    Purge,
+}
+
+/// What must be there for an edit to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever is there, and perhaps nothing.
+    #[default]
+    Anything,
+    /// Some revision.
+    Something,
+    /// One of these.
+    OneOf(Vec<Expected>),
+}
+
+impl Expect {
+    /// Whether what was met may have been of this epoch.
+    pub(super) fn is_of(&self, epoch: &Epoch) -> bool {
+        let fits = |it: &Expected| it.epoch.as_ref().is_none_or(|it| it == epoch);
+        !matches!(self, Self::OneOf(all) if !all.iter().any(fits))
+    }
+}
+
+/// A revision that a writer has seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The revision.
+    pub revision: i64,
+    /// Of the stream when it was seen, where that is known: after a restored backup the same number may be another content.
+    pub epoch: Option<Epoch>,
+}
+
+/// What a writer sees.
+#[derive(Debug, Clone, Default)]
+pub struct Sees {
+    /// `None`: every row.
+    pub rows: Option<Filter>,
+    /// What is hidden of each.
+    pub mask: Option<Arc<Mask>>,
+}
+
+/// Why an edit was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no such entity, or the writer does not see it.
+    #[error("there is no such entity")]
+    Absent,
+    /// There is one already.
+    #[error("there is an entity of this id")]
+    Present,
+    /// It is in the trash.
+    #[error("the entity is in the trash")]
+    InTrash,
+    /// Another revision is there.
+    #[error("another revision is there: {0}")]
+    Revision(i64),
+    /// What is hidden from the writer would change.
+    #[error("the edit touches what is hidden from its writer")]
+    Hidden,
+    /// The writer would not see it any more.
+    #[error("the entity would be out of its writer's sight")]
+    OutOfSight,
+    /// The document, or what it comes to, cannot be stored.
+    #[error("the document cannot be stored")]
+    Unfit(#[source] Unfit),
+    /// Above [`MAX_LOCAL_DOC`].
+    #[error("the document is larger than {MAX_LOCAL_DOC} bytes")]
+    TooLarge,
+    /// The patch does not fit.
+    #[error("the patch cannot be applied")]
+    Patch(#[source] JsonPatchError),
+}
+
+impl Edit {
+    /// The bytes that it brings.
+    pub(super) fn raw(&self) -> Option<&Arc<RawValue>> {
+        match &self.action {
+            EditAction::Create(raw) | EditAction::Put(raw) | EditAction::Merge(raw) | EditAction::Patch(raw) => {
+                Some(raw)
+            }
+            EditAction::Trash | EditAction::Restore | EditAction::Purge => None,
+        }
+    }
+
+    /// Whether the stored document has to be read: to be changed, to be compared, to be told, or to know who sees it. What is stored
+    /// beside it may lack a field that was declared lately.
+    pub(super) fn needs_document(&self, inline: bool) -> bool {
+        let judged = self.sees.rows.is_some();
+        match self.action {
+            EditAction::Create(_) => judged,
+            EditAction::Put(_) | EditAction::Merge(_) | EditAction::Patch(_) => true,
+            EditAction::Trash | EditAction::Restore | EditAction::Purge => judged || inline,
+        }
+    }
+
+    /// Whether it may be done to what is stored.
+    pub(super) fn judge(&self, spec: &KindSpec, stored: &Stored) -> Result<(), Refused> {
+        let there = stored.revision > 0 && !stored.purged;
+        if there && !self.shows(stored.values(spec).as_ref()) {
+            return Err(Refused::Absent);
+        }
+        let creates = matches!(self.action, EditAction::Create(_) | EditAction::Put(_));
+        let may_be_absent = creates && self.expected == Expect::Anything;
+        if !there && !may_be_absent {
+            return Err(Refused::Absent);
+        }
+        if there && matches!(self.action, EditAction::Create(_)) {
+            return Err(Refused::Present);
+        }
+        if matches!(&self.expected, Expect::OneOf(all) if all.iter().all(|it| it.revision != stored.revision)) {
+            return Err(Refused::Revision(stored.revision));
+        }
+        let changes = matches!(self.action, EditAction::Put(_) | EditAction::Merge(_) | EditAction::Patch(_));
+        if there && stored.trashed && changes {
+            return Err(Refused::InTrash);
+        }
+        Ok(())
+    }
+
+    /// The document that it comes to, from the stored one; `None` where it brings none.
+    pub(super) fn document(&self, old: Option<&RawValue>) -> Result<Option<Arc<RawValue>>, Refused> {
+        let mask = self.sees.mask.as_deref();
+        let new: Arc<RawValue> = match (&self.action, old) {
+            (EditAction::Put(_), Some(_)) if mask.is_some() => return Err(Refused::Hidden),
+            (EditAction::Create(doc) | EditAction::Put(doc), _) => Arc::clone(doc),
+            // Whether or not the value is the one that is hidden: else it could be guessed.
+            (EditAction::Merge(patch), Some(old))
+                if mask.is_some_and(|it| it.is_reached_by(patch.get(), old.get())) =>
+            {
+                return Err(Refused::Hidden);
+            }
+            (EditAction::Merge(patch), Some(old)) => merge_patch(old, patch).into(),
+            (EditAction::Patch(patch), Some(old)) => self.patched(old, patch)?.into(),
+            (EditAction::Merge(_) | EditAction::Patch(_), None) => return Err(Refused::Absent),
+            _ => return Ok(None),
+        };
+        if new.get().len() > MAX_LOCAL_DOC {
+            return Err(Refused::TooLarge);
+        }
+        check(&new).map_err(Refused::Unfit)?;
+        match mask {
+            Some(mask) if !leaves_alone(mask, old, &new) => Err(Refused::Hidden),
+            _ => Ok(Some(new)),
+        }
+    }
+
+    fn patched(&self, old: &RawValue, patch: &RawValue) -> Result<Box<RawValue>, Refused> {
+        let patch = JsonPatch::read(patch).map_err(Refused::Patch)?;
+        // A copy or a test would tell what is hidden.
+        if self.sees.mask.as_ref().is_some_and(|mask| patch.pointers().any(|place| mask.touches(place))) {
+            return Err(Refused::Hidden);
+        }
+        patch.apply(old, MAX_LOCAL_DOC).map_err(Refused::Patch)
+    }
+
+    /// Whether the writer sees an entity with these declared fields.
+    pub(super) fn shows(&self, values: Option<&Values<'_>>) -> bool {
+        let Some(rows) = &self.sees.rows else { return true };
+        let Some(values) = values else { return false };
+        rows.evaluate(&|field| values.value(field)) == Some(true)
+    }
+}
+
+/// Whether all that is hidden is as it was. What cannot be walked is not.
+fn leaves_alone(mask: &Mask, old: Option<&RawValue>, new: &RawValue) -> bool {
+    let before = old.map_or(Some(Vec::new()), |old| mask.hidden(old.get()));
+    before.is_some() && before == mask.hidden(new.get())
+}
