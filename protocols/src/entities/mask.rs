@@ -175,11 +175,15 @@ impl Mask {
     }
 }
 
+/// What is left behind a name of the paths that lead through it.
+fn behind<'p>(open: &[&'p [String]], name: &str) -> Vec<&'p [String]> {
+    open.iter().filter_map(|path| path.split_first()).filter(|it| it.0 == name).map(|it| it.1).collect()
+}
+
 fn reaches(patch: &str, old: Option<&str>, open: &[&[String]]) -> bool {
     let old = old.and_then(distinct).unwrap_or_default();
     distinct(patch).unwrap_or_default().into_iter().any(|(name, _, value)| {
-        let within = open.iter().filter_map(|path| path.split_first()).filter(|it| *it.0 == *name);
-        let within: Vec<&[String]> = within.map(|it| it.1).collect();
+        let within = behind(open, &name);
         if within.is_empty() {
             return false;
         }
@@ -280,8 +284,7 @@ impl Walk<'_> {
                 return None;
             }
             let value = space(bytes, colon + 1);
-            let within: Vec<&[String]> =
-                open.iter().filter_map(|path| path.split_first()).filter(|it| *it.0 == *name).map(|it| it.1).collect();
+            let within = behind(open, &name);
             let end = if within.iter().any(|rest| rest.is_empty()) {
                 let end = self.end(value)?;
                 if let Some(named) = &mut self.named {
