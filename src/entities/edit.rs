@@ -11,6 +11,7 @@ use dzvin_protocols::{
     entities::{Filter, JsonPatch, JsonPatchError, Mask, Unfit, Values, check, merge_patch},
     platform::EntityId,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{KindSpec, fold::Stored};
@@ -48,6 +49,14 @@ pub enum EditAction {
     Restore,
     /// The document is destroyed, in the log as well.
     Purge,
+}
+
+impl EditAction {
+    /// Whether it destroys the document.
+    #[must_use]
+    pub fn is_purge(&self) -> bool {
+        matches!(self, Self::Purge)
+    }
 }
 
 /// What must be there for an edit to be done.
@@ -88,36 +97,75 @@ pub struct Sees {
     pub mask: Option<Arc<Mask>>,
 }
 
-/// Why an edit was not done.
+/// What an edit came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The entity.
+    pub id: EntityId,
+    /// Its revision behind the edit.
+    pub revision: i64,
+    /// Whether it was not there before.
+    pub created: bool,
+}
+
+/// Why an edit was not done, in words for whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no such entity, or the writer does not see it.
     #[error("there is no such entity")]
     Absent,
     /// There is one already.
-    #[error("there is an entity of this id")]
+    #[error("there is an entity of this id already")]
     Present,
     /// It is in the trash.
-    #[error("the entity is in the trash")]
+    #[error("the entity is in the trash: restore it first")]
     InTrash,
     /// Another revision is there.
-    #[error("another revision is there: {0}")]
+    #[error("somebody else changed the entity: its revision is {0} now")]
     Revision(i64),
     /// What is hidden from the writer would change.
-    #[error("the edit touches what is hidden from its writer")]
+    #[error("this would change or tell what is hidden from you")]
     Hidden,
     /// The writer would not see it any more.
-    #[error("the entity would be out of its writer's sight")]
+    #[error("you would not see the entity as it would be")]
     OutOfSight,
     /// The document, or what it comes to, cannot be stored.
-    #[error("the document cannot be stored")]
-    Unfit(#[source] Unfit),
+    #[error("{0}")]
+    Unfit(Unfit),
     /// Above [`MAX_LOCAL_DOC`].
-    #[error("the document is larger than {MAX_LOCAL_DOC} bytes")]
+    #[error("a document has at most {MAX_LOCAL_DOC} bytes")]
     TooLarge,
     /// The patch does not fit.
-    #[error("the patch cannot be applied")]
-    Patch(#[source] JsonPatchError),
+    #[error("{0}")]
+    Patch(JsonPatchError),
+}
+
+impl Refused {
+    /// The stable code by which clients know it.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Absent => "unknown_entity",
+            Self::Present => "entity_exists",
+            Self::InTrash => "in_trash",
+            Self::Revision(_) => "revision_conflict",
+            Self::Hidden => "hidden_field",
+            Self::OutOfSight => "out_of_sight",
+            Self::Unfit(_) => "unfit_document",
+            Self::TooLarge => "document_too_large",
+            Self::Patch(error) if error.why.is_malformed() => "bad_patch",
+            Self::Patch(_) => "patch_failed",
+        }
+    }
+
+    /// The revision that is there, where that is the reason.
+    #[must_use]
+    pub fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Revision(revision) => Some(revision.unsigned_abs()),
+            _ => None,
+        }
+    }
 }
 
 impl Edit {
@@ -172,13 +220,7 @@ impl Edit {
         let new: Arc<RawValue> = match (&self.action, old) {
             (EditAction::Put(_), Some(_)) if mask.is_some() => return Err(Refused::Hidden),
             (EditAction::Create(doc) | EditAction::Put(doc), _) => Arc::clone(doc),
-            // Whether or not the value is the one that is hidden: else it could be guessed.
-            (EditAction::Merge(patch), Some(old))
-                if mask.is_some_and(|it| it.is_reached_by(patch.get(), old.get())) =>
-            {
-                return Err(Refused::Hidden);
-            }
-            (EditAction::Merge(patch), Some(old)) => merge_patch(old, patch).into(),
+            (EditAction::Merge(patch), Some(old)) => self.merged(old, patch)?.into(),
             (EditAction::Patch(patch), Some(old)) => self.patched(old, patch)?.into(),
             (EditAction::Merge(_) | EditAction::Patch(_), None) => return Err(Refused::Absent),
             _ => return Ok(None),
@@ -191,6 +233,15 @@ impl Edit {
             Some(mask) if !leaves_alone(mask, old, &new) => Err(Refused::Hidden),
             _ => Ok(Some(new)),
         }
+    }
+
+    fn merged(&self, old: &RawValue, patch: &RawValue) -> Result<Box<RawValue>, Refused> {
+        check(patch).map_err(Refused::Unfit)?;
+        // Whether or not the value is the one that is hidden: else it could be guessed.
+        if self.sees.mask.as_ref().is_some_and(|mask| mask.is_reached_by(patch.get(), old.get())) {
+            return Err(Refused::Hidden);
+        }
+        Ok(merge_patch(old, patch))
     }
 
     fn patched(&self, old: &RawValue, patch: &RawValue) -> Result<Box<RawValue>, Refused> {

@@ -1,6 +1,6 @@
-//! One edit as a transaction: conditions, change and answer belong to the same moment.
+//! Edits as transactions: conditions, changes and answer belong to the same moment.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
@@ -12,57 +12,94 @@ use tokio::time::timeout;
 
 use super::{
     Author, Entities, EntityRow, Refusal, WriteError,
-    edit::{Edit, EditAction, Expect, Refused},
-    fold::EntityOp,
+    edit::{Edit, Expect, Outcome, Refused},
+    idempotency::{Answer, Claim, IdempotencyKey, Told, claim, remember},
     log::number,
+    op::EntityOp,
     query::{INLINE, read_one},
+    rows::lock_rows,
     write::{MAX_RACES, write_error},
 };
 
 /// Longest wait of an edit for its turn: whoever asked has given up by then.
 const TURN: Duration = Duration::from_secs(5);
+/// Most edits in one request: a thousand rows are one statement.
+pub const MAX_EDITS: usize = 1_000;
 
 /// Why an edit was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// It does not meet its conditions, or does not fit.
-    #[error(transparent)]
-    Refused(#[from] Refused),
+    #[error("edit {index} is refused: {refused}")]
+    Refused {
+        /// Its place among those that were asked for, from 0.
+        index: usize,
+        /// Why.
+        refused: Refused,
+    },
+    /// Something else was asked for under this key.
+    #[error("the idempotency key belongs to another request")]
+    KeyReused,
     /// The database is away, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// An entity after an edit.
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Edits {
+    /// In their order; at most [`MAX_EDITS`].
+    pub edits: Vec<Edit>,
+    /// Whether all are given up with the first that is refused.
+    pub atomic: bool,
+    /// Under what it may be repeated.
+    pub key: Option<IdempotencyKey>,
+}
+
+impl Edits {
+    /// One edit.
+    #[must_use]
+    pub fn one(edit: Edit, key: Option<IdempotencyKey>) -> Self {
+        Self { edits: vec![edit], atomic: true, key }
+    }
+}
+
+/// What came of it.
 #[derive(Debug, Clone)]
 pub struct Edited {
-    /// The entity, as it stood when the edit was committed; without a document of more than
+    /// What each edit came to.
+    pub answer: Answer,
+    /// Of a single edit, the entity as it stood when it was committed, with its tag; without a document of more than
     /// [`INLINE_DOC_LIMIT`](dzvin_protocols::entities::INLINE_DOC_LIMIT) bytes.
-    pub row: EntityRow,
-    /// Its tag.
-    pub tag: String,
-    /// The position of its last change.
-    pub position: Position,
-    /// Whether it was not there before.
-    pub created: bool,
+    pub row: Option<(EntityRow, String)>,
+    /// Whether this was answered before, and nothing was done now.
+    pub replayed: bool,
+}
+
+/// Who asks for what.
+struct Asked<'a> {
+    kind: &'a Kind,
+    author: Author<'a>,
+    edits: &'a Edits,
 }
 
 impl Entities {
-    /// Does an edit, in a transaction of its own, and wakes those who wait.
+    /// Does edits, all in one transaction, and wakes those who wait.
     ///
     /// # Errors
-    /// See [`EditError`]. Nothing was changed then, but where the database went away in the middle of the commit: then nobody knows.
-    pub async fn edit(&self, kind: &Kind, author: Author<'_>, edit: Edit) -> Result<Edited, EditError> {
-        let doing = "editing an entity";
+    /// See [`EditError`]. Nothing was changed then, but where the database went away in the middle of the commit: then nobody knows, and
+    /// whoever has a key may ask.
+    pub async fn edit(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
+        let doing = "editing entities";
         let unavailable = |source| StoreError::Unavailable { doing, source };
         let turn = timeout(TURN, self.edits.acquire()).await;
         let _turn =
             turn.map_err(|late| unavailable(Box::new(late)))?.map_err(|closed| unavailable(Box::new(closed)))?;
+        let asked = Asked { kind, author, edits };
         for _ in 0..MAX_RACES {
-            match self.try_edit(kind, author, &edit).await {
-                Ok(edited) => return Ok(edited),
+            match self.try_edit(&asked).await {
+                Ok(edited) => return edited,
                 Err(WriteError::Raced) => drop(self.database.metrics().raced.inc()),
-                Err(WriteError::Edit(refused)) => return Err(refused.into()),
                 Err(WriteError::Data(error)) => return Err(StoreError::Unfit { doing, source: Box::new(error) }.into()),
                 Err(WriteError::Store(error)) => return Err(error.into()),
             }
@@ -70,49 +107,79 @@ impl Entities {
         Err(unavailable(Box::new(WriteError::Raced)).into())
     }
 
-    async fn try_edit(&self, kind: &Kind, author: Author<'_>, edit: &Edit) -> Result<Edited, WriteError> {
+    async fn try_edit(&self, asked: &Asked<'_>) -> Result<Result<Edited, EditError>, WriteError> {
+        let Asked { kind, author, edits: Edits { edits, atomic, key } } = asked;
         let mut lent = self.database.lend().await.map_err(write_error)?;
         let mut tx = lent.begin().await.map_err(write_error)?;
-        let edit = in_epoch(&mut tx, kind, edit).await?;
-        let (id, expected, purges) = (edit.id.clone(), edit.expected.clone(), matches!(edit.action, EditAction::Purge));
-        let ops = [EntityOp::Edit(Arc::new(edit))];
-        let mut written = self.write(&mut tx, kind, author, &ops, Refusal::Fails).await?;
-        let found = read_one(&mut *tx, kind, &id, &[], INLINE).await.map_err(write_error)?;
-        let (row, tag): (EntityRow, String) = found.map(Into::into).ok_or(Refused::Absent)?;
-        let epoch = Epoch::new(tag.split('.').next().unwrap_or_default());
-        if !expected.is_of(&epoch) {
-            // The epoch was renewed since we asked for it: asked again, it tells.
+        if let Some(key) = key {
+            match claim(&mut tx, author.by, key).await? {
+                Claim::Ours => {}
+                Claim::Answered(answer) => return Ok(Ok(Edited { answer, row: None, replayed: true })),
+                Claim::Reused => return Ok(Err(EditError::KeyReused)),
+            }
+        }
+        let edits = in_epoch(&mut tx, kind, edits).await?;
+        if edits.len() > 1 {
+            // Before the stream is held, in one order, as every writer does.
+            lock_rows(&mut tx, kind, &edits.iter().map(|edit| &edit.id).collect::<BTreeSet<_>>(), false).await?;
+        }
+        let ops: Vec<_> = edits.iter().cloned().map(|edit| EntityOp::Edit(Arc::new(edit))).collect();
+        let mut written = self.write(&mut tx, kind, *author, &ops, Refusal::Fails).await?;
+        let came = std::mem::take(&mut written.edits);
+        let refused = came.iter().enumerate().find_map(|(index, came)| Some((index, came.as_ref().err()?.clone())));
+        if let Some((index, refused)) = refused.filter(|_| *atomic) {
+            return Ok(Err(EditError::Refused { index, refused }));
+        }
+        let position = match written.position.take() {
+            Some(position) => position,
+            None => position_of(&mut tx, kind).await?,
+        };
+        // Should the epoch have been renewed since we asked for it: asked again, it tells.
+        let of_another =
+            |(edit, came): (&Edit, &Result<Outcome, Refused>)| came.is_ok() && !edit.expected.is_of(&position.epoch);
+        if edits.iter().zip(&came).any(of_another) {
             return Err(WriteError::Raced);
         }
-        if written.applied.changed > 0 {
-            self.notify(&mut tx).await?;
-            let committing = self.committing();
-            tx.commit().await.map_err(write_error)?;
-            committing.done(kind, std::mem::take(&mut written.logged));
-        } else {
-            tx.rollback().await.map_err(write_error)?;
+        let row = match &*edits {
+            [only] => read_one(&mut *tx, kind, &only.id, &[], INLINE).await.map_err(write_error)?.map(Into::into),
+            _ => None,
+        };
+        let items = edits.iter().zip(&came).map(|(edit, came)| Told::of(&edit.id, came)).collect();
+        let answer = Answer { items, position };
+        if let Some(key) = key {
+            remember(&mut tx, author.by, key, &answer).await?;
         }
-        if purges {
-            tracing::info!(%kind, by = author.by, "an entity was purged");
+        // What has changed nothing, and need not be remembered, costs no flush.
+        if written.applied.changed > 0 || key.is_some() {
+            self.seal(tx, kind, &mut written).await?;
         }
-        let position = Position { epoch, offset: number(row.offset) };
-        Ok(Edited { row, tag, position, created: written.created > 0 })
+        let purged = edits.iter().zip(&came).filter(|(edit, came)| came.is_ok() && edit.action.is_purge()).count();
+        if purged > 0 {
+            tracing::info!(%kind, by = author.by, purged, "entities were purged");
+        }
+        Ok(Ok(Edited { answer, row, replayed: false }))
     }
 }
 
-/// The edit without the revisions that were seen in another epoch: the same number may be another content.
-async fn in_epoch(tx: &mut PgConnection, kind: &Kind, edit: &Edit) -> Result<Edit, WriteError> {
-    let mut edit = edit.clone();
-    let Expect::OneOf(expected) = &mut edit.expected else { return Ok(edit) };
-    if expected.iter().all(|it| it.epoch.is_none()) {
-        return Ok(edit);
+/// The edits without the revisions that were seen in another epoch: the same number may be another content.
+async fn in_epoch(tx: &mut PgConnection, kind: &Kind, edits: &[Edit]) -> Result<Vec<Edit>, WriteError> {
+    let mut edits = edits.to_vec();
+    let named = |edit: &Edit| matches!(&edit.expected, Expect::OneOf(all) if all.iter().any(|it| it.epoch.is_some()));
+    if !edits.iter().any(named) {
+        return Ok(edits);
     }
+    let epoch = position_of(tx, kind).await?.epoch;
+    for edit in &mut edits {
+        if let Expect::OneOf(expected) = &mut edit.expected {
+            expected.retain(|it| it.epoch.as_ref().is_none_or(|it| *it == epoch));
+        }
+    }
+    Ok(edits)
+}
+
+async fn position_of(tx: &mut PgConnection, kind: &Kind) -> Result<Position, WriteError> {
     let stream = kind.stream();
-    let epoch = sqlx::query_scalar!("SELECT epoch FROM streams WHERE name = $1", stream.as_str())
-        .fetch_optional(tx)
-        .await
-        .map_err(write_error)?;
-    let epoch = epoch.as_deref().map(Epoch::new);
-    expected.retain(|it| it.epoch.is_none() || it.epoch == epoch);
-    Ok(edit)
+    let row = sqlx::query!("SELECT epoch, top FROM streams WHERE name = $1", stream.as_str());
+    let row = row.fetch_one(tx).await.map_err(write_error)?;
+    Ok(Position { epoch: Epoch::new(&row.epoch), offset: number(row.top) })
 }

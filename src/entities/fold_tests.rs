@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::entities::Source;
+use crate::entities::{Source, op::prepare};
 
 const IDS: [&str; 3] = ["a", "b", "c"];
 

@@ -2,8 +2,10 @@
 //!
 //! Documents are spliced into answers as the text that is stored; nothing is parsed on the way out.
 
+mod bulk;
 mod edits;
 mod history;
+mod writer;
 
 use axum::{
     Router,
@@ -43,6 +45,7 @@ pub fn router(entities: Entities, room: AnswerRoom) -> Router {
     Router::new()
         .route("/api/v1/kinds", get(kinds))
         .route("/api/v1/entities/{kind}", get(list).post(edits::create))
+        .route("/api/v1/entities/{kind}/bulk", post(bulk::bulk))
         .route("/api/v1/entities/{kind}/{id}", get(one).put(edits::put).patch(edits::patch).delete(edits::remove))
         .route("/api/v1/entities/{kind}/{id}/restore", post(edits::restore))
         .route("/api/v1/entities/{kind}/{id}/history", get(history::history))
@@ -293,13 +296,7 @@ async fn one(
     let lens = Lens::of(&caller, &entities, &kind);
     let told = known_tags(&headers);
     let known = lens.known(&told);
-    let read = async |largest| {
-        let row = match lens.rows() {
-            None => entities.one(&kind, &id, &known, largest).await?,
-            Some(rows) => entities.one_seen(&kind, rows, &id, &known, largest).await?,
-        };
-        row.ok_or_else(|| unknown_entity(&kind))
-    };
+    let read = async |largest| read(&entities, &lens, &kind, &id, &known, largest).await;
     let (mut row, mut tag) = read(INLINE).await?;
     let mut held = None;
     if row.size > INLINE && !row.purged && !told.contains(&lens.tag(&tag)) {
@@ -319,6 +316,22 @@ async fn one(
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)
+}
+
+/// An entity as far as it is seen, with its tag; without its document where the tag is known or the document larger than that.
+async fn read(
+    entities: &Entities,
+    lens: &Lens,
+    kind: &Kind,
+    id: &EntityId,
+    known: &[String],
+    largest: i32,
+) -> Result<(EntityRow, String), Problem> {
+    let row = match lens.rows() {
+        None => entities.one(kind, id, known, largest).await?,
+        Some(rows) => entities.one_seen(kind, rows, id, known, largest).await?,
+    };
+    row.ok_or_else(|| unknown_entity(kind))
 }
 
 /// Head, document and end as three pieces: a document of 7.5 MB is not copied once more.

@@ -69,7 +69,7 @@ impl Entities {
         Ok(done)
     }
 
-    /// Maintains now and every hour, until `stop` is done.
+    /// Maintains now and every hour, until `stop` is done; what else has had its time is forgotten as well.
     pub async fn keep_maintained(self, retention: Retention, stop: impl Future<Output = ()>) {
         let mut every = tokio::time::interval(EVERY);
         let work = async {
@@ -79,6 +79,11 @@ impl Entities {
                     Ok(Partitions { made: 0, dropped: 0 }) => {}
                     Ok(done) => tracing::info!(made = done.made, dropped = done.dropped, "partitions maintained"),
                     Err(error) => tracing::error!(error = %error, "partitions are not maintained"),
+                }
+                match self.forget_answers().await {
+                    Ok(0) => {}
+                    Ok(forgotten) => tracing::info!(forgotten, "answers under idempotency keys were forgotten"),
+                    Err(error) => tracing::error!(error = %error, "answers under idempotency keys are not forgotten"),
                 }
             }
         };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dzvin_protocols::{
-    channels::{Epoch, IdKey},
+    channels::{Epoch, IdKey, Position},
     entities::{Change, INLINE_DOC_LIMIT, Op},
     platform::{EntityId, Kind},
 };
@@ -103,6 +103,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The stream's position behind so many changes.
+    pub(super) fn behind(&self, changes: usize) -> Position {
+        Position { epoch: self.epoch.clone(), offset: number(self.base) + changes as u64 }
+    }
+
     /// The rows of the log as a reader would find them, with the epoch of their stream.
     pub(super) fn committed(self, spec: &KindSpec, author: Author<'_>, rows: Vec<NewChange>) -> (Epoch, Vec<Change>) {
         let (by, trace): (Arc<str>, Option<Arc<str>>) = (author.by.into(), author.trace.map(Into::into));

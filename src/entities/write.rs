@@ -11,17 +11,19 @@ use std::{
 
 use dzvin_actors::platform::ports::{Applied, StoreError};
 use dzvin_protocols::{
+    channels::Position,
     entities::INLINE_DOC_LIMIT,
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::task::JoinError;
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
-    edit::Refused,
-    fold::{EntityOp, Folded, Prepared, Stored, fold, prepare},
+    edit::{Outcome, Refused},
+    fold::{Folded, Stored, fold},
+    op::{EntityOp, Prepared, prepare},
     recent::Logged,
     rows::{lock_rows, read_docs, store},
 };
@@ -47,6 +49,10 @@ pub struct Written {
     pub created: u64,
     /// Largest version stored.
     pub newest: Option<String>,
+    /// What each edit came to, in their order.
+    pub edits: Vec<Result<Outcome, Refused>>,
+    /// The stream's behind the last change, if there was one.
+    pub position: Option<Position>,
     /// The rows of the log, turn by turn: for the relay, once the transaction is committed.
     pub(crate) logged: Logged,
 }
@@ -69,9 +75,6 @@ pub enum WriteError {
     /// The data itself was refused: repeat with [`Refusal::Quarantines`].
     #[error("the database refused a record")]
     Data(#[source] sqlx::Error),
-    /// An edit does not meet its conditions, or does not fit.
-    #[error(transparent)]
-    Edit(#[from] Refused),
     /// Anything else.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -178,18 +181,29 @@ impl Entities {
         let mut writer = self.database.writer().await.map_err(write_error)?;
         let mut tx = writer.begin().await.map_err(write_error)?;
         let mut written = self.write(&mut tx, kind, author, ops, refusal).await?;
+        self.seal(tx, kind, &mut written).await?;
+        self.database.keep_writer(writer);
+        Ok(written)
+    }
+
+    /// Commits what was written, tells the relay of it, and wakes other nodes.
+    pub(super) async fn seal(
+        &self,
+        mut tx: Transaction<'_, Postgres>,
+        kind: &Kind,
+        written: &mut Written,
+    ) -> Result<(), WriteError> {
         if written.applied.changed > 0 {
             self.notify(&mut tx).await?;
         }
         let committing = self.committing();
         tx.commit().await.map_err(write_error)?;
         committing.done(kind, std::mem::take(&mut written.logged));
-        self.database.keep_writer(writer);
-        Ok(written)
+        Ok(())
     }
 
     /// Tells other nodes, when the transaction commits.
-    pub(super) async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
+    async fn notify(&self, tx: &mut PgConnection) -> Result<(), WriteError> {
         let Some(notice) = self.database.notice() else { return Ok(()) };
         sqlx::query!("SELECT pg_notify($1, $2)::text AS told", NOTIFY_CHANNEL, notice)
             .fetch_one(tx)
@@ -255,7 +269,6 @@ impl Attempt {
                 None
             }
             Err(WriteError::Data(error)) => Some(Err(StoreError::Unfit { doing, source: Box::new(error) })),
-            Err(WriteError::Edit(refused)) => Some(Err(StoreError::Unfit { doing, source: Box::new(refused) })),
             Err(WriteError::Raced) => {
                 entities.database.metrics().raced.inc();
                 self.races += 1;
@@ -272,6 +285,8 @@ impl Written {
         self.quarantined.extend(other.quarantined);
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);
+        self.edits.extend(other.edits);
+        self.position = other.position.or(self.position.take());
         self.logged.append(other.logged);
     }
 
@@ -349,6 +364,7 @@ async fn write_turn(
     stored.retain(|id, _| now.contains(id));
 
     let ours = Arc::clone(spec);
+    // Of the others what they bring is checked and hashed already.
     let brought: usize = ops.iter().filter(|it| matches!(it.op, EntityOp::Edit(_))).map(|it| it.op.bytes()).sum();
     let held: usize = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len()).sum();
     let bytes = brought + held;
@@ -357,16 +373,14 @@ async fn write_turn(
     } else {
         joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
     };
-    if let Some(refused) = folded.refused {
-        return Err(refused.into());
-    }
     let place = store(tx, spec, author, &folded).await?;
-    let Folded { applied, quarantined, created, newest, changes, .. } = folded;
+    let Folded { applied, quarantined, created, newest, edits, changes, .. } = folded;
+    let position = place.as_ref().map(|place| place.behind(changes.len()));
     if let Some(place) = place {
         let (epoch, changes) = place.committed(spec, author, changes);
         written.logged.add(epoch, changes);
     }
-    written.add(Written { applied, quarantined, created, newest, ..Written::default() });
+    written.add(Written { applied, quarantined, created, newest, edits, position, ..Written::default() });
     Ok(rest)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use dzvin_actors::platform::ports::{AuthError, Authenticator, TokenMark};
 use dzvin_protocols::{identity::Permissions, platform::Kind};
@@ -31,6 +31,17 @@ impl Caller {
             return Ok(());
         }
         Err(Problem::forbidden(format_args!("{area}:{action}:{object}")))
+    }
+
+    /// The user's id.
+    ///
+    /// # Errors
+    /// 403 `no_user` when the token names nobody; `what` says what needs one.
+    pub fn require_user(&self, what: &str) -> Result<&str, Problem> {
+        if self.user.is_empty() {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "no_user", format!("the token names no user {what}")));
+        }
+        Ok(&self.user)
     }
 
     /// # Errors

@@ -4,6 +4,7 @@ use super::Common;
 use super::bars::{Bar, judge};
 use super::fanout::{self, Row};
 use super::rig::Rig;
+use super::steer::Steered;
 use super::target::Kind;
 use crate::error::{BenchError, Fallible};
 use crate::report::{say, table};
@@ -33,10 +34,17 @@ pub(crate) async fn run(args: &Args) -> Fallible<bool> {
     if args.few == 0 || args.many <= args.few || args.seconds <= 0.0 {
         return Err(BenchError::new("few is above zero, many above few, seconds above zero"));
     }
+    // The clients' half of the kernel's work grows with their number, and is not the server's.
+    let steered = Steered::between([args.common.server_core, args.common.generator_core]);
+    let how = match &steered {
+        Ok(_) => "each end of a connection on its process's core".to_owned(),
+        Err(error) => format!("the clients' half of loopback counts as the server's: {error}"),
+    };
     let mut rig = Rig::start(&args.common, args.many).await?;
     let rows = fanout::measure(&mut rig, &[args.few, args.many], None, args.seconds).await?;
-    let environment = rig.environment();
+    let environment = format!("{}; {how}", rig.environment());
     rig.stop().await?;
+    drop(steered);
     say(&format!("\ngrowth: fan-out from {} to {} connections, {} s each", args.few, args.many, args.seconds));
     say(&format!("{environment}\n"));
     let grown: Vec<Grown> = rows.chunks_exact(2).map(|pair| Grown { few: &pair[0], many: &pair[1] }).collect();

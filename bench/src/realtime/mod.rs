@@ -21,6 +21,7 @@ mod redis;
 mod rig;
 mod sockudo;
 mod stamp;
+mod steer;
 mod target;
 mod usage;
 pub(crate) mod wire;

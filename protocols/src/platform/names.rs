@@ -109,11 +109,16 @@ macro_rules! as_text {
 }
 as_text!(Kind, EntityId, StreamName);
 
-impl<'de> serde::Deserialize<'de> for Kind {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Self::new(&String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
+macro_rules! from_text {
+    ($($name:ident),*) => {$(
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                Self::new(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
 }
+from_text!(Kind, EntityId);
 
 #[cfg(test)]
 mod tests {

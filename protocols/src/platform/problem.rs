@@ -26,6 +26,9 @@ pub struct ProblemDetails {
     /// The revision that is there, where another one was expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
+    /// Which of several things that were asked for is meant, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u64>,
 }
 
 impl ProblemDetails {
@@ -39,6 +42,7 @@ impl ProblemDetails {
             detail,
             code: code.into(),
             revision: None,
+            item: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::Response,
     routing::{get, post},
 };
@@ -28,7 +28,7 @@ use super::{
     bus::AnyBus,
     endpoint::{Endpoint, upgrade},
 };
-use crate::platform::http::Problem;
+use crate::platform::http::{Problem, media_type};
 
 /// What these endpoints need.
 #[derive(Debug, Clone)]
@@ -70,7 +70,5 @@ async fn only_frames(State(transports): State<Arc<Transports>>, request: Request
 
 /// The form of a body. What is not said to be bytes is JSON: pages that must do without a preflight call it plain text.
 fn form_of(headers: &HeaderMap) -> Form {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/octet-stream") { Form::Protobuf } else { Form::Json }
+    if media_type(headers) == "application/octet-stream" { Form::Protobuf } else { Form::Json }
 }

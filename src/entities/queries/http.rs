@@ -226,14 +226,7 @@ async fn forget(
 
 /// A query belongs to somebody.
 fn user(caller: &Caller) -> Result<&str, Problem> {
-    if caller.user.is_empty() {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "no_user",
-            "the token names no user to whom a query could belong",
-        ));
-    }
-    Ok(&caller.user)
+    caller.require_user("to whom a query could belong")
 }
 
 fn unknown() -> Problem {

@@ -26,6 +26,7 @@ use tracing::Instrument;
 use super::{
     HttpMetrics, Origins, Problem, TraceContext,
     address::Proxies,
+    headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED},
     trace::{REQUEST_ID, TRACEPARENT},
 };
 use crate::platform::config::Http;
@@ -91,9 +92,16 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
         AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| origins.allows(origin)))
     };
     let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let headers =
-        [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH, REQUEST_ID, TRACEPARENT];
-    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, REQUEST_ID];
+    let headers = [
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        IDEMPOTENCY_KEY,
+        REQUEST_ID,
+        TRACEPARENT,
+    ];
+    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, IDEMPOTENCY_REPLAYED, REQUEST_ID];
     let cors = CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers(headers);
     Some(cors.expose_headers(exposed).max_age(PREFLIGHT_AGE))
 }

@@ -6,6 +6,7 @@
 //! gives the socket itself back ([`Upgrading`]). TLS is usually the proxy's; where there is none it is ours, and slower.
 
 mod address;
+mod headers;
 mod layers;
 mod metrics;
 mod ops;
@@ -20,6 +21,7 @@ mod trace;
 mod upgrade;
 
 pub use address::ClientAddress;
+pub use headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, media_type};
 pub use layers::{Plumbing, plumb};
 pub use metrics::HttpMetrics;
 pub use ops::{Check, Readiness, internal_router};

@@ -33,6 +33,7 @@ pub struct Problem {
 struct Extra {
     retry_after: Option<Duration>,
     revision: Option<u64>,
+    item: Option<u64>,
     /// Those that its status asks for.
     headers: HeaderMap,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -133,6 +134,13 @@ impl Problem {
         self
     }
 
+    /// Adds which of several things that were asked for is meant, from 0.
+    #[must_use]
+    pub fn with_item(mut self, item: usize) -> Self {
+        self.extra.item = Some(item as u64);
+        self
+    }
+
     /// Adds a header that the status asks for.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -187,7 +195,7 @@ impl IntoResponse for Problem {
         self.log();
         let title = self.status.canonical_reason().unwrap_or("Error");
         let mut body = ProblemDetails::new(self.status.as_u16(), title, self.code, self.detail);
-        body.revision = self.extra.revision;
+        (body.revision, body.item) = (self.extra.revision, self.extra.item);
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
         let headers = response.headers_mut();

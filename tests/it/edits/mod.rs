@@ -1,5 +1,6 @@
 //! Entities of a local kind, written over REST as people and programs do it.
 
+mod bulk;
 mod conflicts;
 mod rights;
 

@@ -1,0 +1,187 @@
+//! `POST /api/v1/entities/{kind}/bulk`: many edits in one transaction, all or each by itself.
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use dzvin_protocols::{channels::Position, platform::EntityId};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{
+    edits::new_id,
+    entity_id,
+    writer::{Asked, Writer, mark_replayed, status_of},
+};
+use crate::{
+    entities::{Edit, EditAction, Edited, Expect, MAX_EDITS, Told},
+    platform::http::{Problem, media_type},
+};
+
+/// What is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bulk {
+    /// Whether nothing is done when one is refused.
+    #[serde(default = "yes")]
+    atomic: bool,
+    items: Vec<Item>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One edit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    op: BulkOp,
+    /// Without it, of `create`, the hub's.
+    id: Option<String>,
+    doc: Option<Box<RawValue>>,
+    patch: Option<Box<RawValue>>,
+    if_match: Option<IfMatch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BulkOp {
+    Create,
+    Put,
+    Merge,
+    Patch,
+    Trash,
+    Restore,
+    Purge,
+}
+
+/// A revision, or a tag of an answer.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IfMatch {
+    Revision(u64),
+    Tag(String),
+}
+
+impl BulkOp {
+    /// The permissions that it asks for.
+    fn actions(self, conditional: bool) -> &'static [&'static str] {
+        match self {
+            Self::Create => &["create"],
+            Self::Put if !conditional => &["create", "update"],
+            Self::Put | Self::Merge | Self::Patch => &["update"],
+            Self::Trash => &["trash"],
+            Self::Restore => &["restore"],
+            Self::Purge => &["purge"],
+        }
+    }
+}
+
+impl Item {
+    fn edit(self, writer: &Writer) -> Result<Edit, Problem> {
+        let Self { op, id, doc, patch, if_match } = self;
+        let id = match (op, id) {
+            (_, Some(id)) => entity_id(&id)?,
+            (BulkOp::Create, None) => new_id()?,
+            (_, None) => return Err(bad("id is missing")),
+        };
+        let action = match (op, doc, patch) {
+            (BulkOp::Create, Some(doc), None) => EditAction::Create(doc.into()),
+            (BulkOp::Put, Some(doc), None) => EditAction::Put(doc.into()),
+            (BulkOp::Merge, None, Some(patch)) => EditAction::Merge(patch.into()),
+            (BulkOp::Patch, None, Some(patch)) => EditAction::Patch(patch.into()),
+            (BulkOp::Trash, None, None) => EditAction::Trash,
+            (BulkOp::Restore, None, None) => EditAction::Restore,
+            (BulkOp::Purge, None, None) => EditAction::Purge,
+            _ => return Err(bad("create and put have a doc, merge and patch have a patch, the others have neither")),
+        };
+        let expected = match (op, if_match) {
+            (BulkOp::Create, None) => Expect::Anything,
+            (BulkOp::Create, Some(_)) => return Err(bad("what is created has no if_match")),
+            (_, told) => writer.condition(told.map(IfMatch::tags))?,
+        };
+        Ok(writer.of(id, action, expected))
+    }
+}
+
+impl IfMatch {
+    fn tags(self) -> Vec<String> {
+        let tag = match self {
+            Self::Revision(revision) => revision.to_string(),
+            // As it stands in the header of an answer.
+            Self::Tag(tag) => tag.trim_start_matches("W/").trim_matches('"').to_owned(),
+        };
+        vec![tag]
+    }
+}
+
+fn bad(detail: &str) -> Problem {
+    Problem::bad_request("bad_bulk", detail)
+}
+
+#[derive(Serialize)]
+struct BulkAnswer {
+    items: Vec<BulkItem>,
+    position: Position,
+    channel: String,
+}
+
+#[derive(Serialize)]
+struct BulkItem {
+    id: EntityId,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+impl From<Told> for BulkItem {
+    fn from(told: Told) -> Self {
+        let Told { id, revision, created, refused } = told;
+        let status = match (&refused, created) {
+            (Some(refused), _) => status_of(&refused.code),
+            (None, true) => StatusCode::CREATED,
+            (None, false) => StatusCode::OK,
+        };
+        let (code, detail) = refused.map(|refused| (refused.code, refused.detail)).unzip();
+        Self { id, status: status.as_u16(), revision, code, detail }
+    }
+}
+
+/// Reads, does and tells them.
+pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem> {
+    if media_type(&asked.headers) != "application/json" {
+        let detail = "edits are application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+    }
+    let Bulk { atomic, items } = serde_json::from_slice(&body)
+        .map_err(|error| bad(&format!("the body is not {{\"atomic\": ..., \"items\": [...]}}: {error}")))?;
+    if items.is_empty() || items.len() > MAX_EDITS {
+        return Err(bad(&format!("a request has 1 to {MAX_EDITS} items")));
+    }
+    let mut actions: Vec<&str> =
+        items.iter().flat_map(|item| item.op.actions(item.if_match.is_some())).copied().collect();
+    actions.sort_unstable();
+    actions.dedup();
+    let writer = asked.writer(&actions, &body)?;
+    let edits =
+        items.into_iter().enumerate().map(|(at, item)| item.edit(&writer).map_err(|problem| problem.with_item(at)));
+    let edits = edits.collect::<Result<Vec<_>, _>>()?;
+    let Edited { answer, replayed, .. } = writer.edit_all(edits, atomic).await.map_err(|(at, problem)| match at {
+        Some(at) => problem.with_item(at),
+        None => problem,
+    })?;
+    let answer = BulkAnswer {
+        items: answer.items.into_iter().map(BulkItem::from).collect(),
+        position: writer.lens.position(answer.position),
+        channel: writer.kind.stream().to_string(),
+    };
+    let mut response = axum::Json(answer).into_response();
+    mark_replayed(&mut response, replayed);
+    Ok(response)
+}
