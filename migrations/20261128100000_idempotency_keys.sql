@@ -1,5 +1,5 @@
 -- Answers to changes that were asked for under an `Idempotency-Key`, written in the transaction of the change: whoever repeats
--- the request is told of it instead of changing anything twice. Nothing of a document stands here.
+-- the request is told of it instead of changing anything twice. Ids and revisions, nothing of a document.
 CREATE TABLE idempotency_keys (
     "user"      text COLLATE "C" NOT NULL,
     key         text COLLATE "C" NOT NULL CHECK (octet_length(key) BETWEEN 1 AND 255),

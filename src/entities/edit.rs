@@ -14,7 +14,7 @@ use dzvin_protocols::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{KindSpec, fold::Stored};
+use super::{KindSpec, fold::Stored, write::MAX_EDIT_BYTES};
 
 /// Largest document of a local kind. Those of an upstream may be larger; these are written by people and forms.
 pub const MAX_LOCAL_DOC: usize = 1024 * 1024;
@@ -29,7 +29,7 @@ pub struct Edit {
     /// What must be there.
     pub expected: Expect,
     /// What the writer sees of the kind.
-    pub sees: Sees,
+    pub sees: Arc<Sees>,
 }
 
 /// What is done to an entity.
@@ -132,6 +132,9 @@ pub enum Refused {
     /// The document, or what it comes to, cannot be stored.
     #[error("{0}")]
     Unfit(Unfit),
+    /// Together with those before it, it handles more than one request may.
+    #[error("one request reads and writes documents of at most {} MiB: send fewer at once", MAX_EDIT_BYTES / 1024 / 1024)]
+    TooMuch,
     /// Above [`MAX_LOCAL_DOC`].
     #[error("a document has at most {MAX_LOCAL_DOC} bytes")]
     TooLarge,
@@ -152,6 +155,7 @@ impl Refused {
             Self::Hidden => "hidden_field",
             Self::OutOfSight => "out_of_sight",
             Self::Unfit(_) => "unfit_document",
+            Self::TooMuch => "bulk_too_large",
             Self::TooLarge => "document_too_large",
             Self::Patch(error) if error.why.is_malformed() => "bad_patch",
             Self::Patch(_) => "patch_failed",

@@ -1,6 +1,6 @@
 //! Edits as transactions: conditions, changes and answer belong to the same moment.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
@@ -8,7 +8,7 @@ use dzvin_protocols::{
     platform::Kind,
 };
 use sqlx::PgConnection;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Author, Entities, EntityRow, Refusal, WriteError,
@@ -17,13 +17,14 @@ use super::{
     log::number,
     op::EntityOp,
     query::{INLINE, read_one},
-    rows::lock_rows,
     write::{MAX_RACES, write_error},
 };
 
 /// Longest wait of an edit for its turn: whoever asked has given up by then.
 const TURN: Duration = Duration::from_secs(5);
-/// Most edits in one request: a thousand rows are one statement.
+/// From one look to the next whether another request under the same key is done: most take a few milliseconds.
+const BUSY: Duration = Duration::from_millis(50);
+/// Most edits in one request: small ones are one statement.
 pub const MAX_EDITS: usize = 1_000;
 
 /// Why an edit was not done.
@@ -40,6 +41,9 @@ pub enum EditError {
     /// Something else was asked for under this key.
     #[error("the idempotency key belongs to another request")]
     KeyReused,
+    /// Another request under this key is under way, and takes long.
+    #[error("a request under this idempotency key is under way")]
+    KeyBusy,
     /// The database is away, or refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -48,7 +52,7 @@ pub enum EditError {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub struct Edits {
-    /// In their order; at most [`MAX_EDITS`].
+    /// In their order; the caller sees to it that they are at most [`MAX_EDITS`].
     pub edits: Vec<Edit>,
     /// Whether all are given up with the first that is refused.
     pub atomic: bool,
@@ -69,7 +73,7 @@ impl Edits {
 pub struct Edited {
     /// What each edit came to.
     pub answer: Answer,
-    /// Of a single edit, the entity as it stood when it was committed, with its tag; without a document of more than
+    /// Of a single edit that was done, the entity as it stood when it was committed, with its tag; without a document of more than
     /// [`INLINE_DOC_LIMIT`](dzvin_protocols::entities::INLINE_DOC_LIMIT) bytes.
     pub row: Option<(EntityRow, String)>,
     /// Whether this was answered before, and nothing was done now.
@@ -90,6 +94,17 @@ impl Entities {
     /// See [`EditError`]. Nothing was changed then, but where the database went away in the middle of the commit: then nobody knows, and
     /// whoever has a key may ask.
     pub async fn edit(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
+        let until = Instant::now() + TURN;
+        loop {
+            match self.edit_in_turn(kind, author, edits).await {
+                // It holds neither turn nor connection while it waits: those who repeat a slow request must not keep all others waiting.
+                Err(EditError::KeyBusy) if Instant::now() < until => sleep(BUSY).await,
+                done => return done,
+            }
+        }
+    }
+
+    async fn edit_in_turn(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
         let doing = "editing entities";
         let unavailable = |source| StoreError::Unavailable { doing, source };
         let turn = timeout(TURN, self.edits.acquire()).await;
@@ -116,18 +131,15 @@ impl Entities {
                 Claim::Ours => {}
                 Claim::Answered(answer) => return Ok(Ok(Edited { answer, row: None, replayed: true })),
                 Claim::Reused => return Ok(Err(EditError::KeyReused)),
+                Claim::Busy => return Ok(Err(EditError::KeyBusy)),
             }
         }
         let edits = in_epoch(&mut tx, kind, edits).await?;
-        if edits.len() > 1 {
-            // Before the stream is held, in one order, as every writer does.
-            lock_rows(&mut tx, kind, &edits.iter().map(|edit| &edit.id).collect::<BTreeSet<_>>(), false).await?;
-        }
         let ops: Vec<_> = edits.iter().cloned().map(|edit| EntityOp::Edit(Arc::new(edit))).collect();
-        let mut written = self.write(&mut tx, kind, *author, &ops, Refusal::Fails).await?;
+        let refusal = if *atomic { Refusal::Stops } else { Refusal::Fails };
+        let mut written = self.write(&mut tx, kind, *author, &ops, refusal).await?;
         let came = std::mem::take(&mut written.edits);
-        let refused = came.iter().enumerate().find_map(|(index, came)| Some((index, came.as_ref().err()?.clone())));
-        if let Some((index, refused)) = refused.filter(|_| *atomic) {
+        if let Some((index, refused)) = ended_by(&came, edits.len(), *atomic) {
             return Ok(Err(EditError::Refused { index, refused }));
         }
         let position = match written.position.take() {
@@ -141,11 +153,14 @@ impl Entities {
             return Err(WriteError::Raced);
         }
         let row = match &*edits {
-            [only] => read_one(&mut *tx, kind, &only.id, &[], INLINE).await.map_err(write_error)?.map(Into::into),
+            [only] if came.iter().all(Result::is_ok) => {
+                read_one(&mut *tx, kind, &only.id, &[], INLINE).await.map_err(write_error)?.map(Into::into)
+            }
             _ => None,
         };
         let items = edits.iter().zip(&came).map(|(edit, came)| Told::of(&edit.id, came)).collect();
         let answer = Answer { items, position };
+        let key = key.as_ref().filter(|_| came.iter().any(Result::is_ok));
         if let Some(key) = key {
             remember(&mut tx, author.by, key, &answer).await?;
         }
@@ -159,6 +174,13 @@ impl Entities {
         }
         Ok(Ok(Edited { answer, row, replayed: false }))
     }
+}
+
+/// Where, and why, nothing is to be done at all.
+fn ended_by(came: &[Result<Outcome, Refused>], asked: usize, atomic: bool) -> Option<(usize, Refused)> {
+    let refused = came.iter().enumerate().find_map(|(index, came)| Some((index, came.as_ref().err()?.clone())));
+    let unread = || (came.len() < asked).then_some((came.len(), Refused::TooMuch));
+    refused.filter(|_| atomic).or_else(unread)
 }
 
 /// The edits without the revisions that were seen in another epoch: the same number may be another content.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use dzvin_actors::platform::ports::Applied;
 use dzvin_protocols::{
-    entities::{Derived, FieldChange, Fields, Op, Values, check, merge_set},
+    entities::{Derived, FieldChange, Fields, INLINE_DOC_LIMIT, Op, Values, check, merge_set},
     mirror::Quarantined,
     platform::EntityId,
 };
@@ -19,6 +19,7 @@ use super::{
     difference::difference,
     edit::{Edit, EditAction, Outcome, Refused},
     op::{EntityOp, Prepared, derive},
+    write::TURN_BYTES,
 };
 
 /// A document's text: as it came, or as it was stored, which needs no second check.
@@ -96,6 +97,13 @@ pub(super) struct NewChange {
     pub fields: Option<String>,
 }
 
+impl NewChange {
+    fn forget(&mut self) {
+        (self.doc, self.before) = (None, None);
+        self.changed.clear();
+    }
+}
+
 /// A row of entities to be.
 #[derive(Debug)]
 pub(super) struct NewState {
@@ -129,6 +137,10 @@ pub(super) struct Folded {
     pub newest: Option<String>,
     /// What each edit came to, in their order; what was refused has changed nothing.
     pub edits: Vec<Result<Outcome, Refused>>,
+    /// Bytes of documents that edits have read and made.
+    pub edited: usize,
+    /// What is left for another turn, for edits have handled as much as one may.
+    pub rest: Vec<Prepared>,
 }
 
 #[derive(Default)]
@@ -148,7 +160,9 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
         .map(|(id, stored)| (id, State { fresh: stored.revision == 0, stored, ..State::default() }))
         .collect();
     let mut out = Folded::default();
-    for Prepared { op, derived, unfit } in ops {
+    let mut ops = ops.into_iter();
+    while out.edited < TURN_BYTES {
+        let Some(Prepared { op, derived, unfit }) = ops.next() else { break };
         if let Some((reason, detail)) = unfit {
             out.put_aside(reason, detail, &op);
             continue;
@@ -185,6 +199,7 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
             }
         }
     }
+    out.rest = ops.collect();
     let mut dirty: Vec<_> = states.into_iter().filter(|(_, state)| state.dirty).collect();
     // Locks are taken in one order by every writer.
     dirty.sort_by(|a, b| a.0.cmp(&b.0));
@@ -299,12 +314,14 @@ impl Folded {
     }
 
     fn edit(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State, edit: &Edit) -> Result<Outcome, Refused> {
-        edit.judge(spec, &state.stored)?;
         let old = state.stored.doc.clone();
+        self.edited += old.as_ref().map_or(0, |old| old.text().len());
+        edit.judge(spec, &state.stored)?;
         let document = edit.document(old.as_ref().and_then(Doc::raw).as_deref())?;
         let created = self.created;
         match (&edit.action, document) {
             (_, Some(doc)) => {
+                self.edited += doc.get().len();
                 if !edit.shows(Some(&Values::of(doc.get(), &spec.fields))) {
                     return Err(Refused::OutOfSight);
                 }
@@ -326,6 +343,8 @@ impl Folded {
         let (told, revision) = (Told::gone(spec, Op::Purge, state), state.stored.revision);
         state.stored = Stored { revision, version: state.stored.version.take(), purged: true, ..Stored::default() };
         state.new_doc = false;
+        // What this run has made of it before is destroyed as well: nothing of it is to be told once the purge is.
+        self.changes.iter_mut().filter(|change| change.id == *id).for_each(NewChange::forget);
         self.change(id, state, told);
     }
 
@@ -334,7 +353,9 @@ impl Folded {
         state.stored.revision += 1;
         state.dirty = true;
         self.applied.changed += 1;
-        let (revision, doc) = (state.stored.revision, state.stored.doc.clone());
+        // What a publication does not carry is not kept a second time: many edits of one large document are many revisions of it.
+        let doc = state.stored.doc.clone().filter(|doc| doc.text().len() <= INLINE_DOC_LIMIT);
+        let revision = state.stored.revision;
         self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc, fields });
         state.change = self.changes.len();
     }

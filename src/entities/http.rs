@@ -296,7 +296,10 @@ async fn one(
     let lens = Lens::of(&caller, &entities, &kind);
     let told = known_tags(&headers);
     let known = lens.known(&told);
-    let read = async |largest| read(&entities, &lens, &kind, &id, &known, largest).await;
+    let read = async |largest| {
+        let found = find(&entities, &lens, &kind, &id, &known, largest).await?;
+        found.ok_or_else(|| unknown_entity(&kind))
+    };
     let (mut row, mut tag) = read(INLINE).await?;
     let mut held = None;
     if row.size > INLINE && !row.purged && !told.contains(&lens.tag(&tag)) {
@@ -319,19 +322,18 @@ async fn one(
 }
 
 /// An entity as far as it is seen, with its tag; without its document where the tag is known or the document larger than that.
-async fn read(
+async fn find(
     entities: &Entities,
     lens: &Lens,
     kind: &Kind,
     id: &EntityId,
     known: &[String],
     largest: i32,
-) -> Result<(EntityRow, String), Problem> {
-    let row = match lens.rows() {
-        None => entities.one(kind, id, known, largest).await?,
-        Some(rows) => entities.one_seen(kind, rows, id, known, largest).await?,
-    };
-    row.ok_or_else(|| unknown_entity(kind))
+) -> Result<Option<(EntityRow, String)>, StoreError> {
+    match lens.rows() {
+        None => entities.one(kind, id, known, largest).await,
+        Some(rows) => entities.one_seen(kind, rows, id, known, largest).await,
+    }
 }
 
 /// Head, document and end as three pieces: a document of 7.5 MB is not copied once more.

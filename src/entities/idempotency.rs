@@ -1,7 +1,7 @@
 //! Requests that are repeated: under an `Idempotency-Key` a change is made once, and told again to whoever asks again.
 //!
-//! Invariants: key and change are committed together; two requests under one key wait for each other in the database; what was refused is
-//! not remembered, so the repetition is judged anew. Of documents nothing is kept: whoever repeats sees the entity as it is now.
+//! Invariants: key and change are committed together; of two requests under one key one waits for the other; where everything was refused
+//! nothing is remembered, so the repetition is judged anew. Of documents nothing is kept: whoever repeats sees the entity as it is now.
 
 use std::time::Duration;
 
@@ -63,7 +63,8 @@ pub struct Told {
 pub struct ToldRefusal {
     /// As [`Refused::code`].
     pub code: String,
-    /// For people.
+    /// For people. It may name members of the document, so it is not remembered.
+    #[serde(skip)]
     pub detail: String,
 }
 
@@ -90,10 +91,21 @@ pub(super) enum Claim {
     Answered(Answer),
     /// Something else was asked under this key.
     Reused,
+    /// Another transaction has it.
+    Busy,
 }
 
-/// Takes the key for this transaction; waits for another that holds it.
+/// Takes the key for this transaction.
 pub(super) async fn claim(tx: &mut PgConnection, user: &str, key: &IdempotencyKey) -> Result<Claim, WriteError> {
+    // A row that another transaction inserts would be waited for, on a connection.
+    let free = sqlx::query_scalar!(
+        r#"SELECT pg_try_advisory_xact_lock(hashtextextended($1, hashtextextended($2, 0))) AS "free!""#,
+        user,
+        key.key
+    );
+    if !free.fetch_one(&mut *tx).await.map_err(write_error)? {
+        return Ok(Claim::Busy);
+    }
     let taken = sqlx::query!(
         r#"INSERT INTO idempotency_keys ("user", key, fingerprint) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"#,
         user,

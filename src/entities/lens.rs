@@ -105,6 +105,11 @@ impl Lens {
         }
     }
 
+    /// By what this sight is told from others; empty where everything is seen.
+    pub(super) fn mark(&self) -> &str {
+        self.sight.as_ref().map_or("", Sight::mark)
+    }
+
     /// Of the tags that a caller knows those that were told of this sight, as they are stored: a document need not be read of
     /// which the caller has the same.
     pub(super) fn known(&self, tags: &[String]) -> Vec<String> {

@@ -80,7 +80,9 @@ impl EntityOp {
 
     /// Bytes that are still to be checked and hashed.
     pub(super) fn unread(&self) -> usize {
-        if matches!(self, Self::Upsert { derived: Some(_), .. }) { 0 } else { self.bytes() }
+        // Edits are judged with what is stored.
+        let later = matches!(self, Self::Upsert { derived: Some(_), .. } | Self::Edit(_));
+        if later { 0 } else { self.bytes() }
     }
 
     pub(super) fn raw(&self) -> Option<&RawValue> {

@@ -14,7 +14,7 @@ use dzvin_actors::platform::ports::{LogSlice, ReadLimit};
 use dzvin_protocols::{
     channels::{Epoch, Position},
     entities::Change,
-    platform::Kind,
+    platform::{EntityId, Kind},
 };
 
 use prometheus_client::{
@@ -42,6 +42,14 @@ impl Logged {
         self.bytes += changes.iter().map(cost).sum::<usize>();
         self.runs.push((epoch, changes));
         self.bound();
+    }
+
+    /// Nothing of an entity is told of which the same transaction has destroyed the document.
+    pub(super) fn forget(&mut self, id: &EntityId) {
+        for change in self.runs.iter_mut().flat_map(|(_, changes)| changes).filter(|change| change.id == *id) {
+            change.doc = None;
+            change.changed.clear();
+        }
     }
 
     pub(super) fn append(&mut self, mut other: Self) {

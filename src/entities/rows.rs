@@ -144,18 +144,20 @@ pub(super) async fn store(
     }
     let place = store_changes(tx, spec, author, folded).await?;
     for change in folded.changes.iter().filter(|change| change.op == Op::Purge) {
-        forget(tx, &spec.kind, &change.id).await?;
+        forget(tx, &spec.kind, change).await?;
     }
     Ok(Some(place))
 }
 
 /// What was purged is gone from the log as well: its revisions stay, and say nothing. Only what tells queries and row filters whether it
 /// was theirs stays until the log's end, and is shown to nobody: whoever comes back from before has to hear that it is gone.
-async fn forget(tx: &mut PgConnection, kind: &Kind, id: &EntityId) -> Result<(), WriteError> {
+/// What the same run has made anew behind the purge is another entity's.
+async fn forget(tx: &mut PgConnection, kind: &Kind, purge: &NewChange) -> Result<(), WriteError> {
     sqlx::query!(
-        "UPDATE changes SET doc = NULL, size = 0, before = NULL, changed = '{}' WHERE kind = $1 AND id = $2",
+        "UPDATE changes SET doc = NULL, size = 0, before = NULL, changed = '{}' WHERE kind = $1 AND id = $2 AND revision < $3",
         kind.as_str(),
-        id.as_str()
+        purge.id.as_str(),
+        purge.revision
     )
     .execute(tx)
     .await

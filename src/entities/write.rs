@@ -12,7 +12,7 @@ use std::{
 use dzvin_actors::platform::ports::{Applied, StoreError};
 use dzvin_protocols::{
     channels::Position,
-    entities::INLINE_DOC_LIMIT,
+    entities::{INLINE_DOC_LIMIT, Op},
     mirror::Quarantined,
     platform::{EntityId, Kind},
 };
@@ -21,7 +21,7 @@ use tokio::task::JoinError;
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL,
-    edit::{Outcome, Refused},
+    edit::{EditAction, Outcome, Refused},
     fold::{Folded, Stored, fold},
     op::{EntityOp, Prepared, prepare},
     recent::Logged,
@@ -35,6 +35,8 @@ pub const TURN_BYTES: usize = 8 * 1024 * 1024;
 pub const TURN_OPS: usize = 1_000;
 /// From this many bytes on, checking and comparing leaves the runtime's thread: about a millisecond of work.
 const OFFLOAD_BYTES: usize = 256 * 1024;
+/// Bytes of documents, old and new, that one request may edit: eight turns, about a second in which nobody else writes the kind.
+pub(super) const MAX_EDIT_BYTES: usize = 8 * TURN_BYTES;
 /// How often a batch is repeated when another writer created the same entity meanwhile.
 pub(super) const MAX_RACES: usize = 5;
 
@@ -51,6 +53,8 @@ pub struct Written {
     pub newest: Option<String>,
     /// What each edit came to, in their order.
     pub edits: Vec<Result<Outcome, Refused>>,
+    /// Bytes of documents that they have read and made.
+    pub edited: usize,
     /// The stream's behind the last change, if there was one.
     pub position: Option<Position>,
     /// The rows of the log, turn by turn: for the relay, once the transaction is committed.
@@ -62,6 +66,9 @@ pub struct Written {
 pub enum Refusal {
     /// The first try: a refusal ends the transaction, no savepoint is paid for.
     Fails,
+    /// The same; and behind an edit that is refused, or above what one request may edit, nothing more is written: the transaction is
+    /// to be rolled back.
+    Stops,
     /// The careful repeat: each operation in a savepoint of its own.
     Quarantines,
 }
@@ -117,7 +124,8 @@ impl Entities {
         })?;
         let mut written = Written::default();
         match refusal {
-            Refusal::Fails => write_run(tx, spec, author, ops, &mut written).await?,
+            Refusal::Fails => write_run(tx, spec, author, ops, false, &mut written).await?,
+            Refusal::Stops => write_run(tx, spec, author, ops, true, &mut written).await?,
             Refusal::Quarantines => {
                 // In one order, as every writer, before the stream is held.
                 lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect(), false).await?;
@@ -142,7 +150,7 @@ impl Entities {
         #[expect(clippy::disallowed_methods, reason = "given up, it is rolled back with the transaction around it")]
         let mut savepoint = tx.begin().await.map_err(write_error)?;
         let mut one = Written::default();
-        match write_run(&mut savepoint, spec, author, std::slice::from_ref(op), &mut one).await {
+        match write_run(&mut savepoint, spec, author, std::slice::from_ref(op), false, &mut one).await {
             Ok(()) => {
                 savepoint.commit().await.map_err(write_error)?;
                 written.add(one);
@@ -286,6 +294,7 @@ impl Written {
         self.created += other.created;
         self.newest = self.newest.take().max(other.newest);
         self.edits.extend(other.edits);
+        self.edited += other.edited;
         self.position = other.position.or(self.position.take());
         self.logged.append(other.logged);
     }
@@ -310,11 +319,15 @@ async fn write_run(
     spec: &Arc<KindSpec>,
     author: Author<'_>,
     ops: &[EntityOp],
+    stops: bool,
     written: &mut Written,
 ) -> Result<(), WriteError> {
     let mut ops = prepared(spec, ops).await?;
     while !ops.is_empty() {
-        ops = write_turn(tx, spec, author, ops, written).await?;
+        ops = write_turn(tx, spec, author, ops, stops, written).await?;
+        if written.edited > MAX_EDIT_BYTES {
+            return Ok(());
+        }
     }
     Ok(())
 }
@@ -348,6 +361,7 @@ async fn write_turn(
     spec: &Arc<KindSpec>,
     author: Author<'_>,
     mut ops: Vec<Prepared>,
+    stops: bool,
     written: &mut Written,
 ) -> Result<Vec<Prepared>, WriteError> {
     let ids: BTreeSet<&EntityId> = ops.iter().map(|it| it.op.id()).collect();
@@ -364,24 +378,41 @@ async fn write_turn(
     stored.retain(|id, _| now.contains(id));
 
     let ours = Arc::clone(spec);
-    // Of the others what they bring is checked and hashed already.
-    let brought: usize = ops.iter().filter(|it| matches!(it.op, EntityOp::Edit(_))).map(|it| it.op.bytes()).sum();
-    let held: usize = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len()).sum();
-    let bytes = brought + held;
-    let folded = if bytes < OFFLOAD_BYTES {
+    let folded = if work(&ops, &stored) < OFFLOAD_BYTES {
         fold(&ours, stored, ops)
     } else {
         joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
     };
+    if stops && folded.edits.iter().any(Result::is_err) {
+        written.add(Written { edits: folded.edits, ..Written::default() });
+        return Ok(Vec::new());
+    }
     let place = store(tx, spec, author, &folded).await?;
-    let Folded { applied, quarantined, created, newest, edits, changes, .. } = folded;
+    let Folded { applied, quarantined, created, newest, edits, edited, changes, rest: mut left, .. } = folded;
+    for purge in changes.iter().filter(|change| change.op == Op::Purge) {
+        written.logged.forget(&purge.id);
+    }
     let position = place.as_ref().map(|place| place.behind(changes.len()));
     if let Some(place) = place {
         let (epoch, changes) = place.committed(spec, author, changes);
         written.logged.add(epoch, changes);
     }
-    written.add(Written { applied, quarantined, created, newest, edits, position, ..Written::default() });
-    Ok(rest)
+    written.add(Written { applied, quarantined, created, newest, edits, edited, position, ..Written::default() });
+    left.extend(rest);
+    Ok(left)
+}
+
+/// Bytes that the fold has to walk through. What others than edits bring is checked and hashed already; of those each may meet what all
+/// before it have made of the document, and a patch may make much of little.
+fn work(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> usize {
+    let held = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len());
+    let edits = || ops.iter().filter_map(|it| if let EntityOp::Edit(edit) = &it.op { Some(edit) } else { None });
+    if edits().any(|edit| matches!(edit.action, EditAction::Patch(_))) {
+        return OFFLOAD_BYTES;
+    }
+    let brought: usize = edits().filter_map(|edit| Some(edit.raw()?.get().len())).sum();
+    let largest = held.clone().max().unwrap_or_default();
+    held.sum::<usize>().max(edits().count().saturating_mul(brought + largest))
 }
 
 /// The ids whose stored document the fold will look at, with its size.

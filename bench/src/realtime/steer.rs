@@ -28,7 +28,8 @@ impl Steered {
     /// # Errors
     /// We may not, or the kernel cannot.
     pub(crate) fn between(cores: [usize; 2]) -> Fallible<Self> {
-        let mask = format!("{:x}", cores.iter().fold(0u64, |mask, core| mask | 1 << core));
+        let mask =
+            format!("{:x}", cores.iter().fold(0u64, |mask, core| mask | 1u64.checked_shl(*core as u32).unwrap_or(0)));
         let mut steered = Self { before: Vec::new() };
         for (path, value) in SETTINGS {
             let value = if value.is_empty() { &mask } else { value };

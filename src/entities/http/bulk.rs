@@ -6,12 +6,11 @@ use axum::{
 };
 use bytes::Bytes;
 use dzvin_protocols::{channels::Position, platform::EntityId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
     edits::new_id,
-    entity_id,
     writer::{Asked, Writer, mark_replayed, status_of},
 };
 use crate::{
@@ -42,7 +41,13 @@ struct Item {
     id: Option<String>,
     doc: Option<Box<RawValue>>,
     patch: Option<Box<RawValue>>,
+    /// `null` is none: whoever has lost a tag must not overwrite for it.
+    #[serde(default, deserialize_with = "present")]
     if_match: Option<IfMatch>,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<IfMatch>, D::Error> {
+    IfMatch::deserialize(value).map(Some)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -83,7 +88,7 @@ impl Item {
     fn edit(self, writer: &Writer) -> Result<Edit, Problem> {
         let Self { op, id, doc, patch, if_match } = self;
         let id = match (op, id) {
-            (_, Some(id)) => entity_id(&id)?,
+            (_, Some(id)) => EntityId::new(&id).map_err(|error| bad(&error.to_string()))?,
             (BulkOp::Create, None) => new_id()?,
             (_, None) => return Err(bad("id is missing")),
         };
@@ -149,6 +154,7 @@ impl From<Told> for BulkItem {
             (None, false) => StatusCode::OK,
         };
         let (code, detail) = refused.map(|refused| (refused.code, refused.detail)).unzip();
+        let detail = detail.filter(|detail| !detail.is_empty());
         Self { id, status: status.as_u16(), revision, code, detail }
     }
 }

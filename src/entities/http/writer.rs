@@ -1,5 +1,7 @@
 //! Who changes what: rights, conditions, keys for repetition, and how it is told what came of it.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     extract::{FromRef, FromRequestParts, Path},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
@@ -12,7 +14,7 @@ use dzvin_protocols::{
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Editor, INLINE, MAX_TAGS, entity_id, read, readable, tags, unknown_kind, write_item};
+use super::{Editor, INLINE, MAX_TAGS, entity_id, find, readable, tags, unknown_entity, unknown_kind, write_item};
 use crate::{
     entities::{
         Author, Edit, EditAction, EditError, Edited, Edits, EntityRow, Expect, Expected, IdempotencyKey,
@@ -21,6 +23,9 @@ use crate::{
     identity::Caller,
     platform::http::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, Problem, TraceContext},
 };
+
+/// When to ask again while another request under the same key takes long.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// A change as it is asked for, before anything of it is judged.
 pub(super) struct Asked {
@@ -54,9 +59,13 @@ where
         let (editor, headers) = (Editor::from_ref(state), parts.headers.clone());
         let mut begun = Sha256::new();
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
-        let named = [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH].map(|name| headers.get(name));
-        let named = named.map(|value| value.map_or(&b""[..], HeaderValue::as_bytes));
-        for part in [parts.method.as_str().as_bytes(), target.as_bytes()].iter().chain(&named) {
+        let mut told = vec![parts.method.as_str().as_bytes(), target.as_bytes()];
+        for name in [header::CONTENT_TYPE, header::IF_MATCH, header::IF_NONE_MATCH] {
+            told.extend(headers.get_all(&name).iter().map(HeaderValue::as_bytes));
+            // One that is empty is not one that is absent.
+            told.push(b"\n");
+        }
+        for part in told {
             begun.update(part.len().to_be_bytes());
             begun.update(part);
         }
@@ -78,11 +87,15 @@ impl Asked {
         actions.iter().try_for_each(|action| caller.require("entities", action, kind.as_str()))?;
         caller.require_user("in whose name something could be changed")?;
         let (lens, demanding) = (Lens::of(&caller, &editor.0, &kind), spec.require_if_match);
+        let sees = Arc::new(Sees { rows: lens.rows().cloned(), mask: lens.mask().cloned() });
         let key = idempotency_key(&headers)?.map(|key| {
-            let fingerprint = begun.chain_update(body).finalize().into();
+            // Whoever sees less is not told what was answered to who saw more.
+            let sight = lens.mark();
+            let seen = begun.chain_update(sight.len().to_be_bytes()).chain_update(sight);
+            let fingerprint = seen.chain_update(body).finalize().into();
             IdempotencyKey { key, fingerprint }
         });
-        Ok(Writer { id: place.id, caller, kind, lens, editor, trace, headers, demanding, key })
+        Ok(Writer { id: place.id, caller, kind, lens, sees, editor, trace, headers, demanding, key })
     }
 }
 
@@ -92,6 +105,7 @@ pub(super) struct Writer {
     pub(super) caller: Caller,
     pub(super) kind: Kind,
     pub(super) lens: Lens,
+    sees: Arc<Sees>,
     editor: Editor,
     trace: Option<String>,
     headers: HeaderMap,
@@ -128,8 +142,7 @@ impl Writer {
 
     /// An edit in the name of this writer.
     pub(super) fn of(&self, id: EntityId, action: EditAction, expected: Expect) -> Edit {
-        let (rows, mask) = (self.lens.rows().cloned(), self.lens.mask().cloned());
-        Edit { id, action, expected, sees: Sees { rows, mask } }
+        Edit { id, action, expected, sees: Arc::clone(&self.sees) }
     }
 
     /// Edits one entity and tells it.
@@ -139,11 +152,27 @@ impl Writer {
         let Some(told) = answer.items.into_iter().next() else {
             return Err(Problem::internal("an edit was answered by nothing"));
         };
-        let (row, tag) = match row {
-            Some(row) => row,
-            None => read(&self.editor.0.for_readers(), &self.lens, &self.kind, &told.id, &[], INLINE).await?,
+        let there = match row {
+            None if replayed => {
+                find(&self.editor.0.for_readers(), &self.lens, &self.kind, &told.id, &[], INLINE).await?
+            }
+            row => row,
         };
-        let mut response = self.told(&row, &tag, told.created)?;
+        let mut response = match there {
+            Some((row, tag)) => self.told(&row, &tag)?,
+            // It was done, whatever became of the entity since.
+            None if replayed => {
+                axum::Json(serde_json::json!({"kind": self.kind, "id": told.id, "revision": told.revision}))
+                    .into_response()
+            }
+            None => return Err(unknown_entity(&self.kind)),
+        };
+        if told.created {
+            *response.status_mut() = StatusCode::CREATED;
+            let place = format!("/api/v1/entities/{}/{}", self.kind, escaped(told.id.as_str()));
+            let place = HeaderValue::from_str(&place).map_err(Problem::internal)?;
+            response.headers_mut().insert(header::LOCATION, place);
+        }
         mark_replayed(&mut response, replayed);
         Ok(response)
     }
@@ -162,11 +191,15 @@ impl Writer {
                 let detail = "this Idempotency-Key was sent with another request; take a new one";
                 (None, Problem::unprocessable("idempotency_key_reused", detail))
             }
+            EditError::KeyBusy => {
+                let detail = "a request under this Idempotency-Key is still under way; ask again";
+                (None, Problem::conflict("idempotency_key_busy", detail).retry_after(BUSY))
+            }
             EditError::Store(error) => (None, error.into()),
         })
     }
 
-    fn told(&self, row: &EntityRow, tag: &str, created: bool) -> Result<Response, Problem> {
+    fn told(&self, row: &EntityRow, tag: &str) -> Result<Response, Problem> {
         let mut out = Vec::with_capacity(usize::try_from(row.size).unwrap_or_default() + 512);
         write_item(&mut out, &self.kind, row, &self.lens);
         out.pop();
@@ -178,12 +211,6 @@ impl Writer {
         let mut response = super::json(out.into());
         let tag = format!("\"{}\"", self.lens.tag(tag));
         response.headers_mut().insert(header::ETAG, HeaderValue::from_str(&tag).map_err(Problem::internal)?);
-        if created {
-            *response.status_mut() = StatusCode::CREATED;
-            let place = format!("/api/v1/entities/{}/{}", self.kind, escaped(&row.id));
-            let place = HeaderValue::from_str(&place).map_err(Problem::internal)?;
-            response.headers_mut().insert(header::LOCATION, place);
-        }
         Ok(response)
     }
 }
@@ -210,7 +237,7 @@ pub(super) fn status_of(code: &str) -> StatusCode {
         "entity_exists" | "revision_conflict" => StatusCode::PRECONDITION_FAILED,
         "hidden_field" | "out_of_sight" => StatusCode::FORBIDDEN,
         "unfit_document" => StatusCode::UNPROCESSABLE_ENTITY,
-        "document_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "document_too_large" | "bulk_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "bad_patch" => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     }

@@ -90,6 +90,8 @@ async fn bulks_that_cannot_be_are_refused_whole() {
         (json!({"items": [{"op": "create"}]}), Some(0)),
         (json!({"items": [{"op": "trash", "id": "x", "doc": {}}]}), Some(0)),
         (json!({"items": [{"op": "create", "doc": {}, "if_match": 1}]}), Some(0)),
+        (json!({"items": [{"op": "trash", "id": "x", "if_match": null}]}), None),
+        (json!({"items": [{"op": "trash", "id": "x".repeat(300)}]}), Some(0)),
     ] {
         let answer = boss.bulk(&bad).await;
         assert_eq!(answer.refused(400, "bad_bulk").body["item"].as_u64(), item, "{bad}");
@@ -153,14 +155,25 @@ async fn what_is_repeated_under_its_key_is_done_once() {
     boss.merge(id, &json!({"status": "won"}), None).await.is(200);
     let again = boss.keyed(Method::POST, DEALS, "k1", &doc).await;
     assert!(replayed(again.is(201)) && again.body["doc"] == json!({"status": "won"}) && again.body["revision"] == 2);
-    boss.keyed(Method::PUT, &format!("{DEALS}/{id}/"), "k2", &doc).await.is(404);
+    let put = format!("{DEALS}/{id}");
+    boss.keyed(Method::PUT, &put, "k2", &doc).await.is(200);
+    assert!(replayed(also.keyed(Method::PUT, &put, "k2", &doc).await.is(200)));
+    boss.keyed(Method::PUT, &format!("{DEALS}/other"), "k2", &doc).await.refused(422, "idempotency_key_reused");
+    let headers = [("content-type", "application/json"), ("idempotency-key", "k2"), ("if-match", "\"1\"")];
+    boss.send(Method::PUT, &put, &headers, doc.to_string()).await.refused(422, "idempotency_key_reused");
     let items = json!({"atomic": false, "items": [{"op": "trash", "id": id}, {"op": "trash", "id": "late"}]});
     let path = format!("{DEALS}/bulk");
     let first = boss.keyed(Method::POST, &path, "k3", &items).await;
     assert_eq!(statuses(first.is(200)), [200, 404]);
     boss.put("late", &json!({}), None).await.is(201);
     let second = also.keyed(Method::POST, &path, "k3", &items).await;
-    assert!(replayed(second.is(200)) && first.body == second.body);
+    assert!(
+        replayed(second.is(200)) && statuses(&first) == statuses(&second),
+        "what was done in part is told as it was"
+    );
+    let nobody = json!({"atomic": false, "items": [{"op": "trash", "id": "nobody"}]});
+    assert_eq!(statuses(boss.keyed(Method::POST, &path, "k5", &nobody).await.is(200)), [404]);
+    assert!(!replayed(boss.keyed(Method::POST, &path, "k5", &nobody).await.is(200)), "nothing was done");
     let path = format!("{DEALS}/gone/restore");
     boss.keyed(Method::POST, &path, "k4", &json!({})).await.refused(404, "unknown_entity");
     boss.put("gone", &json!({}), None).await.is(201);
@@ -170,7 +183,6 @@ async fn what_is_repeated_under_its_key_is_done_once() {
         boss.send(Method::POST, DEALS, &headers, doc.to_string()).await.refused(400, "bad_parameter");
     }
 
-    // A purge leaves nothing behind in what is remembered.
     boss.delete(id, "?purge=true").await.is(200);
     let gone = boss.keyed(Method::POST, DEALS, "k1", &doc).await;
     assert_eq!(gone.is(201).body["doc"], Value::Null);
@@ -180,6 +192,89 @@ async fn what_is_repeated_under_its_key_is_done_once() {
         .execute(&mut raw)
         .await
         .expect("aged");
-    assert_eq!(entities.forget_answers().await.expect("forgotten"), 3);
+    assert_eq!(entities.forget_answers().await.expect("forgotten"), 4);
     assert!(!replayed(boss.keyed(Method::POST, DEALS, "k1", &doc).await.is(201)), "after a day it is a new request");
+}
+
+#[tokio::test]
+async fn what_was_done_is_told_again_also_where_it_cannot_be_seen_any_more() {
+    let world = world(false).await;
+    let hub = world.hub("a").await;
+    let (boss, clerk) = (Writer::new(&hub, "olha", "boss"), Writer::new(&hub, "ivan", "clerk"));
+    let doc = json!({"owner": "ivan"});
+    let made = clerk.keyed(Method::POST, DEALS, "k", &doc).await;
+    let id = made.is(201).body["id"].as_str().expect("an id");
+    boss.merge(id, &json!({"owner": "olha"}), None).await.is(200);
+    let again = clerk.keyed(Method::POST, DEALS, "k", &doc).await;
+    assert_eq!(
+        again.is(201).body,
+        json!({"kind": "deal", "id": id, "revision": 1}),
+        "not a second one for want of an answer"
+    );
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+    // The same user, who sees more with another role, asks for something else by the same words.
+    Writer::new(&hub, "ivan", "boss")
+        .keyed(Method::POST, DEALS, "k", &doc)
+        .await
+        .refused(422, "idempotency_key_reused");
+    // Nobody changes what they do not see, also in company.
+    let items = json!([
+        {"op": "merge", "id": id, "patch": {"n": 1}},
+        {"op": "create", "id": "mine", "doc": {"owner": "ivan"}},
+        {"op": "create", "id": "other", "doc": {"owner": "olha"}},
+        {"op": "merge", "id": "mine", "patch": {"owner": "olha"}},
+    ]);
+    let answer = clerk.bulk(&json!({"atomic": false, "items": items})).await;
+    assert_eq!(statuses(answer.is(200)), [404, 201, 403, 403]);
+    assert_eq!(boss.get(&format!("{DEALS}/mine")).await.body["doc"], json!({"owner": "ivan"}));
+}
+
+#[tokio::test]
+async fn a_purge_among_others_destroys_what_was_before_it_and_nothing_else() {
+    let world = world(false).await;
+    let hub = world.hub("a").await;
+    let boss = Writer::new(&hub, "olha", "boss");
+    boss.put("a", &json!({"status": "SECRET"}), None).await.is(201);
+    let items = json!([
+        {"op": "merge", "id": "a", "patch": {"phone": "SECRET"}},
+        {"op": "purge", "id": "a"},
+        {"op": "create", "id": "a", "doc": {"status": "anew"}},
+        {"op": "merge", "id": "a", "patch": {"n": 1}},
+    ]);
+    assert_eq!(statuses(boss.bulk(&json!({"items": items})).await.is(200)), [200, 200, 201, 200]);
+    let mut raw = world.db.raw().await;
+    let log: Vec<(i64, String, Option<String>, Vec<String>)> =
+        sqlx::query_as("SELECT revision, op, doc, changed FROM changes WHERE kind = 'deal' ORDER BY revision")
+            .fetch_all(&mut raw)
+            .await
+            .expect("read");
+    let told: Vec<_> =
+        log.iter().map(|(n, op, doc, changed)| (*n, op.as_str(), doc.is_some(), changed.len())).collect();
+    let expected = [
+        (1, "create", false, 0),
+        (2, "update", false, 0),
+        (3, "purge", false, 0),
+        (4, "create", true, 0),
+        (5, "update", true, 1),
+    ];
+    assert_eq!(told, expected);
+    assert!(!format!("{log:?}").contains("SECRET"));
+}
+
+/// As much as a turn takes is many turns here, and as much as a request may edit is refused.
+#[tokio::test]
+async fn many_edits_of_large_documents_are_bounded() {
+    let world = world(false).await;
+    let hub = world.hub("a").await;
+    let boss = Writer::new(&hub, "olha", "boss");
+    boss.put("big", &json!({"text": "x".repeat(900_000)}), None).await.is(201);
+    let items = |count: usize| -> Vec<Value> {
+        (0..count).map(|n| json!({"op": "merge", "id": "big", "patch": {"n": n}})).collect()
+    };
+    let done = boss.bulk(&json!({"items": items(20)})).await;
+    assert_eq!((statuses(done.is(200)), &done.body["items"][19]["revision"]), (vec![200; 20], &json!(21)));
+    assert_eq!(done.body["position"], boss.top().await);
+    let refused = boss.bulk(&json!({"atomic": false, "items": items(100)})).await;
+    assert!(refused.refused(413, "bulk_too_large").body["item"].as_u64().is_some_and(|item| (30..50).contains(&item)));
+    assert_eq!(done.body["position"], boss.top().await, "nothing of it is done");
 }
