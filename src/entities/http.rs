@@ -49,6 +49,7 @@ pub fn router(entities: Entities, room: AnswerRoom) -> Router {
         .route("/api/v1/entities/{kind}/{id}", get(one).put(edits::put).patch(edits::patch).delete(edits::remove))
         .route("/api/v1/entities/{kind}/{id}/restore", post(edits::restore))
         .route("/api/v1/entities/{kind}/{id}/history", get(history::history))
+        .route("/api/v1/entities/{kind}/{id}/history/{revision}", get(history::revision))
         .with_state(Served { entities: readers, editor: Editor(entities), room })
 }
 

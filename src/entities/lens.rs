@@ -118,6 +118,13 @@ impl Lens {
         tags.iter().filter_map(told).filter(|_| !self.without_version).collect()
     }
 
+    /// Whether the entity was seen as it was behind a revision.
+    pub(super) fn shows_behind(&self, fields: Option<&str>) -> bool {
+        let Some(sight) = &self.sight else { return true };
+        let shown = sight.of(fields.and_then(FieldChange::parse).as_ref());
+        matches!(shown, Ok(Some(Shown::Whole | Shown::Entered)))
+    }
+
     /// A revision as this caller sees it, by its declared fields before and after; `None`: not at all.
     pub(super) fn revision(&self, row: HistoryRow, fields: Option<&str>) -> Option<HistoryRow> {
         let Some(sight) = &self.sight else { return Some(row) };
@@ -161,7 +168,7 @@ mod tests {
             by: "x".to_owned(),
             changed: changed.iter().map(ToString::to_string).collect(),
             before: Some(before.to_owned()),
-            without_doc: false,
+            kept: true,
         }
     }
 

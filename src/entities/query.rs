@@ -83,8 +83,8 @@ pub struct HistoryRow {
     pub changed: Vec<String>,
     /// Earlier values of declared fields: a JSON object as text.
     pub before: Option<String>,
-    /// The log has no document of it.
-    pub without_doc: bool,
+    /// Its document can be had.
+    pub kept: bool,
 }
 
 /// What is asked of a list.
@@ -311,7 +311,7 @@ impl Entities {
     ) -> Result<Vec<HistoryRow>, StoreError> {
         sqlx::query_as!(
             HistoryRow,
-            r#"SELECT revision, "offset", op, at, by, changed, before::text, doc IS NULL AS "without_doc!"
+            r#"SELECT revision, "offset", op, at, by, changed, before::text, COALESCE(doc, large) IS NOT NULL AS "kept!"
              FROM changes WHERE kind = $1 AND id = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"#,
             kind.as_str(),
             id.as_str(),
@@ -321,6 +321,22 @@ impl Entities {
         .fetch_all(self.database.pool())
         .await
         .map_err(store_error("reading history"))
+    }
+
+    /// The document as it was at a revision, if the log has kept it. What only hides and shows again leaves it as it was.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn document_at(&self, kind: &Kind, id: &EntityId, revision: u64) -> Result<Option<String>, StoreError> {
+        let found = sqlx::query_scalar!(
+            r#"SELECT COALESCE(doc, large) FROM changes WHERE kind = $1 AND id = $2 AND revision <= $3
+                 AND (COALESCE(doc, large) IS NOT NULL OR op NOT IN ('trash', 'restore')) ORDER BY revision DESC LIMIT 1"#,
+            kind.as_str(),
+            id.as_str(),
+            bigint(revision)
+        );
+        let found = found.fetch_optional(self.database.pool()).await;
+        Ok(found.map_err(store_error("reading a revision"))?.flatten())
     }
 
     /// Ids whose version is at or after the given one, oldest first; `after` continues behind that id of that version.

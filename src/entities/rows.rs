@@ -13,7 +13,7 @@ use dzvin_protocols::{
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 
 use super::{
-    KindSpec,
+    KindSpec, Source,
     fold::{Doc, Folded, NewChange, NewState, Stored},
     log::number,
     write::{Author, WriteError, write_error},
@@ -154,7 +154,8 @@ pub(super) async fn store(
 /// What the same run has made anew behind the purge is another entity's.
 async fn forget(tx: &mut PgConnection, kind: &Kind, purge: &NewChange) -> Result<(), WriteError> {
     sqlx::query!(
-        "UPDATE changes SET doc = NULL, size = 0, before = NULL, changed = '{}' WHERE kind = $1 AND id = $2 AND revision < $3",
+        "UPDATE changes SET doc = NULL, large = NULL, size = 0, before = NULL, changed = '{}'
+         WHERE kind = $1 AND id = $2 AND revision < $3",
         kind.as_str(),
         purge.id.as_str(),
         purge.revision
@@ -278,9 +279,11 @@ async fn store_changes(
                  AS r (id, revision, op, changed, before, doc, inline, last, version, hash, later, stores, size, fields, key,
                      trashed, missing, fresh, told, n)
          ), logged AS (
-             INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace, fields)
+             INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace, fields,
+                 large)
              SELECT $2, "offset", (at AT TIME ZONE 'UTC')::date, id, revision, op, at, $4, changed::text[], before::json,
-                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5, told FROM r
+                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5, told,
+                 CASE WHEN $26 AND stores AND NOT inline THEN COALESCE(later, doc) END FROM r
          ), held AS (
              INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
                  trashed_at, missing_since, created_at, updated_at)
@@ -326,7 +329,8 @@ async fn store_changes(
         &column(&lines, |line| row(line, |row| row.missing)),
         &column(&lines, |line| row(line, |row| row.fresh)),
         &spec.fields,
-        &column(&lines, |line| line.change.fields.as_deref()) as &[Option<&str>]
+        &column(&lines, |line| line.change.fields.as_deref()) as &[Option<&str>],
+        spec.source == Source::Local
     )
     .fetch_one(tx)
     .await

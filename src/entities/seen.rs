@@ -71,7 +71,7 @@ struct PastRow {
     by: String,
     changed: Vec<String>,
     before: Option<String>,
-    without_doc: bool,
+    kept: bool,
     fields: Option<String>,
 }
 
@@ -204,7 +204,8 @@ impl Entities {
         limit: u16,
     ) -> Result<Vec<(HistoryRow, Option<String>)>, StoreError> {
         let mut sql = QueryBuilder::<Postgres>::new(
-            r#"SELECT revision, "offset", op, at, by, changed, before::text AS before, doc IS NULL AS without_doc, fields
+            r#"SELECT revision, "offset", op, at, by, changed, before::text AS before,
+                 COALESCE(doc, large) IS NOT NULL AS kept, fields
              FROM changes WHERE kind = "#,
         );
         sql.push_bind(kind.as_str().to_owned()).push(" AND id = ").push_bind(id.as_str().to_owned());
@@ -215,8 +216,8 @@ impl Entities {
         sql.push(") ORDER BY revision DESC LIMIT ").push_bind(i64::from(limit));
         let found = sql.build_query_as::<PastRow>().persistent(false).fetch_all(self.database.pool()).await;
         let row = |row: PastRow| {
-            let PastRow { revision, offset, op, at, by, changed, before, without_doc, fields } = row;
-            (HistoryRow { revision, offset, op, at, by, changed, before, without_doc }, fields)
+            let PastRow { revision, offset, op, at, by, changed, before, kept, fields } = row;
+            (HistoryRow { revision, offset, op, at, by, changed, before, kept }, fields)
         };
         Ok(found.map_err(store_error("reading history"))?.into_iter().map(row).collect())
     }

@@ -83,7 +83,7 @@ export interface HistoryItem {
   by: string;
   changed: string[];
   before: Record<string, unknown> | null;
-  ref?: boolean;
+  kept: boolean;
 }
 
 export interface HistoryPage {

@@ -81,10 +81,27 @@ pub(super) async fn remove(asked: Asked, Query(removal): Query<Removal>) -> Resu
     writer.edit(writer.id()?, action, writer.expects()?).await
 }
 
-/// `POST /api/v1/entities/{kind}/{id}/restore`: out of the trash.
-pub(super) async fn restore(asked: Asked) -> Result<Response, Problem> {
-    let writer = asked.writer(&["restore"], &[])?;
-    writer.edit(writer.id()?, EditAction::Restore, writer.expects()?).await
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Restoration {
+    revision: Option<u64>,
+}
+
+/// `POST /api/v1/entities/{kind}/{id}/restore`: out of the trash; with `revision=N` the document of that revision becomes the newest.
+pub(super) async fn restore(asked: Asked, Query(wanted): Query<Restoration>) -> Result<Response, Problem> {
+    let Some(revision) = wanted.revision else {
+        let writer = asked.writer(&["restore"], &[])?;
+        return writer.edit(writer.id()?, EditAction::Restore, writer.expects()?).await;
+    };
+    let writer = asked.writer(&["update"], &[])?;
+    let id = writer.id()?;
+    let doc = writer.past(&id, revision).await?;
+    // It was destroyed meanwhile, perhaps: it is not made anew.
+    let expected = match writer.expects()? {
+        Expect::Anything => Expect::Something,
+        given => given,
+    };
+    writer.edit(id, EditAction::Put(doc.into()), expected).await
 }
 
 /// In the order of time, so that those of a day lie together in the index.

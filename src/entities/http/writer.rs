@@ -12,9 +12,12 @@ use dzvin_protocols::{
     platform::{EntityId, Kind},
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{Editor, INLINE, MAX_TAGS, entity_id, find, readable, tags, unknown_entity, unknown_kind, write_item};
+use super::{
+    Editor, INLINE, MAX_TAGS, entity_id, find, history, readable, tags, unknown_entity, unknown_kind, write_item,
+};
 use crate::{
     entities::{
         Author, Edit, EditAction, EditError, Edited, Edits, EntityRow, Expect, Expected, IdempotencyKey,
@@ -118,6 +121,12 @@ impl Writer {
     /// The entity that the address names.
     pub(super) fn id(&self) -> Result<EntityId, Problem> {
         entity_id(self.id.as_deref().unwrap_or_default())
+    }
+
+    /// The document of an earlier revision that the writer sees.
+    pub(super) async fn past(&self, id: &EntityId, revision: u64) -> Result<Box<RawValue>, Problem> {
+        let (_, doc) = history::past(&self.editor.0.for_readers(), &self.lens, &self.kind, id, revision).await?;
+        RawValue::from_string(doc).map_err(Problem::internal)
     }
 
     /// The condition of the request's headers.

@@ -2,6 +2,7 @@
 
 mod bulk;
 mod conflicts;
+mod past;
 mod rights;
 
 use dzvin::identity::{SigningKey, TokenRules, Verifier};
