@@ -16,6 +16,7 @@ use crate::{
     entities::{ChangeListener, Entities, Retention},
     identity::{
         Verifier,
+        accounts::Accounts,
         revocations::{RevocationStore, concerned},
     },
     platform::{alone::Alone, config::Config, db::Database, lease::PgLeases},
@@ -73,6 +74,19 @@ impl Ground {
         background.run(revocations.clone().keep(background.reached(Phase::Ending)));
         background.run(Arc::clone(verifier).keep(background.reached(Phase::Ending)));
         Ok(revocations)
+    }
+
+    /// Callers that are programs, known from here on.
+    pub(super) fn accounts(
+        &self,
+        verifier: &Verifier,
+        revocations: &RevocationStore,
+        background: &mut Background,
+    ) -> Accounts {
+        let accounts = Accounts::new(self.database.clone(), revocations.clone());
+        verifier.take_accounts(accounts.clone());
+        background.run(accounts.clone().keep_used(background.reached(Phase::Ending)));
+        accounts
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
     channels::{self, presence::AnyPresence, pusher::webhooks::WebhookArgs},
     console,
     entities::{self, queries::StoredQueries},
-    identity::{ApiKeys, Verifier, revocations},
+    identity::{ApiKeys, Verifier, accounts, revocations},
     mirror::{self, Mirrors},
     platform::{alone::AloneError, config::Config, db::Database, http::Readiness},
 };
@@ -82,6 +82,7 @@ impl App {
         let front = Front::open(config, registry, &mut background)?;
         let ground = Ground::lay(config, registry, &mut background).await?;
         let revocations = ground.revocations(&verifier, registry, &mut background).await?;
+        let accounts = ground.accounts(&verifier, &revocations, &mut background);
         let revoked = verifier.revocations().changes();
 
         let (events, told) = mpsc::channel(BUS_EVENTS);
@@ -138,6 +139,7 @@ impl App {
             .merge(house.operators(refusals.clone(), received, &mut background))
             .merge(house.servers(config))
             .merge(revocations::router(revocations))
+            .merge(accounts::router(accounts))
             .layer(Extension(verifier));
         let public = api.merge(house.clients(config, endpoint.clone(), refusals)).merge(console::router());
         let mut app = Self {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use dzvin_protocols::identity::{Audience, Claims};
+use dzvin_protocols::identity::{ACCOUNT_PREFIX, Audience, Claims};
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
@@ -58,7 +58,11 @@ impl ClaimNames {
         let all: Value = serde_json::from_slice(payload).ok()?;
         let mut claims = if self.trusted { self.trusted(payload, &all)? } else { untrusted(&all)? };
         let subject = found(&all, &self.subject)?.as_str().filter(|subject| !subject.is_empty())?;
-        claims.sub = format!("{}{subject}", self.subject_prefix);
+        claims.sub = self.user(subject);
+        // Nobody else is what a service account is called.
+        if claims.sub.starts_with(ACCOUNT_PREFIX) {
+            return None;
+        }
         claims.roles = self.roles(found(&all, &self.roles));
         Some(claims)
     }
@@ -169,6 +173,7 @@ mod tests {
             json!({"sub": "u"}),
             json!({"sub": "", "exp": 9}),
             json!({"sub": 7, "exp": 9}),
+            json!({"sub": "svc-import", "exp": 9}),
             json!({"exp": 9}),
             json!({"sub": "u", "exp": "9"}),
             json!({"sub": "u", "exp": -1}),

@@ -4,6 +4,7 @@
 //! Invariants: the algorithm is the key's, never read from a token; keys are replaced as a whole, so a rotation is seen by
 //! the next request; neither a key nor a token is ever logged.
 
+pub mod accounts;
 mod api_keys;
 mod caller;
 mod claims;

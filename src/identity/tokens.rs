@@ -10,7 +10,10 @@
 mod inner;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use dzvin_actors::platform::ports::{
     AuthError, Authenticator, Identity, ServerSubscription, SubscriptionGrant, TokenMark, Verified,
@@ -24,7 +27,15 @@ use tokio::{sync::watch, task::JoinSet};
 pub use dzvin_protocols::identity::MAX_TOKEN;
 
 use self::inner::{Inner, Open, Purpose, Signed};
-use super::{keys::SigningKey, metrics::IdentityMetrics, revocations::Revocations, setup::Setup};
+use super::{
+    accounts::{Accounts, is_api_token},
+    keys::SigningKey,
+    metrics::IdentityMetrics,
+    revocations::Revocations,
+    setup::Setup,
+};
+
+use crate::platform::http::chain;
 
 pub use self::rules::{IdentityError, MAX_KEYS, MIN_KEY, TokenRules};
 
@@ -35,6 +46,8 @@ pub(super) const LEEWAY_SECONDS: i64 = 5;
 pub struct Verifier {
     inner: watch::Sender<Arc<Inner>>,
     revocations: Revocations,
+    /// Where API tokens are looked for, once there is a database.
+    accounts: OnceLock<Accounts>,
     metrics: IdentityMetrics,
 }
 
@@ -60,7 +73,8 @@ impl Verifier {
     pub fn of(setup: Setup) -> Result<Self, IdentityError> {
         let (inner, metrics) = (Inner::new(setup, &[])?, IdentityMetrics::default());
         metrics.masks(&inner.views);
-        Ok(Self { inner: watch::Sender::new(Arc::new(inner)), revocations: Revocations::default(), metrics })
+        let (inner, revocations) = (watch::Sender::new(Arc::new(inner)), Revocations::default());
+        Ok(Self { inner, revocations, accounts: OnceLock::new(), metrics })
     }
 
     /// Puts new keys and rules into force for the next token.
@@ -86,6 +100,17 @@ impl Verifier {
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// Takes API tokens from now on. Once: those of the first stay.
+    pub fn take_accounts(&self, accounts: Accounts) {
+        let _ = self.accounts.set(accounts);
+    }
+
+    /// Whether the rules name this role.
+    #[must_use]
+    pub fn knows_role(&self, role: &str) -> bool {
+        self.inner().knows_role(role)
     }
 
     /// What is counted.
@@ -206,6 +231,33 @@ impl Verifier {
         Ok(())
     }
 
+    /// An API token of ours.
+    async fn api_token(&self, token: &str) -> Result<Identity, AuthError> {
+        let accounts = self.accounts.get().ok_or(AuthError::Invalid)?;
+        let found = accounts.find(token).await.map_err(|error| {
+            tracing::warn!(error = chain(&error), "an API token cannot be looked for");
+            AuthError::Unavailable
+        })?;
+        let found = found.ok_or(AuthError::Invalid)?;
+        let (now, made) = (OffsetDateTime::now_utc(), found.created_at.unix_timestamp());
+        if found.expires_at <= now {
+            return Err(AuthError::Expired);
+        }
+        self.admit(&found.user, Some(&found.id), Some(made), now.unix_timestamp())?;
+        let claims = Claims { sub: found.user.clone(), roles: found.roles.clone(), ..Claims::default() };
+        let granted = self.inner().shared_permissions(&claims).map_err(|_| AuthError::Invalid)?;
+        let permissions = match &found.scopes {
+            Some(scopes) => Arc::new((*granted).clone().within(scopes)),
+            None => granted,
+        };
+        Ok(Identity {
+            expires_at: Some(found.expires_at),
+            jti: Some(Arc::clone(&found.id)),
+            issued_at: Some(made),
+            ..Identity::new(&found.user, permissions)
+        })
+    }
+
     fn identity(&self, inner: &Inner, signed: &Signed) -> Result<Identity, AuthError> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let claims = inner.claims(signed, now)?;
@@ -267,6 +319,9 @@ impl Authenticator for Verifier {
             let permissions = self.inner().anonymous.clone();
             let nobody = permissions.map(|permissions| Identity::new("", permissions)).ok_or(AuthError::Invalid);
             return future::ready(nobody).boxed();
+        }
+        if is_api_token(token) {
+            return self.api_token(token).inspect(|result| self.metrics.checked(result)).boxed();
         }
         self.checked(token, Purpose::Connection, Self::identity)
     }

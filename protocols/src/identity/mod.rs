@@ -6,6 +6,9 @@ mod jwks;
 mod permissions;
 mod subscription;
 
+/// What the users of service accounts begin with. Issuers' users never do.
+pub const ACCOUNT_PREFIX: &str = "svc-";
+
 pub use claims::{Audience, ClaimError, ClaimRules, Claims, MAX_INFO, MAX_JTI, MAX_SUBJECT, MAX_TOKEN_CHANNELS};
 pub use jose::{
     Algorithm, Compact, CompactError, Family, MAX_KEY_ID, MAX_SIGNATURE, MAX_TOKEN, UnknownAlgorithm, base64url,

@@ -2,6 +2,7 @@
 //!
 //! Known today: `entities:{read, create, update, trash, restore, purge}:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
 //! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`,
+//! `identity:accounts:{service account}`, `identity:grant:{role}`,
 //! `trace:user:{user}`, `trace:channel:{channel}`.
 
 use std::{
@@ -26,6 +27,8 @@ pub struct PermissionError(pub String);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions {
     granted: BTreeSet<String>,
+    /// Nothing beyond these, whatever is granted.
+    within: Option<Arc<BTreeSet<String>>>,
     /// Of kinds of which not everything is seen.
     views: BTreeMap<Kind, Arc<View>>,
 }
@@ -45,20 +48,20 @@ impl Permissions {
             }
             all.insert(text.to_owned());
         }
-        Ok(Self { granted: all, views: BTreeMap::new() })
+        Ok(Self { granted: all, ..Self::default() })
     }
 
     /// Whether `{area}:{action}:{object}` is granted, by itself or by a star.
     #[must_use]
     pub fn allow(&self, area: &str, action: &str, object: &str) -> bool {
-        self.granted.iter().any(|granted| {
-            let mut parts = granted.splitn(3, ':');
-            match (parts.next(), parts.next(), parts.next()) {
-                (Some("*"), None, None) => true,
-                (Some(a), Some(b), Some(c)) => a == area && (b == action || b == "*") && stands_for(c, object),
-                _ => false,
-            }
-        })
+        let one_of = |all: &BTreeSet<String>| all.iter().any(|granted| grants(granted, area, action, object));
+        one_of(&self.granted) && self.within.as_deref().is_none_or(one_of)
+    }
+
+    /// The same, and nothing beyond these; what they grant by themselves, or show, does not count.
+    #[must_use]
+    pub fn within(self, scopes: &Self) -> Self {
+        Self { within: Some(Arc::new(scopes.granted.clone())), ..self }
     }
 
     /// Whether entities of the kind may be read, over REST or on a channel.
@@ -82,6 +85,15 @@ impl Permissions {
     #[must_use]
     pub fn sight(&self, kind: &Kind, user: &str) -> Option<Sight> {
         self.views.get(kind).map(|view| view.sight(user))
+    }
+}
+
+fn grants(granted: &str, area: &str, action: &str, object: &str) -> bool {
+    let mut parts = granted.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("*"), None, None) => true,
+        (Some(a), Some(b), Some(c)) => a == area && (b == action || b == "*") && stands_for(c, object),
+        _ => false,
     }
 }
 
@@ -109,6 +121,16 @@ mod tests {
             assert_eq!(Permissions::parse([granted]).expect(granted).may_read(&kind), expected, "{granted}");
         }
         assert!(!Permissions::default().may_read(&kind));
+    }
+
+    #[test]
+    fn scopes_only_narrow() {
+        let of = |all: &[&str]| Permissions::parse(all.iter().copied()).expect("permissions");
+        let narrow = of(&["entities:*:*", "mirrors:read:*"]).within(&of(&["entities:read:*", "identity:revoke:*"]));
+        assert!(narrow.allow("entities", "read", "deal"));
+        assert!(!narrow.allow("entities", "purge", "deal") && !narrow.allow("mirrors", "read", "m"));
+        assert!(!narrow.allow("identity", "revoke", "*"), "a scope grants nothing");
+        assert!(!of(&["*"]).within(&of(&[])).allow("entities", "read", "deal"));
     }
 
     #[test]

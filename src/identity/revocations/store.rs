@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
+use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::{Asked, Kind, NOTIFY_CHANNEL, Revocations, Row, keeper::POLL};
@@ -89,6 +90,26 @@ impl RevocationStore {
         tx.commit().await.map_err(store_error(doing))?;
         self.changed.notify_one();
         Ok(row!(stored))
+    }
+
+    /// Takes back the token of this id, which would have ended then.
+    pub(in crate::identity) async fn take_back(
+        &self,
+        jti: &str,
+        ends: OffsetDateTime,
+        reason: &str,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let (subject, reason) = (jti.to_owned(), Some(reason.to_owned()));
+        let asked = Asked { kind: Kind::Token, subject, issued_before: None, expires_at: Some(ends), reason };
+        self.add(&asked, by).await.map(drop)
+    }
+
+    /// Keeps a user out for good.
+    pub(in crate::identity) async fn block(&self, user: &str, reason: &str, by: &str) -> Result<(), StoreError> {
+        let (subject, reason) = (user.to_owned(), Some(reason.to_owned()));
+        let asked = Asked { kind: Kind::Block, subject, issued_before: None, expires_at: None, reason };
+        self.add(&asked, by).await.map(drop)
     }
 
     /// Lifts one: it ends now. `None`: there is none in force.

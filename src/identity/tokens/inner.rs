@@ -115,6 +115,10 @@ impl Inner {
         }
     }
 
+    pub(super) fn knows_role(&self, role: &str) -> bool {
+        self.rules.roles.contains_key(role)
+    }
+
     pub(super) fn fill(&self, issuer: &mut Option<String>, audience: &mut Audience) {
         if issuer.is_none() {
             issuer.clone_from(&self.rules.issuer);

@@ -1,0 +1,259 @@
+//! Accounts and their tokens in the database.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use dzvin_actors::platform::ports::StoreError;
+use dzvin_protocols::identity::Permissions;
+use time::OffsetDateTime;
+
+use super::{ApiToken, MAX_ACCOUNTS, MAX_TOKENS, known::Known, token, user_of};
+use crate::{
+    identity::revocations::RevocationStore,
+    platform::{
+        db::{Database, store_error},
+        http::chain,
+    },
+};
+
+/// When tokens were used is written so often.
+const USED: Duration = Duration::from_secs(30);
+
+/// An account.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    pub(super) name: String,
+    pub(super) roles: Vec<String>,
+    pub(super) description: String,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) created_by: String,
+    pub(super) disabled_at: Option<OffsetDateTime>,
+}
+
+/// A token as it is told.
+#[derive(Debug, Clone)]
+pub(super) struct TokenRow {
+    pub(super) id: String,
+    pub(super) label: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) created_at: OffsetDateTime,
+    pub(super) created_by: String,
+    pub(super) expires_at: OffsetDateTime,
+    pub(super) last_used_at: Option<OffsetDateTime>,
+    pub(super) revoked_at: Option<OffsetDateTime>,
+}
+
+/// A token that somebody asks for.
+pub(super) struct Wanted<'a> {
+    pub(super) account: &'a str,
+    pub(super) label: &'a str,
+    pub(super) scopes: &'a [String],
+    pub(super) expires_at: OffsetDateTime,
+    pub(super) by: &'a str,
+}
+
+/// Accounts and tokens of the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts {
+    database: Database,
+    revocations: RevocationStore,
+    known: Known,
+}
+
+impl Accounts {
+    /// Those of this database; what is taken back goes to the revocations.
+    #[must_use]
+    pub fn new(database: Database, revocations: RevocationStore) -> Self {
+        Self { database, revocations, known: Known::default() }
+    }
+
+    /// The token that this is, if it is one and its account is not disabled. Whether it has ended, or was revoked, the caller judges.
+    pub(in crate::identity) async fn find(&self, token: &str) -> Result<Option<Arc<ApiToken>>, StoreError> {
+        let Some(id) = token::id_of(token) else { return Ok(None) };
+        let found = match self.known.fresh(id) {
+            Some(known) => Some(known),
+            None => match self.read(id).await {
+                Ok(found) => {
+                    let found = found.map(Arc::new);
+                    self.known.put(id, found.as_ref());
+                    found
+                }
+                Err(error) => Some(self.known.stale(id).ok_or(error)?),
+            },
+        };
+        let found = found.filter(|it| token::is(token, &it.digest));
+        if let Some(found) = &found {
+            self.known.use_now(&found.id);
+        }
+        Ok(found)
+    }
+
+    async fn read(&self, id: &str) -> Result<Option<ApiToken>, StoreError> {
+        let row = sqlx::query!(
+            "SELECT t.digest, t.scopes, t.created_at, t.expires_at, a.name, a.roles
+             FROM api_tokens t JOIN service_accounts a ON a.name = t.account
+             WHERE t.id = $1 AND t.revoked_at IS NULL AND a.disabled_at IS NULL",
+            id
+        )
+        .fetch_optional(self.database.for_readers().pool())
+        .await
+        .map_err(store_error("reading an API token"))?;
+        let Some(row) = row else { return Ok(None) };
+        let scopes = (!row.scopes.is_empty()).then(|| Permissions::parse(row.scopes.iter().map(String::as_str)));
+        let scopes = scopes
+            .transpose()
+            .map_err(|error| StoreError::Refused { doing: "reading an API token", source: Box::new(error) })?;
+        Ok(Some(ApiToken {
+            id: id.into(),
+            user: user_of(&row.name),
+            roles: row.roles,
+            scopes,
+            digest: row.digest,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+        }))
+    }
+
+    /// Writes down when tokens were used, until `stop` is done.
+    pub async fn keep_used(self, stop: impl Future<Output = ()>) {
+        let work = async {
+            loop {
+                tokio::time::sleep(USED).await;
+                if let Err(error) = self.note_used().await {
+                    tracing::warn!(error = chain(&error), "when API tokens were used is not written");
+                }
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = work => {}
+        }
+        // Those of the last half minute; what cannot be written any more is not worth waiting for.
+        let _ = self.note_used().await;
+    }
+
+    async fn note_used(&self) -> Result<(), StoreError> {
+        let (ids, at): (Vec<String>, Vec<OffsetDateTime>) =
+            self.known.take_used().into_iter().map(|(id, at)| (id.to_string(), at)).unzip();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        sqlx::query!(
+            "UPDATE api_tokens t SET last_used_at = GREATEST(t.last_used_at, u.at)
+             FROM UNNEST($1::text[], $2::timestamptz[]) AS u (id, at) WHERE t.id = u.id",
+            &ids,
+            &at
+        )
+        .execute(self.database.pool())
+        .await
+        .map_err(store_error("noting the use of API tokens"))?;
+        Ok(())
+    }
+
+    /// Makes an account. `None`: there is, or was, one of this name, or there are too many.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        roles: &[String],
+        description: &str,
+        by: &str,
+    ) -> Result<Option<Account>, StoreError> {
+        sqlx::query_as!(
+            Account,
+            "INSERT INTO service_accounts (name, roles, description, created_by)
+             SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM service_accounts) < $5
+             ON CONFLICT DO NOTHING RETURNING name, roles, description, created_at, created_by, disabled_at",
+            name,
+            roles,
+            description,
+            by,
+            MAX_ACCOUNTS
+        )
+        .fetch_optional(self.database.pool())
+        .await
+        .map_err(store_error("making a service account"))
+    }
+
+    /// All accounts, or that of a name.
+    pub(super) async fn list(&self, name: Option<&str>) -> Result<Vec<Account>, StoreError> {
+        sqlx::query_as!(
+            Account,
+            "SELECT name, roles, description, created_at, created_by, disabled_at FROM service_accounts
+             WHERE $1::text IS NULL OR name = $1 ORDER BY name",
+            name
+        )
+        .fetch_all(self.database.for_readers().pool())
+        .await
+        .map_err(store_error("listing service accounts"))
+    }
+
+    /// Disables an account for good. False: there is none.
+    pub(super) async fn disable(&self, name: &str, by: &str) -> Result<bool, StoreError> {
+        let done = sqlx::query!(
+            "UPDATE service_accounts SET disabled_at = COALESCE(disabled_at, now()) WHERE name = $1",
+            name
+        )
+        .execute(self.database.pool())
+        .await
+        .map_err(store_error("disabling a service account"))?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        // Should this fail, whoever asks again does both again.
+        self.revocations.block(&user_of(name), "service account disabled", by).await?;
+        Ok(true)
+    }
+
+    /// Makes a token; answers its row and its text. `None`: there is no such account, or it has too many.
+    pub(super) async fn issue(&self, wanted: Wanted<'_>) -> Result<Option<(TokenRow, String)>, StoreError> {
+        let fresh = token::Fresh::new();
+        let row = sqlx::query_as!(
+            TokenRow,
+            "INSERT INTO api_tokens (id, account, label, digest, scopes, created_by, expires_at)
+             SELECT $1, a.name, $3, $4, $5, $6, $7 FROM service_accounts a
+             WHERE a.name = $2 AND a.disabled_at IS NULL AND (SELECT count(*) FROM api_tokens t
+                 WHERE t.account = a.name AND t.revoked_at IS NULL AND t.expires_at > now()) < $8
+             RETURNING id, label, scopes, created_at, created_by, expires_at, last_used_at, revoked_at",
+            fresh.id,
+            wanted.account,
+            wanted.label,
+            &fresh.digest[..],
+            wanted.scopes,
+            wanted.by,
+            wanted.expires_at,
+            MAX_TOKENS
+        )
+        .fetch_optional(self.database.pool())
+        .await
+        .map_err(store_error("making an API token"))?;
+        Ok(row.map(|row| (row, fresh.text)))
+    }
+
+    /// An account's tokens, newest first.
+    pub(super) async fn tokens(&self, account: &str) -> Result<Vec<TokenRow>, StoreError> {
+        sqlx::query_as!(
+            TokenRow,
+            "SELECT id, label, scopes, created_at, created_by, expires_at, last_used_at, revoked_at FROM api_tokens
+             WHERE account = $1 ORDER BY created_at DESC LIMIT 500",
+            account
+        )
+        .fetch_all(self.database.for_readers().pool())
+        .await
+        .map_err(store_error("listing API tokens"))
+    }
+
+    /// Takes a token back. False: the account has no such token.
+    pub(super) async fn take_back(&self, account: &str, id: &str, by: &str) -> Result<bool, StoreError> {
+        let expires_at = sqlx::query_scalar!(
+            "UPDATE api_tokens SET revoked_at = COALESCE(revoked_at, now()) WHERE account = $1 AND id = $2 RETURNING expires_at",
+            account,
+            id
+        )
+        .fetch_optional(self.database.pool())
+        .await
+        .map_err(store_error("taking an API token back"))?;
+        let Some(expires_at) = expires_at else { return Ok(false) };
+        // Sessions that live on it hear of it; should this fail, whoever asks again does both again.
+        self.revocations.take_back(id, expires_at, "API token taken back", by).await?;
+        Ok(true)
+    }
+}
