@@ -15,6 +15,7 @@ mod jose;
 mod masks;
 mod mirror;
 mod names;
+mod patches;
 mod pusher;
 mod tree;
 mod versions;
@@ -32,6 +33,7 @@ pub use jose::jose;
 pub use masks::masks;
 pub use mirror::mirror;
 pub use names::{bus_form, channels, cursors};
+pub use patches::patches;
 pub use pusher::{pusher_events, pusher_http};
 pub use versions::versions;
 pub use words::words;
@@ -40,7 +42,7 @@ pub use words::words;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name, which is also the folder of its corpus.
-pub const TARGETS: [(&str, Check); 20] = [
+pub const TARGETS: [(&str, Check); 21] = [
     ("websocket", websocket),
     ("commands", commands),
     ("protobuf", protobuf),
@@ -61,6 +63,7 @@ pub const TARGETS: [(&str, Check); 20] = [
     ("words", words),
     ("edges", edges),
     ("masks", masks),
+    ("patches", patches),
 ];
 
 /// The input's leading bytes choose options; what is missing counts as zero.
