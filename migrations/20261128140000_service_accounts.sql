@@ -26,3 +26,5 @@ CREATE TABLE api_tokens (
     revoked_at   timestamptz
 );
 CREATE INDEX api_tokens_account ON api_tokens (account, created_at);
+-- What has ended long ago and can go.
+CREATE INDEX api_tokens_expires_at ON api_tokens (expires_at);

@@ -13,7 +13,7 @@ use sqlx::{FromRow, PgExecutor};
 use time::OffsetDateTime;
 
 use super::{
-    Entities,
+    Entities, Source,
     log::{bigint, number},
 };
 use crate::platform::db::store_error;
@@ -83,7 +83,7 @@ pub struct HistoryRow {
     pub changed: Vec<String>,
     /// Earlier values of declared fields: a JSON object as text.
     pub before: Option<String>,
-    /// Its document can be had.
+    /// The log has a document of its own of it.
     pub kept: bool,
 }
 
@@ -323,17 +323,20 @@ impl Entities {
         .map_err(store_error("reading history"))
     }
 
-    /// The document as it was at a revision, if the log has kept it. What only hides and shows again leaves it as it was.
+    /// The document as it was at a revision, if the log has kept it. Of kinds of ours what hides and shows again leaves it as it was; an
+    /// upstream may bring another one with that.
     ///
     /// # Errors
     /// The database is away.
     pub async fn document_at(&self, kind: &Kind, id: &EntityId, revision: u64) -> Result<Option<String>, StoreError> {
         let found = sqlx::query_scalar!(
             r#"SELECT COALESCE(doc, large) FROM changes WHERE kind = $1 AND id = $2 AND revision <= $3
-                 AND (COALESCE(doc, large) IS NOT NULL OR op NOT IN ('trash', 'restore')) ORDER BY revision DESC LIMIT 1"#,
+                 AND (COALESCE(doc, large) IS NOT NULL OR NOT $4 OR op NOT IN ('trash', 'restore'))
+             ORDER BY revision DESC LIMIT 1"#,
             kind.as_str(),
             id.as_str(),
-            bigint(revision)
+            bigint(revision),
+            self.spec(kind).is_some_and(|spec| spec.source == Source::Local)
         );
         let found = found.fetch_optional(self.database.pool()).await;
         Ok(found.map_err(store_error("reading a revision"))?.flatten())

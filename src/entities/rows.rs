@@ -154,8 +154,7 @@ pub(super) async fn store(
 /// What the same run has made anew behind the purge is another entity's.
 async fn forget(tx: &mut PgConnection, kind: &Kind, purge: &NewChange) -> Result<(), WriteError> {
     sqlx::query!(
-        "UPDATE changes SET doc = NULL, large = NULL, size = 0, before = NULL, changed = '{}'
-         WHERE kind = $1 AND id = $2 AND revision < $3",
+        "UPDATE changes SET doc = NULL, large = NULL, size = 0, before = NULL, changed = '{}' WHERE kind = $1 AND id = $2 AND revision < $3",
         kind.as_str(),
         purge.id.as_str(),
         purge.revision

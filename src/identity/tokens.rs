@@ -244,6 +244,7 @@ impl Verifier {
             return Err(AuthError::Expired);
         }
         self.admit(&found.user, Some(&found.id), Some(made), now.unix_timestamp())?;
+        accounts.used(&found);
         let claims = Claims { sub: found.user.clone(), roles: found.roles.clone(), ..Claims::default() };
         let granted = self.inner().shared_permissions(&claims).map_err(|_| AuthError::Invalid)?;
         let permissions = match &found.scopes {

@@ -64,6 +64,12 @@ impl Permissions {
         Self { within: Some(Arc::new(scopes.granted.clone())), ..self }
     }
 
+    /// Whether there are scopes: whoever has them is less than their roles.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        self.within.is_some()
+    }
+
     /// Whether entities of the kind may be read, over REST or on a channel.
     #[must_use]
     pub fn may_read(&self, kind: &Kind) -> bool {
@@ -130,6 +136,7 @@ mod tests {
         assert!(narrow.allow("entities", "read", "deal"));
         assert!(!narrow.allow("entities", "purge", "deal") && !narrow.allow("mirrors", "read", "m"));
         assert!(!narrow.allow("identity", "revoke", "*"), "a scope grants nothing");
+        assert!(narrow.is_narrowed() && !of(&["*"]).is_narrowed());
         assert!(!of(&["*"]).within(&of(&[])).allow("entities", "read", "deal"));
     }
 

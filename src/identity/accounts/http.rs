@@ -36,6 +36,8 @@ const LONGEST: Duration = Duration::days(366);
 const MAX_LABEL: usize = 100;
 /// Longest description.
 const MAX_DESCRIPTION: usize = 500;
+/// Longest scope: three parts of up to 64 bytes.
+const MAX_SCOPE: usize = 194;
 /// Most roles of an account, and scopes of a token.
 const MAX_NAMES: usize = 64;
 
@@ -135,11 +137,16 @@ fn unknown() -> Problem {
 }
 
 fn permitted(caller: &Caller, name: &str) -> Result<(), Problem> {
-    caller.require("identity", "accounts", name)
+    caller.require("identity", "accounts", name)?;
+    // What cannot be a name is nobody's, and the database may not even be asked for it.
+    Kind::new(name).map(drop).map_err(|_| unknown())
 }
 
-/// Nobody hands out what they may not grant.
+/// Nobody hands out what they may not grant; and who is less than their roles could make more of themselves.
 fn may_grant(caller: &Caller, roles: &[String]) -> Result<(), Problem> {
+    if caller.permissions.is_narrowed() {
+        return Err(Problem::forbidden("identity:grant by a token without scopes"));
+    }
     roles.iter().try_for_each(|role| caller.require("identity", "grant", role))
 }
 
@@ -223,6 +230,7 @@ async fn issue(
     if scopes.len() > MAX_NAMES {
         return Err(unfit(format!("a token has up to {MAX_NAMES} scopes")));
     }
+    scopes.iter().try_for_each(|scope| plain("a scope", scope, MAX_SCOPE))?;
     Permissions::parse(scopes.iter().map(String::as_str)).map_err(|error| unfit(error.to_string()))?;
     let now = OffsetDateTime::now_utc();
     let expires_at = expires_at.unwrap_or(now + LASTS);
@@ -247,7 +255,7 @@ async fn take_back(
 ) -> Result<StatusCode, Problem> {
     permitted(&caller, &name)?;
     let by = caller.require_user("in whose name something could be changed")?;
-    if !accounts.take_back(&name, &id, by).await? {
+    if id.contains('\0') || !accounts.take_back(&name, &id, by).await? {
         return Err(Problem::not_found("unknown_token", "the account has no such token"));
     }
     tracing::info!(account = name, token = id, "an API token was taken back");

@@ -15,6 +15,8 @@ use super::ApiToken;
 const FRESH: Duration = Duration::from_millis(500);
 /// So long while the database is away: whoever was here goes on through a failover.
 const STALE: Duration = Duration::from_secs(300);
+/// So long after the database could not be asked it is not asked again about those who are known.
+const FAILING: Duration = Duration::from_secs(1);
 /// Most that are remembered: as many as all accounts of a large organisation use at a time.
 const MOST: usize = 10_000;
 
@@ -22,6 +24,8 @@ const MOST: usize = 10_000;
 struct Tokens {
     checked: HashMap<Arc<str>, (Instant, Arc<ApiToken>)>,
     used: HashMap<Arc<str>, OffsetDateTime>,
+    /// When the database could not be asked.
+    failed: Option<Instant>,
 }
 
 /// What a node remembers. Cheap to clone.
@@ -61,11 +65,22 @@ impl Known {
         }
     }
 
+    /// The database could not be asked just now.
+    pub(super) fn failed(&self) {
+        self.tokens().failed = Some(Instant::now());
+    }
+
+    /// Whether that was a moment ago.
+    pub(super) fn failing(&self) -> bool {
+        self.tokens().failed.is_some_and(|at| at.elapsed() < FAILING)
+    }
+
     /// Notes that a token was used.
-    pub(super) fn use_now(&self, id: &Arc<str>) {
+    pub(super) fn use_at(&self, id: &Arc<str>, at: OffsetDateTime) {
         let mut tokens = self.tokens();
         if tokens.used.len() < MOST || tokens.used.contains_key(id) {
-            tokens.used.insert(Arc::clone(id), OffsetDateTime::now_utc());
+            let used = tokens.used.entry(Arc::clone(id)).or_insert(at);
+            *used = at.max(*used);
         }
     }
 
@@ -97,7 +112,10 @@ mod tests {
         assert!(!later(FRESH, FRESH) && later(STALE, FRESH) && !later(STALE, STALE));
         known.put("a", None);
         assert!(known.stale("a").is_none(), "the database says that it is no longer good");
-        known.use_now(&token.id);
+        assert!(!known.failing());
+        known.failed();
+        assert!(known.failing());
+        known.use_at(&token.id, OffsetDateTime::UNIX_EPOCH);
         assert_eq!((known.take_used().len(), known.take_used().len()), (1, 0));
     }
 }

@@ -22,7 +22,8 @@ use time::OffsetDateTime;
 
 /// Most accounts, those that are disabled included: a list is one page.
 const MAX_ACCOUNTS: i64 = 1_000;
-/// Most tokens of an account that are alive: a rotation needs two, a fleet some dozens.
+/// Most tokens of an account whose end has not come, those taken back included, for they are revocations in every node's memory: a
+/// rotation needs two, a fleet some dozens.
 const MAX_TOKENS: i64 = 100;
 
 /// The user that an account is: in channels, in the log, in row filters. Issuers' users cannot be called so.

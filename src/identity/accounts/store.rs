@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::identity::Permissions;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 use super::{ApiToken, MAX_ACCOUNTS, MAX_TOKENS, known::Known, token, user_of};
 use crate::{
@@ -17,6 +18,11 @@ use crate::{
 
 /// When tokens were used is written so often.
 const USED: Duration = Duration::from_secs(30);
+/// Tokens that ended so long ago are forgotten: until then whoever wonders finds them.
+const FORGOTTEN: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Looks at the database at a time: whoever tries tokens must not take the connections of others.
+const LOOKS: usize = 4;
+const LOOKING: &str = "reading an API token";
 
 /// An account.
 #[derive(Debug, Clone)]
@@ -57,13 +63,14 @@ pub struct Accounts {
     database: Database,
     revocations: RevocationStore,
     known: Known,
+    looks: Arc<Semaphore>,
 }
 
 impl Accounts {
     /// Those of this database; what is taken back goes to the revocations.
     #[must_use]
     pub fn new(database: Database, revocations: RevocationStore) -> Self {
-        Self { database, revocations, known: Known::default() }
+        Self { database, revocations, known: Known::default(), looks: Arc::new(Semaphore::new(LOOKS)) }
     }
 
     /// The token that this is, if it is one and its account is not disabled. Whether it has ended, or was revoked, the caller judges.
@@ -71,20 +78,34 @@ impl Accounts {
         let Some(id) = token::id_of(token) else { return Ok(None) };
         let found = match self.known.fresh(id) {
             Some(known) => Some(known),
-            None => match self.read(id).await {
-                Ok(found) => {
-                    let found = found.map(Arc::new);
-                    self.known.put(id, found.as_ref());
-                    found
-                }
-                Err(error) => Some(self.known.stale(id).ok_or(error)?),
-            },
+            None => self.look(id).await?,
         };
-        let found = found.filter(|it| token::is(token, &it.digest));
-        if let Some(found) = &found {
-            self.known.use_now(&found.id);
+        Ok(found.filter(|it| token::is(token, &it.digest)))
+    }
+
+    async fn look(&self, id: &str) -> Result<Option<Arc<ApiToken>>, StoreError> {
+        // Where the last look failed a moment ago, those who are known do not wait for the next one to fail.
+        if let Some(known) = self.known.stale(id).filter(|_| self.known.failing()) {
+            return Ok(Some(known));
         }
-        Ok(found)
+        let turn = self.looks.acquire().await;
+        let _turn = turn.map_err(|closed| StoreError::Refused { doing: LOOKING, source: Box::new(closed) })?;
+        match self.read(id).await {
+            Ok(found) => {
+                let found = found.map(Arc::new);
+                self.known.put(id, found.as_ref());
+                Ok(found)
+            }
+            Err(error) => {
+                self.known.failed();
+                self.known.stale(id).map(Some).ok_or(error)
+            }
+        }
+    }
+
+    /// Notes that a token was used.
+    pub(in crate::identity) fn used(&self, token: &ApiToken) {
+        self.known.use_at(&token.id, OffsetDateTime::now_utc());
     }
 
     async fn read(&self, id: &str) -> Result<Option<ApiToken>, StoreError> {
@@ -94,14 +115,13 @@ impl Accounts {
              WHERE t.id = $1 AND t.revoked_at IS NULL AND a.disabled_at IS NULL",
             id
         )
-        .fetch_optional(self.database.for_readers().pool())
+        .fetch_optional(self.database.pool())
         .await
-        .map_err(store_error("reading an API token"))?;
+        .map_err(store_error(LOOKING))?;
         let Some(row) = row else { return Ok(None) };
         let scopes = (!row.scopes.is_empty()).then(|| Permissions::parse(row.scopes.iter().map(String::as_str)));
-        let scopes = scopes
-            .transpose()
-            .map_err(|error| StoreError::Refused { doing: "reading an API token", source: Box::new(error) })?;
+        let scopes =
+            scopes.transpose().map_err(|error| StoreError::Refused { doing: LOOKING, source: Box::new(error) })?;
         Ok(Some(ApiToken {
             id: id.into(),
             user: user_of(&row.name),
@@ -118,6 +138,9 @@ impl Accounts {
         let work = async {
             loop {
                 tokio::time::sleep(USED).await;
+                if let Err(error) = self.forget_ended().await {
+                    tracing::warn!(error = chain(&error), "API tokens that ended long ago are not forgotten");
+                }
                 if let Err(error) = self.note_used().await {
                     tracing::warn!(error = chain(&error), "when API tokens were used is not written");
                 }
@@ -131,22 +154,34 @@ impl Accounts {
         let _ = self.note_used().await;
     }
 
+    async fn forget_ended(&self) -> Result<(), StoreError> {
+        let ended = sqlx::query!(
+            "DELETE FROM api_tokens WHERE expires_at < now() - make_interval(secs => $1)",
+            FORGOTTEN.as_secs_f64()
+        );
+        ended.execute(self.database.pool()).await.map_err(store_error("forgetting API tokens")).map(drop)
+    }
+
     async fn note_used(&self) -> Result<(), StoreError> {
-        let (ids, at): (Vec<String>, Vec<OffsetDateTime>) =
-            self.known.take_used().into_iter().map(|(id, at)| (id.to_string(), at)).unzip();
-        if ids.is_empty() {
+        let mut used = self.known.take_used();
+        if used.is_empty() {
             return Ok(());
         }
-        sqlx::query!(
+        // Locked in one order by every node.
+        used.sort_unstable();
+        let (ids, at): (Vec<String>, Vec<OffsetDateTime>) = used.iter().map(|(id, at)| (id.to_string(), *at)).unzip();
+        let noted = sqlx::query!(
             "UPDATE api_tokens t SET last_used_at = GREATEST(t.last_used_at, u.at)
              FROM UNNEST($1::text[], $2::timestamptz[]) AS u (id, at) WHERE t.id = u.id",
             &ids,
             &at
         )
         .execute(self.database.pool())
-        .await
-        .map_err(store_error("noting the use of API tokens"))?;
-        Ok(())
+        .await;
+        if noted.is_err() {
+            used.iter().for_each(|(id, at)| self.known.use_at(id, *at));
+        }
+        noted.map_err(store_error("noting the use of API tokens")).map(drop)
     }
 
     /// Makes an account. `None`: there is, or was, one of this name, or there are too many.
@@ -211,7 +246,7 @@ impl Accounts {
             "INSERT INTO api_tokens (id, account, label, digest, scopes, created_by, expires_at)
              SELECT $1, a.name, $3, $4, $5, $6, $7 FROM service_accounts a
              WHERE a.name = $2 AND a.disabled_at IS NULL AND (SELECT count(*) FROM api_tokens t
-                 WHERE t.account = a.name AND t.revoked_at IS NULL AND t.expires_at > now()) < $8
+                 WHERE t.account = a.name AND t.expires_at > now()) < $8
              RETURNING id, label, scopes, created_at, created_by, expires_at, last_used_at, revoked_at",
             fresh.id,
             wanted.account,
@@ -228,12 +263,12 @@ impl Accounts {
         Ok(row.map(|row| (row, fresh.text)))
     }
 
-    /// An account's tokens, newest first.
+    /// An account's tokens, those that are good first, then the newest.
     pub(super) async fn tokens(&self, account: &str) -> Result<Vec<TokenRow>, StoreError> {
         sqlx::query_as!(
             TokenRow,
             "SELECT id, label, scopes, created_at, created_by, expires_at, last_used_at, revoked_at FROM api_tokens
-             WHERE account = $1 ORDER BY created_at DESC LIMIT 500",
+             WHERE account = $1 ORDER BY (revoked_at IS NULL AND expires_at > now()) DESC, created_at DESC LIMIT 500",
             account
         )
         .fetch_all(self.database.for_readers().pool())

@@ -61,6 +61,21 @@ async fn each_revision_can_be_seen_and_come_back() {
     assert_eq!(left, 0);
 }
 
+/// In the middle of an update, by a node that does not know where large documents are kept.
+#[tokio::test]
+async fn what_an_older_node_purges_is_gone_as_well() {
+    let world = world(false).await;
+    let hub = world.hub("a").await;
+    let boss = Writer::new(&hub, "olha", "boss");
+    boss.put("a", &json!({"text": "x".repeat(50_000)}), None).await.is(201);
+    boss.at("a", 1).await.is(200);
+    let mut raw = world.db.raw().await;
+    let purge = "INSERT INTO changes (kind, \"offset\", day, id, revision, op, at, by, changed, size)
+                 SELECT kind, \"offset\" + 1, day, id, 2, 'purge', at, by, '{}', 0 FROM changes WHERE kind = 'deal'";
+    sqlx::query(purge).execute(&mut raw).await.expect("purged");
+    boss.at("a", 1).await.refused(409, "revision_not_kept");
+}
+
 #[tokio::test]
 async fn the_past_is_seen_with_the_eyes_of_today() {
     let world = world(false).await;

@@ -114,7 +114,10 @@ async fn scopes_narrow_and_accounts_end() {
         ask(&hub, &wide, "GET", "/api/v1/kinds", Value::Null).await.1["code"] == "token_expired"
     })
     .await;
+    let mut client = Client::new(&hub).await;
+    assert!(client.ask(&json!({"id": 1, "connect": {"token": narrow}}).to_string()).await["connect"].is_object());
     assert_eq!(ask(&hub, &admin, "DELETE", &format!("{ACCOUNTS}/shop"), Value::Null).await.0, 204);
+    assert_eq!(client.receive().await, json!({"close": 3500}), "open sessions end as well");
     eventually("the account is out", async || get(&hub, &narrow, "/api/v1/revocations").await == 401).await;
     assert_eq!(
         ask(&hub, &admin, "POST", &format!("{ACCOUNTS}/shop/tokens"), json!({"label": "x"})).await.1["code"],
@@ -152,6 +155,16 @@ async fn nobody_hands_out_what_they_may_not_grant() {
     let (_, seen) = ask(&hub, &team, "GET", ACCOUNTS, Value::Null).await;
     assert_eq!(seen["items"].as_array().map(Vec::len), Some(2));
     assert_eq!(ask(&hub, &token(&[]), "GET", ACCOUNTS, Value::Null).await.1, json!({"items": []}));
+    // Who has scopes could make more of themselves.
+    let (_, scoped) = issued(&hub, &admin, "team-root", &["identity:*:*"]).await;
+    assert_eq!(make(&scoped, "team-c", "viewer").await.1["code"], "forbidden");
+    assert_eq!(ask(&hub, &scoped, "POST", &mint, json!({"label": "x"})).await.1["code"], "forbidden");
+    for odd in ["%00", ".", "Shop"] {
+        let path = format!("{ACCOUNTS}/x{odd}/tokens");
+        assert_eq!(get(&hub, &admin, &path).await, 404, "{odd}");
+    }
+    let path = format!("{mint}/%00");
+    assert_eq!(ask(&hub, &admin, "DELETE", &path, Value::Null).await.1["code"], "unknown_token");
     for (path, body) in [
         (ACCOUNTS.to_owned(), json!({"name": "Bad", "roles": ["viewer"]})),
         (ACCOUNTS.to_owned(), json!({"name": "x", "roles": []})),
@@ -159,6 +172,7 @@ async fn nobody_hands_out_what_they_may_not_grant() {
         (ACCOUNTS.to_owned(), json!({"name": "x", "roles": ["viewer"], "description": "\u{0}"})),
         (mint.clone(), json!({"label": "x".repeat(101)})),
         (mint.clone(), json!({"label": "x", "scopes": ["nonsense"]})),
+        (mint.clone(), json!({"label": "x", "scopes": ["a:b:\u{0}"]})),
         (mint.clone(), json!({"label": "x", "expires_at": "2020-01-01T00:00:00Z"})),
         (mint, json!({"label": "x", "expires_at": "2120-01-01T00:00:00Z"})),
     ] {

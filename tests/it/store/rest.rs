@@ -17,11 +17,14 @@ use dzvin::{
     },
 };
 use dzvin_actors::platform::ports::{MirrorStatus, MirrorStore};
-use dzvin_protocols::{identity::Claims, mirror::MirrorBatch};
+use dzvin_protocols::{
+    identity::Claims,
+    mirror::{MirrorBatch, MirrorOp},
+};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{Store, batch, kind, raw, upsert, upsert_raw};
+use super::{Store, batch, id, kind, raw, upsert, upsert_raw};
 
 struct OneLink;
 
@@ -331,4 +334,18 @@ async fn mirrors_are_told_with_their_state() {
         let got = (!answer.body.is_empty()).then(|| answer.json()["code"].as_str().map(str::to_owned)).flatten();
         assert_eq!((answer.status, got.as_deref()), (status, code), "{name}");
     }
+}
+
+/// An upstream shows again what it had deleted, with another document, of which the log has none.
+#[tokio::test]
+async fn a_revision_is_not_told_by_the_document_of_another() {
+    let store = Store::new().await;
+    store.apply(vec![upsert("e", "1", "a")]).await;
+    store.apply(vec![MirrorOp::Delete { id: id("e") }]).await;
+    store.apply(vec![upsert_raw("e", "2", &format!(r#"{{"t":"{}"}}"#, "x".repeat(40_000)))]).await;
+    let api = Api::new(&store);
+    let at = async |revision: u64| api.get(&format!("/api/v1/entities/procedure/e/history/{revision}")).await;
+    assert_eq!(at(1).await.json()["doc"]["status"], "a");
+    let last = at(3).await;
+    assert_eq!((last.status, last.json()["code"].as_str()), (409, Some("revision_not_kept")));
 }
