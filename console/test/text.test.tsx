@@ -120,7 +120,7 @@ describe('the token', () => {
 
 describe('history', () => {
   it('has one line per revision, newest first', () => {
-    const it = (revision: number) => ({ revision, offset: revision, op: 'update', at: '', by: '', changed: [], before: null });
+    const it = (revision: number) => ({ revision, offset: revision, op: 'update', at: '', by: '', changed: [], before: null, kept: true });
     expect(mergeHistory([it(3), it(2)], [it(4), it(3), it(1)]).map((x) => x.revision)).toEqual([4, 3, 2, 1]);
   });
 });
