@@ -11,7 +11,6 @@ use dzvin_protocols::{
     entities::{Filter, JsonPatch, JsonPatchError, Mask, Unfit, Values, check, merge_patch},
     platform::EntityId,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{KindSpec, fold::Stored, write::MAX_EDIT_BYTES};
@@ -98,11 +97,9 @@ pub struct Sees {
 }
 
 /// What an edit came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// The entity.
-    pub id: EntityId,
-    /// Its revision behind the edit.
+    /// The entity's revision behind the edit.
     pub revision: i64,
     /// Whether it was not there before.
     pub created: bool,

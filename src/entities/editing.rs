@@ -60,14 +60,6 @@ pub struct Edits {
     pub key: Option<IdempotencyKey>,
 }
 
-impl Edits {
-    /// One edit.
-    #[must_use]
-    pub fn one(edit: Edit, key: Option<IdempotencyKey>) -> Self {
-        Self { edits: vec![edit], atomic: true, key }
-    }
-}
-
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Edited {

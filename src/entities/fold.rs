@@ -332,7 +332,7 @@ impl Folded {
             (EditAction::Purge, None) => self.purge(spec, id, state),
             (_, None) => self.hide(spec, id, state, |stored| &mut stored.trashed),
         }
-        Ok(Outcome { id: id.clone(), revision: state.stored.revision, created: self.created > created })
+        Ok(Outcome { revision: state.stored.revision, created: self.created > created })
     }
 
     fn purge(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {

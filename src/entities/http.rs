@@ -363,8 +363,12 @@ fn known_tags(headers: &HeaderMap) -> Vec<String> {
 /// The tags of a condition, weak ones as well: a proxy that compresses makes them so.
 fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
     let all = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let tags = all.flat_map(|value| value.split(',')).map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
-    tags.map(str::to_owned).collect()
+    all.flat_map(|value| value.split(',')).map(|tag| bare(tag).to_owned()).collect()
+}
+
+/// A tag without what stands around it in a header.
+fn bare(tag: &str) -> &str {
+    tag.trim().trim_start_matches("W/").trim_matches('"')
 }
 
 #[cfg(test)]

@@ -124,8 +124,9 @@ impl Entities {
         })?;
         let mut written = Written::default();
         match refusal {
-            Refusal::Fails => write_run(tx, spec, author, ops, false, &mut written).await?,
-            Refusal::Stops => write_run(tx, spec, author, ops, true, &mut written).await?,
+            Refusal::Fails | Refusal::Stops => {
+                write_run(tx, spec, author, ops, refusal == Refusal::Stops, &mut written).await?;
+            }
             Refusal::Quarantines => {
                 // In one order, as every writer, before the stream is held.
                 lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect(), false).await?;

@@ -9,12 +9,6 @@ use std::fs;
 
 /// Flows that are told apart: several times as many as there are sockets, for the table is one of hashes.
 const FLOWS: &str = "262144";
-/// Settings in the order in which they are made, and the cores that take part as a mask.
-const SETTINGS: [(&str, &str); 3] = [
-    ("/proc/sys/net/core/rps_sock_flow_entries", FLOWS),
-    ("/sys/class/net/lo/queues/rx-0/rps_flow_cnt", FLOWS),
-    ("/sys/class/net/lo/queues/rx-0/rps_cpus", ""),
-];
 
 /// The steering, until it is dropped: then everything is as it was.
 #[derive(Debug)]
@@ -31,8 +25,12 @@ impl Steered {
         let mask =
             format!("{:x}", cores.iter().fold(0u64, |mask, core| mask | 1u64.checked_shl(*core as u32).unwrap_or(0)));
         let mut steered = Self { before: Vec::new() };
-        for (path, value) in SETTINGS {
-            let value = if value.is_empty() { &mask } else { value };
+        let settings = [
+            ("/proc/sys/net/core/rps_sock_flow_entries", FLOWS),
+            ("/sys/class/net/lo/queues/rx-0/rps_flow_cnt", FLOWS),
+            ("/sys/class/net/lo/queues/rx-0/rps_cpus", &mask),
+        ];
+        for (path, value) in settings {
             let because = || BenchError::because("steering loopback to the cores of its sockets (needs root)");
             let before = fs::read_to_string(path).map_err(because())?;
             fs::write(path, value).map_err(because())?;

@@ -10,12 +10,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{
-    edits::new_id,
+    bare,
+    edits::{must_be_json, new_id},
     writer::{Asked, Writer, mark_replayed, status_of},
 };
 use crate::{
     entities::{Edit, EditAction, Edited, Expect, MAX_EDITS, Told},
-    platform::http::{Problem, media_type},
+    platform::http::Problem,
 };
 
 /// What is asked for.
@@ -116,7 +117,7 @@ impl IfMatch {
         let tag = match self {
             Self::Revision(revision) => revision.to_string(),
             // As it stands in the header of an answer.
-            Self::Tag(tag) => tag.trim_start_matches("W/").trim_matches('"').to_owned(),
+            Self::Tag(tag) => bare(&tag).to_owned(),
         };
         vec![tag]
     }
@@ -161,10 +162,7 @@ impl From<Told> for BulkItem {
 
 /// Reads, does and tells them.
 pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem> {
-    if media_type(&asked.headers) != "application/json" {
-        let detail = "edits are application/json";
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
-    }
+    must_be_json(&asked.headers, "edits are")?;
     let Bulk { atomic, items } = serde_json::from_slice(&body)
         .map_err(|error| bad(&format!("the body is not {{\"atomic\": ..., \"items\": [...]}}: {error}")))?;
     if items.is_empty() || items.len() > MAX_EDITS {

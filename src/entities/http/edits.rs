@@ -109,14 +109,21 @@ pub(super) fn new_id() -> Result<EntityId, Problem> {
     EntityId::new(&Uuid::now_v7().simple().to_string()).map_err(Problem::internal)
 }
 
-fn unsupported(detail: impl Into<String>) -> Problem {
+fn unsupported(detail: String) -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
 }
 
-fn document(headers: &HeaderMap, body: &Bytes) -> Result<Arc<RawValue>, Problem> {
-    if media_type(headers) != "application/json" {
-        return Err(unsupported("a document is application/json"));
+/// # Errors
+/// 415 when the body is said to be anything else.
+pub(super) fn must_be_json(headers: &HeaderMap, what: &str) -> Result<(), Problem> {
+    if media_type(headers) == "application/json" {
+        return Ok(());
     }
+    Err(unsupported(format!("{what} application/json")))
+}
+
+fn document(headers: &HeaderMap, body: &Bytes) -> Result<Arc<RawValue>, Problem> {
+    must_be_json(headers, "a document is")?;
     json(body)
 }
 

@@ -142,6 +142,12 @@ fn permitted(caller: &Caller, name: &str) -> Result<(), Problem> {
     Kind::new(name).map(drop).map_err(|_| unknown())
 }
 
+/// Who changes the account of that name.
+fn manager<'a>(caller: &'a Caller, name: &str) -> Result<&'a str, Problem> {
+    permitted(caller, name)?;
+    caller.require_user("in whose name something could be changed")
+}
+
 /// Nobody hands out what they may not grant; and who is less than their roles could make more of themselves.
 fn may_grant(caller: &Caller, roles: &[String]) -> Result<(), Problem> {
     if caller.permissions.is_narrowed() {
@@ -171,8 +177,7 @@ async fn create(
     let NewAccount { name, roles, description } = wanted;
     // The alphabet of kinds is that of names in addresses.
     Kind::new(&name).map_err(|_| unfit("a name is a letter and up to 40 of a-z, 0-9 and -"))?;
-    permitted(&caller, &name)?;
-    let by = caller.require_user("in whose name something could be changed")?;
+    let by = manager(&caller, &name)?;
     plain("a description", &description, MAX_DESCRIPTION)?;
     if roles.is_empty() || roles.len() > MAX_NAMES {
         return Err(unfit(format!("an account has 1 to {MAX_NAMES} roles")));
@@ -194,8 +199,7 @@ async fn disable(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    permitted(&caller, &name)?;
-    let by = caller.require_user("in whose name something could be changed")?;
+    let by = manager(&caller, &name)?;
     if !accounts.disable(&name, by).await? {
         return Err(unknown());
     }
@@ -220,8 +224,7 @@ async fn issue(
     caller: Caller,
     Json(wanted): Json<NewToken>,
 ) -> Result<Response, Problem> {
-    permitted(&caller, &name)?;
-    let by = caller.require_user("in whose name something could be changed")?;
+    let by = manager(&caller, &name)?;
     let account = accounts.list(Some(&name)).await?.pop().ok_or_else(unknown)?;
     // Whoever makes a token holds it.
     may_grant(&caller, &account.roles)?;
@@ -253,8 +256,7 @@ async fn take_back(
     Path((name, id)): Path<(String, String)>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    permitted(&caller, &name)?;
-    let by = caller.require_user("in whose name something could be changed")?;
+    let by = manager(&caller, &name)?;
     if id.contains('\0') || !accounts.take_back(&name, &id, by).await? {
         return Err(Problem::not_found("unknown_token", "the account has no such token"));
     }

@@ -100,16 +100,24 @@ impl RevocationStore {
         reason: &str,
         by: &str,
     ) -> Result<(), StoreError> {
-        let (subject, reason) = (jti.to_owned(), Some(reason.to_owned()));
-        let asked = Asked { kind: Kind::Token, subject, issued_before: None, expires_at: Some(ends), reason };
-        self.add(&asked, by).await.map(drop)
+        self.revoke(Kind::Token, jti, Some(ends), reason, by).await
     }
 
     /// Keeps a user out for good.
     pub(in crate::identity) async fn block(&self, user: &str, reason: &str, by: &str) -> Result<(), StoreError> {
-        let (subject, reason) = (user.to_owned(), Some(reason.to_owned()));
-        let asked = Asked { kind: Kind::Block, subject, issued_before: None, expires_at: None, reason };
-        self.add(&asked, by).await.map(drop)
+        self.revoke(Kind::Block, user, None, reason, by).await
+    }
+
+    async fn revoke(
+        &self,
+        kind: Kind,
+        subject: &str,
+        expires_at: Option<OffsetDateTime>,
+        reason: &str,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let (subject, reason) = (subject.to_owned(), Some(reason.to_owned()));
+        self.add(&Asked { kind, subject, issued_before: None, expires_at, reason }, by).await.map(drop)
     }
 
     /// Lifts one: it ends now. `None`: there is none in force.
