@@ -56,6 +56,7 @@ impl Ground {
         background.run(ChangeListener::new(database.clone()).run(background.reached(Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
         background.run(entities.clone().keep_derived(background.reached(Phase::Ending)));
+        background.run(entities.clone().keep_sorted(background.reached(Phase::Ending)));
         background.run(entities.clone().keep_maintained(retention, background.reached(Phase::Ending)));
         Ok(Self { database, owner, entities, leases, displaced })
     }

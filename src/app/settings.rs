@@ -66,8 +66,8 @@ pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
                 KindSource::Local => Source::Local,
             };
             let mirror = mirror.map(|mirror| mirror.name.to_string());
-            let KindConfig { fields, require_if_match, .. } = declared;
-            Ok(KindSpec { kind, source, mirror, fields, version_paths, require_if_match })
+            let KindConfig { fields, sorts, require_if_match, trash_retention, .. } = declared;
+            Ok(KindSpec { kind, source, mirror, fields, sorts, version_paths, require_if_match, trash_retention })
         })
         .collect()
 }

@@ -48,8 +48,10 @@ mod tests {
             source: Source::Local,
             mirror: None,
             fields: vec!["a".into()],
+            sorts: std::collections::BTreeMap::new(),
             version_paths: vec![],
             require_if_match: false,
+            trash_retention: std::time::Duration::ZERO,
         };
         let changed = |new: &str| difference(&spec, &Fields::of(r#"{"a":1}"#), new);
         assert_eq!(changed(r#"{"a":2}"#), (vec!["a".to_owned()], Some(r#"{"a":1}"#.to_owned())));

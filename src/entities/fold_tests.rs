@@ -136,8 +136,10 @@ fn spec() -> KindSpec {
         source: Source::Mirrored,
         mirror: None,
         fields: vec!["c".into()],
+        sorts: std::collections::BTreeMap::new(),
         version_paths: vec!["v".into()],
         require_if_match: false,
+        trash_retention: std::time::Duration::ZERO,
     }
 }
 
@@ -269,8 +271,10 @@ fn what_is_not_derived_yet_is_not_told() {
         source: Source::Local,
         mirror: None,
         fields: vec!["owner".to_owned(), "secret".to_owned()],
+        sorts: std::collections::BTreeMap::new(),
         version_paths: Vec::new(),
         require_if_match: false,
+        trash_retention: std::time::Duration::ZERO,
     };
     let rows = dzvin_protocols::entities::Filter::parse(r#"{"secret":null}"#).expect("a filter");
     let doc = || Some(Doc::Stored(r#"{"owner":"me","secret":"yes"}"#.into()));

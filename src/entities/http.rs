@@ -4,8 +4,12 @@
 
 mod bulk;
 mod edits;
+mod export;
 mod history;
+mod list;
 mod writer;
+
+use std::collections::BTreeMap;
 
 use axum::{
     Router,
@@ -18,15 +22,16 @@ use axum::{
 use bytes::Bytes;
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
-    channels::{Channel, Position},
-    entities::PageCursor,
+    channels::Channel,
+    entities::SortAs,
     identity::Permissions,
     platform::{EntityId, Kind, time::rfc3339_millis},
 };
 use futures_util::stream;
 use serde::Serialize;
 
-use super::{Entities, EntityRow, Filters, Listing, lens::Lens, query::INLINE, seen::SeenPage};
+use self::export::Exports;
+use super::{Entities, EntityRow, lens::Lens, query::INLINE};
 use crate::{
     identity::Caller,
     platform::http::{AnswerRoom, Problem, Room},
@@ -44,13 +49,16 @@ pub fn router(entities: Entities, room: AnswerRoom) -> Router {
     let readers = entities.for_readers();
     Router::new()
         .route("/api/v1/kinds", get(kinds))
-        .route("/api/v1/entities/{kind}", get(list).post(edits::create))
-        .route("/api/v1/entities/{kind}/bulk", post(bulk::bulk))
-        .route("/api/v1/entities/{kind}/{id}", get(one).put(edits::put).patch(edits::patch).delete(edits::remove))
+        .route("/api/v1/entities/{kind}", get(list::list).post(edits::create))
+        .route(
+            "/api/v1/entities/{kind}/{id}",
+            // An entity may be called `bulk` as well: what is posted there is none.
+            get(one).put(edits::put).patch(edits::patch).delete(edits::remove).post(bulk::bulk),
+        )
         .route("/api/v1/entities/{kind}/{id}/restore", post(edits::restore))
         .route("/api/v1/entities/{kind}/{id}/history", get(history::history))
         .route("/api/v1/entities/{kind}/{id}/history/{revision}", get(history::revision))
-        .with_state(Served { entities: readers, editor: Editor(entities), room })
+        .with_state(Served { entities: readers, editor: Editor(entities), room, exports: Exports::default() })
 }
 
 /// Entities on the connections of those who write.
@@ -63,6 +71,7 @@ struct Served {
     entities: Entities,
     editor: Editor,
     room: AnswerRoom,
+    exports: Exports,
 }
 
 type Pairs = Query<Vec<(String, String)>>;
@@ -74,6 +83,7 @@ pub(super) struct KindItem {
     source: String,
     mirror: Option<String>,
     fields: Vec<String>,
+    sorts: BTreeMap<String, SortAs>,
     pending: Vec<String>,
     channel: String,
     readable: bool,
@@ -103,6 +113,7 @@ pub(super) async fn kind_items(
             source: row.source,
             mirror: row.mirror,
             fields: shown(row.fields),
+            sorts: row.sorts.into_iter().filter(|(field, _)| lens.shows(field)).collect(),
             pending: shown(row.pending),
             kind: row.kind,
         }
@@ -161,61 +172,6 @@ pub(super) fn write_item(out: &mut Vec<u8>, kind: &Kind, row: &EntityRow, lens: 
     out.push(b'}');
 }
 
-#[derive(Serialize)]
-struct Foot {
-    next: Option<String>,
-    position: Position,
-    channel: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    total: Option<i64>,
-}
-
-async fn list(
-    State(entities): State<Entities>,
-    State(room): State<AnswerRoom>,
-    Path(kind): Path<String>,
-    Query(pairs): Pairs,
-    caller: Caller,
-) -> Result<Response, Problem> {
-    let kind = readable(&caller, &kind)?;
-    let lens = Lens::of(&caller, &entities, &kind);
-    let asked = ListQuery::parse(&entities, &kind, pairs, &lens)?;
-    let below = asked.cursor.as_ref().map(|cursor| cursor.below);
-    // What it may come to; what it has come to is held from then on.
-    let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
-    let listing = Listing { filters: &asked.filters, below, limit: asked.limit + 1, total: asked.total };
-    let found = match lens.rows() {
-        None => entities.list(&kind, listing).await?.map(SeenPage::from),
-        Some(rows) => entities.list_seen(&kind, rows, listing).await?,
-    };
-    let SeenPage { mut page, below: end } = found.ok_or_else(|| unknown_kind(&kind))?;
-    if let Some(field) = page.pending.first() {
-        // A field of the row filter may be hidden itself.
-        let field = if lens.shows(field) { field.as_str() } else { "a field" };
-        let detail = format!("{field} was declared lately and is being derived from the documents; try again");
-        return Err(Problem::conflict("field_pending", detail));
-    }
-    let more = page.rows.len() > usize::from(asked.limit);
-    page.rows.truncate(usize::from(asked.limit));
-    // Over pages the first one's position counts: what changed since is told to whoever attaches there.
-    let position = asked.cursor.map_or_else(|| lens.position(page.position), |cursor| cursor.position);
-    let last = page.rows.last().filter(|_| more);
-    let below = last.map(|row| u64::try_from(row.offset).unwrap_or(0)).or(end);
-    let next = below.map(|below| PageCursor { below, position: position.clone() }.to_string());
-
-    let mut out = b"{\"items\":[".to_vec();
-    for (n, row) in page.rows.iter().enumerate() {
-        if n > 0 {
-            out.push(b',');
-        }
-        write_item(&mut out, &kind, row, &lens);
-    }
-    out.extend_from_slice(b"],");
-    let foot = Foot { next, position, channel: kind.stream().to_string(), total: page.total };
-    out.extend_from_slice(serde_json::to_vec(&foot).unwrap_or_default().get(1..).unwrap_or_default());
-    Ok(json(room.lend(out)))
-}
-
 pub(super) fn json(body: Bytes) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (headers, body).into_response()
@@ -229,43 +185,6 @@ fn readable(caller: &Caller, kind: &str) -> Result<Kind, Problem> {
     let kind = Kind::new(kind).map_err(|error| Problem::not_found("unknown_kind", error.to_string()))?;
     caller.require_read(&kind)?;
     Ok(kind)
-}
-
-struct ListQuery {
-    filters: Filters,
-    cursor: Option<PageCursor>,
-    limit: u16,
-    total: bool,
-}
-
-impl ListQuery {
-    fn parse(entities: &Entities, kind: &Kind, pairs: Vec<(String, String)>, lens: &Lens) -> Result<Self, Problem> {
-        let mut asked = Self { filters: Filters::new(), cursor: None, limit: DEFAULT_LIMIT, total: false };
-        let declared = entities.spec(kind).map(|spec| spec.fields.as_slice()).unwrap_or_default();
-        for (name, value) in pairs {
-            match name.as_str() {
-                "limit" => asked.limit = limit(&value)?,
-                "cursor" => asked.cursor = Some(PageCursor::parse(&value).ok_or_else(|| bad("cursor", &value))?),
-                "total" => asked.total = value.parse().map_err(|_| bad("total", &value))?,
-                _ if !declared.contains(&name) => {
-                    let shown: Vec<&str> =
-                        declared.iter().map(String::as_str).filter(|field| lens.shows(field)).collect();
-                    let detail =
-                        format!("{:.80} is not a declared field of {kind}; those are: {}", name, shown.join(", "));
-                    return Err(Problem::bad_request("unknown_field", detail));
-                }
-                // What the database refuses in text matches nothing that it holds.
-                _ if value.contains('\0') => return Err(bad("filter", &name)),
-                _ => {
-                    lens.may_filter(&name)?;
-                    if asked.filters.insert(name.clone(), value.into()).is_some() {
-                        return Err(Problem::bad_request("repeated_field", format!("{name} is given twice")));
-                    }
-                }
-            }
-        }
-        Ok(asked)
-    }
 }
 
 pub(super) fn bad(name: &str, value: &str) -> Problem {

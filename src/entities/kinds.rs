@@ -1,12 +1,16 @@
 //! Kinds: what types of entities there are, who owns them and by which fields they are filtered.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use dzvin_actors::platform::ports::StoreError;
-use dzvin_protocols::platform::Kind;
+use dzvin_protocols::{entities::SortAs, platform::Kind};
 use tokio::sync::Semaphore;
 
-use super::Entities;
+use super::{Entities, cursor::Cursors};
 use crate::platform::db::{Database, store_error};
 
 /// Most declared fields of a kind: each costs an index entry per entity.
@@ -42,10 +46,14 @@ pub struct KindSpec {
     pub mirror: Option<String>,
     /// Dotted paths: what may be filtered by, and whose earlier values the log keeps. At most [`MAX_FIELDS`].
     pub fields: Vec<String>,
+    /// Declared fields by which lists are sorted, and as what they are read. At most [`MAX_SORTS`](super::MAX_SORTS).
+    pub sorts: BTreeMap<String, SortAs>,
     /// Dotted paths of versions: what may differ without being a change.
     pub version_paths: Vec<String>,
     /// Whoever changes an entity must say which revision they have seen.
     pub require_if_match: bool,
+    /// What has been in the trash for so long is purged; zero: it stays. Of local kinds only.
+    pub trash_retention: Duration,
 }
 
 /// A kind as it is stored.
@@ -59,6 +67,8 @@ pub struct KindRow {
     pub mirror: Option<String>,
     /// Declared fields.
     pub fields: Vec<String>,
+    /// Those of them by which lists are sorted, and as what they are read.
+    pub sorts: BTreeMap<String, SortAs>,
     /// Those of them that are not derived for every entity yet: no filters.
     pub pending: Vec<String>,
 }
@@ -77,13 +87,16 @@ impl Entities {
         for spec in &mut specs {
             spec.fields.truncate(MAX_FIELDS);
             sqlx::query!(
-                "INSERT INTO kinds AS k (name, source, mirror, fields) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (name) DO UPDATE SET source = excluded.source, mirror = excluded.mirror, fields = excluded.fields
-                 WHERE (k.source, k.mirror, k.fields) IS DISTINCT FROM (excluded.source, excluded.mirror, excluded.fields)",
+                "INSERT INTO kinds AS k (name, source, mirror, fields, sorts) VALUES ($1, $2, $3, $4, $5::text::json)
+                 ON CONFLICT (name) DO UPDATE SET source = excluded.source, mirror = excluded.mirror, fields = excluded.fields,
+                     sorts = excluded.sorts
+                 WHERE (k.source, k.mirror, k.fields, k.sorts::text)
+                     IS DISTINCT FROM (excluded.source, excluded.mirror, excluded.fields, excluded.sorts::text)",
                 spec.kind.as_str(),
                 spec.source.as_str(),
                 spec.mirror.as_deref(),
-                &spec.fields
+                &spec.fields,
+                serde_json::to_string(&spec.sorts).unwrap_or_default()
             )
             .execute(&mut *tx)
             .await
@@ -106,11 +119,14 @@ impl Entities {
                 .await
                 .map_err(store_error(doing))?;
         }
+        let secret = sqlx::query_scalar!("SELECT secret FROM cluster_secrets WHERE name = 'cursors'");
+        let secret = secret.fetch_optional(&mut *tx).await.map_err(store_error(doing))?.unwrap_or_default();
         tx.commit().await.map_err(store_error(doing))?;
         let kinds = specs.into_iter().map(|spec| (spec.kind.clone(), Arc::new(spec))).collect::<HashMap<_, _>>();
         let turns = database.pool().options().get_max_connections() as usize / 2;
         let edits = Arc::new(Semaphore::new(turns.max(1)));
-        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default(), recent: Arc::default(), edits })
+        let cursors = Arc::new(Cursors::new(&secret));
+        Ok(Self { database, kinds: Arc::new(kinds), days: Arc::default(), recent: Arc::default(), edits, cursors })
     }
 
     /// Every kind, by name.
@@ -119,7 +135,7 @@ impl Entities {
     /// The database is away.
     pub async fn kinds(&self) -> Result<Vec<KindRow>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT k.name, k.source, k.mirror, k.fields,
+            r#"SELECT k.name, k.source, k.mirror, k.fields, k.sorts::text AS "sorts!",
                  ARRAY(SELECT unnest(k.fields) EXCEPT SELECT unnest(d.derived) ORDER BY 1) AS "pending!"
              FROM kinds k LEFT JOIN derivations d ON d.kind = k.name ORDER BY k.name"#
         );
@@ -133,6 +149,8 @@ impl Entities {
                     source: row.source,
                     mirror: row.mirror,
                     fields: row.fields,
+                    // What a later version knows of is not sorted by here.
+                    sorts: serde_json::from_str(&row.sorts).unwrap_or_default(),
                     pending: row.pending,
                 })
             })

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use dzvin_protocols::{
     channels::Position,
-    entities::{FieldChange, Filter, Mask, Shown, Sight},
+    entities::{FieldChange, Filter, Mask, Projection, Shown, Sight},
     identity::Permissions,
     platform::Kind,
 };
@@ -17,6 +17,8 @@ pub(super) struct Lens {
     sight: Option<Sight>,
     /// What the upstream calls a version stands in a field that is hidden.
     without_version: bool,
+    /// Of what is seen only this is asked for.
+    asked: Option<Projection>,
 }
 
 impl Lens {
@@ -26,7 +28,7 @@ impl Lens {
 
     #[cfg(test)]
     pub(super) fn seeing_all() -> Self {
-        Self { sight: None, without_version: false }
+        Self { sight: None, without_version: false, asked: None }
     }
 
     /// The same of a user, by whatever way it asks.
@@ -37,7 +39,12 @@ impl Lens {
             paths.iter().any(|path| mask.hides(path))
         };
         let without_version = sight.as_ref().and_then(Sight::mask).is_some_and(|mask| hidden(mask));
-        Self { sight, without_version }
+        Self { sight, without_version, asked: None }
+    }
+
+    /// The same for one who asks for some fields of documents only.
+    pub(super) fn asking(self, asked: Option<Projection>) -> Self {
+        Self { asked, ..self }
     }
 
     /// Which rows are seen; `None`: all.
@@ -70,8 +77,18 @@ impl Lens {
         Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "hidden_field", detail))
     }
 
-    pub(super) fn document<'a>(&self, doc: &'a str) -> Cow<'a, str> {
+    /// A document without what is hidden.
+    pub(super) fn seen<'a>(&self, doc: &'a str) -> Cow<'a, str> {
         self.sight.as_ref().map_or(Cow::Borrowed(doc), |sight| sight.cut(doc))
+    }
+
+    /// The same, as far as it is asked for.
+    pub(super) fn document<'a>(&self, doc: &'a str) -> Cow<'a, str> {
+        let seen = self.seen(doc);
+        match &self.asked {
+            Some(asked) => Cow::Owned(asked.of(&seen)),
+            None => seen,
+        }
     }
 
     /// The same of a text that need not be kept.
@@ -156,7 +173,7 @@ mod tests {
     fn lens(paths: &[&str], rows: Option<&str>) -> Lens {
         let mask = Mask::parse(paths).expect("paths").map(Arc::new);
         let sight = Some(Sight::new(mask, rows.map(|rows| Filter::parse(rows).expect("a filter"))));
-        Lens { sight, without_version: false }
+        Lens { sight, without_version: false, asked: None }
     }
 
     fn row(op: &str, changed: &[&str], before: &str) -> HistoryRow {

@@ -4,6 +4,7 @@
 //! `streams` row, so offsets have no gaps and follow commits; a revision is one more than the one before. Documents are
 //! raw text and pass through untouched. What a Mirror asks for is in `crate::mirror`; publishing is the relay's.
 
+mod cursor;
 mod derive;
 mod difference;
 mod edit;
@@ -13,6 +14,7 @@ mod http;
 mod idempotency;
 mod kinds;
 mod lens;
+mod list;
 mod listener;
 mod log;
 mod op;
@@ -23,6 +25,8 @@ mod recent;
 mod rows;
 pub mod rpc;
 mod seen;
+mod sorts;
+mod trash;
 mod write;
 
 pub use difference::MAX_CHANGED_NAME;
@@ -32,10 +36,13 @@ pub use editing::{EditError, Edited, Edits, MAX_EDITS};
 pub use http::{DEFAULT_LIMIT, MAX_LIMIT, router};
 pub use idempotency::{Answer, IdempotencyKey, MAX_IDEMPOTENCY_KEY, Told, ToldRefusal};
 pub use kinds::{KindRow, KindSpec, MAX_FIELDS, Source};
+pub use list::{Filters, ListPage, Listing, SCAN_ROWS, Trash};
 pub use listener::ChangeListener;
 pub use op::{EntityOp, MAX_VERSION};
 pub use partitions::{PARTITIONS_AHEAD, Partitions, Retention};
-pub use query::{EntityRow, Filters, HistoryRow, ListPage, Listing};
+pub use query::{EntityRow, HistoryRow};
+pub use sorts::MAX_SORTS;
+pub use trash::RETENTION;
 pub(crate) use write::Attempt;
 pub use write::{Author, Refusal, TURN_BYTES, TURN_OPS, WriteError, Written};
 
@@ -49,7 +56,7 @@ use prometheus_client::registry::Registry;
 use time::Date;
 use tokio::sync::Semaphore;
 
-use self::recent::Recent;
+use self::{cursor::Cursors, recent::Recent};
 use crate::platform::db::Database;
 
 /// The channel on which nodes tell each other of commits.
@@ -66,6 +73,7 @@ pub struct Entities {
     recent: Arc<Recent>,
     /// Turns of those who edit: they leave connections to Mirrors, leases and the relay.
     edits: Arc<Semaphore>,
+    cursors: Arc<Cursors>,
 }
 
 type Days = HashMap<Kind, (Epoch, u64, Date)>;
@@ -86,6 +94,10 @@ impl Entities {
     #[must_use]
     pub fn for_readers(&self) -> Self {
         Self { database: self.database.for_readers(), ..self.clone() }
+    }
+
+    fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
     /// What was declared of a kind.

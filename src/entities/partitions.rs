@@ -80,6 +80,11 @@ impl Entities {
                     Ok(done) => tracing::info!(made = done.made, dropped = done.dropped, "partitions maintained"),
                     Err(error) => tracing::error!(error = %error, "partitions are not maintained"),
                 }
+                match self.empty_trash(OffsetDateTime::now_utc()).await {
+                    Ok(0) => {}
+                    Ok(purged) => tracing::info!(purged, "the trash was emptied of what has been there for long"),
+                    Err(error) => tracing::error!(error = %error, "the trash is not emptied"),
+                }
                 match self.forget_answers().await {
                     Ok(0) => {}
                     Ok(forgotten) => tracing::info!(forgotten, "answers under idempotency keys were forgotten"),

@@ -1,25 +1,15 @@
-//! Reads of entities for people and other systems: a page, one, its history.
-//!
-//! A page and the position beside it come from one statement, so from one snapshot: who attaches at that position misses
-//! nothing (rule 4).
+//! Reads of one entity for people and other systems, and of its history. Lists are in `list`.
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
-    channels::{Epoch, Position},
     entities::INLINE_DOC_LIMIT,
     platform::{EntityId, Kind},
 };
 use sqlx::{FromRow, PgExecutor};
 use time::OffsetDateTime;
 
-use super::{
-    Entities, Source,
-    log::{bigint, number},
-};
+use super::{Entities, Source, log::bigint};
 use crate::platform::db::store_error;
-
-/// Equality filters: declared path -> text. Empty means all.
-pub type Filters = serde_json::Map<String, serde_json::Value>;
 
 /// A document up to this size stands in a list; above it a reference does.
 pub(super) const INLINE: i32 = INLINE_DOC_LIMIT as i32;
@@ -53,19 +43,6 @@ pub struct EntityRow {
     pub doc: Option<String>,
 }
 
-/// A page of a list.
-#[derive(Debug, Clone)]
-pub struct ListPage {
-    /// Newest first.
-    pub rows: Vec<EntityRow>,
-    /// The stream's position in the snapshot of this page.
-    pub position: Position,
-    /// Entities that match, when asked for.
-    pub total: Option<i64>,
-    /// Filters on fields that not every entity carries yet: the page may lack rows.
-    pub pending: Vec<String>,
-}
-
 /// A revision in an entity's history.
 #[derive(Debug, Clone)]
 pub struct HistoryRow {
@@ -85,66 +62,6 @@ pub struct HistoryRow {
     pub before: Option<String>,
     /// The log has a document of its own of it.
     pub kept: bool,
-}
-
-/// What is asked of a list.
-#[derive(Debug, Clone, Copy)]
-pub struct Listing<'a> {
-    /// Only those that meet these.
-    pub filters: &'a Filters,
-    /// Only those below this offset.
-    pub below: Option<u64>,
-    /// At most so many.
-    pub limit: u16,
-    /// Whether it is counted how many there are of all.
-    pub total: bool,
-}
-
-/// A row of a page of any list, with what holds for the whole page: one of them without an entity where there is none.
-#[derive(FromRow)]
-pub(super) struct PageRow {
-    pub(super) epoch: String,
-    pub(super) top: i64,
-    /// Fields that are derived of every entity.
-    #[sqlx(default)]
-    pub(super) derived: Option<Vec<String>>,
-    #[sqlx(default)]
-    pub(super) total: Option<i64>,
-    id: Option<String>,
-    revision: Option<i64>,
-    offset: Option<i64>,
-    op: Option<String>,
-    at: Option<OffsetDateTime>,
-    by: Option<String>,
-    version: Option<String>,
-    // Not asked for where the list has none of such.
-    #[sqlx(default)]
-    trashed_at: Option<OffsetDateTime>,
-    #[sqlx(default)]
-    missing_since: Option<OffsetDateTime>,
-    #[sqlx(default)]
-    purged: Option<bool>,
-    size: Option<i32>,
-    doc: Option<String>,
-}
-
-impl PageRow {
-    pub(super) fn entity(self) -> Option<EntityRow> {
-        Some(EntityRow {
-            id: self.id?,
-            revision: self.revision?,
-            offset: self.offset?,
-            op: self.op?,
-            at: self.at?,
-            by: self.by?,
-            version: self.version,
-            trashed_at: self.trashed_at,
-            missing_since: self.missing_since,
-            purged: self.purged.unwrap_or_default(),
-            size: self.size?,
-            doc: self.doc,
-        })
-    }
 }
 
 /// One entity with its tag.
@@ -212,76 +129,6 @@ pub(super) async fn read_one<'e>(
 }
 
 impl Entities {
-    /// Entities of a kind, newest first; `None` for an unknown kind.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn list(&self, kind: &Kind, asked: Listing<'_>) -> Result<Option<ListPage>, StoreError> {
-        let rows =
-            if asked.filters.is_empty() { self.page(kind, asked).await } else { self.filtered_page(kind, asked).await };
-        let rows = rows.map_err(store_error("listing entities"))?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
-        let total = first.total;
-        let carried = first.derived.as_deref().unwrap_or_default();
-        let pending = asked.filters.keys().filter(|field| !carried.contains(field)).cloned().collect();
-        Ok(Some(ListPage { position, total, pending, rows: rows.into_iter().filter_map(PageRow::entity).collect() }))
-    }
-
-    async fn page(&self, kind: &Kind, asked: Listing<'_>) -> Result<Vec<PageRow>, sqlx::Error> {
-        let (stream, Listing { below, limit, total, .. }) = (kind.stream(), asked);
-        sqlx::query_as!(
-            PageRow,
-            r#"SELECT s.epoch, s.top, NULL::text[] AS derived, CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2) END AS total,
-                 e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
-                 CASE WHEN e.size <= $6 THEN e.doc END AS doc
-             FROM streams s LEFT JOIN LATERAL (
-                 SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 ORDER BY "offset" DESC LIMIT $4
-             ) e ON true WHERE s.name = $1 ORDER BY e."offset" DESC"#,
-            stream.as_str(),
-            kind.as_str(),
-            below.map_or(i64::MAX, bigint),
-            i64::from(limit),
-            total,
-            INLINE
-        )
-        .fetch_all(self.database.pool())
-        .await
-    }
-
-    async fn filtered_page(&self, kind: &Kind, asked: Listing<'_>) -> Result<Vec<PageRow>, sqlx::Error> {
-        let (stream, Listing { filters, below, limit, total }) = (kind.stream(), asked);
-        let mut lent = self.database.lend().await?;
-        let mut tx = lent.begin().await?;
-        // Planned with the values: the one plan for all values that would be kept walks through the kind from the newest
-        // on, whatever is asked for, and for a rare value that is to the end.
-        sqlx::query!("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
-        let rows = sqlx::query_as!(
-            PageRow,
-            r#"SELECT s.epoch, s.top, (SELECT derived FROM derivations WHERE kind = $2) AS derived,
-                 CASE WHEN $5 THEN (SELECT count(*) FROM entities WHERE kind = $2 AND fields @> $7::text::jsonb) END AS total,
-                 e.id AS "id?", e.revision AS "revision?", e."offset" AS "offset?", e.op AS "op?", e.at AS "at?",
-                 e.by AS "by?", e.version, e.trashed_at, e.missing_since, e.doc IS NULL AS purged, e.size AS "size?",
-                 CASE WHEN e.size <= $6 THEN e.doc END AS doc
-             FROM streams s LEFT JOIN LATERAL (
-                 SELECT * FROM entities WHERE kind = $2 AND "offset" < $3 AND fields @> $7::text::jsonb
-                 ORDER BY "offset" DESC LIMIT $4
-             ) e ON true WHERE s.name = $1 ORDER BY e."offset" DESC"#,
-            stream.as_str(),
-            kind.as_str(),
-            below.map_or(i64::MAX, bigint),
-            i64::from(limit),
-            total,
-            INLINE,
-            serde_json::to_string(filters).unwrap_or_default()
-        )
-        .fetch_all(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        Ok(rows)
-    }
-
     /// One entity with its entity tag; the document is left out when the tag is among `known`, or when it is larger than
     /// `largest`.
     ///

@@ -294,7 +294,8 @@ async fn store_changes(
                  by = excluded.by, version = excluded.version, hash = excluded.hash, size = excluded.size,
                  doc = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.doc ELSE excluded.doc END,
                  fields = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.fields ELSE excluded.fields END,
-                 trashed_at = CASE WHEN excluded.trashed_at IS NOT NULL THEN COALESCE(e.trashed_at, excluded.at) END,
+                 trashed_at = CASE WHEN excluded.trashed_at IS NULL THEN NULL WHEN excluded.op = 'trash' THEN excluded.at
+                     ELSE COALESCE(e.trashed_at, excluded.at) END,
                  missing_since = CASE WHEN excluded.missing_since IS NOT NULL THEN COALESCE(e.missing_since, excluded.at) END,
                  updated_at = excluded.at
              WHERE excluded.created_at = '-infinity' RETURNING 1

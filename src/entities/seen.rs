@@ -1,12 +1,13 @@
-//! Reads for those who see only some rows of a kind: a page, one, its history. What is not seen is as if it were not there.
+//! Reads for those who see only some rows of a kind: one, its history; of lists (`list`) the condition. What is not seen is as if it
+//! were not there.
 //!
 //! Invariants: which rows are seen is decided in the very statement that reads them, so no change comes between; nothing of
-//! a filter becomes SQL text; a page looks at a bounded number of rows. While a field of the filter is not derived of every
+//! a filter becomes SQL text. While a field of the filter is not derived of every
 //! entity yet, nobody can tell what meets it, and nothing is seen.
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
-    channels::{Epoch, IdKey, Position},
+    channels::IdKey,
     entities::Filter,
     platform::{EntityId, Kind},
 };
@@ -14,10 +15,10 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::{
-    Entities, EntityRow, HistoryRow, ListPage,
-    log::{bigint, number},
-    queries::{SCAN_ROWS, anchors, push_condition},
-    query::{INLINE, Listing, OneRow, PageRow},
+    Entities, EntityRow, HistoryRow,
+    log::bigint,
+    queries::{anchors, push_condition},
+    query::OneRow,
 };
 use crate::platform::db::store_error;
 
@@ -45,23 +46,6 @@ pub(super) fn push_anchors(to: &mut QueryBuilder<Postgres>, filter: &Filter) {
     to.push(")");
 }
 
-/// A row of a page that looks at so many rows and no more.
-#[derive(FromRow)]
-pub(super) struct ScanRow {
-    /// Rows that were looked at, and the oldest of them.
-    looked: i64,
-    oldest: Option<i64>,
-    #[sqlx(flatten)]
-    pub(super) row: PageRow,
-}
-
-impl ScanRow {
-    /// Where the next page begins when this one ended because it had looked at enough.
-    pub(super) fn end(&self) -> Option<u64> {
-        self.oldest.filter(|_| self.looked >= SCAN_ROWS).map(number)
-    }
-}
-
 #[derive(FromRow)]
 struct PastRow {
     revision: i64,
@@ -75,92 +59,7 @@ struct PastRow {
     fields: Option<String>,
 }
 
-/// A page of a list, and where the next begins when this one ended early.
-pub(super) struct SeenPage {
-    pub(super) page: ListPage,
-    /// Not everything was looked at: there may be more below this offset.
-    pub(super) below: Option<u64>,
-}
-
-impl From<ListPage> for SeenPage {
-    fn from(page: ListPage) -> Self {
-        Self { page, below: None }
-    }
-}
-
 impl Entities {
-    /// As [`Entities::list`], of the rows that meet `rows`. A page looks at [`SCAN_ROWS`] rows at most.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub(super) async fn list_seen(
-        &self,
-        kind: &Kind,
-        rows: &Filter,
-        asked: Listing<'_>,
-    ) -> Result<Option<SeenPage>, StoreError> {
-        let found = self.seen_rows(kind, rows, asked).await.map_err(store_error("listing entities"))?;
-        let Some(first) = found.first() else { return Ok(None) };
-        let (below, first) = (first.end(), &first.row);
-        let position = Position { epoch: Epoch::new(&first.epoch), offset: number(first.top) };
-        let total = first.total;
-        let carried = first.derived.as_deref().unwrap_or_default();
-        let named = asked.filters.keys().map(String::as_str).chain(rows.fields());
-        let pending = named.filter(|field| !carried.iter().any(|it| it == field)).map(str::to_owned).collect();
-        let rows = found.into_iter().filter_map(|found| found.row.entity()).collect();
-        Ok(Some(SeenPage { page: ListPage { rows, position, total, pending }, below }))
-    }
-
-    async fn seen_rows(
-        &self,
-        kind: &Kind,
-        rows: &Filter,
-        Listing { filters, below, limit, total }: Listing<'_>,
-    ) -> Result<Vec<ScanRow>, sqlx::Error> {
-        let (name, filters) = (kind.as_str(), serde_json::to_string(filters).unwrap_or_default());
-        let mut sql = QueryBuilder::<Postgres>::new(
-            r#"WITH w AS MATERIALIZED (
-                 SELECT id, revision, "offset", op, at, by, version, trashed_at, missing_since, size, fields,
-                     CASE WHEN doc IS NOT NULL THEN true END AS doc
-                 FROM entities WHERE kind = "#,
-        );
-        sql.push_bind(name.to_owned()).push(r#" AND "offset" < "#).push_bind(below.map_or(i64::MAX, bigint));
-        sql.push(" AND fields @> ").push_bind(filters.clone()).push("::text::jsonb");
-        push_anchors(&mut sql, rows);
-        sql.push(r#" ORDER BY "offset" DESC LIMIT "#).push_bind(SCAN_ROWS).push(") SELECT s.epoch, s.top, ");
-        sql.push("(SELECT derived FROM derivations WHERE kind = ").push_bind(name.to_owned()).push(") AS derived, ");
-        if total {
-            sql.push("(SELECT count(*) FROM entities t WHERE t.kind = ").push_bind(name.to_owned());
-            sql.push(" AND t.fields @> ").push_bind(filters).push("::text::jsonb AND ");
-            push_seen(&mut sql, "t", kind, rows);
-            push_anchors(&mut sql, rows);
-            sql.push(") AS total,");
-        } else {
-            sql.push("NULL::int8 AS total,");
-        }
-        sql.push(
-            r#" l.looked, l.oldest, m.id, m.revision, m."offset", m.op, m.at, m.by, m.version, m.trashed_at,
-                 m.missing_since, m.size, CASE WHEN m.size <= "#,
-        );
-        sql.push_bind(INLINE).push(" THEN (SELECT e.doc FROM entities e WHERE e.kind = ").push_bind(name.to_owned());
-        sql.push(
-            r#" AND e.id = m.id) END AS doc
-             FROM streams s CROSS JOIN (SELECT count(*) AS looked, min("offset") AS oldest FROM w) l
-             LEFT JOIN LATERAL (SELECT * FROM w WHERE "#,
-        );
-        push_seen(&mut sql, "w", kind, rows);
-        sql.push(r#" ORDER BY w."offset" DESC LIMIT "#).push_bind(i64::from(limit));
-        sql.push(") m ON true WHERE s.name = ").push_bind(kind.stream().to_string());
-        sql.push(r#" ORDER BY m."offset" DESC"#);
-        let mut lent = self.database.lend().await?;
-        let mut tx = lent.begin().await?;
-        // Planned with the values, as other lists are.
-        sqlx::query!("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)").fetch_one(&mut *tx).await?;
-        let found = sql.build_query_as().persistent(false).fetch_all(&mut *tx).await?;
-        tx.commit().await?;
-        Ok(found)
-    }
-
     /// As [`Entities::one`], if the row meets `rows`.
     ///
     /// # Errors

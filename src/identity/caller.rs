@@ -6,7 +6,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use dzvin_actors::platform::ports::{AuthError, Authenticator, TokenMark};
+use dzvin_actors::platform::ports::{AuthError, Authenticator, Identity, TokenMark};
 use dzvin_protocols::{identity::Permissions, platform::Kind};
 
 use super::Verifier;
@@ -55,23 +55,56 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let verifier = parts
-            .extensions
-            .get::<Arc<Verifier>>()
-            .ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
-        let token = bearer(&parts.headers).ok_or_else(Problem::unauthorized)?;
-        let identity = verifier.authenticate(token).await.map_err(|error| match error {
-            AuthError::Expired => Problem::token_expired(),
-            AuthError::Invalid => Problem::unauthorized(),
-            AuthError::Unavailable => Problem::unavailable(
-                "token_unchecked",
-                "the keys that tokens are checked with cannot be had now; try again soon",
-            ),
-        })?;
+        let (verifier, token) = credentials(parts)?;
+        let identity = authenticate(verifier, token).await?;
         tracing::Span::current().record("user", &*identity.user);
         let mark = TokenMark { user: None, jti: identity.jti, issued_at: identity.issued_at };
         Ok(Self { user: identity.user, permissions: identity.permissions, mark })
     }
+}
+
+/// The bearer token of a request, for what goes on behind the head of its answer: by it the right is looked at again.
+pub struct Token {
+    verifier: Arc<Verifier>,
+    text: String,
+}
+
+impl Token {
+    /// Whose it is, and what it grants now.
+    ///
+    /// # Errors
+    /// As of a request that is made now.
+    pub async fn identity(&self) -> Result<Identity, Problem> {
+        authenticate(&self.verifier, &self.text).await
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Token {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let (verifier, text) = credentials(parts)?;
+        Ok(Self { verifier: Arc::clone(verifier), text: text.to_owned() })
+    }
+}
+
+fn credentials(parts: &Parts) -> Result<(&Arc<Verifier>, &str), Problem> {
+    let verifier = parts
+        .extensions
+        .get::<Arc<Verifier>>()
+        .ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
+    Ok((verifier, bearer(&parts.headers).ok_or_else(Problem::unauthorized)?))
+}
+
+async fn authenticate(verifier: &Verifier, token: &str) -> Result<Identity, Problem> {
+    verifier.authenticate(token).await.map_err(|error| match error {
+        AuthError::Expired => Problem::token_expired(),
+        AuthError::Invalid => Problem::unauthorized(),
+        AuthError::Unavailable => Problem::unavailable(
+            "token_unchecked",
+            "the keys that tokens are checked with cannot be had now; try again soon",
+        ),
+    })
 }
 
 /// The bearer token of the only `Authorization` header; two of them are nobody's.

@@ -20,7 +20,7 @@ mod tokens;
 mod views;
 
 pub use api_keys::ApiKeys;
-pub use caller::{Caller, bearer};
+pub use caller::{Caller, Token, bearer};
 pub(crate) use fetch::is_allowed as may_be_fetched;
 pub use keys::SigningKey;
 pub use metrics::IdentityMetrics;

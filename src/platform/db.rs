@@ -260,13 +260,13 @@ impl Database {
     /// # Errors
     /// A migration failed, or one that was applied has changed since.
     pub async fn migrate(&self) -> Result<(), sqlx::migrate::MigrateError> {
-        let mut connection = PgConnection::connect_with(&self.listen).await?;
+        let mut connection = self.connect_alone().await?;
         let mut asked = 0_u32;
         // Asked for, not waited for: a statement that waits has a snapshot, and an index that the other builds concurrently waits for
         // all of those.
         while !sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(MIGRATING).fetch_one(&mut connection).await? {
             if asked.is_multiple_of(30) {
-                tracing::info!(seconds = asked, "another node brings the schema up to date");
+                tracing::info!(seconds = asked, "another node brings the schema up to date, or makes an index");
             }
             asked += 1;
             sleep(Duration::from_secs(1)).await;
@@ -305,6 +305,15 @@ impl Database {
     /// The database is away, or every connection is busy for too long.
     pub async fn lend(&self) -> Result<Lent, sqlx::Error> {
         Ok(self.pool.acquire().await?.into())
+    }
+
+    /// A connection of nobody's pool, past any pooler and without the limits that those of the pools have: for work that takes as long
+    /// as it takes. Whoever asks closes it.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn connect_alone(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.listen).await
     }
 
     /// A connection for one who writes often: the one that was kept, if it was used just now, else one of the pool.

@@ -31,7 +31,8 @@ export class Api {
   }
 
   list(kind: string, filter: Filter, cursor: string | null, signal?: AbortSignal): Promise<EntityList> {
-    const query = new URLSearchParams({ ...filter, limit: String(PAGE_SIZE) });
+    // The board shows what is in the trash as such.
+    const query = new URLSearchParams({ ...filter, limit: String(PAGE_SIZE), trash: 'include' });
     if (cursor) query.set('cursor', cursor);
     else query.set('total', 'true');
     return this.json<EntityList>(`/entities/${encodeURIComponent(kind)}?${query}`, signal);

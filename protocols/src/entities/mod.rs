@@ -8,8 +8,10 @@ mod filter;
 mod json_patch;
 mod mask;
 mod merge_patch;
+mod order;
 mod page;
 mod patch;
+mod projection;
 pub(crate) mod raw;
 mod sight;
 
@@ -27,6 +29,8 @@ pub use filter::{
 pub use json_patch::{JsonPatch, JsonPatchError, JsonPatchFault, MAX_OPERATIONS, Pointer};
 pub use mask::{MAX_MASK_PATH, MAX_MASK_PATHS, MAX_MASK_STEPS, MAX_MASKS, Mask, MaskError};
 pub use merge_patch::merge_patch;
+pub use order::{By, Order, Place, SortAs};
 pub use page::{MAX_CURSOR, MAX_EPOCH, PageCursor};
 pub use patch::{MAX_PAD, MAX_PATHS, PatchError, merge_set};
+pub use projection::{MAX_PROJECTED, MAX_PROJECTED_PATH, Projection};
 pub use sight::{MORE, Shown, Sight, View, masked};

@@ -4,6 +4,7 @@ mod names;
 pub mod problem;
 pub mod time;
 mod trace;
+pub mod xml;
 
 pub use names::{EntityId, Kind, MAX_ENTITY_ID, MAX_KIND, NameError, StreamName};
 pub use trace::trace_id;

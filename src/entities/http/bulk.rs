@@ -1,7 +1,7 @@
 //! `POST /api/v1/entities/{kind}/bulk`: many edits in one transaction, all or each by itself.
 
 use axum::{
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -162,6 +162,14 @@ impl From<Told> for BulkItem {
 
 /// Reads, does and tells them.
 pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem> {
+    if asked.id() != Some("bulk") {
+        let problem = Problem::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "an entity is changed with PUT or PATCH",
+        );
+        return Err(problem.with_header(header::ALLOW, "GET, HEAD, PUT, PATCH, DELETE"));
+    }
     must_be_json(&asked.headers, "edits are")?;
     let Bulk { atomic, items } = serde_json::from_slice(&body)
         .map_err(|error| bad(&format!("the body is not {{\"atomic\": ..., \"items\": [...]}}: {error}")))?;

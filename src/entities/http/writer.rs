@@ -77,6 +77,11 @@ where
 }
 
 impl Asked {
+    /// The id that the address names.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.place.id.as_deref()
+    }
+
     /// Of a kind of ours that the caller may read and change in each of these ways.
     pub(super) fn writer(self, actions: &[&str], body: &[u8]) -> Result<Writer, Problem> {
         let Self { editor, place, caller, trace, headers, begun } = self;

@@ -1,6 +1,6 @@
 //! A filter as a condition of SQL, which comes to the same as its evaluation, in all three values.
 
-use dzvin_protocols::entities::{Check, Comparison, Decimal, Filter, Operand, Operands};
+use dzvin_protocols::entities::{Check, Comparison, Decimal, Filter, Operand, Operands, SortAs};
 use sqlx::{Postgres, QueryBuilder};
 
 const OR: &str = " OR ";
@@ -105,6 +105,33 @@ impl Test<'_> {
                 self.read(to, "filter_time").push(" = ANY (").push_bind(all).push("::text[]::numeric[])");
             }
         }
+    }
+}
+
+/// Appends, each behind an `AND`, what the filter demands of one field in any case and the field's own index finds: comparisons with
+/// what the index reads it as.
+pub(in crate::entities) fn push_ranges(
+    to: &mut QueryBuilder<Postgres>,
+    row: &'static str,
+    filter: &Filter,
+    field: &str,
+    sort: SortAs,
+) {
+    match filter {
+        Filter::And(parts) => parts.iter().for_each(|part| push_ranges(to, row, part, field, sort)),
+        Filter::Test { field: of, check: check @ Check::Compare(how, operand) } if of == field => {
+            let read_so = match operand {
+                Operand::Number(_) => sort == SortAs::Number,
+                Operand::Time(..) => sort == SortAs::Time,
+                // A text's index is in the order of the alphabet, a filter's is that of bytes.
+                Operand::Text(_) | Operand::Bool(_) => false,
+            };
+            if read_so && *how != Comparison::Ne {
+                to.push(" AND ");
+                Test { row, field }.push(to, check);
+            }
+        }
+        _ => {}
     }
 }
 

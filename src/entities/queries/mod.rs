@@ -13,8 +13,8 @@ mod snapshot;
 mod store;
 mod used;
 
-pub(super) use condition::anchors;
 pub use condition::push_condition;
+pub(super) use condition::{anchors, push_ranges};
 pub use http::{Listeners, MAX_QUERY_BODY, router};
-pub use snapshot::{QueryPage, SCAN_ROWS};
+pub use snapshot::QueryPage;
 pub use store::{KEPT_DAYS, MAX_PER_USER, QueryRefusal, QueryRow, StoredQueries};

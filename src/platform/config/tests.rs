@@ -319,6 +319,10 @@ fn contradictions_are_found() {
         ("[kinds.lot]\nconflate = true", "kinds.lot.conflate: nothing is held back"),
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),
         ("[kinds.lot]\nfields = ['cursor']", "kinds.lot.fields: \"cursor\""),
+        ("[kinds.lot]\ntrash_retention = '30d'", "kinds.lot.trash_retention: what is mirrored"),
+        ("[kinds.lot]\nsorts = { sum = 'number' }", "kinds.lot.sorts: \"sum\" is not in kinds.lot.fields"),
+        ("[kinds.lot]\nfields = ['id']\nsorts = { id = 'text' }", "kinds.lot.sorts: \"id\" is what every list"),
+        ("[kinds.lot]\nfields = ['a']\nsorts = { a = 'date' }", "kinds.lot.sorts.a"),
     ] {
         let error = from(toml, &[]).map(drop).expect_err(toml);
         assert!(error.contains(part), "{toml}: {error}");

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use dzvin_protocols::{channels::MAX_CHANNEL, identity::Family};
+use dzvin_protocols::{channels::MAX_CHANNEL, entities::Order, identity::Family};
 
 use super::{Cdb, Channels, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
 use crate::{
+    entities::MAX_SORTS,
     identity::{self, MAX_KEYS, MIN_KEY, RoleViews},
     platform::http::is_origin,
 };
@@ -60,7 +61,7 @@ const MAX_WINDOW: u64 = 24 * 3600;
 /// Most declared fields of a kind: their earlier values are in every change.
 const MAX_FIELDS: usize = 32;
 
-/// Parameters of lists that are no filters.
+/// Parameters of lists that were there first: what stands beside them may have their names and be asked for in `filter`.
 const RESERVED: [&str; 3] = ["limit", "cursor", "total"];
 
 /// The first contradiction, in one line that names the keys.
@@ -228,6 +229,8 @@ fn kinds(config: &Config) -> Result<(), String> {
     for (name, kind) in &config.kinds {
         let seen = kind.hold + config.channels.position_check <= SEEN_WITHIN;
         ensure(seen, || format!("kinds.{name}.hold: with channels.position_check it must be at most {SEEN_WITHIN:?}"))?;
+        let local = kind.source == KindSource::Local || kind.trash_retention.is_zero();
+        ensure(local, || format!("kinds.{name}.trash_retention: what is mirrored is its upstream's to delete"))?;
         let held = !kind.conflate || !kind.hold.is_zero();
         ensure(held, || format!("kinds.{name}.conflate: nothing is held back, hold is missing"))?;
         ensure(kind.fields.len() <= MAX_FIELDS, || format!("kinds.{name}.fields: at most {MAX_FIELDS}"))?;
@@ -237,6 +240,13 @@ fn kinds(config: &Config) -> Result<(), String> {
             ensure(free, || format!("kinds.{name}.fields: {field:?} is the name of a parameter of lists"))?;
             let formed = field.len() <= 128 && field.split('.').all(|part| !part.is_empty());
             ensure(formed, || format!("kinds.{name}.fields: {field:?} is no dotted path"))?;
+        }
+        ensure(kind.sorts.len() <= MAX_SORTS, || format!("kinds.{name}.sorts: at most {MAX_SORTS}"))?;
+        for field in kind.sorts.keys() {
+            let declared = kind.fields.contains(field);
+            ensure(declared, || format!("kinds.{name}.sorts: {field:?} is not in kinds.{name}.fields"))?;
+            let free = !Order::BUILT_IN.contains(&field.as_str());
+            ensure(free, || format!("kinds.{name}.sorts: {field:?} is what every list can be sorted by"))?;
         }
     }
     Ok(())

@@ -26,8 +26,10 @@ use tracing::Instrument;
 use super::{
     HttpMetrics, Origins, Problem, TraceContext,
     address::Proxies,
-    headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED},
+    compress::compress,
+    headers::{DZVIN_POSITION, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED},
     trace::{REQUEST_ID, TRACEPARENT},
+    xml::{self, Xml},
 };
 use crate::platform::config::Http;
 
@@ -51,6 +53,7 @@ pub struct Plumbing {
     pub(super) proxies: Proxies,
     /// Counters.
     pub metrics: HttpMetrics,
+    xml: Xml,
 }
 
 impl Plumbing {
@@ -59,7 +62,8 @@ impl Plumbing {
     pub fn new(config: &Http, metrics: HttpMetrics) -> Self {
         let (max_body, request_timeout) = (config.max_body, config.request_timeout);
         let (allowed_origins, proxies) = (Origins::new(&config.allowed_origins), Proxies::new(config));
-        Self { max_body, request_timeout, allowed_origins, proxies, metrics }
+        let xml = Xml::new(config, metrics.clone());
+        Self { max_body, request_timeout, allowed_origins, proxies, metrics, xml }
     }
 }
 
@@ -73,7 +77,7 @@ pub fn plumb(router: Router, plumbing: Plumbing) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(from_fn_with_state(Arc::new(plumbing), pass))
+    compress(router.layer(from_fn_with_state(Arc::new(plumbing), pass)))
 }
 
 fn not_found(path: &str) -> Problem {
@@ -101,7 +105,8 @@ fn cors(origins: &Origins) -> Option<CorsLayer> {
         REQUEST_ID,
         TRACEPARENT,
     ];
-    let exposed = [header::ETAG, header::LOCATION, header::RETRY_AFTER, IDEMPOTENCY_REPLAYED, REQUEST_ID];
+    let exposed =
+        [header::ETAG, header::LOCATION, header::RETRY_AFTER, DZVIN_POSITION, IDEMPOTENCY_REPLAYED, REQUEST_ID];
     let cors = CorsLayer::new().allow_origin(allowed).allow_methods(methods).allow_headers(headers);
     Some(cors.expose_headers(exposed).max_age(PREFLIGHT_AGE))
 }
@@ -136,7 +141,11 @@ async fn pass(State(plumbing): State<Arc<Plumbing>>, mut request: Request, next:
         request.extensions_mut().insert(client);
     }
     async {
+        let in_xml = xml::wanted(request.headers());
         let mut response = as_problem(answer(&plumbing, request, next).await).await;
+        if in_xml {
+            response = plumbing.xml.response(response).await;
+        }
         secure(&mut response, &trace);
         let (status, took) = (response.status(), started.elapsed());
         plumbing.metrics.answered(&route, &method, status, took);
@@ -154,7 +163,13 @@ async fn answer(plumbing: &Plumbing, request: Request, next: Next) -> Response {
     }
     let unread = Unread::default();
     let request = if request.body().is_end_stream() { request } else { request.map(|body| unread.lend(body)) };
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let run = async {
+        match plumbing.xml.request(request, plumbing.max_body).await {
+            Ok(request) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    let handled = AssertUnwindSafe(run).catch_unwind();
     let handled = tokio::time::timeout(plumbing.request_timeout, handled).await;
     unread.drain(plumbing.max_body).await;
     match handled {

@@ -123,3 +123,30 @@ async fn handlers_know_the_client_behind_trusted_proxies() {
         assert_eq!(body, expected, "{peer:?} {claim}");
     }
 }
+
+#[tokio::test]
+async fn xml_goes_in_and_comes_out() {
+    let plumbing = plumbing();
+    let xml = |method: &str, path: &str, body: &str| {
+        let mut request = request(method, path, body);
+        request.headers_mut().insert("content-type", "application/xml".parse().expect("value"));
+        request.headers_mut().insert("accept", "application/xml".parse().expect("value"));
+        request
+    };
+    let map = r#"<map xmlns="http://www.w3.org/2005/xpath-functions"><number key="a">1</number></map>"#;
+    let (response, body) = ask(&plumbing, xml("POST", "/things/1", map)).await;
+    assert_eq!((response.status().as_u16(), body), (200, format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{map}")));
+    assert_eq!(response.headers()["content-type"], "application/xml; charset=utf-8");
+    let mut json = xml("POST", "/things/1", map);
+    json.headers_mut().remove("accept");
+    assert_eq!(ask(&plumbing, json).await.1, r#"{"a":1}"#);
+    for (path, body, status, code) in [
+        ("/things/1", "<!DOCTYPE x [<!ENTITY a 'b'>]><x/>", 400, "bad_xml"),
+        ("/things/1", &"x".repeat(1001), 413, "body_too_large"),
+        ("/nothing", map, 404, "not_found"),
+    ] {
+        let (response, body) = ask(&plumbing, xml("POST", path, body)).await;
+        assert_eq!(response.status().as_u16(), status);
+        assert!(body.contains(&format!("<string key=\"code\">{code}</string>")), "problems as well: {body}");
+    }
+}

@@ -6,6 +6,7 @@
 //! gives the socket itself back ([`Upgrading`]). TLS is usually the proxy's; where there is none it is ours, and slower.
 
 mod address;
+mod compress;
 mod headers;
 mod layers;
 mod metrics;
@@ -19,9 +20,10 @@ mod serve;
 mod tls;
 mod trace;
 mod upgrade;
+mod xml;
 
 pub use address::ClientAddress;
-pub use headers::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, media_type};
+pub use headers::{DZVIN_POSITION, IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, media_type};
 pub use layers::{Plumbing, plumb};
 pub use metrics::HttpMetrics;
 pub use ops::{Check, Readiness, internal_router};

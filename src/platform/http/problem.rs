@@ -167,6 +167,13 @@ impl Problem {
         self.code
     }
 
+    /// What breaks an answer off that has begun: no head can tell of it any more, so it is logged here.
+    #[must_use]
+    pub fn break_off(self) -> std::io::Error {
+        self.log();
+        std::io::Error::other(self.code)
+    }
+
     fn log(&self) {
         let cause = self.extra.source.as_deref().map(|source| chain(source));
         let (status, code, detail) = (self.status.as_u16(), self.code, &*self.detail);

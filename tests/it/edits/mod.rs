@@ -2,6 +2,8 @@
 
 mod bulk;
 mod conflicts;
+mod exports;
+mod lists;
 mod past;
 mod rights;
 
@@ -20,6 +22,13 @@ const KINDS: &str = r#"
 [kinds.deal]
 source = "local"
 fields = ["status", "owner"]
+[kinds.task]
+source = "local"
+fields = ["title", "sum", "due", "owner", "secret"]
+sorts = { title = "text", sum = "number", due = "time", secret = "text" }
+[kinds.note]
+source = "local"
+trash_retention = "30d"
 [kinds.careful]
 source = "local"
 require_if_match = true
@@ -28,8 +37,15 @@ boss = ["entities:*:*"]
 desk = ["entities:read:*", "entities:create:*", "entities:update:*", "entities:trash:*", "entities:restore:*"]
 clerk = ["entities:read:*", "entities:create:*", "entities:update:*", "entities:trash:*", "entities:restore:*"]
 reader = ["entities:read:*"]
+guest = ["entities:read:*"]
 [identity.views.desk.deal]
 mask = ["phone", "contacts.email"]
+[identity.views.desk.task]
+mask = ["secret"]
+[identity.views.guest.task]
+rows = '{"not": {"owner": "olha"}}'
+[identity.views.clerk.task]
+rows = '{"owner": "$user"}'
 [identity.views.clerk.deal]
 rows = '{"owner": "$user"}'
 "#;

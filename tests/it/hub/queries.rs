@@ -40,8 +40,10 @@ impl Writer {
             source: Source::Local,
             mirror: None,
             fields: ["status", "amount", "ends", "owner"].map(str::to_owned).to_vec(),
+            sorts: std::collections::BTreeMap::new(),
             version_paths: Vec::new(),
             require_if_match: false,
+            trash_retention: std::time::Duration::ZERO,
         };
         let options = DbOptions::new(&world.db.url()).expect("options");
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");

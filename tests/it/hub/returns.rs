@@ -43,8 +43,10 @@ impl Writer {
             source: Source::Local,
             mirror: None,
             fields: Vec::new(),
+            sorts: std::collections::BTreeMap::new(),
             version_paths: Vec::new(),
             require_if_match: false,
+            trash_retention: std::time::Duration::ZERO,
         };
         let mut options = DbOptions::new(&world.db.url()).expect("options");
         options.notify = true;

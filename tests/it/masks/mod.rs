@@ -63,7 +63,16 @@ impl Deals {
         let kind = Kind::new(KIND).expect("kind");
         let fields = ["status", "owner", "phone", "contacts.0.email"].map(str::to_owned).to_vec();
         let (source, mirror, version_paths) = (Source::Local, None, Vec::new());
-        let spec = KindSpec { kind: kind.clone(), source, mirror, fields, version_paths, require_if_match: false };
+        let spec = KindSpec {
+            kind: kind.clone(),
+            source,
+            mirror,
+            fields,
+            sorts: std::collections::BTreeMap::new(),
+            version_paths,
+            require_if_match: false,
+            trash_retention: std::time::Duration::ZERO,
+        };
         let options = DbOptions::new(&world.db.url()).expect("options");
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");
         Self { world, entities, kind, version: 0 }

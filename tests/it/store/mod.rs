@@ -46,8 +46,10 @@ pub fn spec(kind: Kind) -> KindSpec {
         source: Source::Mirrored,
         mirror: Some("m".into()),
         fields: vec!["status".into(), "value.amount".into()],
+        sorts: std::collections::BTreeMap::new(),
         version_paths: vec!["dateModified".into()],
         require_if_match: false,
+        trash_retention: std::time::Duration::ZERO,
     }
 }
 

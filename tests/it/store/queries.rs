@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dzvin::entities::{
-    Author, EntityOp,
-    queries::{MAX_PER_USER, SCAN_ROWS, StoredQueries, push_condition},
+    Author, EntityOp, SCAN_ROWS,
+    queries::{MAX_PER_USER, StoredQueries, push_condition},
 };
 use dzvin_actors::platform::ports::Queries;
 use dzvin_protocols::entities::{Concern, FieldChange, Filter};

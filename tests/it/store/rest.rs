@@ -177,7 +177,7 @@ async fn wrong_questions_are_problems() {
     assert_eq!(kinds["items"].as_array().map(Vec::len), Some(1));
     assert_eq!(
         kinds["items"][0],
-        serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"], "pending": [],
+        serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"], "sorts": {}, "pending": [],
             "channel": "entities.registry-object", "readable": true})
     );
     let nobody = api.ask("GET", "/api/v1/kinds", &["mirrors:read:*"], None).await.json();

@@ -1,8 +1,8 @@
 //! `[kinds]` and `[[mirrors]]`: what is held, and where it comes from.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dzvin_protocols::platform::Kind;
+use dzvin_protocols::{entities::SortAs, platform::Kind};
 use serde::{Deserialize, Serialize};
 
 use super::super::values::{Secret, SecretUrl, duration};
@@ -15,8 +15,13 @@ pub struct KindConfig {
     pub source: KindSource,
     /// Declared fields as dotted paths: filters may name them, and changes keep their earlier values.
     pub fields: Vec<String>,
+    /// Those of them by which lists are sorted, and as what they are read. Each is an index.
+    pub sorts: BTreeMap<String, SortAs>,
     /// Whoever changes an entity must name the revision that they have seen (`If-Match`); else 428.
     pub require_if_match: bool,
+    /// Of a local kind: what has been in the trash for so long is purged; 0: it stays.
+    #[serde(with = "duration")]
+    pub trash_retention: Duration,
     /// On its channels something goes out at most so often; 0: at once.
     #[serde(with = "duration")]
     pub hold: Duration,
