@@ -1,6 +1,14 @@
 //! The server loop: accept, limit, serve, and stop in order.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
 use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
@@ -8,99 +16,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tower::ServiceExt;
 
-use super::{Certificates, Express, HttpMetrics, Upgrading, patient::Patient};
+use super::{Certificates, Express, HttpMetrics, Listeners, Upgrading, patient::Patient};
 use crate::platform::config::Http;
 
-/// Connections that the kernel keeps while we are busy accepting: a whole restart's worth of clients; capped by somaxconn.
-pub const BACKLOG: u32 = 4096;
 /// Rest after an accept that failed for want of descriptors or memory: others must end before another try makes sense.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Headers of one request: browsers send two dozen, proxies add a few.
 const MAX_HEADERS: usize = 100;
-
-/// The address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Somebody listens there already.
-    #[error("{key}: the port {} of {} is taken by another program; stop it or choose another address", addr.port(), addr.ip())]
-    Taken {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The address.
-        addr: SocketAddr,
-    },
-    /// Anything else.
-    #[error("{key}: cannot listen on {addr}")]
-    Refused {
-        /// The key of the configuration.
-        key: &'static str,
-        /// The address.
-        addr: SocketAddr,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// An address that is ours, at which nobody is answered yet: whoever connects is refused, so that a proxy asks another node.
-#[derive(Debug)]
-pub struct Bound {
-    key: &'static str,
-    socket: TcpSocket,
-    /// The address, with the port that was found where none was named.
-    pub addr: SocketAddr,
-}
-
-impl Bound {
-    /// Takes an address, unless somebody listens there. `key` names the configuration's key in errors.
-    ///
-    /// # Errors
-    /// One that names the port.
-    pub fn new(key: &'static str, addr: SocketAddr) -> Result<Self, ListenError> {
-        let open = || {
-            let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Connections of our predecessor that linger must not keep us from starting.
-            socket.set_reuseaddr(true)?;
-            // Small frames must not wait for the answer to earlier ones. Connections have it from their listener.
-            socket.set_nodelay(true)?;
-            socket.bind(addr)?;
-            let addr = socket.local_addr()?;
-            Ok(Self { key, socket, addr })
-        };
-        open().map_err(ListenError::of(key, addr))
-    }
-
-    /// Opens it, with a long queue.
-    ///
-    /// # Errors
-    /// One that names the port: another program has taken the same address meanwhile, and was faster.
-    pub fn listen(self) -> Result<TcpListener, ListenError> {
-        self.socket.listen(BACKLOG).map_err(ListenError::of(self.key, self.addr))
-    }
-}
-
-impl ListenError {
-    fn of(key: &'static str, addr: SocketAddr) -> impl FnOnce(io::Error) -> Self {
-        move |source| match source.kind() {
-            io::ErrorKind::AddrInUse => Self::Taken { key, addr },
-            _ => Self::Refused { key, addr, source },
-        }
-    }
-}
-
-/// Opens a listener at once.
-///
-/// # Errors
-/// As [`Bound`].
-pub fn listen(key: &'static str, addr: SocketAddr) -> Result<TcpListener, ListenError> {
-    Bound::new(key, addr)?.listen()
-}
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
@@ -158,8 +86,13 @@ impl Serving {
 }
 
 /// Serves until `shutdown` is ready; then stops accepting, lets requests in hand end within the grace, and returns.
-/// The listener comes of [`Bound`]; requests that reach the router carry `ConnectInfo<SocketAddr>`. Upgraded connections live on: whoever took them ends them.
-pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shutdown: impl Future<Output = ()> + Send) {
+/// The listeners come of [`Bound`](super::Bound); requests that reach the router carry `ConnectInfo<SocketAddr>`. Upgraded connections live on: whoever took them ends them.
+pub async fn serve(
+    mut listeners: Listeners,
+    router: Router,
+    serving: Serving,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let (stop, stopping) = watch::channel(());
     let slots = Arc::new(Semaphore::new(serving.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
@@ -179,7 +112,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shut
         };
         let (stream, peer) = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &serving.metrics) => accepted,
+            accepted = accept(&mut listeners, &serving.metrics) => accepted,
         };
         // A machine that vanishes says nothing: without this the kernel goes on sending for a quarter of an hour.
         #[cfg(target_os = "linux")]
@@ -193,7 +126,7 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shut
         // Ended tasks are reaped as we go, so that the set holds only the living.
         while connections.try_join_next().is_some() {}
     }
-    drop(listener);
+    drop(listeners);
     drop(stop);
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(serving.grace, all).await.is_err() {
@@ -201,10 +134,10 @@ pub async fn serve(listener: TcpListener, router: Router, serving: Serving, shut
     }
 }
 
-async fn accept(listener: &TcpListener, metrics: &HttpMetrics) -> (TcpStream, SocketAddr) {
+async fn accept(listeners: &mut Listeners, metrics: &HttpMetrics) -> (TcpStream, SocketAddr) {
     let mut told = false;
     loop {
-        match listener.accept().await {
+        match poll_fn(|cx| listeners.poll_accept(cx)).await {
             Ok(accepted) => return accepted,
             // The peer left before we looked: nothing is wrong with us.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {

@@ -5,7 +5,7 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-use super::*;
+use super::{super::listen, *};
 
 struct Running {
     addr: SocketAddr,
@@ -40,27 +40,6 @@ async fn line(stream: &mut TcpStream) -> String {
         }
     }
     String::from_utf8(bytes).expect("ascii").trim_end().to_owned()
-}
-
-#[tokio::test]
-async fn a_taken_port_is_named() {
-    let first = listen("http.listen", SocketAddr::from(([127, 0, 0, 1], 0))).expect("free port");
-    let addr = first.local_addr().expect("bound");
-    let error = listen("http.listen", addr).expect_err("taken");
-    assert!(error.to_string().starts_with(&format!("http.listen: the port {} of 127.0.0.1 is taken", addr.port())));
-}
-
-/// Whoever comes while a node starts is told at once, and asks another one.
-#[tokio::test]
-async fn an_address_that_is_not_open_yet_refuses() {
-    let bound = Bound::new("http.listen", SocketAddr::from(([127, 0, 0, 1], 0))).expect("free port");
-    let addr = bound.addr;
-    let error = TcpStream::connect(addr).await.expect_err("refused");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
-    let (other, open) = (Bound::new("http.listen", addr).expect("nobody listens"), bound.listen().expect("opened"));
-    let (client, accepted) = tokio::join!(TcpStream::connect(addr), open.accept());
-    assert!(client.is_ok() && accepted.is_ok());
-    assert!(matches!(other.listen(), Err(ListenError::Taken { .. })), "who is slower is told");
 }
 
 /// Data that looks like the answer to an upgrade.
