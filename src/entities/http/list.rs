@@ -15,8 +15,8 @@ use dzvin_protocols::{
 use serde::Serialize;
 
 use super::{
-    DEFAULT_LIMIT, Pairs, bad,
-    export::{Export, Exports, Format},
+    DEFAULT_LIMIT, Pairs, Served, bad,
+    export::{Export, Format},
     json, limit, readable, unknown_kind, write_item,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         query::INLINE,
     },
     identity::{Caller, Token},
-    platform::http::{AnswerRoom, Problem},
+    platform::http::Problem,
 };
 
 #[derive(Serialize)]
@@ -40,9 +40,7 @@ struct Foot {
 }
 
 pub(super) async fn list(
-    State(entities): State<Entities>,
-    State(room): State<AnswerRoom>,
-    State(exports): State<Exports>,
+    State(Served { entities, room, exports, .. }): State<Served>,
     Path(kind): Path<String>,
     Query(pairs): Pairs,
     caller: Caller,
