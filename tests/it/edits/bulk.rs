@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use super::*;
 
 impl Writer<'_> {
-    async fn bulk(&self, body: &Value) -> Answer {
+    pub(super) async fn bulk(&self, body: &Value) -> Answer {
         self.send(Method::POST, &format!("{DEALS}/bulk"), &[("content-type", "application/json")], body.to_string())
             .await
     }

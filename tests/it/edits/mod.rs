@@ -3,6 +3,7 @@
 mod bulk;
 mod conflicts;
 mod exports;
+mod hammer;
 mod lists;
 mod past;
 mod rights;

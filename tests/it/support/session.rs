@@ -1,6 +1,6 @@
 //! A client that says exactly what a test wants, over a WebSocket.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddr};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -17,7 +17,11 @@ pub struct Client(pub WebSocketStream<MaybeTlsStream<TcpStream>>, VecDeque<Value
 
 impl Client {
     pub async fn new(hub: &Hub) -> Self {
-        let url = format!("ws://{}/connection/websocket", hub.addr);
+        Self::at(hub.addr).await
+    }
+
+    pub async fn at(addr: SocketAddr) -> Self {
+        let url = format!("ws://{addr}/connection/websocket");
         Self(connect_async(url).await.expect("a connection").0, VecDeque::new())
     }
 
@@ -36,11 +40,16 @@ impl Client {
 
     /// A reply, or `{"close": code}`.
     pub async fn receive(&mut self) -> Value {
+        timeout(patience(), self.next()).await.expect("an answer")
+    }
+
+    /// The same, whenever it comes.
+    pub async fn next(&mut self) -> Value {
         loop {
             if let Some(reply) = self.1.pop_front() {
                 return reply;
             }
-            match timeout(patience(), self.0.next()).await.expect("an answer").expect("open").expect("well formed") {
+            match self.0.next().await.expect("open").expect("well formed") {
                 // Replies to one reading come in one frame.
                 Message::Text(text) => {
                     self.1.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).expect("json")));
