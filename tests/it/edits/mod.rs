@@ -5,6 +5,7 @@ mod conflicts;
 mod exports;
 mod hammer;
 mod lists;
+mod matrix;
 mod past;
 mod rights;
 

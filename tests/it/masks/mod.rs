@@ -5,6 +5,7 @@ mod pusher;
 mod queries;
 mod rest;
 mod rows;
+mod ways;
 
 use std::collections::VecDeque;
 
@@ -32,20 +33,30 @@ const KIND: &str = "deal";
 /// Stands in hidden fields and nowhere else.
 const SECRET: &str = "S3CRET";
 
-/// Roles: `boss` sees everything, `desk` no telephone numbers and addresses, `clerk` neither them nor the deals of others.
+/// Roles: `boss` sees everything, `desk` no telephone numbers and addresses, `clerk` neither them nor the deals of others; of the rest each
+/// lacks one thing of what `desk` does.
 const VIEWS: &str = r#"
 [kinds.deal]
 source = "local"
 fields = ["status", "owner", "phone", "contacts.0.email"]
 [identity.roles]
-boss = ["entities:read:*"]
-desk = ["entities:read:*"]
-clerk = ["entities:read:*"]
+boss = ["entities:*:*"]
+desk = ["entities:*:*"]
+clerk = ["entities:*:*"]
+no-phone = ["entities:*:*"]
+no-mail = ["entities:*:*"]
+no-odd = ["entities:*:*"]
 [identity.views.desk.deal]
 mask = ["phone", "contacts.email", "/odd.name"]
 [identity.views.clerk.deal]
 mask = ["phone", "contacts.email", "/odd.name"]
 rows = '{"owner": "$user"}'
+[identity.views.no-phone.deal]
+mask = ["phone"]
+[identity.views.no-mail.deal]
+mask = ["contacts.email"]
+[identity.views.no-odd.deal]
+mask = ["/odd.name"]
 "#;
 
 /// Changes deals, as another node would.

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use super::{Deals, KIND, Raw, SECRET, deal, seen, token};
 use crate::support::hub::Hub;
 
-const APP: &str =
+pub(super) const APP: &str =
     "[[pusher.apps]]\nid = \"main\"\nkeys = [{ key = \"app-key\", secret = \"an app secret of many bytes\" }]\n";
 
 /// A client of the Pusher protocol, with the channel that it asked for as the bearer of a token; and what it was answered.
-async fn on(hub: &Hub, token: &str, channel: &str) -> (Raw, Value) {
+pub(super) async fn on(hub: &Hub, token: &str, channel: &str) -> (Raw, Value) {
     let mut client = Raw::open(hub, "/app/app-key?protocol=7").await;
     let hello = client.next().await;
     let data: Value = serde_json::from_str(hello["data"].as_str().expect("text")).expect("json");

@@ -18,13 +18,8 @@ async fn hidden_fields_do_not_leave_over_rest() {
     let base = format!("/api/v1/entities/{KIND}");
 
     let mut found = 0;
-    for path in [
-        base.clone(),
-        format!("{base}?status=open&total=true"),
-        format!("{base}/d1"),
-        format!("{base}/large"),
-        format!("{base}/d1/history"),
-    ] {
+    // Those of small documents stand in `ways`.
+    for path in [format!("{base}?status=open&total=true"), format!("{base}/large"), format!("{base}/large/history/1")] {
         let (status, _, text) = get(&hub, &desk, &path, None).await;
         assert_eq!(status, 200, "{path}: {text}");
         assert!(!text.contains(SECRET) && !text.contains("hone"), "{path}: {text}");
