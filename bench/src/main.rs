@@ -1,5 +1,5 @@
-//! The benchmarks: `ingest` and `e2e`, each against a PostgreSQL, a Mirror and a hub that it starts and stops by itself; and those
-//! of the realtime hub, beside a floor and nchan.
+//! The benchmarks: `ingest` and `e2e`, each against a PostgreSQL, a Mirror and a hub that it starts and stops by itself; those
+//! of the realtime hub, beside a floor and nchan; and `rest`, beside a bare handler and `pgbench`.
 //!
 //! The hub is the built binary in a process of its own, so its processor time and its memory are its own; so is the Mirror
 //! (`feed`, a hidden command of this program over the sandbox's crate). How to run and to read them: `docs/BENCHMARKS.md`.
@@ -13,6 +13,7 @@ mod ingest;
 mod metrics;
 mod realtime;
 mod report;
+mod rest;
 mod sample;
 #[cfg(test)]
 mod settings_tests;
@@ -39,6 +40,8 @@ enum Scenario {
     Ingest(ingest::Args),
     /// Time from the Mirror's send to a client's receipt at a steady rate.
     E2e(e2e::Args),
+    /// Entities read and written over HTTP, beside a bare handler and plain statements; then a mix at a steady rate.
+    Rest(rest::Args),
     /// Resident memory of the hub over a million small changes, or over large objects.
     Soak(soak::memory::Args),
     /// Clients of all kinds on two nodes, while nodes and Redis die: nothing lost, memory flat, nothing left behind.
@@ -65,6 +68,9 @@ enum Scenario {
     /// The server that does only what nobody can avoid.
     #[command(hide = true)]
     Floor(realtime::floor::Args),
+    /// The web framework with nothing in it.
+    #[command(hide = true)]
+    Bare,
     /// The Mirror's side of the scenarios: orders on standard input, answers on standard output.
     #[command(hide = true)]
     Feed,
@@ -76,6 +82,7 @@ async fn main() -> ExitCode {
         match Cli::parse().scenario {
             Scenario::Ingest(args) => ingest::run(&args).await,
             Scenario::E2e(args) => e2e::run(&args).await,
+            Scenario::Rest(args) => rest::run(&args).await,
             Scenario::Soak(args) => soak::memory::run(&args).await,
             Scenario::SoakHub(args) => soak::hub::run(&args).await,
             Scenario::SoakDrain(args) => soak::drain::run(&args).await,
@@ -88,6 +95,7 @@ async fn main() -> ExitCode {
             Scenario::Growth(args) => realtime::growth::run(&args).await,
             Scenario::Drive => realtime::on_own_thread(realtime::drive::run).await,
             Scenario::Floor(args) => realtime::on_own_thread(move || realtime::floor::run(&args)).await,
+            Scenario::Bare => rest::bare::run().await.map(|()| true),
             Scenario::Feed => feed::run().await.map(|()| true),
         }
     };

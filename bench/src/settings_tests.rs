@@ -16,6 +16,7 @@ fn lines(scenario: &Scenario) -> Option<Vec<String>> {
     Some(match scenario {
         Scenario::Ingest(args) => args.world.settings(),
         Scenario::E2e(args) => args.world.settings(),
+        Scenario::Rest(args) => args.settings(),
         Scenario::Soak(args) => args.world.settings(),
         Scenario::SoakHub(args) => args.settings(REDIS),
         Scenario::SoakDrain(args) => args.settings(REDIS),
@@ -26,7 +27,7 @@ fn lines(scenario: &Scenario) -> Option<Vec<String>> {
         Scenario::Publish(args) => args.common.settings(),
         Scenario::Growth(args) => args.common.settings(),
         Scenario::Cluster(args) => args.settings(REDIS),
-        Scenario::Drive | Scenario::Floor(_) | Scenario::Feed => return None,
+        Scenario::Drive | Scenario::Floor(_) | Scenario::Bare | Scenario::Feed => return None,
     })
 }
 

@@ -23,7 +23,7 @@ mod sockudo;
 mod stamp;
 mod steer;
 mod target;
-mod usage;
+pub(crate) mod usage;
 pub(crate) mod wire;
 
 use crate::error::{BenchError, Fallible};

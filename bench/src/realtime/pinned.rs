@@ -4,7 +4,7 @@ use super::orders::{Answer, Order};
 use crate::error::{BenchError, Fallible};
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -73,8 +73,17 @@ pub(crate) struct Own {
 impl Own {
     /// Starts it.
     pub(crate) fn start(core: usize, args: &[String]) -> Fallible<Self> {
-        let own = std::env::current_exe().map_err(BenchError::because("finding this program"))?;
-        let mut command = command(core, own);
+        Self::spawn(command(core, this_program()?), args)
+    }
+
+    /// The same on whatever core is free.
+    pub(crate) fn anywhere(args: &[String]) -> Fallible<Self> {
+        let mut command = Command::new(this_program()?);
+        command.process_group(0).kill_on_drop(true);
+        Self::spawn(command, args)
+    }
+
+    fn spawn(mut command: Command, args: &[String]) -> Fallible<Self> {
         let child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.map_err(BenchError::because("starting a process of the bench; is prlimit there?"))?;
         let pipes = child.stdin.take().zip(child.stdout.take());
@@ -112,6 +121,10 @@ impl Own {
         // What does not go by itself is killed when it is dropped.
         let _ = timeout(GRACE, self.child.wait()).await;
     }
+}
+
+fn this_program() -> Fallible<PathBuf> {
+    std::env::current_exe().map_err(BenchError::because("finding this program"))
 }
 
 #[cfg(test)]

@@ -103,13 +103,14 @@ async fn until_top(db: &mut sqlx::PgConnection, begun: i64, count: usize) -> Fal
 }
 
 /// Resident memory once a second.
-struct Watch {
+pub(crate) struct Watch {
     samples: Arc<Mutex<Vec<f64>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Watch {
-    fn start(pid: u32) -> Self {
+    /// Begins.
+    pub(crate) fn start(pid: u32) -> Self {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let own = samples.clone();
         let task = tokio::spawn(async move {
@@ -122,7 +123,8 @@ impl Watch {
         Self { samples, task }
     }
 
-    fn stop(self) -> Vec<f64> {
+    /// Ends, and answers the samples in MiB.
+    pub(crate) fn stop(self) -> Vec<f64> {
         self.task.abort();
         std::mem::take(&mut *self.samples.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -130,20 +132,20 @@ impl Watch {
 
 /// What the samples say, in MiB.
 #[derive(Debug, PartialEq)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// The first one.
-    pub(super) start: f64,
+    pub(crate) start: f64,
     /// After the warm-up.
-    pub(super) warm: f64,
+    pub(crate) warm: f64,
     /// The last ones.
-    pub(super) end: f64,
+    pub(crate) end: f64,
     /// An hour, by least squares over what follows the warm-up.
-    pub(super) slope: f64,
+    pub(crate) slope: f64,
 }
 
 impl Memory {
     /// Of one sample a second.
-    pub(super) fn of(samples: &[f64]) -> Self {
+    pub(crate) fn of(samples: &[f64]) -> Self {
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
         let (_, steady) = samples.split_at((samples.len() as f64 * WARM_UP) as usize);
         let (middle, level) = ((steady.len() as f64 - 1.0) / 2.0, mean(steady));
@@ -158,7 +160,7 @@ impl Memory {
     }
 
     /// Zero is no measurement.
-    pub(super) fn flat(&self) -> bool {
+    pub(crate) fn flat(&self) -> bool {
         self.warm > 0.0 && self.end > 0.0 && self.end <= (self.warm * (1.0 + FLAT.0)).max(self.warm + FLAT.1)
     }
 }

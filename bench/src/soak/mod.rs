@@ -20,6 +20,6 @@ mod publish;
 mod redis;
 mod returns;
 mod stage;
-mod verdict;
+pub(crate) mod verdict;
 mod watch;
 mod words;

@@ -110,6 +110,11 @@ impl Cluster {
         &self.path
     }
 
+    /// A program that came with it.
+    pub(crate) fn tool(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
     /// Name and version.
     pub(crate) fn version(&self) -> &str {
         &self.version
