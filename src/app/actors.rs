@@ -21,7 +21,7 @@ use super::{AppError, VERSION, background::Background, ground::Ground, settings}
 use crate::{
     channels::{bus::AnyBus, presence::AnyPresence},
     entities::{self, Entities, queries::StoredQueries},
-    identity::Verifier,
+    identity::{Verifier, audit},
     platform::config::Config,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn hub(
     bus: &Arc<AnyBus>,
     readers: &Entities,
     queries: &StoredQueries,
-    verifier: &Arc<Verifier>,
+    (verifier, audit): (&Arc<Verifier>, &audit::Notes),
     letters: mpsc::Sender<Control>,
     notices: &Notices,
 ) -> Result<Arc<Node>, AppError> {
@@ -46,6 +46,7 @@ pub(super) fn hub(
         bus: Arc::clone(bus),
         log: Arc::new(readers.clone()),
         auth: Arc::clone(verifier) as Arc<dyn Authenticator>,
+        audit: Arc::new(audit.clone()),
         topics: Slot::default(),
         shards: Shards::new(shards),
         limits: settings::limits(config),

@@ -17,6 +17,7 @@ use crate::{
     identity::{
         Verifier,
         accounts::Accounts,
+        audit::{AuditStore, Notes},
         revocations::{RevocationStore, concerned},
     },
     platform::{alone::Alone, config::Config, db::Database, lease::PgLeases},
@@ -75,6 +76,21 @@ impl Ground {
         background.run(revocations.clone().keep(background.reached(Phase::Ending)));
         background.run(Arc::clone(verifier).keep(background.reached(Phase::Ending)));
         Ok(revocations)
+    }
+
+    /// What was refused is written from here on, and what is old removed.
+    pub(super) fn audit(
+        &self,
+        config: &Config,
+        notes: &Notes,
+        registry: &mut Registry,
+        background: &mut Background,
+    ) -> AuditStore {
+        notes.register(registry);
+        let store = AuditStore::new(self.database.clone());
+        let keep_days = config.identity.audit.keep_days;
+        background.run(notes.clone().keep(store.clone(), keep_days, background.reached(Phase::Ending)));
+        store
     }
 
     /// Callers that are programs, known from here on.

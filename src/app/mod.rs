@@ -15,7 +15,7 @@ mod settings;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Extension;
+use axum::{Extension, middleware::from_fn_with_state};
 use dzvin_actors::{
     channels::{Notices, Shards},
     supervise::{Settings, Supervisor, SupervisorMetrics},
@@ -36,7 +36,7 @@ use crate::{
     channels::{self, presence::AnyPresence, pusher::webhooks::WebhookArgs},
     console,
     entities::{self, queries::StoredQueries},
-    identity::{ApiKeys, Verifier, accounts, revocations},
+    identity::{ApiKeys, Verifier, accounts, audit, revocations},
     mirror::{self, Mirrors},
     platform::{alone::AloneError, config::Config, db::Database, http::Readiness},
 };
@@ -84,8 +84,10 @@ impl App {
         let revocations = ground.revocations(&verifier, registry, &mut background).await?;
         let accounts = ground.accounts(&verifier, &revocations, &mut background);
         let revoked = verifier.revocations().changes();
+        let told = audit::Notes::default();
+        let audited = ground.audit(config, &told, registry, &mut background);
 
-        let (events, told) = mpsc::channel(BUS_EVENTS);
+        let (events, heard) = mpsc::channel(BUS_EVENTS);
         let bus = Arc::new(settings::bus(config, events).await?);
         bus.metrics().register(registry);
         let supervision = SupervisorMetrics::default();
@@ -100,7 +102,7 @@ impl App {
         background.keep(queries.clone().keep_used());
         let (letters, received) = mpsc::channel(LETTERS);
         let (notices, noticed) = Notices::new();
-        let hub = actors::hub(config, &bus, &readers, &queries, &verifier, letters, &notices)?;
+        let hub = actors::hub(config, &bus, &readers, &queries, (&verifier, &told), letters, &notices)?;
         hub.metrics.register(registry);
         hub.tracer.metrics().register(registry);
         let gauge = hub.mailboxes.gauge().clone();
@@ -114,7 +116,7 @@ impl App {
         root.start(webhooks.child()).await?;
         let (edges, edge) = mpsc::channel(EDGES);
         background.keep(notices.clone().follow(edge));
-        actors::start_channels(&root, &hub, told).await?;
+        actors::start_channels(&root, &hub, heard).await?;
         actors::start_presence(&root, &hub, &presence, settings::presence(config), edges, registry).await?;
         actors::start_relay(&root, &bus, &ground, registry, &mut background, config.leases.ttl).await?;
         let links = Links::start(config, &root, &ground.entities, &ground.leases, registry).await?;
@@ -124,7 +126,8 @@ impl App {
         settings::replace_api_keys(&keys, config)?;
         let port = front.address.port();
         let nodes = channels::api::Nodes::new(Arc::clone(&bus), hub.shards.clone(), hub.metrics.clone(), VERSION, port);
-        let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone(), nodes };
+        let guard = verifier.guard().clone();
+        let house = House { hub: Arc::clone(&hub), bus: Arc::clone(&bus), presence, keys: keys.clone(), guard, nodes };
         let endpoint = house.endpoint(config, registry);
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
         refusals.register(registry);
@@ -140,8 +143,10 @@ impl App {
             .merge(house.servers(config))
             .merge(revocations::router(revocations))
             .merge(accounts::router(accounts))
+            .merge(audit::router(audited))
             .layer(Extension(verifier));
         let public = api.merge(house.clients(config, endpoint.clone(), refusals)).merge(console::router());
+        let public = public.layer(from_fn_with_state(told, audit::note));
         let mut app = Self {
             root,
             shards: hub.shards.clone(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     channels::{self, bus::AnyBus, presence::AnyPresence, pusher},
-    identity::ApiKeys,
+    identity::{ApiKeys, guard::Guard},
     platform::{config::Config, http::Origins},
 };
 
@@ -25,6 +25,8 @@ pub(super) struct House {
     pub(super) presence: Arc<AnyPresence>,
     /// Of servers.
     pub(super) keys: ApiKeys,
+    /// Who fails too often.
+    pub(super) guard: Guard,
     /// Who else there is.
     pub(super) nodes: channels::api::Nodes,
 }
@@ -67,6 +69,7 @@ impl House {
             presence: Arc::clone(&self.presence),
             namespaces: Arc::clone(&self.hub.namespaces),
             limits: settings::publish_limits(config),
+            guard: self.guard.clone(),
         };
         pusher::router(endpoint.clone(), self.hub.apps.clone())
             .merge(pusher::auth::router(signing))

@@ -126,7 +126,7 @@ impl Admission {
             let detail = "this node takes no more connections in this second; try again";
             return Err(("rate", Problem::unavailable("too_many_connects", detail).retry_after(wait)));
         }
-        let permit = Permit::from(place);
+        let permit = Permit::from(place).of_address(client.map(ClientAddress::ip));
         let Some(address) = address else { return Ok(permit) };
         *state.held.entry(address).or_default() += 1;
         self.0.count(&state);

@@ -51,6 +51,18 @@ pub enum EditAction {
 }
 
 impl EditAction {
+    /// The audit's name for it, by whether something comes into being.
+    pub(super) fn told(&self, creates: bool) -> &'static str {
+        match self {
+            Self::Create(_) => "entities.create",
+            Self::Put(_) if creates => "entities.create",
+            Self::Put(_) | Self::Merge(_) | Self::Patch(_) => "entities.update",
+            Self::Trash => "entities.trash",
+            Self::Restore => "entities.restore",
+            Self::Purge => "entities.purge",
+        }
+    }
+
     /// Whether it destroys the document.
     #[must_use]
     pub fn is_purge(&self) -> bool {
@@ -103,6 +115,8 @@ pub struct Outcome {
     pub revision: i64,
     /// Whether it was not there before.
     pub created: bool,
+    /// Whether it is another one now.
+    pub changed: bool,
 }
 
 /// Why an edit was not done, in words for whoever asked.

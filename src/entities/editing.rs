@@ -19,6 +19,7 @@ use super::{
     query::{INLINE, read_one},
     write::{MAX_RACES, write_error},
 };
+use crate::identity::audit::{self, Deed, Who};
 
 /// Longest wait of an edit for its turn: whoever asked has given up by then.
 const TURN: Duration = Duration::from_secs(5);
@@ -58,6 +59,8 @@ pub struct Edits {
     pub atomic: bool,
     /// Under what it may be repeated.
     pub key: Option<IdempotencyKey>,
+    /// Who asks, for the audit.
+    pub who: Who,
 }
 
 /// What came of it.
@@ -115,7 +118,7 @@ impl Entities {
     }
 
     async fn try_edit(&self, asked: &Asked<'_>) -> Result<Result<Edited, EditError>, WriteError> {
-        let Asked { kind, author, edits: Edits { edits, atomic, key } } = asked;
+        let Asked { kind, author, edits: Edits { edits, atomic, key, who } } = asked;
         let mut lent = self.database.lend().await.map_err(write_error)?;
         let mut tx = lent.begin().await.map_err(write_error)?;
         if let Some(key) = key {
@@ -156,6 +159,10 @@ impl Entities {
         if let Some(key) = key {
             remember(&mut tx, author.by, key, &answer).await?;
         }
+        if written.applied.changed > 0 {
+            let deeds: Vec<Deed> = edits.iter().zip(&came).filter_map(|(edit, came)| deed(kind, edit, came)).collect();
+            audit::write(&mut tx, self.database.node(), who, &deeds).await.map_err(write_error)?;
+        }
         // What has changed nothing, and need not be remembered, costs no flush.
         if written.applied.changed > 0 || key.is_some() {
             self.seal(tx, kind, &mut written).await?;
@@ -166,6 +173,14 @@ impl Entities {
         }
         Ok(Ok(Edited { answer, row, replayed: false }))
     }
+}
+
+/// What is told of an edit that has changed something.
+fn deed(kind: &Kind, edit: &Edit, came: &Result<Outcome, Refused>) -> Option<Deed> {
+    let done = came.as_ref().ok().filter(|done| done.changed)?;
+    let action = edit.action.told(done.created);
+    let (object, status) = (format!("{kind}/{}", edit.id), if done.created { 201 } else { 200 });
+    Some(Deed { action, object, status, revision: Some(done.revision) })
 }
 
 /// Where, and why, nothing is to be done at all.

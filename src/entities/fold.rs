@@ -318,7 +318,7 @@ impl Folded {
         self.edited += old.as_ref().map_or(0, |old| old.text().len());
         edit.judge(spec, &state.stored)?;
         let document = edit.document(old.as_ref().and_then(Doc::raw).as_deref())?;
-        let created = self.created;
+        let (created, before) = (self.created, state.stored.revision);
         match (&edit.action, document) {
             (_, Some(doc)) => {
                 self.edited += doc.get().len();
@@ -332,7 +332,8 @@ impl Folded {
             (EditAction::Purge, None) => self.purge(spec, id, state),
             (_, None) => self.hide(spec, id, state, |stored| &mut stored.trashed),
         }
-        Ok(Outcome { revision: state.stored.revision, created: self.created > created })
+        let revision = state.stored.revision;
+        Ok(Outcome { revision, created: self.created > created, changed: revision != before })
     }
 
     fn purge(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {

@@ -6,10 +6,10 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use dzvin_actors::platform::ports::{AuthError, Authenticator, Identity, TokenMark};
+use dzvin_actors::platform::ports::{Identity, TokenMark};
 use dzvin_protocols::{identity::Permissions, platform::Kind};
 
-use super::Verifier;
+use super::{Origin, Verifier, audit::Who};
 use crate::platform::http::Problem;
 
 /// Who asks, by `Authorization: Bearer`. Needs `Extension<Arc<Verifier>>` on the router.
@@ -21,6 +21,8 @@ pub struct Caller {
     pub permissions: Arc<Permissions>,
     /// By what the token may be revoked, for what outlives the request's head.
     pub mark: TokenMark,
+    /// The same caller, as the audit tells it.
+    pub who: Who,
 }
 
 impl Caller {
@@ -56,16 +58,17 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let (verifier, token) = credentials(parts)?;
-        let identity = authenticate(verifier, token).await?;
+        let (identity, who) = Origin::of(parts).authenticate(&**verifier, token).await?;
         tracing::Span::current().record("user", &*identity.user);
         let mark = TokenMark { user: None, jti: identity.jti, issued_at: identity.issued_at };
-        Ok(Self { user: identity.user, permissions: identity.permissions, mark })
+        Ok(Self { user: identity.user, permissions: identity.permissions, mark, who })
     }
 }
 
 /// The bearer token of a request, for what goes on behind the head of its answer: by it the right is looked at again.
 pub struct Token {
     verifier: Arc<Verifier>,
+    origin: Origin,
     text: String,
 }
 
@@ -75,7 +78,8 @@ impl Token {
     /// # Errors
     /// As of a request that is made now.
     pub async fn identity(&self) -> Result<Identity, Problem> {
-        authenticate(&self.verifier, &self.text).await
+        let (identity, _) = self.origin.clone().authenticate(&*self.verifier, &self.text).await?;
+        Ok(identity)
     }
 }
 
@@ -84,7 +88,7 @@ impl<S: Sync> FromRequestParts<S> for Token {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let (verifier, text) = credentials(parts)?;
-        Ok(Self { verifier: Arc::clone(verifier), text: text.to_owned() })
+        Ok(Self { verifier: Arc::clone(verifier), origin: Origin::of(parts), text: text.to_owned() })
     }
 }
 
@@ -94,17 +98,6 @@ fn credentials(parts: &Parts) -> Result<(&Arc<Verifier>, &str), Problem> {
         .get::<Arc<Verifier>>()
         .ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
     Ok((verifier, bearer(&parts.headers).ok_or_else(Problem::unauthorized)?))
-}
-
-async fn authenticate(verifier: &Verifier, token: &str) -> Result<Identity, Problem> {
-    verifier.authenticate(token).await.map_err(|error| match error {
-        AuthError::Expired => Problem::token_expired(),
-        AuthError::Invalid => Problem::unauthorized(),
-        AuthError::Unavailable => Problem::unavailable(
-            "token_unchecked",
-            "the keys that tokens are checked with cannot be had now; try again soon",
-        ),
-    })
 }
 
 /// The bearer token of the only `Authorization` header; two of them are nobody's.

@@ -85,7 +85,8 @@ impl IdentityMetrics {
             Ok(_) => 0,
             Err(AuthError::Expired) => 1,
             Err(AuthError::Invalid) => 2,
-            Err(AuthError::Unavailable) => 3,
+            // Nobody has looked at it where there were too many.
+            Err(AuthError::Unavailable | AuthError::TooMany(_)) => 3,
         };
         self.count(place);
     }

@@ -6,14 +6,17 @@
 
 pub mod accounts;
 mod api_keys;
+pub mod audit;
 mod caller;
 mod claims;
 #[cfg(test)]
 mod doubles;
 mod fetch;
+pub mod guard;
 mod issuer;
 mod keys;
 mod metrics;
+mod origin;
 pub mod revocations;
 mod setup;
 mod tokens;
@@ -24,6 +27,7 @@ pub use caller::{Caller, Token, bearer};
 pub(crate) use fetch::is_allowed as may_be_fetched;
 pub use keys::SigningKey;
 pub use metrics::IdentityMetrics;
+pub use origin::Origin;
 pub use setup::{Setup, verifier};
 pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, TokenRules, Verifier};
 pub use views::{RoleViews, ViewError};

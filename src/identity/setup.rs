@@ -1,6 +1,7 @@
 //! From the configuration's words to keys and rules.
 
 use super::{
+    guard::GuardRules,
     issuer::Pace,
     keys::SigningKey,
     tokens::{IdentityError, TokenRules, Verifier},
@@ -20,6 +21,8 @@ pub struct Setup {
     pub(super) rules: TokenRules,
     /// Whether clients may come without a token, and their role, if they have one.
     pub(super) anonymous: Option<Option<String>>,
+    /// When failed attempts are too many.
+    pub(super) guard: GuardRules,
     /// How patient issuers are asked.
     pub(super) pace: Pace,
 }
@@ -28,7 +31,15 @@ impl Setup {
     /// Keys of ours and nothing else.
     #[must_use]
     pub fn of_keys(keys: Vec<SigningKey>, rules: TokenRules) -> Self {
-        Self { keys, subscription_keys: Vec::new(), issuers: Vec::new(), rules, anonymous: None, pace: Pace::default() }
+        Self {
+            keys,
+            subscription_keys: Vec::new(),
+            issuers: Vec::new(),
+            rules,
+            anonymous: None,
+            guard: GuardRules::default(),
+            pace: Pace::default(),
+        }
     }
 
     /// What the configuration describes.
@@ -47,6 +58,7 @@ impl Setup {
             subscription_keys: keys(&config.subscription_keys)?,
             issuers: config.issuers.clone(),
             rules: TokenRules { issuer, audience, roles, views },
+            guard: config.guard.rules(),
             anonymous: config.anonymous.then(|| config.anonymous_role.clone()),
             pace: Pace::default(),
         })

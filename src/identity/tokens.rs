@@ -12,6 +12,7 @@ mod rules;
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, OnceLock},
 };
 
@@ -29,6 +30,7 @@ pub use dzvin_protocols::identity::MAX_TOKEN;
 use self::inner::{Inner, Open, Purpose, Signed};
 use super::{
     accounts::{Accounts, is_api_token},
+    guard::Guard,
     keys::SigningKey,
     metrics::IdentityMetrics,
     revocations::Revocations,
@@ -48,6 +50,8 @@ pub struct Verifier {
     revocations: Revocations,
     /// Where API tokens are looked for, once there is a database.
     accounts: OnceLock<Accounts>,
+    /// Who fails too often.
+    guard: Guard,
     metrics: IdentityMetrics,
 }
 
@@ -71,10 +75,12 @@ impl Verifier {
     /// # Errors
     /// Unusable keys or rules.
     pub fn of(setup: Setup) -> Result<Self, IdentityError> {
+        let guard = Guard::default();
+        guard.replace(setup.guard);
         let (inner, metrics) = (Inner::new(setup, &[])?, IdentityMetrics::default());
         metrics.masks(&inner.views);
         let (inner, revocations) = (watch::Sender::new(Arc::new(inner)), Revocations::default());
-        Ok(Self { inner, revocations, accounts: OnceLock::new(), metrics })
+        Ok(Self { inner, revocations, accounts: OnceLock::new(), guard, metrics })
     }
 
     /// Puts new keys and rules into force for the next token.
@@ -90,7 +96,9 @@ impl Verifier {
     /// # Errors
     /// Unusable keys or rules; then the old ones stay.
     pub fn replace_all(&self, setup: Setup) -> Result<(), IdentityError> {
+        let rules = setup.guard;
         let inner = Inner::new(setup, &self.inner().issuers)?;
+        self.guard.replace(rules);
         self.metrics.masks(&inner.views);
         self.inner.send_replace(Arc::new(inner));
         Ok(())
@@ -105,6 +113,12 @@ impl Verifier {
     /// Takes API tokens from now on. Once: those of the first stay.
     pub fn take_accounts(&self, accounts: Accounts) {
         let _ = self.accounts.set(accounts);
+    }
+
+    /// Who fails too often, for what is signed or keyed otherwise.
+    #[must_use]
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 
     /// Whether the rules name this role.
@@ -122,6 +136,7 @@ impl Verifier {
     /// Registers what is counted.
     pub fn register(&self, registry: &mut Registry) {
         self.metrics.register(registry);
+        self.guard.register(registry);
     }
 
     /// Fetches the issuers' keys and keeps them fresh, until `stop` is done.
@@ -325,6 +340,13 @@ impl Authenticator for Verifier {
             return self.api_token(token).inspect(|result| self.metrics.checked(result)).boxed();
         }
         self.checked(token, Purpose::Connection, Self::identity)
+    }
+
+    fn authenticate_from<'a>(&'a self, token: &'a str, address: Option<IpAddr>) -> Verified<'a, Identity> {
+        match self.guard.admit(address, token) {
+            Ok(tried) => self.authenticate(token).inspect(move |result| self.guard.judge(&tried, result)).boxed(),
+            Err(wait) => future::ready(Err(AuthError::TooMany(wait))).boxed(),
+        }
     }
 
     fn subscription<'a>(&'a self, token: &'a str, user: &'a str, channel: &'a str) -> Verified<'a, SubscriptionGrant> {

@@ -22,7 +22,8 @@ use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
 pub use identity::{
-    AuthError, Authenticator, Identity, Revoked, ServerSubscription, SubscriptionGrant, TokenMark, Verified,
+    Auditor, AuthError, Authenticator, Identity, Refused, Revoked, ServerSubscription, SubscriptionGrant, TokenMark,
+    Verified,
 };
 pub use presence::{
     Buried, Changed, Counts, Crowd, Entered, Exited, Grave, Life, Member, MemberChange, MemberPage, Occupied, Outcome,

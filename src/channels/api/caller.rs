@@ -10,7 +10,10 @@ use dzvin_protocols::identity::Permissions;
 use sha2::{Digest, Sha256};
 
 use super::ServerApi;
-use crate::{identity::Caller, platform::http::Problem};
+use crate::{
+    identity::{Caller, Origin, Verifier},
+    platform::http::Problem,
+};
 
 /// The caller's rights.
 #[derive(Debug, Clone)]
@@ -35,7 +38,12 @@ impl FromRequestParts<Arc<ServerApi>> for ApiCaller {
             let caller = Caller::from_request_parts(parts, api).await?;
             return Ok(Self { publisher: number("user", &caller.user), permissions: caller.permissions });
         };
-        let (id, permissions) = api.keys.find(key).ok_or_else(Problem::unauthorized)?;
+        let verifier = parts.extensions.get::<Arc<Verifier>>();
+        let verifier = verifier.ok_or_else(|| Problem::internal("the router has no Extension<Arc<Verifier>>"))?;
+        let origin = Origin::of(parts);
+        let found = origin.look(verifier.guard(), key, || api.keys.find(key).ok_or_else(Problem::unauthorized))?;
+        let (id, permissions) = found?;
+        origin.known_as(&format!("key:{id}").into(), None);
         Ok(Self { publisher: number("key", &id), permissions })
     }
 }

@@ -18,7 +18,7 @@ use axum::{
 };
 use dzvin_actors::{
     channels::{App, Apps, Namespaces},
-    platform::ports::{AuthError, Authenticator, Identity},
+    platform::ports::{Authenticator, Identity},
 };
 use dzvin_protocols::channels::{
     Channel,
@@ -27,7 +27,7 @@ use dzvin_protocols::channels::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::platform::http::Problem;
+use crate::{identity::Origin, platform::http::Problem};
 
 /// A socket's id, a channel's name, and what libraries add.
 const MAX_BODY: usize = 8 * 1024;
@@ -45,8 +45,10 @@ pub struct Signing {
 
 /// The routes.
 pub fn router(signing: Signing) -> Router {
-    let channel = |state, whose, headers, body| sign(state, whose, headers, body, Signing::sign_channel);
-    let user = |state, whose, headers, body| sign(state, whose, headers, body, |_, asking| sign_user(asking));
+    let channel =
+        |state, whose, origin, headers, body| sign(state, whose, origin, headers, body, Signing::sign_channel);
+    let user =
+        |state, whose, origin, headers, body| sign(state, whose, origin, headers, body, |_, asking| sign_user(asking));
     Router::new().route("/pusher/auth", post(channel)).route("/pusher/user-auth", post(user)).with_state(signing)
 }
 
@@ -90,11 +92,12 @@ struct Signed {
 async fn sign(
     State(signing): State<Signing>,
     Query(whose): Query<For>,
+    origin: Origin,
     headers: HeaderMap,
     body: Bytes,
     answer: impl FnOnce(&Signing, &Asking<'_>) -> Result<Signed, Problem>,
 ) -> Result<Json<Signed>, Problem> {
-    let (identity, token) = signing.bearer(&headers).await?;
+    let (identity, token) = signing.bearer(origin, &headers).await?;
     let (app, Asked { channel_name, .. }, socket) = signing.asked(&whose, &headers, &body)?;
     let asking = Asking { app, identity, token, socket, channel: channel_name.unwrap_or_default() };
     answer(&signing, &asking).map(Json)
@@ -102,7 +105,7 @@ async fn sign(
 
 impl Signing {
     /// Who asks, and by which token.
-    async fn bearer<'a>(&self, headers: &'a HeaderMap) -> Result<(Identity, &'a str), Problem> {
+    async fn bearer<'a>(&self, origin: Origin, headers: &'a HeaderMap) -> Result<(Identity, &'a str), Problem> {
         let mut all = headers.get_all(header::AUTHORIZATION).iter();
         let (Some(only), None) = (all.next(), all.next()) else { return Err(Problem::unauthorized()) };
         let (scheme, token) = only.to_str().ok().and_then(|it| it.split_once(' ')).ok_or_else(Problem::unauthorized)?;
@@ -110,14 +113,7 @@ impl Signing {
             return Err(Problem::unauthorized());
         }
         let token = token.trim();
-        let identity = self.auth.authenticate(token).await.map_err(|error| match error {
-            AuthError::Expired => Problem::token_expired(),
-            AuthError::Invalid => Problem::unauthorized(),
-            AuthError::Unavailable => {
-                let detail = "the keys that tokens are checked with cannot be had now; try again soon";
-                Problem::unavailable("token_unchecked", detail)
-            }
-        })?;
+        let (identity, _) = origin.authenticate(&*self.auth, token).await?;
         Ok((identity, token))
     }
 
@@ -226,7 +222,10 @@ fn with_token(object: &str, token: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use dzvin_actors::channels::{Access, MasterKey};
+    use dzvin_actors::{
+        channels::{Access, MasterKey},
+        platform::ports::AuthError,
+    };
     use dzvin_protocols::{channels::pusher::Credentials, identity::Permissions};
 
     use super::*;
@@ -301,7 +300,15 @@ mod tests {
     async fn ask(app: Option<&str>, authorization: &[&str], kind: &str, body: &str) -> Result<Signed, &'static str> {
         let whose = For { app: app.map(ToOwned::to_owned) };
         let headers = headers(authorization, kind);
-        let answer = sign(State(signing()), Query(whose), headers, body.to_owned().into(), Signing::sign_channel).await;
+        let answer = sign(
+            State(signing()),
+            Query(whose),
+            Origin::default(),
+            headers,
+            body.to_owned().into(),
+            Signing::sign_channel,
+        )
+        .await;
         answer.map(|Json(signed)| signed).map_err(|problem| problem.code())
     }
 

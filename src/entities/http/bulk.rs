@@ -5,7 +5,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use dzvin_protocols::{channels::Position, platform::EntityId};
+use dzvin_protocols::{
+    channels::Position,
+    platform::{EntityId, Kind},
+};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -16,6 +19,7 @@ use super::{
 };
 use crate::{
     entities::{Edit, EditAction, Edited, Expect, MAX_EDITS, Told},
+    identity::audit::Slot,
     platform::http::Problem,
 };
 
@@ -72,6 +76,17 @@ enum IfMatch {
 }
 
 impl BulkOp {
+    /// The audit's name for it where it is refused.
+    fn told(self) -> &'static str {
+        match self {
+            Self::Create => "entities.create",
+            Self::Put | Self::Merge | Self::Patch => "entities.update",
+            Self::Trash => "entities.trash",
+            Self::Restore => "entities.restore",
+            Self::Purge => "entities.purge",
+        }
+    }
+
     /// The permissions that it asks for.
     fn actions(self, conditional: bool) -> &'static [&'static str] {
         match self {
@@ -160,6 +175,15 @@ impl From<Told> for BulkItem {
     }
 }
 
+/// Of each that was refused while others were done: the answer as a whole is none.
+fn tell_refused(slot: &Slot, kind: &Kind, actions: &[&'static str], items: &[Told]) {
+    for (action, told) in actions.iter().zip(items) {
+        if let Some(refused) = &told.refused {
+            slot.refuse(action, &format!("{kind}/{}", told.id), &refused.code, status_of(&refused.code));
+        }
+    }
+}
+
 /// Reads, does and tells them.
 pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem> {
     if asked.id() != Some("bulk") {
@@ -180,6 +204,7 @@ pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem>
         items.iter().flat_map(|item| item.op.actions(item.if_match.is_some())).copied().collect();
     actions.sort_unstable();
     actions.dedup();
+    let (slot, told): (_, Vec<_>) = (asked.slot.clone(), items.iter().map(|item| item.op.told()).collect());
     let writer = asked.writer(&actions, &body)?;
     let edits =
         items.into_iter().enumerate().map(|(at, item)| item.edit(&writer).map_err(|problem| problem.with_item(at)));
@@ -188,6 +213,9 @@ pub(super) async fn bulk(asked: Asked, body: Bytes) -> Result<Response, Problem>
         Some(at) => problem.with_item(at),
         None => problem,
     })?;
+    if let Some(slot) = slot.filter(|_| !replayed) {
+        tell_refused(&slot, &writer.kind, &told, &answer.items);
+    }
     let answer = BulkAnswer {
         items: answer.items.into_iter().map(BulkItem::from).collect(),
         position: writer.lens.position(answer.position),

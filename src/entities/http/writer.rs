@@ -23,7 +23,7 @@ use crate::{
         Author, Edit, EditAction, EditError, Edited, Edits, EntityRow, Expect, Expected, IdempotencyKey,
         MAX_IDEMPOTENCY_KEY, Refused, Sees, Source, lens::Lens,
     },
-    identity::Caller,
+    identity::{Caller, audit::Slot},
     platform::http::{IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAYED, Problem, TraceContext},
 };
 
@@ -36,6 +36,8 @@ pub(super) struct Asked {
     place: Place,
     caller: Caller,
     trace: Option<String>,
+    /// Where refusals of single items are told.
+    pub(super) slot: Option<Slot>,
     /// Of the request.
     pub(super) headers: HeaderMap,
     /// What was sent but for the body.
@@ -59,6 +61,7 @@ where
         let Path(place) = Path::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
         let caller = Caller::from_request_parts(parts, state).await.map_err(IntoResponse::into_response)?;
         let trace = parts.extensions.get::<TraceContext>().map(TraceContext::traceparent);
+        let slot = parts.extensions.get::<Slot>().cloned();
         let (editor, headers) = (Editor::from_ref(state), parts.headers.clone());
         let mut begun = Sha256::new();
         let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
@@ -72,7 +75,7 @@ where
             begun.update(part.len().to_be_bytes());
             begun.update(part);
         }
-        Ok(Self { editor, place, caller, trace, headers, begun })
+        Ok(Self { editor, place, caller, trace, slot, headers, begun })
     }
 }
 
@@ -84,7 +87,7 @@ impl Asked {
 
     /// Of a kind of ours that the caller may read and change in each of these ways.
     pub(super) fn writer(self, actions: &[&str], body: &[u8]) -> Result<Writer, Problem> {
-        let Self { editor, place, caller, trace, headers, begun } = self;
+        let Self { editor, place, caller, trace, headers, begun, .. } = self;
         let kind = readable(&caller, &place.kind)?;
         let spec = editor.0.spec(&kind).ok_or_else(|| unknown_kind(&kind))?;
         if spec.source != Source::Local {
@@ -197,7 +200,7 @@ impl Writer {
     /// With the place of the edit at fault, where it is one's.
     pub(super) async fn edit_all(&self, edits: Vec<Edit>, atomic: bool) -> Result<Edited, (Option<usize>, Problem)> {
         let author = Author { by: &self.caller.user, trace: self.trace.as_deref() };
-        let edits = Edits { edits, atomic, key: self.key.clone() };
+        let edits = Edits { edits, atomic, key: self.key.clone(), who: self.caller.who.clone() };
         let done = self.editor.0.edit(&self.kind, author, &edits).await;
         done.map_err(|error| match error {
             EditError::Refused { index, refused } => (Some(index), refusal(&refused)),

@@ -103,7 +103,7 @@ async fn make(
     caller: Caller,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let user = user(&caller)?;
+    user(&caller)?;
     let asked: Asked<'_> = serde_json::from_slice(&body).map_err(|error| {
         Problem::bad_request("bad_request", format!("expected {{\"kind\", \"filter\", \"limit\"}}: {error}"))
     })?;
@@ -118,7 +118,7 @@ async fn make(
     if let Ok(filter) = Filter::parse(asked.filter.get()) {
         filter.fields().into_iter().try_for_each(|field| lens.may_filter(field))?;
     }
-    let query = queries.make(&kind, asked.filter.get(), user).await.map_err(|refusal| refusal.told(&lens))?;
+    let query = queries.make(&kind, asked.filter.get(), &caller.who).await.map_err(|refusal| refusal.told(&lens))?;
     let page = page(&queries, &room, &query, &lens, None, limit).await?;
     let place = HeaderValue::from_str(&format!("/api/v1/queries/{}", query.id)).map_err(Problem::internal)?;
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], page).into_response())
@@ -212,12 +212,13 @@ async fn forget(
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
     let id = QueryId::parse(&id).ok_or_else(unknown)?;
-    let user = user(&caller)?.to_owned();
+    user(&caller)?;
+    let who = caller.who;
     // Whoever hangs up meanwhile has it forgotten all the same, and ended for those who listen.
     let done = tokio::spawn(async move {
-        let was = queries.drop_of_user(&id, &user).await?;
+        let was = queries.drop_of_user(&id, &who).await?;
         if was {
-            listeners.end(&user, &Channel::Query(id)).await;
+            listeners.end(&who.user, &Channel::Query(id)).await;
         }
         Ok::<_, StoreError>(was)
     });

@@ -13,11 +13,13 @@ use dzvin_protocols::{
 };
 use futures_util::future::BoxFuture;
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
 use super::known::{Known, Room};
 use crate::{
     entities::{Entities, KindSpec},
+    identity::audit::{self, Deed, Who},
     platform::db::store_error,
 };
 
@@ -119,19 +121,19 @@ impl StoredQueries {
     ///
     /// # Errors
     /// [`QueryRefusal`].
-    pub async fn make(&self, kind: &Kind, filter: &str, user: &str) -> Result<Arc<Query>, QueryRefusal> {
+    pub async fn make(&self, kind: &Kind, filter: &str, who: &Who) -> Result<Arc<Query>, QueryRefusal> {
         let spec = self.entities.spec(kind).ok_or(QueryRefusal::UnknownKind)?;
         let filter = Filter::parse(filter)?;
         check_fields(spec, &filter)?;
         // The one spelling is what counts, on every node.
         let spelling = filter.to_string();
         let query = Query { id: QueryId::of(kind, &filter), kind: kind.clone(), filter: Filter::parse(&spelling)? };
-        self.insert(&query, &spelling, user).await?;
-        Ok(self.remember(query, spelling.len(), user))
+        self.insert(&query, &spelling, who).await?;
+        Ok(self.remember(query, spelling.len(), &who.user))
     }
 
-    async fn insert(&self, query: &Query, filter: &str, user: &str) -> Result<(), QueryRefusal> {
-        let doing = "keeping a query";
+    async fn insert(&self, query: &Query, filter: &str, who: &Who) -> Result<(), QueryRefusal> {
+        let (doing, user) = ("keeping a query", &*who.user);
         let mut lent = self.entities.database.lend().await.map_err(store_error(doing))?;
         let mut tx = lent.begin().await.map_err(store_error(doing))?;
         // One at a time of each user, or the count means nothing.
@@ -153,9 +155,9 @@ impl StoredQueries {
         let done = sqlx::query!(
             r#"WITH carried AS (SELECT derived FROM derivations WHERE kind = $3), held AS (SELECT count(*) AS n FROM queries WHERE "user" = $2 AND id <> $1), made AS (
                  INSERT INTO queries (id, "user", kind, filter) SELECT $1, $2, $3, $4 FROM held, carried WHERE n < $5 AND derived @> $6::text[]
-                 ON CONFLICT (id, "user") DO UPDATE SET used_at = now() RETURNING 1
+                 ON CONFLICT (id, "user") DO UPDATE SET used_at = now() RETURNING xmax = 0 AS fresh
              )
-             SELECT EXISTS (SELECT FROM made) AS "made!",
+             SELECT EXISTS (SELECT FROM made) AS "made!", EXISTS (SELECT FROM made WHERE fresh) AS "fresh!",
                  ARRAY(SELECT unnest($6::text[]) EXCEPT SELECT unnest(derived) FROM carried ORDER BY 1) AS "pending!""#,
             query.id.as_str(),
             user,
@@ -167,6 +169,10 @@ impl StoredQueries {
         .fetch_one(&mut *tx)
         .await
         .map_err(store_error(doing))?;
+        // Pages ask for the same again and again.
+        if done.fresh {
+            self.tell(&mut tx, who, Deed::new("queries.create", query.id.as_str(), 201)).await?;
+        }
         tx.commit().await.map_err(store_error(doing))?;
         match done.pending.into_iter().next() {
             Some(field) => Err(QueryRefusal::Pending(field)),
@@ -239,13 +245,25 @@ impl StoredQueries {
     ///
     /// # Errors
     /// The database is away.
-    pub async fn drop_of_user(&self, id: &QueryId, user: &str) -> Result<bool, StoreError> {
+    pub async fn drop_of_user(&self, id: &QueryId, who: &Who) -> Result<bool, StoreError> {
+        let (doing, user) = ("forgetting a query", &*who.user);
+        let mut lent = self.entities.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let done = sqlx::query!(r#"DELETE FROM queries WHERE id = $1 AND "user" = $2"#, id.as_str(), user)
-            .execute(self.entities.database.pool())
+            .execute(&mut *tx)
             .await
-            .map_err(store_error("forgetting a query"))?;
+            .map_err(store_error(doing))?;
+        let was = done.rows_affected() > 0;
+        if was {
+            self.tell(&mut tx, who, Deed::new("queries.delete", id.as_str(), 204)).await?;
+            tx.commit().await.map_err(store_error(doing))?;
+        }
         self.forget(id, user);
-        Ok(done.rows_affected() > 0)
+        Ok(was)
+    }
+
+    async fn tell(&self, tx: &mut PgConnection, who: &Who, deed: Deed) -> Result<(), StoreError> {
+        audit::write(tx, self.entities.database.node(), who, &[deed]).await.map_err(store_error("telling the audit"))
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     user_of,
 };
 use crate::{
-    identity::{Caller, Verifier},
+    identity::{Caller, Verifier, audit::Who},
     platform::http::Problem,
 };
 
@@ -143,9 +143,9 @@ fn permitted(caller: &Caller, name: &str) -> Result<(), Problem> {
 }
 
 /// Who changes the account of that name.
-fn manager<'a>(caller: &'a Caller, name: &str) -> Result<&'a str, Problem> {
+fn manager<'a>(caller: &'a Caller, name: &str) -> Result<&'a Who, Problem> {
     permitted(caller, name)?;
-    caller.require_user("in whose name something could be changed")
+    caller.require_user("in whose name something could be changed").map(|_| &caller.who)
 }
 
 /// Nobody hands out what they may not grant; and who is less than their roles could make more of themselves.
@@ -177,7 +177,7 @@ async fn create(
     let NewAccount { name, roles, description } = wanted;
     // The alphabet of kinds is that of names in addresses.
     Kind::new(&name).map_err(|_| unfit("a name is a letter and up to 40 of a-z, 0-9 and -"))?;
-    let by = manager(&caller, &name)?;
+    let who = manager(&caller, &name)?;
     plain("a description", &description, MAX_DESCRIPTION)?;
     if roles.is_empty() || roles.len() > MAX_NAMES {
         return Err(unfit(format!("an account has 1 to {MAX_NAMES} roles")));
@@ -186,7 +186,7 @@ async fn create(
         return Err(unfit(format!("there is no role {role:.80}")));
     }
     may_grant(&caller, &roles)?;
-    let made = accounts.create(&name, &roles, &description, by).await?.ok_or_else(|| {
+    let made = accounts.create(&name, &roles, &description, who).await?.ok_or_else(|| {
         let detail = format!("there is, or was, an account of this name, or there are {MAX_ACCOUNTS}");
         Problem::conflict("account_exists", detail)
     })?;
@@ -199,8 +199,8 @@ async fn disable(
     Path(name): Path<String>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    let by = manager(&caller, &name)?;
-    if !accounts.disable(&name, by).await? {
+    let who = manager(&caller, &name)?;
+    if !accounts.disable(&name, who).await? {
         return Err(unknown());
     }
     tracing::info!(account = name, "a service account was disabled");
@@ -224,7 +224,7 @@ async fn issue(
     caller: Caller,
     Json(wanted): Json<NewToken>,
 ) -> Result<Response, Problem> {
-    let by = manager(&caller, &name)?;
+    let who = manager(&caller, &name)?;
     let account = accounts.list(Some(&name)).await?.pop().ok_or_else(unknown)?;
     // Whoever makes a token holds it.
     may_grant(&caller, &account.roles)?;
@@ -240,7 +240,7 @@ async fn issue(
     if expires_at <= now || expires_at > now + LONGEST {
         return Err(unfit("expires_at is ahead, and by no more than 366 days"));
     }
-    let wanted = Wanted { account: &name, label: &label, scopes: &scopes, expires_at, by };
+    let wanted = Wanted { account: &name, label: &label, scopes: &scopes, expires_at, who };
     let (row, token) = accounts.issue(wanted).await?.ok_or_else(|| {
         let detail = format!("the account is disabled, or has {MAX_TOKENS} tokens: take some back");
         Problem::conflict("too_many_tokens", detail)
@@ -256,8 +256,8 @@ async fn take_back(
     Path((name, id)): Path<(String, String)>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    let by = manager(&caller, &name)?;
-    if id.contains('\0') || !accounts.take_back(&name, &id, by).await? {
+    let who = manager(&caller, &name)?;
+    if id.contains('\0') || !accounts.take_back(&name, &id, who).await? {
         return Err(Problem::not_found("unknown_token", "the account has no such token"));
     }
     tracing::info!(account = name, token = id, "an API token was taken back");

@@ -13,7 +13,7 @@ mod token;
 
 pub use http::router;
 pub use store::Accounts;
-pub(super) use token::is_api_token;
+pub(super) use token::{id_of as api_token_id, is_api_token};
 
 use std::sync::Arc;
 

@@ -4,12 +4,16 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::identity::Permissions;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use super::{ApiToken, MAX_ACCOUNTS, MAX_TOKENS, known::Known, token, user_of};
 use crate::{
-    identity::revocations::RevocationStore,
+    identity::{
+        audit::{self, Deed, Who},
+        revocations::RevocationStore,
+    },
     platform::{
         db::{Database, store_error},
         http::chain,
@@ -54,7 +58,7 @@ pub(super) struct Wanted<'a> {
     pub(super) label: &'a str,
     pub(super) scopes: &'a [String],
     pub(super) expires_at: OffsetDateTime,
-    pub(super) by: &'a str,
+    pub(super) who: &'a Who,
 }
 
 /// Accounts and tokens of the cluster. Cheap to clone.
@@ -190,9 +194,12 @@ impl Accounts {
         name: &str,
         roles: &[String],
         description: &str,
-        by: &str,
+        who: &Who,
     ) -> Result<Option<Account>, StoreError> {
-        sqlx::query_as!(
+        let doing = "making a service account";
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
+        let made = sqlx::query_as!(
             Account,
             "INSERT INTO service_accounts (name, roles, description, created_by)
              SELECT $1, $2, $3, $4 WHERE (SELECT count(*) FROM service_accounts) < $5
@@ -200,12 +207,21 @@ impl Accounts {
             name,
             roles,
             description,
-            by,
+            &*who.user,
             MAX_ACCOUNTS
         )
-        .fetch_optional(self.database.pool())
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(store_error("making a service account"))
+        .map_err(store_error(doing))?;
+        if made.is_some() {
+            self.tell(&mut tx, who, Deed::new("accounts.create", name, 201)).await?;
+            tx.commit().await.map_err(store_error(doing))?;
+        }
+        Ok(made)
+    }
+
+    async fn tell(&self, tx: &mut PgConnection, who: &Who, deed: Deed) -> Result<(), StoreError> {
+        audit::write(tx, self.database.node(), who, &[deed]).await.map_err(store_error("telling the audit"))
     }
 
     /// All accounts, or that of a name.
@@ -222,25 +238,33 @@ impl Accounts {
     }
 
     /// Disables an account for good. False: there is none.
-    pub(super) async fn disable(&self, name: &str, by: &str) -> Result<bool, StoreError> {
+    pub(super) async fn disable(&self, name: &str, who: &Who) -> Result<bool, StoreError> {
+        let doing = "disabling a service account";
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let done = sqlx::query!(
             "UPDATE service_accounts SET disabled_at = COALESCE(disabled_at, now()) WHERE name = $1",
             name
         )
-        .execute(self.database.pool())
+        .execute(&mut *tx)
         .await
-        .map_err(store_error("disabling a service account"))?;
+        .map_err(store_error(doing))?;
         if done.rows_affected() == 0 {
             return Ok(false);
         }
+        self.tell(&mut tx, who, Deed::new("accounts.delete", name, 204)).await?;
+        tx.commit().await.map_err(store_error(doing))?;
+        drop(lent);
         // Should this fail, whoever asks again does both again.
-        self.revocations.block(&user_of(name), "service account disabled", by).await?;
+        self.revocations.block(&user_of(name), "service account disabled", &who.user).await?;
         Ok(true)
     }
 
     /// Makes a token; answers its row and its text. `None`: there is no such account, or it has too many.
     pub(super) async fn issue(&self, wanted: Wanted<'_>) -> Result<Option<(TokenRow, String)>, StoreError> {
-        let fresh = token::Fresh::new();
+        let (fresh, doing) = (token::Fresh::new(), "making an API token");
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let row = sqlx::query_as!(
             TokenRow,
             "INSERT INTO api_tokens (id, account, label, digest, scopes, created_by, expires_at)
@@ -253,13 +277,18 @@ impl Accounts {
             wanted.label,
             &fresh.digest[..],
             wanted.scopes,
-            wanted.by,
+            &*wanted.who.user,
             wanted.expires_at,
             MAX_TOKENS
         )
-        .fetch_optional(self.database.pool())
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(store_error("making an API token"))?;
+        .map_err(store_error(doing))?;
+        if row.is_some() {
+            let object = format!("{}/{}", wanted.account, fresh.id);
+            self.tell(&mut tx, wanted.who, Deed::new("tokens.create", object, 201)).await?;
+            tx.commit().await.map_err(store_error(doing))?;
+        }
         Ok(row.map(|row| (row, fresh.text)))
     }
 
@@ -277,18 +306,24 @@ impl Accounts {
     }
 
     /// Takes a token back. False: the account has no such token.
-    pub(super) async fn take_back(&self, account: &str, id: &str, by: &str) -> Result<bool, StoreError> {
+    pub(super) async fn take_back(&self, account: &str, id: &str, who: &Who) -> Result<bool, StoreError> {
+        let doing = "taking an API token back";
+        let mut lent = self.database.lend().await.map_err(store_error(doing))?;
+        let mut tx = lent.begin().await.map_err(store_error(doing))?;
         let expires_at = sqlx::query_scalar!(
             "UPDATE api_tokens SET revoked_at = COALESCE(revoked_at, now()) WHERE account = $1 AND id = $2 RETURNING expires_at",
             account,
             id
         )
-        .fetch_optional(self.database.pool())
+        .fetch_optional(&mut *tx)
         .await
-        .map_err(store_error("taking an API token back"))?;
+        .map_err(store_error(doing))?;
         let Some(expires_at) = expires_at else { return Ok(false) };
+        self.tell(&mut tx, who, Deed::new("tokens.delete", format!("{account}/{id}"), 204)).await?;
+        tx.commit().await.map_err(store_error(doing))?;
+        drop(lent);
         // Sessions that live on it hear of it; should this fail, whoever asks again does both again.
-        self.revocations.take_back(id, expires_at, "API token taken back", by).await?;
+        self.revocations.take_back(id, expires_at, "API token taken back", &who.user).await?;
         Ok(true)
     }
 }

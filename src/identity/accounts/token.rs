@@ -45,7 +45,7 @@ pub(in crate::identity) fn is_api_token(token: &str) -> bool {
 }
 
 /// By what a token is known; `None`: it is none of ours.
-pub(super) fn id_of(token: &str) -> Option<&str> {
+pub(in crate::identity) fn id_of(token: &str) -> Option<&str> {
     let (id, secret) = token.strip_prefix(PREFIX)?.split_at_checked(ID)?;
     let formed = id.bytes().all(|byte| ALPHABET.contains(&byte)) && secret.len() == SECRET + 1;
     (formed && secret.starts_with('_')).then_some(id)

@@ -142,7 +142,7 @@ async fn add(
         let detail = format!("there are {MAX_REVOCATIONS} already: lift some, or rotate the key");
         return Err(Problem::conflict("too_many_revocations", detail));
     }
-    let row = store.add(&asked, &caller.user).await?;
+    let row = store.add(&asked, &caller.user, Some(&caller.who)).await?;
     // The span of the request says who did it.
     tracing::info!(id = row.id, kind = row.kind.name(), "tokens are revoked");
     Ok((StatusCode::CREATED, Json(Item::from(row))).into_response())
@@ -187,7 +187,7 @@ async fn lift(
     permitted(&caller)?;
     let unknown = || Problem::not_found("unknown_revocation", "there is no such revocation in force");
     let id: i64 = id.parse().map_err(|_| unknown())?;
-    let row = store.lift(id).await?.ok_or_else(unknown)?;
+    let row = store.lift(id, &caller.who).await?.ok_or_else(unknown)?;
     tracing::info!(id = row.id, kind = row.kind.name(), "a revocation is lifted");
     Ok(StatusCode::NO_CONTENT)
 }

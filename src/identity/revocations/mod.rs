@@ -73,6 +73,13 @@ struct Row {
     created_by: String,
 }
 
+impl Row {
+    /// The audit's name for it: `user/olha`.
+    fn told(&self) -> String {
+        format!("{}/{}", self.kind.name(), self.subject)
+    }
+}
+
 /// A revocation that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Asked {

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::{Asked, Kind, NOTIFY_CHANNEL, Revocations, Row, keeper::POLL};
 use crate::{
-    identity::metrics::IdentityMetrics,
+    identity::{
+        audit::{self, Deed, Who},
+        metrics::IdentityMetrics,
+    },
     platform::db::{Database, store_error},
 };
 
@@ -59,7 +63,8 @@ impl RevocationStore {
 
     /// Stores one, or makes one that is there stronger: a moment moves only forward, an end only away, but for the end of a
     /// block, where the last word counts.
-    pub(super) async fn add(&self, asked: &Asked, by: &str) -> Result<Row, StoreError> {
+    /// With `who` it is a deed by itself; without, a part of another, which is told.
+    pub(super) async fn add(&self, asked: &Asked, by: &str, who: Option<&Who>) -> Result<Row, StoreError> {
         let doing = "storing a revocation";
         let mut lent = self.database.lend().await.map_err(store_error(doing))?;
         let mut tx = lent.begin().await.map_err(store_error(doing))?;
@@ -86,10 +91,18 @@ impl RevocationStore {
         .fetch_one(&mut *tx)
         .await
         .map_err(store_error(doing))?;
+        let stored = row!(stored);
+        if let Some(who) = who {
+            self.tell(&mut tx, who, Deed::new("revocations.create", stored.told(), 201)).await?;
+        }
         sqlx::query!("SELECT pg_notify($1, '')", NOTIFY_CHANNEL).execute(&mut *tx).await.map_err(store_error(doing))?;
         tx.commit().await.map_err(store_error(doing))?;
         self.changed.notify_one();
-        Ok(row!(stored))
+        Ok(stored)
+    }
+
+    async fn tell(&self, tx: &mut PgConnection, who: &Who, deed: Deed) -> Result<(), StoreError> {
+        audit::write(tx, self.database.node(), who, &[deed]).await.map_err(store_error("telling the audit"))
     }
 
     /// Takes back the token of this id, which would have ended then.
@@ -117,11 +130,11 @@ impl RevocationStore {
         by: &str,
     ) -> Result<(), StoreError> {
         let (subject, reason) = (subject.to_owned(), Some(reason.to_owned()));
-        self.add(&Asked { kind, subject, issued_before: None, expires_at, reason }, by).await.map(drop)
+        self.add(&Asked { kind, subject, issued_before: None, expires_at, reason }, by, None).await.map(drop)
     }
 
     /// Lifts one: it ends now. `None`: there is none in force.
-    pub(super) async fn lift(&self, id: i64) -> Result<Option<Row>, StoreError> {
+    pub(super) async fn lift(&self, id: i64, who: &Who) -> Result<Option<Row>, StoreError> {
         let doing = "lifting a revocation";
         let mut lent = self.database.lend().await.map_err(store_error(doing))?;
         let mut tx = lent.begin().await.map_err(store_error(doing))?;
@@ -136,10 +149,12 @@ impl RevocationStore {
         .await
         .map_err(store_error(doing))?;
         let Some(lifted) = lifted else { return Ok(None) };
+        let lifted = row!(lifted);
+        self.tell(&mut tx, who, Deed::new("revocations.delete", lifted.told(), 204)).await?;
         sqlx::query!("SELECT pg_notify($1, '')", NOTIFY_CHANNEL).execute(&mut *tx).await.map_err(store_error(doing))?;
         tx.commit().await.map_err(store_error(doing))?;
         self.changed.notify_one();
-        Ok(Some(row!(lifted)))
+        Ok(Some(lifted))
     }
 
     /// Those in force, newest first, with ids below `below`.

@@ -67,7 +67,7 @@ fn auth_error(error: ClaimError) -> AuthError {
 
 impl Inner {
     pub(super) fn new(setup: Setup, known: &[Arc<Issuer>]) -> Result<Self, IdentityError> {
-        let Setup { keys, subscription_keys, issuers, rules, anonymous, pace } = setup;
+        let Setup { keys, subscription_keys, issuers, rules, anonymous, pace, guard: _ } = setup;
         for keys in [&keys, &subscription_keys] {
             let same_id = keys.len() == 2 && keys.first().map(|k| &k.id) == keys.last().map(|k| &k.id);
             if keys.len() > MAX_KEYS || same_id {

@@ -17,6 +17,8 @@ const MAX_MIRRORS: usize = 32;
 const MAX_KINDS: usize = 256;
 /// Most keys of servers: each call is compared with all.
 const MAX_API_KEYS: usize = 64;
+/// Longest window and wait of the guard: whoever has mended a client does not want to wait for longer.
+const MAX_GUARD: Duration = Duration::from_secs(3600);
 /// Most issuers beside us: tokens are compared with each, and each is asked for its keys.
 const MAX_ISSUERS: usize = 16;
 /// Most keys of an issuer in the configuration: two while one is rotated, of a few algorithms.
@@ -150,6 +152,12 @@ fn identity(config: &Config) -> Result<(), String> {
     if let Some(role) = &config.identity.anonymous_role {
         let known = config.identity.roles.contains_key(role);
         ensure(known, || format!("identity.anonymous_role: there is no role {role:?} in identity.roles"))?;
+    }
+    ensure(config.identity.audit.keep_days > 0, || "identity.audit.keep_days: at least 1".to_owned())?;
+    let guard = &config.identity.guard;
+    for (key, value) in [("window", guard.window), ("longest_wait", guard.longest_wait)] {
+        let sane = (Duration::from_secs(1)..=MAX_GUARD).contains(&value);
+        ensure(sane, || format!("identity.guard.{key}: 1s to 1h"))?;
     }
     let keys = &config.identity.api_keys;
     ensure(keys.len() <= MAX_API_KEYS, || format!("identity.api_keys: at most {MAX_API_KEYS}"))?;

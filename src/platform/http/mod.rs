@@ -30,7 +30,7 @@ pub use listen::{BACKLOG, Bound, ListenError, Listeners, listen};
 pub use metrics::HttpMetrics;
 pub use ops::{Check, Readiness, internal_router};
 pub use origins::{Origins, is_origin};
-pub use problem::{Problem, chain};
+pub use problem::{Problem, ProblemCode, chain};
 pub use pump::pipe;
 pub use room::{AnswerRoom, Room};
 pub use serve::{Serving, serve};

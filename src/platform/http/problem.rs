@@ -29,6 +29,10 @@ pub struct Problem {
     extra: Box<Extra>,
 }
 
+/// The code of a problem, for whoever looks at answers on their way out: an extension of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProblemCode(pub &'static str);
+
 #[derive(Debug, Default)]
 struct Extra {
     retry_after: Option<Duration>,
@@ -93,6 +97,12 @@ impl Problem {
     #[must_use]
     pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// 429: more than there may be; `wait` says when to come again.
+    #[must_use]
+    pub fn too_many(code: &'static str, detail: impl Into<String>, wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(wait)
     }
 
     /// 422: well-formed, and yet it cannot be.
@@ -205,6 +215,7 @@ impl IntoResponse for Problem {
         (body.revision, body.item) = (self.extra.revision, self.extra.item);
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
+        response.extensions_mut().insert(ProblemCode(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(wait) = self.extra.retry_after {

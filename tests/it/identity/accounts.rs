@@ -1,39 +1,15 @@
 //! Service accounts and their API tokens, through running nodes.
 
-use dzvin::identity::{SigningKey, TokenRules, Verifier};
-use dzvin_protocols::identity::Claims;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
 
+use super::{ask, token};
 use crate::support::{
     eventually::eventually,
-    hub::{Hub, KEY, World},
+    hub::{Hub, World},
     session::Client,
 };
 
 const ACCOUNTS: &str = "/api/v1/service-accounts";
-
-/// Somebody with these permissions.
-fn token(permissions: &[&str]) -> String {
-    let key = SigningKey::new("test", KEY.as_bytes()).expect("key");
-    let verifier = Verifier::new(vec![key], TokenRules::default()).expect("verifier");
-    let claims = Claims {
-        sub: "olha".to_owned(),
-        exp: Some(OffsetDateTime::now_utc().unix_timestamp() + 3600),
-        permissions: permissions.iter().map(ToString::to_string).collect(),
-        ..Claims::default()
-    };
-    verifier.sign(&claims).expect("signed")
-}
-
-async fn ask(hub: &Hub, token: &str, method: &str, path: &str, body: Value) -> (u16, Value) {
-    let request =
-        reqwest::Client::new().request(method.parse().expect("a method"), format!("http://{}{path}", hub.addr));
-    let request = request.bearer_auth(token);
-    let request = if body.is_null() { request } else { request.json(&body) };
-    let answer = request.send().await.expect("answered");
-    (answer.status().as_u16(), answer.json().await.unwrap_or_default())
-}
 
 async fn get(hub: &Hub, token: &str, path: &str) -> u16 {
     ask(hub, token, "GET", path, Value::Null).await.0

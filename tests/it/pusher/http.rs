@@ -9,6 +9,7 @@ use dzvin::{
         presence::{PresenceSettings, RedisPresence},
         pusher::http::{PusherApi, router},
     },
+    identity::guard::Guard,
     platform::{
         config::Http,
         http::{HttpMetrics, Plumbing, plumb},
@@ -157,6 +158,7 @@ async fn channels_are_described_out_of_redis_and_nothing_is_acknowledged_without
         presence,
         namespaces: Arc::default(),
         limits: PublishLimits::default(),
+        guard: Guard::default(),
     };
     let routes: Router = plumb(router(api), Plumbing::new(&Http::default(), HttpMetrics::default()));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

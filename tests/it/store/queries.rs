@@ -344,18 +344,18 @@ async fn what_is_deleted_is_not_remembered() {
         let line = text.lines().find(|line| line.starts_with("queries_known ")).expect("the gauge");
         line.rsplit(' ').next().expect("a number").parse::<usize>().expect("a number")
     };
-    let kept = queries.make(&kind(), r#"{"status":"kept"}"#, "olha").await.expect("made");
+    let kept = queries.make(&kind(), r#"{"status":"kept"}"#, &"olha".into()).await.expect("made");
     for n in 0..20 {
-        let made = queries.make(&kind(), &format!(r#"{{"status":"s{n}"}}"#), "olha").await.expect("made");
+        let made = queries.make(&kind(), &format!(r#"{{"status":"s{n}"}}"#), &"olha".into()).await.expect("made");
         let (id, known) = (made.id.clone(), queries.known(&made.id));
         assert!(known.is_some());
         drop((made, known));
-        assert!(queries.drop_of_user(&id, "olha").await.expect("forgotten"));
-        assert!(queries.known(&id).is_none() && !queries.drop_of_user(&id, "olha").await.expect("looked"));
+        assert!(queries.drop_of_user(&id, &"olha".into()).await.expect("forgotten"));
+        assert!(queries.known(&id).is_none() && !queries.drop_of_user(&id, &"olha".into()).await.expect("looked"));
     }
     assert_eq!(known(), 1);
     // What somebody listens to is known for as long as they do.
-    assert!(queries.drop_of_user(&kept.id, "olha").await.expect("forgotten"));
+    assert!(queries.drop_of_user(&kept.id, &"olha".into()).await.expect("forgotten"));
     assert!(queries.known(&kept.id).is_some());
 }
 
@@ -365,7 +365,7 @@ async fn what_is_listened_to_counts_as_used() {
     let store = Store::new().await;
     let queries = StoredQueries::new(store.entities.for_readers());
     let make = async |status: &str, user: &str| {
-        queries.make(&kind(), &json!({ "status": status }).to_string(), user).await.expect("made")
+        queries.make(&kind(), &json!({ "status": status }).to_string(), &user.into()).await.expect("made")
     };
     let (listened, fresh) = (make("listened", "olha").await, make("fresh", "olha").await);
     drop(make("left", "olha").await);

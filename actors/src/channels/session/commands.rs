@@ -18,7 +18,7 @@ use dzvin_protocols::{
 use super::{Hub, Session, Wire, clock::millis, connect::instead, pace::Pace, presence::shown_info, pusher::Talk};
 use crate::{
     channels::{Called, Publisher, metrics::CommandLabel, outside, shard::ShardMessage, users::Counted},
-    platform::ports::{Bus, ChangeLog, Conditions, Identity, Offer, Published},
+    platform::ports::{Bus, ChangeLog, Conditions, Identity, Offer, Published, Refused},
 };
 
 /// One connection's talk: who it is, and the state that only its own task touches.
@@ -237,6 +237,22 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         }
     }
 
+    /// Tells the audit of a refusal.
+    pub(super) fn refused<R>(&self, action: &'static str, object: &str, code: &'static str, refusal: R) -> R {
+        let (user, token) = (self.session.user().unwrap_or_default(), self.identity.as_ref());
+        let token = token.and_then(|identity| identity.jti.as_deref());
+        self.hub.audit.refused(Refused { user, token, address: self.session.address(), action, object, code });
+        refusal
+    }
+
+    /// The same, where it is one of rights.
+    pub(super) fn denied(&self, action: &'static str, object: &str, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Error(ErrorCode::PermissionDenied) => self.refused(action, object, "forbidden", refusal),
+            other => other,
+        }
+    }
+
     /// Whether the channel exists for this user.
     pub(super) fn permitted(&self, name: &str) -> Result<Channel, Refusal> {
         let channel = Channel::parse(name).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?;
@@ -268,11 +284,14 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if self.is_too_long(&channel) {
             return Err(Refusal::Error(ErrorCode::BadRequest));
         }
-        let Channel::Application(name) = channel else { return Err(Refusal::Error(ErrorCode::PermissionDenied)) };
         let Some(identity) = &self.identity else { return Err(Refusal::Close(Disconnect::BadRequest)) };
-        if !self.hub.namespaces.may_publish(&name, identity) {
-            return Err(Refusal::Error(ErrorCode::PermissionDenied));
-        }
+        let name = match channel {
+            Channel::Application(name) if self.hub.namespaces.may_publish(&name, identity) => name,
+            _ => {
+                let refusal = Refusal::Error(ErrorCode::PermissionDenied);
+                return Err(self.denied("session.publish", &request.channel, refusal));
+            }
+        };
         // Subscribers of the JSON form can take nothing else; what came in JSON has been parsed.
         if request.data.is_empty() || (self.session.wire.form() != Form::Json && !is_json(&request.data)) {
             return Err(Refusal::Error(ErrorCode::BadRequest));

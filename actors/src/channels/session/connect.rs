@@ -40,12 +40,18 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
     }
 
     pub(super) async fn connect(&mut self, id: u32, request: &ConnectRequest) -> Answer {
-        let identity = match self.hub.auth.authenticate(&request.token).await {
-            Ok(identity) => identity,
-            Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::TokenExpired)),
-            Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
-            Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
-        };
+        let checked = self.hub.auth.authenticate_from(&request.token, self.session.address()).await;
+        let identity = checked.map_err(|error| {
+            let (code, refusal) = match error {
+                AuthError::Expired => ("token_expired", Refusal::Error(ErrorCode::TokenExpired)),
+                AuthError::Invalid => ("invalid_token", Refusal::Close(Disconnect::InvalidToken)),
+                // Whoever has mended its token comes in when the wait is over.
+                AuthError::TooMany(_) => ("too_many_failures", Refusal::Error(ErrorCode::TooManyRequests)),
+                // Nobody is refused.
+                AuthError::Unavailable => return Refusal::Error(ErrorCode::Internal),
+            };
+            self.refused("session.connect", "", code, refusal)
+        })?;
         // First, so that whoever looks for this user hears of a refusal as well.
         self.session.signed_in(&identity.user);
         let Some(counted) = self.hub.users.admit(&identity.user, self.hub.limits.of_user) else {
@@ -98,6 +104,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         let identity = match self.hub.auth.authenticate(token).await {
             Ok(identity) if self.identity.as_ref().is_some_and(|known| known.user == identity.user) => identity,
             Err(AuthError::Expired) => return Err(Refusal::Error(ErrorCode::Expired)),
+            Err(AuthError::TooMany(_)) => return Err(Refusal::Error(ErrorCode::TooManyRequests)),
             Err(AuthError::Unavailable) => return Err(Refusal::Error(ErrorCode::Internal)),
             Ok(_) | Err(AuthError::Invalid) => return Err(Refusal::Close(Disconnect::InvalidToken)),
         };

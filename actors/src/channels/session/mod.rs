@@ -29,6 +29,7 @@ use std::{
     fmt,
     hint::black_box,
     mem::offset_of,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -46,7 +47,7 @@ use super::{
     Users, Wire, outbox::Outbox, presence::PresenceMessage, shards::Shards, socket::Writer, topics::TopicsMessage,
 };
 use crate::{
-    platform::ports::{Authenticator, Member, Queries},
+    platform::ports::{Auditor, Authenticator, Member, Queries},
     supervise::Slot,
 };
 
@@ -68,6 +69,8 @@ pub struct Hub<B, L> {
     pub log: Arc<L>,
     /// Who somebody is.
     pub auth: Arc<dyn Authenticator>,
+    /// Who hears what clients are refused.
+    pub audit: Arc<dyn Auditor>,
     /// The node's topics.
     pub topics: Slot<TopicsMessage>,
     /// The node's presence.
@@ -134,6 +137,8 @@ pub struct Incoming {
 /// A session's place within the limits of its node, and whatever else has to be given back when it ends.
 pub struct Permit {
     _place: OwnedSemaphorePermit,
+    /// From where the client comes, where that is known.
+    address: Option<IpAddr>,
     /// Boxed only where there is something: most sessions have a place and no more.
     more: Option<Box<dyn Send + Sync>>,
 }
@@ -148,11 +153,17 @@ impl Permit {
         });
         self
     }
+
+    /// The same, for a client from there.
+    #[must_use]
+    pub fn of_address(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
 }
 
 impl From<OwnedSemaphorePermit> for Permit {
     fn from(place: OwnedSemaphorePermit) -> Self {
-        Self { _place: place, more: None }
+        Self { _place: place, address: None, more: None }
     }
 }
 
@@ -189,7 +200,7 @@ pub(super) struct Session {
     waiting: Gauge,
     tracer: Tracer,
     mailbox: Option<Box<Mailbox>>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Where it is told that a session's user is online, and as whom.
@@ -335,8 +346,13 @@ impl Session {
             waiting: hub.waiting.clone(),
             tracer: hub.tracer.clone(),
             mailbox: connection.mailbox.map(Box::new),
-            _permit: connection.permit,
+            permit: connection.permit,
         })
+    }
+
+    /// From where the client comes, where that is known.
+    fn address(&self) -> Option<IpAddr> {
+        self.permit.address
     }
 
     /// Who it is, for log lines; `None` before it has said so.

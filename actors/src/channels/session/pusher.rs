@@ -240,6 +240,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             AuthError::Unavailable => {
                 Trouble::told(pusher::Refusal::Unavailable, "the bearer token cannot be checked now")
             }
+            AuthError::TooMany(_) => Trouble::told(pusher::Refusal::Limit, "too many attempts failed"),
         })?;
         let same = |known: &str| *known == *identity.user;
         let signed = self.talk.as_ref().and_then(|talk| talk.user.as_ref());
@@ -280,6 +281,16 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
             Some(identity) => Cow::Borrowed(identity),
             None => Cow::Owned(Identity::new("", Arc::new(Permissions::default()))),
         }
+    }
+
+    /// Tells the audit of a refusal of rights, or of a signature.
+    fn tell_audit(&self, action: &'static str, channel: &str, why: pusher::Refusal) {
+        let code = match why {
+            pusher::Refusal::Forbidden => "forbidden",
+            pusher::Refusal::Unauthorized => "unauthorized",
+            _ => return,
+        };
+        self.refused(action, channel, code, ());
     }
 
     fn look_by_now(&mut self, until: u64) {

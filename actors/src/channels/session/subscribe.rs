@@ -37,12 +37,13 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
         if request.kind != 0 {
             return Err(Refusal::Error(ErrorCode::NotAvailable));
         }
-        let grant = self.grant(&request).await?;
+        let tell = |refusal| self.denied("session.subscribe", &request.channel, refusal);
+        let grant = self.grant(&request).await.map_err(tell)?;
         // Held until it is listened to.
         let _query = self.look_up(&request.channel).await?;
         let channel = match &grant {
             Some(_) => Channel::parse(&request.channel).map_err(|_| Refusal::Error(ErrorCode::BadRequest))?,
-            None => self.permitted(&request.channel)?,
+            None => self.permitted(&request.channel).map_err(tell)?,
         };
         let terms = Terms { granted: grant.is_some(), ..self.terms(&request, &channel)? };
         let prepared = self.prepare(request, channel, terms, grant.unwrap_or_default(), None).await?;
@@ -83,6 +84,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 AuthError::Expired => expired,
                 AuthError::Invalid => ErrorCode::PermissionDenied,
                 AuthError::Unavailable => ErrorCode::Internal,
+                AuthError::TooMany(_) => ErrorCode::TooManyRequests,
             })
         })
     }

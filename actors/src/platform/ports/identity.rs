@@ -1,6 +1,6 @@
 //! Who a client is.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use dzvin_protocols::identity::{Overrides, Permissions};
@@ -17,6 +17,15 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// Whether it is expired (the client gets another), invalid (it does not), or cannot be checked now.
     fn authenticate<'a>(&'a self, token: &'a str) -> Verified<'a, Identity>;
+
+    /// The same for whoever comes from outside with a token that nobody has seen yet: who has failed too often from there has to wait
+    /// before anything is checked.
+    ///
+    /// # Errors
+    /// As above, and [`AuthError::TooMany`].
+    fn authenticate_from<'a>(&'a self, token: &'a str, _address: Option<IpAddr>) -> Verified<'a, Identity> {
+        self.authenticate(token)
+    }
 
     /// Checks a token for one channel, made for this user.
     ///
@@ -142,6 +151,37 @@ pub enum AuthError {
     /// The keys to check it with cannot be had now: worth another try.
     #[error("the token cannot be checked now")]
     Unavailable,
+    /// Nobody has looked at it: too many were wrong from there. Worth another try when this has passed.
+    #[error("too many failed attempts")]
+    TooMany(Duration),
+}
+
+/// Hears what clients were refused. Answers at once, and keeps a bounded part of it.
+pub trait Auditor: Send + Sync + 'static {
+    /// Somebody was refused something.
+    fn refused(&self, refused: Refused<'_>);
+}
+
+/// Nobody listens.
+impl Auditor for () {
+    fn refused(&self, _: Refused<'_>) {}
+}
+
+/// What somebody was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused<'a> {
+    /// Who it was; empty for nobody.
+    pub user: &'a str,
+    /// The id of the token.
+    pub token: Option<&'a str>,
+    /// From where.
+    pub address: Option<IpAddr>,
+    /// What was asked for, such as `session.subscribe`.
+    pub action: &'static str,
+    /// Of what: a channel.
+    pub object: &'a str,
+    /// Why.
+    pub code: &'static str,
 }
 
 #[cfg(test)]

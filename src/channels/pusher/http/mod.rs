@@ -25,6 +25,8 @@ use dzvin_actors::{
 };
 use dzvin_protocols::channels::pusher::http_api::PublishLimits;
 
+use crate::identity::guard::Guard;
+
 /// What the API works on.
 pub struct PusherApi<B, P> {
     /// Who may call.
@@ -37,6 +39,8 @@ pub struct PusherApi<B, P> {
     pub namespaces: Arc<Namespaces>,
     /// What one request may publish.
     pub limits: PublishLimits,
+    /// Who fails too often.
+    pub guard: Guard,
 }
 
 /// The routes.

@@ -19,7 +19,7 @@ use dzvin_protocols::channels::pusher::{
 };
 
 use super::{PusherApi, refusal};
-use crate::platform::http::TraceContext;
+use crate::{identity::Origin, platform::http::TraceContext};
 
 /// Carries a trace over to the clients of a publication.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -56,12 +56,18 @@ impl<B: Send + Sync, P: Send + Sync> FromRequest<Arc<PusherApi<B, P>>> for Signe
             };
             return Err(unsigned(error));
         }
+        // No two requests are signed alike: it is the key that is good here, or is not.
+        let whose = format!("app {} {}", app.id, query.get("auth_key").unwrap_or_default());
+        let Ok(origin) = request.extract_parts::<Origin>().await;
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         // A trace that nobody began would only make every frame longer.
         let trace = request.extensions().get::<TraceContext>().filter(|_| request.headers().contains_key(TRACEPARENT));
         let trace = trace.map(|trace| trace.traceparent().into());
         let body = Bytes::from_request(request, &()).await.map_err(IntoResponse::into_response)?;
-        query.verify(method.as_str(), &path, &body, &app.ring, now()).map_err(unsigned)?;
+        let check = || query.verify(method.as_str(), &path, &body, &app.ring, now());
+        let signed = origin.look(&api.guard, &whose, check).map_err(IntoResponse::into_response)?;
+        signed.map_err(unsigned)?;
+        origin.known_as(&format!("app:{}", app.id).into(), None);
         if !app.enabled {
             return Err(refusal::disabled().into_response());
         }

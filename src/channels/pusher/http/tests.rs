@@ -67,6 +67,7 @@ impl Kit {
             presence: Arc::clone(&census),
             namespaces: Arc::new(namespaces),
             limits: PublishLimits::default(),
+            guard: Guard::default(),
         };
         let router = plumb(router(api), Plumbing::new(&Http::default(), HttpMetrics::default()));
         Self { router, bus, events: Mutex::new(told), census, apps }

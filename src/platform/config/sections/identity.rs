@@ -6,7 +6,7 @@ use dzvin_protocols::{identity::Algorithm, platform::Kind};
 use serde::{Deserialize, Serialize};
 
 use super::super::values::{Secret, SecretUrl, duration};
-use crate::identity::TokenRules;
+use crate::identity::{TokenRules, guard::GuardRules};
 
 /// `[identity]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -32,6 +32,10 @@ pub struct IdentityConfig {
     pub issuers: Vec<IssuerConfig>,
     /// Servers that call the publish API.
     pub api_keys: Vec<ApiKeyConfig>,
+    /// When failed attempts are too many.
+    pub guard: GuardConfig,
+    /// What was done and refused.
+    pub audit: AuditConfig,
 }
 
 impl Default for IdentityConfig {
@@ -49,7 +53,56 @@ impl Default for IdentityConfig {
             views,
             issuers,
             api_keys,
+            guard: GuardConfig::default(),
+            audit: AuditConfig::default(),
         }
+    }
+}
+
+/// `[identity.guard]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Failed attempts of one address within the window after which it has to wait; 0: any number.
+    pub failures: u32,
+    /// The same of one token at one address.
+    pub token_failures: u32,
+    /// The window.
+    #[serde(with = "duration")]
+    pub window: Duration,
+    /// The longest wait.
+    #[serde(with = "duration")]
+    pub longest_wait: Duration,
+}
+
+impl Default for GuardConfig {
+    fn default() -> Self {
+        let GuardRules { failures, token_failures, window, longest_wait } = GuardRules::default();
+        Self { failures, token_failures, window, longest_wait }
+    }
+}
+
+impl GuardConfig {
+    /// The same as the room has it.
+    #[must_use]
+    pub const fn rules(&self) -> GuardRules {
+        let Self { failures, token_failures, window, longest_wait } = *self;
+        GuardRules { failures, token_failures, window, longest_wait }
+    }
+}
+
+/// `[identity.audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Days for which rows are kept, at least 1.
+    pub keep_days: u16,
+}
+
+impl Default for AuditConfig {
+    /// A year: until the next audit.
+    fn default() -> Self {
+        Self { keep_days: 365 }
     }
 }
 

@@ -88,6 +88,7 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 why.code()
             }
             Err(Trouble::Told(why, text)) => {
+                self.tell_audit("session.subscribe", &ask.channel, why);
                 // What cannot be a name is not repeated.
                 let named = ask.channel.len() <= MAX_NAME;
                 let error =

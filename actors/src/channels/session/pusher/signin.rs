@@ -23,7 +23,8 @@ impl<B: Bus, L: ChangeLog> Conversation<B, L> {
                 self.session.close(why);
                 why.code()
             }
-            Err(Trouble::Told(_, text)) => {
+            Err(Trouble::Told(why, text)) => {
+                self.tell_audit("session.connect", "", why);
                 self.tell(encode_error(Some(ErrorCode::Unauthorized), &text).as_bytes());
                 ErrorCode::Unauthorized.code()
             }

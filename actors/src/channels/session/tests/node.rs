@@ -137,6 +137,7 @@ impl Node {
             bus: Arc::clone(&world),
             log: Arc::clone(&world),
             auth: Arc::new(Tokens),
+            audit: Arc::new(()),
             topics: slot,
             shards,
             limits,
