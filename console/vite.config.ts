@@ -16,6 +16,7 @@ export default defineConfig({
   server: {
     proxy: {
       '/api': { target: hub },
+      '/console/login.json': { target: hub },
       '/connection': { target: hub, ws: true },
     },
   },

@@ -34,7 +34,7 @@ use self::{
 pub use self::{error::AppError, reload::Reloader};
 use crate::{
     channels::{self, presence::AnyPresence, pusher::webhooks::WebhookArgs},
-    console,
+    console::{self, Console},
     entities::{self, queries::StoredQueries},
     identity::{ApiKeys, Verifier, accounts, audit, revocations},
     mirror::{self, Mirrors},
@@ -131,8 +131,12 @@ impl App {
         let endpoint = house.endpoint(config, registry);
         let refusals = channels::Refusals::new(config.channels.max_refused_emulations_per_second);
         refusals.register(registry);
-        let reloader = Reloader::new(&verifier, keys, (&hub.apps, &notices), &links, &hub.shards, config)
-            .with_edge(endpoint.admission.clone(), front.certificates.clone());
+        let console = Console::new(config.identity.login.as_ref());
+        let reloader = Reloader::new(&verifier, keys, (&hub.apps, &notices), &links, &hub.shards, config).with_edge(
+            endpoint.admission.clone(),
+            front.certificates.clone(),
+            console.clone(),
+        );
         let room = front.answer_room(config);
         let owner = Arc::clone(&ground.owner);
         let mirrors = mirror::MirrorsState { mirrors: Mirrors::new(readers.clone()), owner, resume: Arc::new(links) };
@@ -145,7 +149,7 @@ impl App {
             .merge(accounts::router(accounts))
             .merge(audit::router(audited))
             .layer(Extension(verifier));
-        let public = api.merge(house.clients(config, endpoint.clone(), refusals)).merge(console::router());
+        let public = api.merge(house.clients(config, endpoint.clone(), refusals)).merge(console::router(console));
         let public = public.layer(from_fn_with_state(told, audit::note));
         let mut app = Self {
             root,

@@ -1,5 +1,5 @@
 //! What changes without a restart: keys of users, servers and applications, roles, the tokens and message limits of the Mirrors,
-//! the certificate, and who is admitted.
+//! the certificate, who is admitted, and where users of the console sign in.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +11,7 @@ use dzvin_actors::channels::{Apps, Notices, Shards};
 use super::{AppError, mirrors::Links, settings};
 use crate::{
     channels::Admission,
+    console::Console,
     entities::KindSpec,
     identity::{ApiKeys, RoleViews, Setup, Verifier},
     platform::{
@@ -38,6 +39,7 @@ pub struct Reloader {
     running: Arc<[KindSpec]>,
     admission: Option<Admission>,
     certificates: Option<Certificates>,
+    console: Option<Console>,
 }
 
 impl Reloader {
@@ -61,12 +63,13 @@ impl Reloader {
             running: settings::kinds(config).unwrap_or_default().into(),
             admission: None,
             certificates: None,
+            console: None,
         }
     }
 
     /// Those who stand at the door as well.
-    pub(super) fn with_edge(self, admission: Admission, certificates: Option<Certificates>) -> Self {
-        Self { admission: Some(admission), certificates, ..self }
+    pub(super) fn with_edge(self, admission: Admission, certificates: Option<Certificates>, console: Console) -> Self {
+        Self { admission: Some(admission), certificates, console: Some(console), ..self }
     }
 
     /// Takes over keys, roles, applications, and each known Mirror's token and message limit. The rest waits for a restart. All or nothing
@@ -91,6 +94,9 @@ impl Reloader {
         }
         if let Some(admission) = &self.admission {
             admission.update(&config.channels);
+        }
+        if let Some(console) = &self.console {
+            console.replace(config.identity.login.as_ref());
         }
         settings::replace_apps(&self.apps, config)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

@@ -113,8 +113,7 @@ impl Source {
             }
             Self::Url(url) => get(url, insecure).await,
             Self::Discovery(issuer) => {
-                let told = get(&format!("{}{DISCOVERY}", issuer.trim_end_matches('/')), insecure).await?;
-                let url = described(&told.body, issuer)?;
+                let url = describe(issuer, insecure).await?.jwks_uri;
                 let local = |url: &str| Url::parse(url).is_ok_and(|url| is_this_machine(&url));
                 // Whoever is asked from afar must not send us to a neighbour on this machine.
                 if local(&url) && !local(issuer) {
@@ -126,15 +125,26 @@ impl Source {
     }
 }
 
-/// The address of the keys in a description, which must be of this very issuer.
-fn described(json: &[u8], issuer: &str) -> Result<String, FetchError> {
-    #[derive(Deserialize)]
-    struct Provider {
-        issuer: String,
-        jwks_uri: String,
-    }
+/// What an OpenID provider says of itself.
+#[derive(Debug, Deserialize)]
+pub(super) struct Provider {
+    issuer: String,
+    pub(super) jwks_uri: String,
+    pub(super) authorization_endpoint: Option<String>,
+    pub(super) token_endpoint: Option<String>,
+    pub(super) code_challenge_methods_supported: Option<Vec<String>>,
+}
+
+/// Asks an issuer for its description.
+pub(super) async fn describe(issuer: &str, insecure: bool) -> Result<Provider, FetchError> {
+    let told = get(&format!("{}{DISCOVERY}", issuer.trim_end_matches('/')), insecure).await?;
+    described(&told.body, issuer)
+}
+
+/// A description, which must be of this very issuer.
+fn described(json: &[u8], issuer: &str) -> Result<Provider, FetchError> {
     let provider: Provider = serde_json::from_slice(json).map_err(|_| FetchError::Description("not a description"))?;
-    if provider.issuer == issuer { Ok(provider.jwks_uri) } else { Err(FetchError::Description("another issuer")) }
+    if provider.issuer == issuer { Ok(provider) } else { Err(FetchError::Description("another issuer")) }
 }
 
 /// One client for all issuers of the process.
@@ -243,7 +253,7 @@ mod tests {
     fn a_description_is_of_its_own_issuer() {
         let me = "https://id.example";
         let good = br#"{"issuer":"https://id.example","jwks_uri":"https://keys.example/jwks","x":1}"#;
-        assert_eq!(described(good, me).expect("an address"), "https://keys.example/jwks");
+        assert_eq!(described(good, me).expect("a description").jwks_uri, "https://keys.example/jwks");
         assert!(described(good, "https://id.example/").is_err(), "compared as it is written");
         assert!(described(b"{}", me).is_err() && described(b"<html>", me).is_err());
     }

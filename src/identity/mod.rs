@@ -15,6 +15,7 @@ mod fetch;
 pub mod guard;
 mod issuer;
 mod keys;
+pub mod login;
 mod metrics;
 mod origin;
 pub mod revocations;

@@ -14,6 +14,7 @@ mod edits;
 mod entity;
 mod hub;
 mod identity;
+mod login;
 mod masks;
 mod mirror;
 mod moving;

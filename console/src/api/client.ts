@@ -1,6 +1,7 @@
 // The REST side of the hub. One place knows the base path, the bearer token and the time limits.
 // Invariants: the token travels only in the Authorization header; every request ends (answer, timeout or abort);
-// a 401 on any request is reported once to `onSignedOut`.
+// a 401 for which there is no newer token is reported to `onSignedOut`.
+import type { Bearer } from '../login/bearer';
 import { Problem, isAbort, problemFrom } from './problem';
 import type { Entity, EntityList, Filter, HistoryPage, Kind, Mirror } from './types';
 
@@ -13,7 +14,7 @@ export const PAGE_SIZE = 50;
 
 export class Api {
   constructor(
-    private readonly token: string,
+    private readonly bearer: Bearer,
     private readonly onSignedOut: () => void,
     private readonly base = '/api/v1',
   ) {}
@@ -63,26 +64,40 @@ export class Api {
   }
 
   private async send(path: string, init: RequestInit, timeout = TIMEOUT_MS): Promise<string> {
-    const limit = AbortSignal.timeout(timeout);
-    const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
+    const ask = (bearer: string) => {
+      const headers = { Accept: 'application/json', Authorization: `Bearer ${bearer}` };
+      return fetchText(this.base + path, { ...init, headers }, timeout);
+    };
+    const token = this.bearer.token.get();
     try {
-      const response = await fetch(this.base + path, {
-        ...init,
-        signal,
-        cache: 'no-store',
-        credentials: 'omit',
-        headers: { Accept: 'application/json', Authorization: `Bearer ${this.token}` },
+      return await ask(token).catch(async (error) => {
+        // Perhaps only the token is old.
+        const newer = isSignedOut(error) ? await this.bearer.newer(token) : null;
+        if (newer === null) throw error;
+        return ask(newer);
       });
-      const body = await response.text();
-      if (response.ok) return body;
-      const problem = problemFrom(response.status, response.headers.get('content-type'), body);
-      if (problem.signedOut) this.onSignedOut();
-      throw problem;
     } catch (error) {
-      if (error instanceof Problem || isAbort(error)) throw error;
-      if (limit.aborted) throw new Problem('timeout', 0, '', '', '');
-      throw new Problem('network', 0, '', '', '');
+      if (isSignedOut(error)) this.onSignedOut();
+      throw error;
     }
+  }
+}
+
+const isSignedOut = (error: unknown): boolean => error instanceof Problem && error.signedOut;
+
+/** One request with a time limit and without cookies: the body of a success; else a `Problem`, or the caller's own abort. */
+export async function fetchText(url: string, init: RequestInit, timeout = TIMEOUT_MS): Promise<string> {
+  const limit = AbortSignal.timeout(timeout);
+  const signal = init.signal ? AbortSignal.any([init.signal, limit]) : limit;
+  try {
+    const response = await fetch(url, { ...init, signal, cache: 'no-store', credentials: 'omit' });
+    const body = await response.text();
+    if (response.ok) return body;
+    throw problemFrom(response.status, response.headers.get('content-type'), body);
+  } catch (error) {
+    if (error instanceof Problem || isAbort(error)) throw error;
+    if (limit.aborted) throw new Problem('timeout', 0, '', '', '');
+    throw new Problem('network', 0, '', '', '');
   }
 }
 

@@ -1,7 +1,8 @@
-// What can go wrong with a request, as one type: an RFC 9457 problem from the hub, or a failure on the way to it.
+// What can go wrong with a request, as one type: an RFC 9457 problem from the hub, or a failure on the way to it, or to whoever
+// renews the token that it needs.
 // Invariant: nothing of a request (token, headers) is ever put into a problem, so a problem may be shown and copied.
 
-export type ProblemOrigin = 'network' | 'timeout' | 'answer' | 'http';
+export type ProblemOrigin = 'network' | 'timeout' | 'answer' | 'http' | 'issuer';
 
 export class Problem extends Error {
   constructor(

@@ -39,14 +39,21 @@ export const storedToken = (): string | null => sessionStorage.getItem(KEY);
 export const storeToken = (token: string): void => sessionStorage.setItem(KEY, token);
 export const forgetToken = (): void => sessionStorage.removeItem(KEY);
 
-/** Who the token says we are; for display only, the hub decides. */
-export function subjectOf(token: string): string {
+/** What the token says, unchecked: for display and for timers, the hub decides. Nothing for one that is no JWT. */
+export function claimsOf(token: string): Record<string, unknown> {
   try {
     const part = token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/');
     const bytes = Uint8Array.from(atob(part), (c) => c.charCodeAt(0));
-    const claims = JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown };
-    return typeof claims.sub === 'string' ? claims.sub.slice(0, 80) : '';
+    const claims: unknown = JSON.parse(new TextDecoder().decode(bytes));
+    return claims && typeof claims === 'object' ? (claims as Record<string, unknown>) : {};
   } catch {
-    return '';
+    return {};
   }
+}
+
+/** Who the token says we are: by the name that people know, where an issuer puts one into it. */
+export function subjectOf(token: string): string {
+  const { preferred_username: name, sub } = claimsOf(token);
+  const known = [name, sub].find((text) => typeof text === 'string' && text !== '');
+  return typeof known === 'string' ? known.slice(0, 80) : '';
 }

@@ -57,6 +57,7 @@ export function linkReason(lang: Lang, { state, code, reason }: Link): string {
 
 const REASONS: Record<number, Key> = {
   1: 'link.reason.network', 2: 'link.reason.network', 11: 'link.reason.network',
+  5: 'link.reason.issuer', 6: 'link.reason.issuer',
   3001: 'link.reason.shutdown', 3008: 'link.reason.slow', 3012: 'link.reason.silence',
   3504: 'link.reason.limit', 3507: 'link.reason.forbidden', 1009: 'link.reason.size',
 };

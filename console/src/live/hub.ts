@@ -1,7 +1,8 @@
 // The one connection to the hub: unmodified centrifuge, its states turned into words an operator can act on.
 // Invariants: a subscription starts from a given position (rule 4); the state shown is never better than the truth.
-import { Centrifuge, State, type SubscribedContext, type Subscription, connectingCodes, disconnectedCodes } from 'centrifuge';
+import { Centrifuge, State, type SubscribedContext, type Subscription, UnauthorizedError, connectingCodes, disconnectedCodes } from 'centrifuge';
 import type { Change, Position } from '../api/types';
+import type { Bearer } from '../login/bearer';
 import { Store } from './store';
 
 export type LinkState = 'connecting' | 'connected' | 'reconnecting' | 'offline' | 'ended';
@@ -36,11 +37,20 @@ export class Hub {
   private wasConnected = false;
   private readonly stops: (() => void)[] = [];
 
-  constructor(token: string, onSignedOut: () => void) {
+  constructor(bearer: Bearer, onSignedOut: () => void) {
     const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
     this.link = new Store<Link>({ state: 'connecting', code: 0, reason: '', lostAt: 0 });
+    // What the connection lives on; asked for another when that ends, or has ended before a reconnect.
+    let token = bearer.token.get();
+    const getToken = async () => {
+      const newer = await bearer.newer(token);
+      if (newer === null) throw new UnauthorizedError('');
+      token = newer;
+      return token;
+    };
     this.client = new Centrifuge(`${scheme}://${location.host}/connection/websocket`, {
       token,
+      getToken,
       name: 'console',
       minReconnectDelay: 300,
       maxReconnectDelay: 10_000,

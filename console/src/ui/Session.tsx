@@ -7,24 +7,28 @@ import type { Kind } from '../api/types';
 import { useLang } from '../i18n/useLang';
 import { Hub } from '../live/hub';
 import { MirrorPoll } from '../live/mirrors';
+import { useStore } from '../live/store';
+import type { Bearer } from '../login/bearer';
 import { LinkState } from './LinkState';
 import { MirrorStrip } from './MirrorStrip';
 import { Workspace } from './Workspace';
 import { Bell, Failure, LangSwitch } from './parts';
 
 interface Props {
-  token: string;
-  onSignOut: (refused: boolean) => void;
+  bearer: Bearer;
+  onSignOut: (bearer: Bearer, refused: boolean) => void;
 }
 
-export function Session({ token, onSignOut }: Props) {
+export function Session({ bearer, onSignOut }: Props) {
   const { t } = useLang();
   const { api, hub, mirrors } = useMemo(() => {
-    const ended = () => onSignOut(true);
-    const made = new Api(token, ended);
-    return { api: made, hub: new Hub(token, ended), mirrors: new MirrorPoll(made) };
-  }, [token, onSignOut]);
+    const ended = () => onSignOut(bearer, true);
+    const made = new Api(bearer, ended);
+    return { api: made, hub: new Hub(bearer, ended), mirrors: new MirrorPoll(made) };
+  }, [bearer, onSignOut]);
   const { kinds, problem, reload } = useKinds(api, hub);
+  const token = useStore(bearer.token);
+  const trouble = useStore(bearer.trouble);
   const subject = useMemo(() => subjectOf(token), [token]);
 
   useEffect(() => {
@@ -49,9 +53,10 @@ export function Session({ token, onSignOut }: Props) {
         <div className="who">
           {subject && <span className="muted subject" title={t('signedin', { name: subject })}>{subject}</span>}
           <LangSwitch />
-          <button type="button" className="quiet" onClick={() => onSignOut(false)}>{t('signout')}</button>
+          <button type="button" className="quiet" onClick={() => onSignOut(bearer, false)}>{t('signout')}</button>
         </div>
       </header>
+      {trouble && <p className="notice warn" role="status">{t('login.renewal', { host: trouble })}</p>}
       <MirrorStrip poll={mirrors} />
       {kinds && <Workspace api={api} hub={hub} kinds={kinds} />}
       {!kinds && problem && <Failure words={t('board.failed')} problem={problem} onRetry={reload} />}

@@ -1,22 +1,42 @@
-// The sign-in form. The token is tried before it is kept; a refused one is said to be refused.
-import { type FormEvent, useRef, useState } from 'react';
+// The sign-in form. The token is tried before it is kept; a refused one is said to be refused. Where the hub names an issuer,
+// the way there comes first.
+import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { Api } from '../api/client';
 import { asProblem } from '../api/problem';
 import { cleanToken } from '../api/token';
 import { problemDetail, problemWords } from '../i18n/translate';
 import { useLang } from '../i18n/useLang';
+import { pasted } from '../login/bearer';
+import type { Notice } from '../login/failure';
+import { IssuerLogin, useLogin } from './IssuerLogin';
 import { Bell, LangSwitch } from './parts';
 
-export function SignIn({ ended, onToken }: { ended: boolean; onToken: (token: string) => void }) {
+interface Props {
+  /** Why the operator is here, if there is a reason. */
+  notice: Notice | null;
+  again: boolean;
+  onToken: (token: string) => void;
+}
+
+export function SignIn({ notice, again, onToken }: Props) {
   const { t, lang } = useLang();
+  const { login, reload } = useLogin();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState('');
+  const [told, setTold] = useState(notice);
   const input = useRef<HTMLInputElement>(null);
+  const issuer = login !== null && typeof login === 'object' ? login : null;
+  const alone = login === null || login === 'unknown';
+
+  useEffect(() => {
+    if (alone) input.current?.focus();
+  }, [alone]);
 
   const submit = async (event: FormEvent) => {
     event.preventDefault();
     const text = input.current?.value ?? '';
     const token = cleanToken(text);
+    setTold(null);
     if (!token) {
       setError(t(text.trim() ? 'signin.malformed' : 'signin.empty'));
       input.current?.focus();
@@ -25,7 +45,7 @@ export function SignIn({ ended, onToken }: { ended: boolean; onToken: (token: st
     setBusy(true);
     setError('');
     try {
-      await new Api(token, () => {}).kinds();
+      await new Api(pasted(token), () => {}).kinds();
       onToken(token);
     } catch (failure) {
       const problem = asProblem(failure);
@@ -35,6 +55,10 @@ export function SignIn({ ended, onToken }: { ended: boolean; onToken: (token: st
       input.current?.focus();
     }
   };
+  const onNotice = (next: Notice | null) => {
+    setError('');
+    setTold(next);
+  };
 
   return (
     <main className="signin">
@@ -43,15 +67,22 @@ export function SignIn({ ended, onToken }: { ended: boolean; onToken: (token: st
           <Bell />
           <h1>{t('signin.title')}</h1>
         </div>
-        {ended && !error && <p className="notice warn" role="alert">{t('signin.ended')}</p>}
+        {told && !error && <p className="notice warn" role="alert">{t(told.key, told.params)}</p>}
+        {issuer && <IssuerLogin settings={issuer} again={again} onNotice={onNotice} />}
+        {issuer && <p className="or muted">{t('signin.or')}</p>}
+        {login === 'unknown' && (
+          <p className="notice" role="status">
+            {t('login.unknown')} <button type="button" className="small" onClick={reload}>{t('board.retry')}</button>
+          </p>
+        )}
         <p id="signin-hint" className="muted">{t('signin.hint')}</p>
         <label htmlFor="token">{t('signin.token')}</label>
         <input
-          id="token" ref={input} type="password" autoComplete="off" autoCapitalize="off" spellCheck={false} autoFocus
+          id="token" ref={input} type="password" autoComplete="off" autoCapitalize="off" spellCheck={false}
           aria-describedby={error ? 'signin-error signin-hint' : 'signin-hint'} aria-invalid={error ? true : undefined}
         />
         {error && <p id="signin-error" className="notice bad" role="alert">{error}</p>}
-        <button type="submit" className="primary" disabled={busy}>{t(busy ? 'signin.checking' : 'signin.submit')}</button>
+        <button type="submit" className={issuer ? '' : 'primary'} disabled={busy}>{t(busy ? 'signin.checking' : 'signin.submit')}</button>
       </form>
       <LangSwitch />
     </main>

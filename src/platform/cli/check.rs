@@ -17,7 +17,8 @@ use super::{
 use crate::{
     app,
     channels::bus::RedisConfig,
-    console, identity,
+    console,
+    identity::{self, login::LoginError},
     platform::{
         config::{AccessConfig, Config, DEFAULT_NAMESPACE, MirrorConfig, SecretUrl},
         descriptors, http, telemetry,
@@ -79,6 +80,9 @@ pub(super) async fn run(config: &Config, file: Option<&Path>) -> Result<(), Fail
             };
             tell(&format!("issuer {issuer}"), verdict);
         }
+    }
+    if let Some(verdict) = login(config).await {
+        tell("login", verdict);
     }
     for mirror in &config.mirrors {
         let name = format!("mirror {}", mirror.name);
@@ -160,6 +164,17 @@ fn open_channels(config: &Config) -> Option<Verdict> {
          though channels.namespaces.{DEFAULT_NAMESPACE}.subscribe lets in fewer: name the namespaces that are not for everybody",
         shared.join(", ")
     )))
+}
+
+/// Whether the console's users could sign in where they are to.
+async fn login(config: &Config) -> Option<Verdict> {
+    let login = config.identity.login.as_ref()?;
+    let insecure = config.identity.issuers.iter().any(|it| it.issuer == login.issuer && it.insecure_http);
+    Some(match identity::login::try_login(login, insecure).await {
+        Ok(text) => Verdict::Ok(text),
+        Err(error @ LoginError::Away(_)) => Verdict::Wrong(Exit::Unavailable, error.to_string()),
+        Err(error) => Verdict::Wrong(Exit::Config, error.to_string()),
+    })
 }
 
 fn page() -> Verdict {

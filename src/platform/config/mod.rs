@@ -14,8 +14,8 @@ pub use load::{ConfigError, load, load_from};
 pub use sections::{
     AccessConfig, AcrossConfig, ApiKeyConfig, Cdb, Changes, Channels, ClientHeader, Config, ConflateConfig,
     DEFAULT_NAMESPACE, Database, Dev, Http, IdentityConfig, IssuerConfig, KeyConfig, KindConfig, KindSource,
-    LeaseConfig, Log, LogFormat, MirrorConfig, NamespaceConfig, PublicKeyConfig, PublisherConfig, Pusher, PusherApp,
-    PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile, RecoveryConfig, Redis, Shutdown, Tap, Tls, ViewConfig,
-    ViewsConfig,
+    LeaseConfig, Log, LogFormat, LoginConfig, LoginToken, MirrorConfig, NamespaceConfig, PublicKeyConfig,
+    PublisherConfig, Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile, RecoveryConfig, Redis,
+    Shutdown, Tap, Tls, ViewConfig, ViewsConfig,
 };
 pub use values::{Network, Secret, SecretUrl, parse_duration};

@@ -192,6 +192,12 @@ fn contradictions_are_found() {
     let app = |id: &str, key: &str| {
         format!("[[pusher.apps]]\nid = '{id}'\nkeys = [{{ key = '{key}', secret = 'sixteen bytes of it' }}]\n")
     };
+    let login = |keys: &str| {
+        let issuers = "issuers = [{issuer='https://i.example', audience='d', jwks_file='/x'}, {issuer='crm', audience='d', \
+                       jwks_file='/x'}, {issuer='subs', audience='d', jwks_file='/x', connections=false, subscriptions=true}]";
+        let client = if keys.contains("client_id") { "" } else { "client_id = 'console'\n" };
+        format!("[identity]\n{issuers}\n[identity.login]\n{client}{keys}")
+    };
     let two = format!("{MIRROR}{MIRROR}");
     let local = format!("{MIRROR}[kinds.procedure]\nsource = 'local'");
     for (toml, part) in [
@@ -267,6 +273,21 @@ fn contradictions_are_found() {
             "[identity]\nissuers = [{issuer='i', audience='d', jwks_file='/x'}, {issuer='i', audience='e', jwks_file='/y'}]",
             "issuers.1.issuer: i is used twice",
         ),
+        (&login("issuer = 'https://i.example/'"), "identity.login.issuer: there is no \"https://i.example/\" in"),
+        (&login("issuer = 'crm'"), "identity.login.issuer: expected https://"),
+        (&login("issuer = 'subs'"), "identity.login.issuer: its tokens connect nobody"),
+        (&login("issuer = 'https://i.example'\nclient_id = ''"), "identity.login.client_id"),
+        (&login("issuer = 'https://i.example'\nscope = 'profile'"), "identity.login.scope: expected words"),
+        (&login("issuer = 'https://i.example'\nscope = 'openid\\n'"), "identity.login.scope"),
+        (&login("issuer = 'https://i.example'\nresource = 'dzvin'"), "identity.login.resource: expected an absolute"),
+        (&login("issuer = 'https://i.example'\nresource = 'https://x/#y'"), "identity.login.resource"),
+        (&login("issuer = 'https://i.example'\ntoken = 'refresh'"), "identity.login.token"),
+        (&login("issuer = 'https://i.example'\ntoken = 'id'"), "identity.login.token: an ID token is for the client"),
+        (&login("issuer = 'https://i.example'\norigins = ['https://*.example']"), "identity.login.origins: "),
+        (&login("issuer = 'https://i.example'\norigins = ['https://x.example/token']"), "is no origin"),
+        (&login("issuer = 'https://i.example'\norigins = ['http://x.example']"), "is no origin"),
+        (&login("issuer = 'https://i.example'\norigins = [\"https://x.example;script-src\"]"), "is no origin"),
+        (&login("issuer = 'https://i.example'\nclient_secret = 'x'"), "identity.login.client_secret: unknown key"),
         (&two, "mirrors.1.name: p is used twice"),
         (&local, "procedure is local"),
         ("[redis]\nprefix = '{x}'", "redis.prefix"),

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use dzvin_protocols::{channels::MAX_CHANNEL, entities::Order, identity::Family};
 
-use super::{Cdb, Channels, Config, IssuerConfig, KeyConfig, KindSource, Pusher, SecretUrl};
+use super::{
+    Cdb, Channels, Config, IdentityConfig, IssuerConfig, KeyConfig, KindSource, LoginToken, Pusher, SecretUrl,
+};
 use crate::{
     entities::MAX_SORTS,
     identity::{self, MAX_KEYS, MIN_KEY, RoleViews},
@@ -23,6 +25,10 @@ const MAX_GUARD: Duration = Duration::from_secs(3600);
 const MAX_ISSUERS: usize = 16;
 /// Most keys of an issuer in the configuration: two while one is rotated, of a few algorithms.
 const MAX_ISSUER_KEYS: usize = 16;
+/// Most origins beside the issuer's own at which the console may ask for tokens: one, and one that it moves to.
+const MAX_LOGIN_ORIGINS: usize = 4;
+/// Longest `client_id` and `scope`: they stand in the address to which a browser is sent.
+const MAX_LOGIN_WORDS: usize = 1024;
 /// Most namespaces: whoever needs more wants another word for their channels.
 const MAX_NAMESPACES: usize = 256;
 /// Most networks of proxies: each request is compared with all.
@@ -148,6 +154,7 @@ fn identity(config: &Config) -> Result<(), String> {
     secrets("keys", &config.identity.keys)?;
     secrets("subscription_keys", &config.identity.subscription_keys)?;
     issuers(&config.identity.issuers)?;
+    login(&config.identity)?;
     views(config)?;
     if let Some(role) = &config.identity.anonymous_role {
         let known = config.identity.roles.contains_key(role);
@@ -230,6 +237,34 @@ fn issuers(issuers: &[IssuerConfig]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What the console says to an issuer, and where: a browser is sent there, so it must be an address, of an issuer that is known.
+fn login(config: &IdentityConfig) -> Result<(), String> {
+    let Some(login) = &config.login else { return Ok(()) };
+    let at = |what: &str| format!("identity.login.{what}");
+    let issuer = config.issuers.iter().find(|it| it.issuer == login.issuer);
+    let issuer = issuer.ok_or_else(|| at(&format!("issuer: there is no {:?} in identity.issuers", login.issuer)))?;
+    ensure(issuer.connections, || at("issuer: its tokens connect nobody (connections = false)"))?;
+    let allowed = identity::may_be_fetched(&login.issuer, issuer.insecure_http);
+    let named = identity::login::origin(&login.issuer).is_some();
+    ensure(allowed && named, || at("issuer: expected https://, or http:// on this machine, or insecure_http = true"))?;
+    let words = |text: &str| !text.is_empty() && text.len() <= MAX_LOGIN_WORDS && !text.contains(char::is_control);
+    ensure(words(&login.client_id), || at("client_id: expected what the issuer calls the console"))?;
+    let openid = words(&login.scope) && login.scope.split(' ').any(|word| word == "openid");
+    ensure(openid, || at("scope: expected words with spaces between, openid among them"))?;
+    // RFC 8707: an absolute URI without a fragment.
+    let uri = |text: &str| reqwest::Url::parse(text).is_ok_and(|url| url.fragment().is_none());
+    let resource = login.resource.as_deref().is_none_or(|text| text.len() <= MAX_LOGIN_WORDS && uri(text));
+    ensure(resource, || at("resource: expected an absolute URI without a fragment"))?;
+    ensure(login.origins.len() <= MAX_LOGIN_ORIGINS, || at(&format!("origins: at most {MAX_LOGIN_ORIGINS}")))?;
+    for origin in &login.origins {
+        let exact = is_origin(origin) && identity::login::origin(origin).as_ref() == Some(origin);
+        let allowed = exact && identity::may_be_fetched(origin, issuer.insecure_http);
+        ensure(allowed, || at(&format!("origins: {origin:?} is no origin (expected https://host, without a path)")))?;
+    }
+    let own = login.token != LoginToken::Id || issuer.audience == login.client_id;
+    ensure(own, || at("token: an ID token is for the client, so the issuer's audience has to be client_id"))
 }
 
 fn kinds(config: &Config) -> Result<(), String> {

@@ -37,6 +37,7 @@ export async function startMock({ port = 0, token = 'header.eyJzdWIiOiJvcGVyYXRv
 function route(world, request, response) {
   const url = new URL(request.url, 'http://x');
   const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
+  if (url.pathname === '/console/login.json') return json(response, { login: null });
   if (path[0] === 'console') return page(url.pathname, response);
   if (path[0] !== 'api') return problem(response, 404, 'not_found');
   if (request.headers.authorization !== `Bearer ${world.token}`) return problem(response, 401, 'unauthenticated');

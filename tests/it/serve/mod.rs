@@ -55,6 +55,11 @@ fn a_wrong_configuration_is_one_line_and_78() {
         (config(good, "[channels]\npong = \"1h\""), None, vec!["channels.pong", "channels.ping"]),
         (config(good, "[[["), None, vec!["dzvin.toml"]),
         (
+            config(good, "[identity.login]\nissuer = \"https://id.example\"\nclient_id = \"c\""),
+            None,
+            vec!["identity.login.issuer", "identity.issuers"],
+        ),
+        (
             config(good, ""),
             Some(("DZVIN__HTTP__LISTNE", "127.0.0.1:1")),
             vec!["http.listne", "did you mean listen", "environment"],

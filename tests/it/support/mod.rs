@@ -11,4 +11,5 @@ pub mod postgres;
 pub mod protobuf;
 pub mod proxy;
 pub mod redis;
+pub mod scenarios;
 pub mod session;

@@ -1,4 +1,4 @@
-//! `[identity]`: keys, issuers, roles and revocations.
+//! `[identity]`: keys, issuers, the login of the console, roles and revocations.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -30,6 +30,8 @@ pub struct IdentityConfig {
     pub views: ViewsConfig,
     /// Others whose tokens are taken.
     pub issuers: Vec<IssuerConfig>,
+    /// Where the console's users sign in; without it they bring a token.
+    pub login: Option<LoginConfig>,
     /// Servers that call the publish API.
     pub api_keys: Vec<ApiKeyConfig>,
     /// When failed attempts are too many.
@@ -52,6 +54,7 @@ impl Default for IdentityConfig {
             roles,
             views,
             issuers,
+            login: None,
             api_keys,
             guard: GuardConfig::default(),
             audit: AuditConfig::default(),
@@ -218,6 +221,44 @@ impl IssuerConfig {
     fn default_roles() -> String {
         "roles".to_owned()
     }
+}
+
+/// `[identity.login]`: what the console, which has no secret, says to one of the issuers (OpenID Connect, code with PKCE).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginConfig {
+    /// One of `identity.issuers`, by its name.
+    pub issuer: String,
+    /// What the issuer calls the console.
+    pub client_id: String,
+    /// What is asked for, words with spaces between; `openid` is among them.
+    #[serde(default = "LoginConfig::default_scope")]
+    pub scope: String,
+    /// What the access token is to be for (RFC 8707), where the issuer wants to be told.
+    pub resource: Option<String>,
+    /// Which of the issuer's tokens the console brings.
+    #[serde(default)]
+    pub token: LoginToken,
+    /// Where else than at its own origin the issuer hands out tokens: the page may ask there too.
+    #[serde(default)]
+    pub origins: Vec<String>,
+}
+
+impl LoginConfig {
+    fn default_scope() -> String {
+        "openid".to_owned()
+    }
+}
+
+/// Which of an issuer's tokens is the bearer here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoginToken {
+    /// The access token, which must be a JWT.
+    #[default]
+    Access,
+    /// The ID token, where access tokens are opaque. It is for the client, so `audience` of the issuer is `client_id`.
+    Id,
 }
 
 /// `[[identity.issuers.keys]]`

@@ -17,7 +17,10 @@ pub use channels::{
 };
 pub use feeds::{KindConfig, KindSource, MirrorConfig, Reconcile, Tap};
 pub use http::{ClientHeader, Http, Tls};
-pub use identity::{ApiKeyConfig, IdentityConfig, IssuerConfig, KeyConfig, PublicKeyConfig, ViewConfig, ViewsConfig};
+pub use identity::{
+    ApiKeyConfig, IdentityConfig, IssuerConfig, KeyConfig, LoginConfig, LoginToken, PublicKeyConfig, ViewConfig,
+    ViewsConfig,
+};
 pub use pusher::{Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent};
 
 use super::values::{SecretUrl, duration};
