@@ -60,7 +60,8 @@ impl Entities {
             let expected = Expect::OneOf(vec![Expected { revision, epoch: None }]);
             Edit { id, action: EditAction::Purge, expected, sees: Arc::clone(&sees) }
         };
-        let edits = Edits { edits: found.into_iter().map(edit).collect(), atomic: false, key: None };
+        let edits =
+            Edits { edits: found.into_iter().map(edit).collect(), atomic: false, key: None, who: RETENTION.into() };
         match self.edit(kind, Author { by: RETENTION, trace: None }, &edits).await {
             Ok(edited) => Ok(edited.answer.items.iter().filter(|told| told.refused.is_none()).count()),
             Err(EditError::Store(error)) => Err(error),
