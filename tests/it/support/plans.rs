@@ -4,6 +4,15 @@ use sqlx::PgConnection;
 
 /// The wanted ones of the committed queries, each with its plan.
 pub async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    plans_with(connection, wanted, &[]).await
+}
+
+/// The same with these values; `NULL` where there are none.
+pub async fn plans_with(
+    connection: &mut PgConnection,
+    wanted: impl Fn(&str) -> bool,
+    values: &[String],
+) -> Vec<(String, String)> {
     let mut plans = Vec::new();
     for (n, entry) in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.sqlx")).expect(".sqlx").enumerate() {
         let text = std::fs::read_to_string(entry.expect("entry").path()).expect("cached query");
@@ -13,7 +22,7 @@ pub async fn plans(connection: &mut PgConnection, wanted: impl Fn(&str) -> bool)
             continue;
         }
         let params = cached["describe"]["parameters"]["Left"].as_array().map_or(0, Vec::len);
-        let nulls = vec!["NULL"; params].join(", ");
+        let nulls = if values.is_empty() { vec!["NULL"; params].join(", ") } else { values.join(", ") };
         let prepare = format!("PREPARE q{n} AS {query}");
         sqlx::raw_sql(sqlx::AssertSqlSafe(prepare)).execute(&mut *connection).await.expect(query);
         let explain =
