@@ -47,7 +47,7 @@ async function load() {
   let position = null;
   let cursor = null;
   do {
-    const page = await get(`/api/v1/entities/${args.kind}?limit=200${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
+    const page = await get(`/api/v1/entities/${args.kind}?trash=include&limit=200${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ''}`);
     position ??= page.position;
     for (const item of page.items) docs.set(item.id, { revision: item.revision, doc: item.ref ? undefined : item.doc });
     cursor = page.next;

@@ -2,13 +2,15 @@
 
 use axum::http::Method;
 
+/// Many edits at once, of a kind and not of one entity.
+pub(super) const BULK: &str = "entities.bulk";
+
 /// What a request to this route asks for; `None`: nothing that is told.
 pub(super) fn of(method: &Method, route: &str, query: &str) -> Option<&'static str> {
     let reads = method == Method::GET || method == Method::HEAD;
     let (read, write) = match route {
         "/api/v1/kinds" => ("kinds.read", ""),
         "/api/v1/entities/{kind}" => ("entities.read", "entities.create"),
-        "/api/v1/entities/{kind}/bulk" => ("", "entities.bulk"),
         "/api/v1/entities/{kind}/{id}" => ("entities.read", entity(method, query)),
         "/api/v1/entities/{kind}/{id}/restore" => ("", "entities.restore"),
         "/api/v1/entities/{kind}/{id}/history" | "/api/v1/entities/{kind}/{id}/history/{revision}" => {
@@ -38,6 +40,8 @@ pub(super) fn of(method: &Method, route: &str, query: &str) -> Option<&'static s
 
 fn entity(method: &Method, query: &str) -> &'static str {
     match *method {
+        // Nothing else is posted there.
+        Method::POST => BULK,
         Method::DELETE if query.split('&').any(|pair| pair == "purge=true") => "entities.purge",
         Method::DELETE => "entities.trash",
         _ => "entities.update",

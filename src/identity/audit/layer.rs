@@ -39,7 +39,8 @@ pub async fn note(State(notes): State<Notes>, mut request: Request, next: Next) 
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let action = actions::of(request.method(), route, request.uri().query().unwrap_or_default());
     let Some(action) = action else { return next.run(request).await };
-    let object = request.extract_parts::<RawPathParams>().await.map(|all| object(&all)).unwrap_or_default();
+    let params = request.extract_parts::<RawPathParams>().await;
+    let object = params.map(|all| object(&all, action)).unwrap_or_default();
     let slot = Slot { who: Arc::default(), notes };
     let stranger = Who::of(request.extensions());
     request.extensions_mut().insert(slot.clone());
@@ -54,8 +55,9 @@ pub async fn note(State(notes): State<Notes>, mut request: Request, next: Next) 
 }
 
 /// What it was asked of, such as `deal/42`.
-fn object(params: &RawPathParams) -> String {
-    params.iter().map(|(_, value)| value).collect::<Vec<_>>().join("/")
+fn object(params: &RawPathParams, action: &str) -> String {
+    let named = if action == actions::BULK { 1 } else { usize::MAX };
+    params.iter().map(|(_, value)| value).take(named).collect::<Vec<_>>().join("/")
 }
 
 fn outcome<'a>(action: &str, status: StatusCode, code: &'a str) -> Option<&'a str> {

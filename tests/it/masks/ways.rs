@@ -166,7 +166,7 @@ async fn what_leaves_by_which_way() {
     let mut wrong = Vec::new();
     for (column, role) in head.iter().copied().enumerate().skip(1) {
         let viewer = Viewer { hub: &hub, token: token(role, &[role]), id: format!("of-{role}") };
-        let mut texts = viewer.follows(&mut deals).await;
+        let mut texts = Box::pin(viewer.follows(&mut deals)).await;
         texts.extend(viewer.changes().await);
         assert_eq!(texts.len(), rows.len(), "each way has its line");
         for (way, text) in texts {

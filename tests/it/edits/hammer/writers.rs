@@ -128,7 +128,7 @@ impl<'a> Hand<'a> {
             let seen = self.own.get(&format!("{DEALS}/{id}")).await;
             let named = number(&seen.body["revision"]);
             // As a tag, or as a bare revision.
-            let tag = if named % 2 == 0 { seen.tag() } else { named.to_string() };
+            let tag = if named.is_multiple_of(2) { seen.tag() } else { named.to_string() };
             let done = if !there(&seen) {
                 let doc = self.document();
                 let answer = self.own.put(id, &doc, Some(("if-none-match", "*"))).await;
