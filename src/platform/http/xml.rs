@@ -77,11 +77,12 @@ impl Xml {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
         };
         let xml = to_bytes(body, max_body).await.map_err(too_large)?;
+        let size = xml.len();
         let turn = move || {
             let text = std::str::from_utf8(&xml).map_err(|error| error.to_string())?;
             from_xml(text).map_err(|error| error.to_string())
         };
-        let json = self.turn(max_body, turn).await?.map_err(|error| Problem::bad_request("bad_xml", error))?;
+        let json = self.turn(size, turn).await?.map_err(|error| Problem::bad_request("bad_xml", error))?;
         // Of the two patches an array is the one that says step by step what is done.
         let kind = match (&parts.method, json.starts_with('[')) {
             (&Method::PATCH, true) => "application/json-patch+json",

@@ -1,5 +1,7 @@
 //! JSON text to XML, member by member as it is written.
 
+use std::borrow::Cow;
+
 use super::{MAX_XML_DEPTH, NAMESPACE, is_char};
 use crate::entities::raw::{distinct, items, space, unquote, value_end};
 
@@ -37,14 +39,12 @@ fn write(out: &mut String, key: Key<'_>, json: &str, depth: usize) -> Option<()>
         b'{' => {
             open(out, "map", key);
             let mut any = false;
-            let mut read = 0;
             for (_, name, value) in distinct(json)? {
                 between(out, &mut any);
-                read += 1;
                 write(out, Key::Name(name), value, depth + 1)?;
             }
             // An object that could not be walked to its end has members that were not read.
-            (read > 0 || is_empty(json)).then_some(())?;
+            (any || is_empty(json)).then_some(())?;
             close(out, "map", any);
         }
         b'[' => {
@@ -58,7 +58,7 @@ fn write(out: &mut String, key: Key<'_>, json: &str, depth: usize) -> Option<()>
         }
         b'"' => {
             open(out, "string", key);
-            match unquote(json).filter(|text| text.chars().all(is_char)) {
+            match plain(json) {
                 Some(text) => {
                     out.push('>');
                     escape(out, &text);
@@ -76,6 +76,11 @@ fn write(out: &mut String, key: Key<'_>, json: &str, depth: usize) -> Option<()>
         _ => return None,
     }
     Some(())
+}
+
+/// What a string says, where XML has all its characters.
+fn plain(quoted: &str) -> Option<Cow<'_, str>> {
+    unquote(quoted).filter(|text| text.chars().all(is_char))
 }
 
 /// A string without its quotes.
@@ -125,7 +130,7 @@ fn open(out: &mut String, element: &str, key: Key<'_>) {
         }
         Key::Item => {}
         Key::Name(name) => {
-            match unquote(name).filter(|text| text.chars().all(is_char)) {
+            match plain(name) {
                 Some(text) => {
                     out.push_str(" key=\"");
                     escape(out, &text);
