@@ -53,9 +53,11 @@ impl Ground {
         };
         let entities = Entities::open(database.clone(), settings::kinds(config)?).await.map_err(AppError::database)?;
         entities.register(registry);
+        views_are_of_kinds(config, &entities);
         let leases = Arc::new(PgLeases::new(database.clone(), Arc::clone(&owner)));
-        background.run(ChangeListener::new(database.clone()).run(background.reached(Phase::Ending)));
+        background.run(ChangeListener::new(entities.clone()).run(background.reached(Phase::Ending)));
         let retention = Retention { days: config.changes.retention_days };
+        background.run(entities.clone().keep_kinds(background.reached(Phase::Ending)));
         background.run(entities.clone().keep_derived(background.reached(Phase::Ending)));
         background.run(entities.clone().keep_sorted(background.reached(Phase::Ending)));
         background.run(entities.clone().keep_maintained(retention, background.reached(Phase::Ending)));
@@ -104,6 +106,14 @@ impl Ground {
         verifier.take_accounts(accounts.clone());
         background.run(accounts.clone().keep_used(background.reached(Phase::Ending)));
         accounts
+    }
+}
+
+/// A kind may be declared later, over the API; a name that is misspelled would hide nothing, and nobody would know.
+fn views_are_of_kinds(config: &Config, entities: &Entities) {
+    let views = config.identity.views.iter().flat_map(|(role, kinds)| kinds.keys().map(move |kind| (role, kind)));
+    for (role, kind) in views.filter(|(_, kind)| entities.spec(kind).is_none()) {
+        tracing::warn!(role, %kind, "what a role sees of a kind is configured, and there is no such kind yet");
     }
 }
 

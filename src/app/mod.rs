@@ -7,6 +7,7 @@ mod actors;
 mod background;
 mod error;
 mod front;
+mod grants;
 mod ground;
 mod mirrors;
 mod reload;
@@ -83,6 +84,7 @@ impl App {
         let ground = Ground::lay(config, registry, &mut background).await?;
         let revocations = ground.revocations(&verifier, registry, &mut background).await?;
         let accounts = ground.accounts(&verifier, &revocations, &mut background);
+        grants::take(&ground.entities, &verifier);
         let revoked = verifier.revocations().changes();
         let told = audit::Notes::default();
         let audited = ground.audit(config, &told, registry, &mut background);
@@ -108,6 +110,7 @@ impl App {
         let gauge = hub.mailboxes.gauge().clone();
         registry.register("mailboxes", "Sessions whose commands come by requests of their own", gauge);
         background.keep(ground::end_revoked(revoked, hub.shards.clone()));
+        background.keep(grants::follow(ground.entities.clone(), Arc::clone(&verifier), hub.shards.clone()));
         let presence = Arc::new(AnyPresence::beside(&bus, settings::presence_store(config)));
         // Before those whose events it tells, so that it stops after them.
         let webhooks = WebhookArgs::new(hub.apps.clone(), (notices.clone(), noticed), settings::webhooks(config));

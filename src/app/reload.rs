@@ -22,7 +22,7 @@ use crate::{
 
 /// Over how long sessions are closed when rights have changed: as long may a right that was taken away still hold, but for
 /// those to see entities, which end at once.
-const RECALL: Duration = Duration::from_secs(10);
+pub(super) const RECALL: Duration = Duration::from_secs(10);
 
 /// Puts a new configuration into force as far as it can change while running.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl Reloader {
 fn rows_can_be_told(config: &Config, running: &[KindSpec]) -> Result<(), AppError> {
     let views = RoleViews::read(&config.identity.views).map_err(|error| AppError::config("identity.views", error))?;
     for (role, kind, fields) in views.rows() {
-        let declared = running.iter().find(|spec| spec.kind == *kind).map(|spec| spec.fields.as_slice());
+        let declared = running.iter().find(|spec| spec.kind == *kind).map(KindSpec::fields);
         let unknown = |field: &&str| !declared.unwrap_or_default().iter().any(|it| it == field);
         if let Some(field) = fields.into_iter().find(unknown) {
             let key = format!("identity.views.{role}.{kind}.rows");

@@ -1,6 +1,6 @@
 //! From the configuration's words to what the rooms take.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use dzvin_actors::{
     channels::{
@@ -9,7 +9,13 @@ use dzvin_actors::{
     },
     platform::ports::{Across, BusEvent, ChannelPace, Crowd, ReadLimit, UserPace},
 };
-use dzvin_protocols::{channels::pusher::http_api::PublishLimits, mirror::Dialect, platform::Kind};
+use dzvin_protocols::{
+    channels::pusher::http_api::PublishLimits,
+    entities::{Declaration, MAX_SCHEMA},
+    mirror::Dialect,
+    platform::Kind,
+};
+use serde_json::value::RawValue;
 use tokio::{sync::mpsc, time::timeout};
 
 use super::AppError;
@@ -24,8 +30,8 @@ use crate::{
     identity::{ApiKeys, RoleViews},
     platform::{
         config::{
-            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindConfig, KindSource,
-            MirrorConfig, NamespaceConfig, PublisherConfig, RecoveryConfig,
+            AccessConfig, AcrossConfig, Channels, Config, ConflateConfig, DEFAULT_NAMESPACE, KindSource, MirrorConfig,
+            NamespaceConfig, PublisherConfig, RecoveryConfig,
         },
         db::DbOptions,
     },
@@ -66,10 +72,25 @@ pub(super) fn kinds(config: &Config) -> Result<Vec<KindSpec>, AppError> {
                 KindSource::Local => Source::Local,
             };
             let mirror = mirror.map(|mirror| mirror.name.to_string());
-            let KindConfig { fields, sorts, require_if_match, trash_retention, .. } = declared;
-            Ok(KindSpec { kind, source, mirror, fields, sorts, version_paths, require_if_match, trash_retention })
+            let schema = declared.schema_file.as_deref().map(|file| schema(&kind, file)).transpose()?;
+            let declaration = Declaration { schema, ..declared.declaration() };
+            let key = format!("kinds.{kind}.schema_file");
+            let spec = KindSpec::new(kind, source, declaration).map_err(|error| AppError::config(key, error))?;
+            Ok(KindSpec { mirror, version_paths, ..spec })
         })
         .collect()
+}
+
+/// A JSON Schema from its file.
+fn schema(kind: &Kind, file: &Path) -> Result<Box<RawValue>, AppError> {
+    let wrong =
+        |what: String| AppError::config(format!("kinds.{kind}.schema_file"), format!("{}: {what}", file.display()));
+    let size = std::fs::metadata(file).map_err(|error| wrong(error.to_string()))?.len();
+    if size > MAX_SCHEMA as u64 {
+        return Err(wrong(format!("larger than {MAX_SCHEMA} bytes")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    RawValue::from_string(text).map_err(|error| wrong(error.to_string()))
 }
 
 /// A version may move without a change being told, and with it a row would come into sight or go out of it unheard.

@@ -5,7 +5,7 @@
 //! with another configuration) mark what they write by a stray, in the statements that write it (`rows`); a pass that saw
 //! strays is made again. One node works at a time, and another goes on where it stopped.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{entities::filterable, platform::Kind};
@@ -39,14 +39,15 @@ impl Entities {
     /// Derives what was declared later, now and whenever there is something, until `stop` is done.
     pub async fn keep_derived(self, stop: impl Future<Output = ()>) {
         let work = async {
+            let mut redeclared = self.redeclared();
             tokio::time::sleep(FIRST_LOOK).await;
             loop {
-                for spec in self.kinds.values() {
-                    if let Err(error) = self.derive(spec).await {
+                for spec in self.specs() {
+                    if let Err(error) = self.derive(&spec).await {
                         tracing::warn!(kind = %spec.kind, %error, "declared fields are not derived; tried again");
                     }
                 }
-                tokio::time::sleep(EVERY).await;
+                redeclared.within(EVERY).await;
             }
         };
         tokio::select! {
@@ -61,21 +62,21 @@ impl Entities {
     /// The database is away; what was done stays done.
     pub async fn derive_kind(&self, kind: &Kind) -> Result<(), StoreError> {
         let Some(spec) = self.spec(kind) else { return Ok(()) };
-        self.derive(spec).await
+        self.derive(&spec).await
     }
 
-    async fn derive(&self, spec: &KindSpec) -> Result<(), StoreError> {
+    async fn derive(&self, spec: &Arc<KindSpec>) -> Result<(), StoreError> {
         loop {
             match self.derive_page(spec).await.map_err(store_error("deriving fields"))? {
                 Page::Idle => return Ok(()),
-                Page::Done => tracing::info!(kind = %spec.kind, fields = ?spec.fields, "declared fields are derived"),
+                Page::Done => tracing::info!(kind = %spec.kind, fields = ?spec.fields(), "declared fields are derived"),
                 Page::More => tokio::time::sleep(REST).await,
             }
         }
     }
 
     /// Rows first, then the row that says how far it is: in the order of those who write.
-    async fn derive_page(&self, spec: &KindSpec) -> Result<Page, sqlx::Error> {
+    async fn derive_page(&self, spec: &Arc<KindSpec>) -> Result<Page, sqlx::Error> {
         let mut lent = self.database.lend().await?;
         let mut tx = lent.begin().await?;
         let state = sqlx::query!(
@@ -83,7 +84,7 @@ impl Entities {
              WHERE kind = $1 AND declared = $2 AND NOT derived @> declared
                  AND pg_try_advisory_xact_lock(hashtext('derivations ' || kind))"#,
             spec.kind.as_str(),
-            &spec.fields
+            &*spec.derives()
         );
         let Some(state) = state.fetch_optional(&mut *tx).await? else { return Ok(Page::Idle) };
         let (after, strays) = match state.pass_strays {
@@ -97,7 +98,7 @@ impl Entities {
                  pass_after = $3, pass_strays = CASE WHEN $3::text IS NOT NULL THEN $4::int8 END
              WHERE kind = $1 AND declared = $2 RETURNING derived @> declared AS "done!""#,
             spec.kind.as_str(),
-            &spec.fields,
+            &*spec.derives(),
             reached.as_deref(),
             strays
         )
@@ -113,7 +114,7 @@ impl Entities {
 }
 
 /// A page of rows behind an id; answers the last of them, or `None` when there was none.
-async fn derive_rows(tx: &mut PgConnection, spec: &KindSpec, after: &str) -> Result<Option<String>, sqlx::Error> {
+async fn derive_rows(tx: &mut PgConnection, spec: &Arc<KindSpec>, after: &str) -> Result<Option<String>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"SELECT e.id, e.doc FROM (
              SELECT id, doc, sum(size::int8) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) - size AS before FROM (
@@ -128,23 +129,26 @@ async fn derive_rows(tx: &mut PgConnection, spec: &KindSpec, after: &str) -> Res
     .fetch_all(&mut *tx)
     .await?;
     let Some(last) = rows.last().map(|row| row.id.clone()) else { return Ok(None) };
-    let fields = spec.fields.clone();
-    let derive = move || -> (Vec<String>, Vec<String>) {
+    let ours = Arc::clone(spec);
+    let derive = move || -> Vec<_> {
         let derived = rows.into_iter().filter_map(|row| {
             let doc = RawValue::from_string(row.doc?).ok()?;
-            Some((row.id, filterable(&doc, &fields)))
+            Some((row.id, filterable(&doc, ours.fields()), ours.vector(doc.get())))
         });
-        derived.unzip()
+        derived.collect()
     };
     // Megabytes of JSON are not for a thread that serves others.
     let derived = tokio::task::spawn_blocking(derive).await;
-    let (ids, values) = derived.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+    let derived = derived.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+    let (ids, values, words): (Vec<_>, Vec<_>, Vec<_>) = derived.into_iter().collect();
     sqlx::query!(
-        "UPDATE entities e SET fields = i.fields::jsonb FROM UNNEST($2::text[], $3::text[]) AS i (id, fields)
-         WHERE e.kind = $1 AND e.id = i.id AND e.fields <> i.fields::jsonb",
+        "UPDATE entities e SET fields = i.fields::jsonb, words = i.words::tsvector
+         FROM UNNEST($2::text[], $3::text[], $4::text[]) AS i (id, fields, words) WHERE e.kind = $1 AND e.id = i.id
+             AND (e.fields <> i.fields::jsonb OR e.words IS DISTINCT FROM i.words::tsvector)",
         spec.kind.as_str(),
         &ids,
-        &values
+        &values,
+        &words as &[Option<String>]
     )
     .execute(tx)
     .await?;

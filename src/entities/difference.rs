@@ -19,7 +19,7 @@ pub(super) fn difference(spec: &KindSpec, old: &Fields<'_>, new: &str) -> (Vec<S
         changed.push(MORE.to_owned());
     }
     let mut before = String::new();
-    for field in &spec.fields {
+    for field in spec.fields() {
         let was = old.value_at(field);
         if was == new.value_at(field) || was.is_some_and(|was| was.len() > MAX_FIELD_VALUE) {
             continue;
@@ -34,7 +34,7 @@ pub(super) fn difference(spec: &KindSpec, old: &Fields<'_>, new: &str) -> (Vec<S
 
 #[cfg(test)]
 mod tests {
-    use dzvin_protocols::platform::Kind;
+    use dzvin_protocols::{entities::Declaration, platform::Kind};
     use serde_json::json;
 
     use super::*;
@@ -43,16 +43,8 @@ mod tests {
     #[test]
     fn names_that_are_left_out_are_told_as_such() {
         let kind = Kind::new("deal").expect("kind");
-        let spec = KindSpec {
-            kind,
-            source: Source::Local,
-            mirror: None,
-            fields: vec!["a".into()],
-            sorts: std::collections::BTreeMap::new(),
-            version_paths: vec![],
-            require_if_match: false,
-            trash_retention: std::time::Duration::ZERO,
-        };
+        let declaration = Declaration { fields: vec!["a".into()], ..Declaration::default() };
+        let spec = KindSpec::new(kind, Source::Local, declaration).expect("a kind");
         let changed = |new: &str| difference(&spec, &Fields::of(r#"{"a":1}"#), new);
         assert_eq!(changed(r#"{"a":2}"#), (vec!["a".to_owned()], Some(r#"{"a":1}"#.to_owned())));
         assert_eq!(changed(&json!({"a": 1, "x".repeat(201): 2}).to_string()).0, [MORE]);

@@ -13,7 +13,7 @@ use dzvin_protocols::{
 };
 use serde_json::value::RawValue;
 
-use super::{KindSpec, fold::Stored, write::MAX_EDIT_BYTES};
+use super::{KindSpec, Violation, fold::Stored, write::MAX_EDIT_BYTES};
 
 /// Largest document of a local kind. Those of an upstream may be larger; these are written by people and forms.
 pub const MAX_LOCAL_DOC: usize = 1024 * 1024;
@@ -29,6 +29,17 @@ pub struct Edit {
     pub expected: Expect,
     /// What the writer sees of the kind.
     pub sees: Arc<Sees>,
+    /// In whose name, where it is not that of all that is written with it.
+    pub by: Option<Signature>,
+}
+
+/// In whose name something is done: an [`Author`](super::Author) that is kept.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// The user.
+    pub by: Arc<str>,
+    /// W3C `traceparent`.
+    pub trace: Option<Arc<str>>,
 }
 
 /// What is done to an entity.
@@ -143,6 +154,9 @@ pub enum Refused {
     /// The document, or what it comes to, cannot be stored.
     #[error("{0}")]
     Unfit(Unfit),
+    /// It breaks the schema of its kind.
+    #[error("the document does not fit the schema of its kind{}", told(.0))]
+    Mismatch(Vec<Violation>),
     /// Together with those before it, it handles more than one request may.
     #[error("one request reads and writes documents of at most {} MiB: send fewer at once", MAX_EDIT_BYTES / 1024 / 1024)]
     TooMuch,
@@ -166,10 +180,20 @@ impl Refused {
             Self::Hidden => "hidden_field",
             Self::OutOfSight => "out_of_sight",
             Self::Unfit(_) => "unfit_document",
+            Self::Mismatch(_) => "schema_mismatch",
             Self::TooMuch => "bulk_too_large",
             Self::TooLarge => "document_too_large",
             Self::Patch(error) if error.why.is_malformed() => "bad_patch",
             Self::Patch(_) => "patch_failed",
+        }
+    }
+
+    /// What breaks the schema, where that is the reason.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Self::Mismatch(violations) => violations,
+            _ => &[],
         }
     }
 
@@ -230,7 +254,7 @@ impl Edit {
     }
 
     /// The document that it comes to, from the stored one; `None` where it brings none.
-    pub(super) fn document(&self, old: Option<&RawValue>) -> Result<Option<Arc<RawValue>>, Refused> {
+    pub(super) fn document(&self, spec: &KindSpec, old: Option<&RawValue>) -> Result<Option<Arc<RawValue>>, Refused> {
         let mask = self.sees.mask.as_deref();
         let new: Arc<RawValue> = match (&self.action, old) {
             (EditAction::Put(_), Some(_)) if mask.is_some() => return Err(Refused::Hidden),
@@ -244,10 +268,11 @@ impl Edit {
             return Err(Refused::TooLarge);
         }
         check(&new).map_err(Refused::Unfit)?;
-        match mask {
-            Some(mask) if !leaves_alone(mask, old, &new) => Err(Refused::Hidden),
-            _ => Ok(Some(new)),
+        if mask.is_some_and(|mask| !leaves_alone(mask, old, &new)) {
+            return Err(Refused::Hidden);
         }
+        let violations = spec.schema.as_ref().map(|schema| schema.violations(new.get(), mask)).unwrap_or_default();
+        if violations.is_empty() { Ok(Some(new)) } else { Err(Refused::Mismatch(violations)) }
     }
 
     fn merged(&self, old: &RawValue, patch: &RawValue) -> Result<Box<RawValue>, Refused> {
@@ -274,6 +299,11 @@ impl Edit {
         let Some(values) = values else { return false };
         rows.evaluate(&|field| values.value(field)) == Some(true)
     }
+}
+
+/// The first fault, for whoever reads no list.
+fn told(violations: &[Violation]) -> String {
+    violations.first().map(|it| format!(": {} {}", it.pointer, it.detail)).unwrap_or_default()
 }
 
 /// Whether all that is hidden is as it was. What cannot be walked is not.

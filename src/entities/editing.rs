@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
     channels::{Epoch, Position},
+    entities::{Change, Op},
     platform::Kind,
 };
 use sqlx::PgConnection;
@@ -12,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Author, Entities, EntityRow, Refusal, WriteError,
-    edit::{Edit, Expect, Outcome, Refused},
+    edit::{Edit, Expect, Outcome, Refused, Signature},
     idempotency::{Answer, Claim, IdempotencyKey, Told, claim, remember},
-    log::number,
+    log::{bigint, number},
     op::EntityOp,
     query::{INLINE, read_one},
     write::{MAX_RACES, write_error},
@@ -27,6 +28,8 @@ const TURN: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(50);
 /// Most edits in one request: small ones are one statement.
 pub const MAX_EDITS: usize = 1_000;
+/// Most edits of several people in one transaction: the last of them waits for all.
+pub(super) const MAX_TOGETHER: usize = 64;
 
 /// Why an edit was not done.
 #[derive(Debug, thiserror::Error)]
@@ -75,20 +78,44 @@ pub struct Edited {
     pub replayed: bool,
 }
 
-/// Who asks for what.
-struct Asked<'a> {
-    kind: &'a Kind,
-    author: Author<'a>,
-    edits: &'a Edits,
+/// What is done in one transaction.
+pub(super) struct Run<'a> {
+    pub(super) kind: &'a Kind,
+    pub(super) author: Author<'a>,
+    pub(super) edits: &'a [Edit],
+    /// Who asks for each; where there is one, for all of them.
+    pub(super) who: &'a [Who],
+    pub(super) atomic: bool,
+    pub(super) key: Option<&'a IdempotencyKey>,
+}
+
+/// What came of a run.
+pub(super) struct Ran {
+    pub(super) answer: Answer,
+    /// Of each edit, the refusal in full, where it is one.
+    pub(super) came: Vec<Result<Outcome, Refused>>,
+    /// Of each edit that was done, where they are few, the entity as it is then, with its tag.
+    pub(super) rows: Vec<Option<(EntityRow, String)>>,
+    pub(super) replayed: bool,
+}
+
+impl Ran {
+    fn replayed(answer: Answer) -> Self {
+        Self { answer, came: Vec::new(), rows: Vec::new(), replayed: true }
+    }
 }
 
 impl Entities {
-    /// Does edits, all in one transaction, and wakes those who wait.
+    /// Does edits, all in one transaction, and wakes those who wait. One by itself may share the transaction with those of others.
     ///
     /// # Errors
-    /// See [`EditError`]. Nothing was changed then, but where the database went away in the middle of the commit: then nobody knows, and
-    /// whoever has a key may ask.
+    /// See [`EditError`]. Nothing was changed then, but where the database went away in the middle of the commit, or did not come to its end in
+    /// time: then nobody knows, and whoever has a key may ask.
     pub async fn edit(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
+        if let (None, [edit], true) = (&edits.key, &*edits.edits, edits.atomic) {
+            let by = Signature { by: author.by.into(), trace: author.trace.map(Into::into) };
+            return self.edit_together(kind, Edit { by: Some(by), ..edit.clone() }, edits.who.clone()).await;
+        }
         let until = Instant::now() + TURN;
         loop {
             match self.edit_in_turn(kind, author, edits).await {
@@ -100,16 +127,25 @@ impl Entities {
     }
 
     async fn edit_in_turn(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
+        let Edits { edits, atomic, key, who } = edits;
+        let (key, who) = (key.as_ref(), std::slice::from_ref(who));
+        let ran = self.run_in_turn(&Run { kind, author, edits, who, atomic: *atomic, key }).await?;
+        let row = if edits.len() == 1 { ran.rows.into_iter().next().flatten() } else { None };
+        Ok(Edited { answer: ran.answer, row, replayed: ran.replayed })
+    }
+
+    /// Runs edits when it is their turn, and again where somebody came between.
+    pub(super) async fn run_in_turn(&self, run: &Run<'_>) -> Result<Ran, EditError> {
         let doing = "editing entities";
         let unavailable = |source| StoreError::Unavailable { doing, source };
         let turn = timeout(TURN, self.edits.acquire()).await;
         let _turn =
             turn.map_err(|late| unavailable(Box::new(late)))?.map_err(|closed| unavailable(Box::new(closed)))?;
-        let asked = Asked { kind, author, edits };
         for _ in 0..MAX_RACES {
-            match self.try_edit(&asked).await {
-                Ok(edited) => return edited,
+            match self.try_run(run).await {
+                Ok(ran) => return ran,
                 Err(WriteError::Raced) => drop(self.database.metrics().raced.inc()),
+                Err(WriteError::Redeclared) => self.refresh_kinds().await?,
                 Err(WriteError::Data(error)) => return Err(StoreError::Unfit { doing, source: Box::new(error) }.into()),
                 Err(WriteError::Store(error)) => return Err(error.into()),
             }
@@ -117,14 +153,14 @@ impl Entities {
         Err(unavailable(Box::new(WriteError::Raced)).into())
     }
 
-    async fn try_edit(&self, asked: &Asked<'_>) -> Result<Result<Edited, EditError>, WriteError> {
-        let Asked { kind, author, edits: Edits { edits, atomic, key, who } } = asked;
+    async fn try_run(&self, run: &Run<'_>) -> Result<Result<Ran, EditError>, WriteError> {
+        let Run { kind, author, edits, who, atomic, key } = run;
         let mut lent = self.database.lend().await.map_err(write_error)?;
         let mut tx = lent.begin().await.map_err(write_error)?;
         if let Some(key) = key {
             match claim(&mut tx, author.by, key).await? {
                 Claim::Ours => {}
-                Claim::Answered(answer) => return Ok(Ok(Edited { answer, row: None, replayed: true })),
+                Claim::Answered(answer) => return Ok(Ok(Ran::replayed(answer))),
                 Claim::Reused => return Ok(Err(EditError::KeyReused)),
                 Claim::Busy => return Ok(Err(EditError::KeyBusy)),
             }
@@ -147,21 +183,15 @@ impl Entities {
         if edits.iter().zip(&came).any(of_another) {
             return Err(WriteError::Raced);
         }
-        let row = match &*edits {
-            [only] if came.iter().all(Result::is_ok) => {
-                read_one(&mut *tx, kind, &only.id, &[], INLINE).await.map_err(write_error)?.map(Into::into)
-            }
-            _ => None,
-        };
+        let rows = rows(&mut tx, kind, &edits, &came, std::mem::take(&mut written.rows)).await?;
         let items = edits.iter().zip(&came).map(|(edit, came)| Told::of(&edit.id, came)).collect();
         let answer = Answer { items, position };
-        let key = key.as_ref().filter(|_| came.iter().any(Result::is_ok));
+        let key = key.filter(|_| came.iter().any(Result::is_ok));
         if let Some(key) = key {
             remember(&mut tx, author.by, key, &answer).await?;
         }
         if written.applied.changed > 0 {
-            let deeds: Vec<Deed> = edits.iter().zip(&came).filter_map(|(edit, came)| deed(kind, edit, came)).collect();
-            audit::write(&mut tx, self.database.node(), who, &deeds).await.map_err(write_error)?;
+            self.tell(&mut tx, kind, &edits, &came, who).await?;
         }
         // What has changed nothing, and need not be remembered, costs no flush.
         if written.applied.changed > 0 || key.is_some() {
@@ -169,10 +199,47 @@ impl Entities {
         }
         let purged = edits.iter().zip(&came).filter(|(edit, came)| came.is_ok() && edit.action.is_purge()).count();
         if purged > 0 {
-            tracing::info!(%kind, by = author.by, purged, "entities were purged");
+            tracing::info!(%kind, by = who.first().map(|who| &*who.user), purged, "entities were purged");
         }
-        Ok(Ok(Edited { answer, row, replayed: false }))
+        Ok(Ok(Ran { answer, came, rows, replayed: false }))
     }
+
+    /// Tells the audit what was done, by whom.
+    async fn tell(
+        &self,
+        tx: &mut PgConnection,
+        kind: &Kind,
+        edits: &[Edit],
+        came: &[Result<Outcome, Refused>],
+        who: &[Who],
+    ) -> Result<(), WriteError> {
+        let asked = |n: usize| who.get(n).or(who.last());
+        let done = edits.iter().zip(came).enumerate();
+        let done: Vec<_> = done.filter_map(|(n, (edit, came))| Some((asked(n)?, deed(kind, edit, came)?))).collect();
+        let all: Vec<_> = done.iter().map(|(who, deed)| (*who, deed)).collect();
+        audit::write_of_each(tx, self.database.node(), &all).await.map_err(write_error)
+    }
+}
+
+/// The entities as they are after a few edits: those that are not told by their change alone are read.
+async fn rows(
+    tx: &mut PgConnection,
+    kind: &Kind,
+    edits: &[Edit],
+    came: &[Result<Outcome, Refused>],
+    mut rows: Vec<Option<(EntityRow, String)>>,
+) -> Result<Vec<Option<(EntityRow, String)>>, WriteError> {
+    if edits.len() > MAX_TOGETHER {
+        return Ok(Vec::new());
+    }
+    for ((edit, came), row) in edits.iter().zip(came).zip(&mut rows) {
+        if let (Ok(done), None) = (came, &row) {
+            let found = read_one(&mut *tx, kind, &edit.id, &[], INLINE).await.map_err(write_error)?;
+            // Behind it another's edit may have come, whose outcome is not for this writer's eyes.
+            *row = found.map(Into::into).filter(|(row, _): &(EntityRow, String)| row.revision == done.revision);
+        }
+    }
+    Ok(rows)
 }
 
 /// What is told of an edit that has changed something.
@@ -205,6 +272,46 @@ async fn in_epoch(tx: &mut PgConnection, kind: &Kind, edits: &[Edit]) -> Result<
     }
     Ok(edits)
 }
+
+/// Of each edit that has changed something the entity as a reader would find it then, where nothing has to be looked up for that: a statement
+/// less while the writers of the kind wait.
+pub(super) fn as_they_are(
+    epoch: &Epoch,
+    came: &[Result<Outcome, Refused>],
+    changes: &[Change],
+    sizes: &[Option<usize>],
+) -> Vec<Option<(EntityRow, String)>> {
+    // Each has made one, in their order.
+    let mut made = changes.iter().zip(sizes);
+    let row = |came: &Result<Outcome, Refused>| {
+        came.as_ref().ok().filter(|done| done.changed)?;
+        let (change, size) = made.next()?;
+        as_it_is(epoch, change, (*size)?)
+    };
+    came.iter().map(row).collect()
+}
+
+fn as_it_is(epoch: &Epoch, change: &Change, size: usize) -> Option<(EntityRow, String)> {
+    let (revision, offset) = (bigint(change.revision), bigint(change.offset));
+    let row = EntityRow {
+        id: change.id.to_string(),
+        revision,
+        offset,
+        op: change.op.as_str().to_owned(),
+        at: change.at,
+        by: change.by.to_string(),
+        version: None,
+        trashed_at: (change.op == Op::Trash).then_some(change.at),
+        missing_since: None,
+        purged: change.op == Op::Purge,
+        size: i32::try_from(size).ok()?,
+        doc: change.doc.as_ref().map(|doc| doc.get().to_owned()),
+    };
+    Some((row, format!("{epoch}.{revision}.{NO_VERSION}")))
+}
+
+/// What stands in a tag for a version that is not there: the beginning of an MD5 of nothing, as the database makes it of one.
+const NO_VERSION: &str = "d41d8cd9";
 
 async fn position_of(tx: &mut PgConnection, kind: &Kind) -> Result<Position, WriteError> {
     let stream = kind.stream();

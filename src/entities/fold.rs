@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use super::{
     KindSpec,
     difference::difference,
-    edit::{Edit, EditAction, Outcome, Refused},
+    edit::{Edit, EditAction, Outcome, Refused, Signature},
     op::{EntityOp, Prepared, derive},
     write::TURN_BYTES,
 };
@@ -74,10 +74,10 @@ impl Stored {
     /// The declared fields, where they are known.
     pub(super) fn values<'a>(&'a self, spec: &'a KindSpec) -> Option<Values<'a>> {
         match (&self.doc, &self.filterable) {
-            (Some(doc), _) => Some(Values::of(doc.text(), &spec.fields)),
+            (Some(doc), _) => Some(Values::of(doc.text(), spec.fields())),
             // Of a document too large to be told: what is not there is taken for nothing, or everybody who asks for nothing would have
             // to recover. Should it not be derived yet, who is told fetches the document, and is refused there.
-            (None, Some(stored)) => Some(Values::of_stored(stored, &spec.fields)),
+            (None, Some(stored)) => Some(Values::of_stored(stored, spec.fields())),
             (None, None) => None,
         }
     }
@@ -95,6 +95,10 @@ pub(super) struct NewChange {
     pub doc: Option<Doc>,
     /// The declared fields before and after.
     pub fields: Option<String>,
+    /// In whose name, where it is not the run's.
+    pub by: Option<Signature>,
+    /// Bytes of the document, where the entity is known from the change alone: neither an upstream's, nor still in the trash.
+    pub told: Option<usize>,
 }
 
 impl NewChange {
@@ -117,6 +121,8 @@ pub(super) struct NewState {
     pub doc: Option<Doc>,
     /// Of that document.
     pub filterable: Option<String>,
+    /// The words of that document, where the kind has texts.
+    pub words: Option<String>,
     pub size: usize,
     pub trashed: bool,
     pub missing: bool,
@@ -203,7 +209,7 @@ pub(super) fn fold(spec: &KindSpec, stored: HashMap<EntityId, Stored>, ops: Vec<
     let mut dirty: Vec<_> = states.into_iter().filter(|(_, state)| state.dirty).collect();
     // Locks are taken in one order by every writer.
     dirty.sort_by(|a, b| a.0.cmp(&b.0));
-    out.states = dirty.into_iter().map(|(id, state)| state.into_row(id)).collect();
+    out.states = dirty.into_iter().map(|(id, state)| state.into_row(spec, id)).collect();
     out
 }
 
@@ -279,8 +285,8 @@ impl Folded {
         let (changed, before) = old.as_ref().map(|old| difference(spec, old, doc.get())).unwrap_or_default();
         // What is stored may lack what was declared lately; the document does not.
         let was = match (&old, &known) {
-            (Some(old), _) => Some(Values::of_fields(old, &spec.fields)),
-            (None, Some(known)) => Some(Values::of_stored(known, &spec.fields)),
+            (Some(old), _) => Some(Values::of_fields(old, spec.fields())),
+            (None, Some(known)) => Some(Values::of_stored(known, spec.fields())),
             (None, None) => None,
         };
         let tells = op != Op::Update || was.is_some();
@@ -317,12 +323,12 @@ impl Folded {
         let old = state.stored.doc.clone();
         self.edited += old.as_ref().map_or(0, |old| old.text().len());
         edit.judge(spec, &state.stored)?;
-        let document = edit.document(old.as_ref().and_then(Doc::raw).as_deref())?;
+        let document = edit.document(spec, old.as_ref().and_then(Doc::raw).as_deref())?;
         let (created, before) = (self.created, state.stored.revision);
         match (&edit.action, document) {
             (_, Some(doc)) => {
                 self.edited += doc.get().len();
-                if !edit.shows(Some(&Values::of(doc.get(), &spec.fields))) {
+                if !edit.shows(Some(&Values::of(doc.get(), spec.fields()))) {
                     return Err(Refused::OutOfSight);
                 }
                 let derived = derive(spec, &doc);
@@ -332,8 +338,11 @@ impl Folded {
             (EditAction::Purge, None) => self.purge(spec, id, state),
             (_, None) => self.hide(spec, id, state, |stored| &mut stored.trashed),
         }
-        let revision = state.stored.revision;
-        Ok(Outcome { revision, created: self.created > created, changed: revision != before })
+        let (revision, changed) = (state.stored.revision, state.stored.revision != before);
+        if let Some(change) = self.changes.last_mut().filter(|_| changed) {
+            change.by.clone_from(&edit.by);
+        }
+        Ok(Outcome { revision, created: self.created > created, changed })
     }
 
     fn purge(&mut self, spec: &KindSpec, id: &EntityId, state: &mut State) {
@@ -356,8 +365,9 @@ impl Folded {
         self.applied.changed += 1;
         // What a publication does not carry is not kept a second time: many edits of one large document are many revisions of it.
         let doc = state.stored.doc.clone().filter(|doc| doc.text().len() <= INLINE_DOC_LIMIT);
-        let revision = state.stored.revision;
-        self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc, fields });
+        let Stored { revision, size, missing, trashed, ref version, .. } = state.stored;
+        let told = (!missing && version.is_none() && (!trashed || op == Op::Trash)).then_some(size);
+        self.changes.push(NewChange { id: id.clone(), revision, op, changed, before, doc, fields, by: None, told });
         state.change = self.changes.len();
     }
 }
@@ -394,14 +404,16 @@ impl State {
         self.stored.revision > 0 && !(self.stored.trashed || self.stored.missing || self.stored.purged)
     }
 
-    fn into_row(self, id: EntityId) -> NewState {
+    fn into_row(self, spec: &KindSpec, id: EntityId) -> NewState {
         let Stored { version, hash, doc, filterable, size, trashed, missing, .. } = self.stored;
+        let doc = doc.filter(|_| self.new_doc);
         NewState {
             id,
             change: self.change,
             version,
             hash,
-            doc: doc.filter(|_| self.new_doc),
+            words: doc.as_ref().and_then(|doc| spec.vector(doc.text())),
+            doc,
             filterable,
             size,
             trashed,

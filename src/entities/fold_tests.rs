@@ -131,16 +131,14 @@ fn expected(ops: &[(usize, Plain)]) -> (BTreeMap<String, Model>, Expected) {
 }
 
 fn spec() -> KindSpec {
-    KindSpec {
-        kind: dzvin_protocols::platform::Kind::new("procedure").expect("kind"),
-        source: Source::Mirrored,
-        mirror: None,
-        fields: vec!["c".into()],
-        sorts: std::collections::BTreeMap::new(),
-        version_paths: vec!["v".into()],
-        require_if_match: false,
-        trash_retention: std::time::Duration::ZERO,
-    }
+    KindSpec { version_paths: vec!["v".into()], ..declared("procedure", Source::Mirrored, &["c"]) }
+}
+
+fn declared(kind: &str, source: Source, fields: &[&str]) -> KindSpec {
+    let fields = fields.iter().map(|field| (*field).to_owned()).collect();
+    let kind = dzvin_protocols::platform::Kind::new(kind).expect("kind");
+    KindSpec::new(kind, source, dzvin_protocols::entities::Declaration { fields, ..Default::default() })
+        .expect("a kind")
 }
 
 fn prepared(spec: &KindSpec, id: usize, op: &Plain) -> Prepared {
@@ -266,16 +264,7 @@ proptest! {
 /// A field that was declared lately, and is not derived of this row yet, is not said to be nothing: rows would be shown by it.
 #[test]
 fn what_is_not_derived_yet_is_not_told() {
-    let spec = KindSpec {
-        kind: dzvin_protocols::platform::Kind::new("deal").expect("kind"),
-        source: Source::Local,
-        mirror: None,
-        fields: vec!["owner".to_owned(), "secret".to_owned()],
-        sorts: std::collections::BTreeMap::new(),
-        version_paths: Vec::new(),
-        require_if_match: false,
-        trash_retention: std::time::Duration::ZERO,
-    };
+    let spec = declared("deal", Source::Local, &["owner", "secret"]);
     let rows = dzvin_protocols::entities::Filter::parse(r#"{"secret":null}"#).expect("a filter");
     let doc = || Some(Doc::Stored(r#"{"owner":"me","secret":"yes"}"#.into()));
     let id = EntityId::new("a").expect("id");

@@ -4,12 +4,12 @@
 
 mod bulk;
 mod edits;
+mod expand;
 mod export;
 mod history;
+mod kinds;
 mod list;
 mod writer;
-
-use std::collections::BTreeMap;
 
 use axum::{
     Router,
@@ -23,15 +23,14 @@ use bytes::Bytes;
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
     channels::Channel,
-    entities::SortAs,
-    identity::Permissions,
     platform::{EntityId, Kind, time::rfc3339_millis},
 };
 use futures_util::stream;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use self::export::Exports;
-use super::{Entities, EntityRow, lens::Lens, query::INLINE};
+pub(super) use self::kinds::kind_items;
+use self::{expand::Expansion, export::Exports};
+use super::{Entities, EntityRow, MAX_EXPANDED, lens::Lens, query::INLINE};
 use crate::{
     identity::Caller,
     platform::http::{AnswerRoom, Problem, Room},
@@ -48,7 +47,9 @@ const MAX_TAGS: usize = 16;
 pub fn router(entities: Entities, room: AnswerRoom) -> Router {
     let readers = entities.for_readers();
     Router::new()
-        .route("/api/v1/kinds", get(kinds))
+        .route("/api/v1/kinds", get(kinds::kinds))
+        .route("/api/v1/kinds/{kind}", get(kinds::kind).put(kinds::declare))
+        .route("/api/v1/kinds/{kind}/versions", get(kinds::versions))
         .route("/api/v1/entities/{kind}", get(list::list).post(edits::create))
         .route(
             "/api/v1/entities/{kind}/{id}",
@@ -75,53 +76,6 @@ struct Served {
 }
 
 type Pairs = Query<Vec<(String, String)>>;
-
-/// A kind as it is told.
-#[derive(Serialize)]
-pub(super) struct KindItem {
-    kind: Kind,
-    source: String,
-    mirror: Option<String>,
-    fields: Vec<String>,
-    sorts: BTreeMap<String, SortAs>,
-    pending: Vec<String>,
-    channel: String,
-    readable: bool,
-}
-
-async fn kinds(State(entities): State<Entities>, caller: Caller) -> Result<Response, Problem> {
-    let items = kind_items(&entities, &caller.permissions, &caller.user).await?;
-    Ok(axum::Json(serde_json::json!({ "items": items })).into_response())
-}
-
-/// The kinds that a user may read.
-///
-/// # Errors
-/// The database is away.
-pub(super) async fn kind_items(
-    entities: &Entities,
-    permissions: &Permissions,
-    user: &str,
-) -> Result<Vec<KindItem>, StoreError> {
-    let item = |row: super::KindRow| {
-        // Fields are told to be filtered by, and nothing is filtered by what is hidden.
-        let lens = Lens::seen_by(permissions, user, entities, &row.kind);
-        let shown = |fields: Vec<String>| fields.into_iter().filter(|field| lens.shows(field)).collect();
-        KindItem {
-            channel: row.kind.stream().to_string(),
-            readable: true,
-            source: row.source,
-            mirror: row.mirror,
-            fields: shown(row.fields),
-            sorts: row.sorts.into_iter().filter(|(field, _)| lens.shows(field)).collect(),
-            pending: shown(row.pending),
-            kind: row.kind,
-        }
-    };
-    // Who may not read a kind is not told that there is one.
-    let rows = entities.kinds().await?.into_iter().filter(|row| permissions.may_read(&row.kind));
-    Ok(rows.map(item).collect())
-}
 
 #[derive(Serialize)]
 struct Head<'a> {
@@ -204,16 +158,27 @@ fn unknown_entity(kind: &Kind) -> Problem {
     Problem::not_found("unknown_entity", format!("there is no such {kind}"))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneQuery {
+    expand: Option<String>,
+}
+
 async fn one(
     State(entities): State<Entities>,
     State(room): State<AnswerRoom>,
     Path((kind, id)): Path<(String, String)>,
+    Query(OneQuery { expand }): Query<OneQuery>,
     headers: HeaderMap,
     caller: Caller,
 ) -> Result<Response, Problem> {
     let kind = readable(&caller, &kind)?;
     let id = entity_id(&id)?;
     let lens = Lens::of(&caller, &entities, &kind);
+    if let Some(names) = expand {
+        let expand = Expansion::parse(&entities, &kind, &names, &lens, &caller)?;
+        return expanded(&entities, &room, &kind, &id, &lens, &caller, &expand).await;
+    }
     let told = known_tags(&headers);
     let known = lens.known(&told);
     let read = async |largest| {
@@ -239,6 +204,28 @@ async fn one(
     response.headers_mut().insert(header::ETAG, etag);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)
+}
+
+/// An item as a list has it, with what it refers to: no tag could speak for all of that.
+async fn expanded(
+    entities: &Entities,
+    room: &AnswerRoom,
+    kind: &Kind,
+    id: &EntityId,
+    lens: &Lens,
+    caller: &Caller,
+    expand: &Expansion,
+) -> Result<Response, Problem> {
+    let room = room.take((1 + MAX_EXPANDED) * INLINE as usize).await?;
+    let found = find(entities, lens, kind, id, &[], INLINE).await?;
+    let (row, _) = found.ok_or_else(|| unknown_entity(kind))?;
+    let mut out = Vec::new();
+    write_item(&mut out, kind, &row, lens);
+    out.pop();
+    out.extend_from_slice(b",\"expanded\":");
+    out.extend(expand.of(entities, caller, lens, std::slice::from_ref(&row)).await?);
+    out.push(b'}');
+    Ok(json(room.lend(out)))
 }
 
 /// An entity as far as it is seen, with its tag; without its document where the tag is known or the document larger than that.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::{
-    Entities,
+    Entities, Violation,
     edit::{Outcome, Refused},
     write::{WriteError, write_error},
 };
@@ -66,6 +66,9 @@ pub struct ToldRefusal {
     /// For people. It may name members of the document, so it is not remembered.
     #[serde(skip)]
     pub detail: String,
+    /// What breaks the schema. Not remembered either.
+    #[serde(skip)]
+    pub errors: Vec<Violation>,
 }
 
 impl Told {
@@ -76,7 +79,8 @@ impl Told {
         match came {
             Ok(done) => Self { id, revision: Some(done.revision.unsigned_abs()), created: done.created, refused: None },
             Err(refused) => {
-                let told = ToldRefusal { code: refused.code().to_owned(), detail: refused.to_string() };
+                let errors = refused.violations().to_vec();
+                let told = ToldRefusal { code: refused.code().to_owned(), detail: refused.to_string(), errors };
                 Self { id, revision: refused.revision(), created: false, refused: Some(told) }
             }
         }

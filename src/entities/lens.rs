@@ -35,8 +35,7 @@ impl Lens {
     pub(super) fn seen_by(permissions: &Permissions, user: &str, entities: &Entities, kind: &Kind) -> Self {
         let sight = permissions.sight(kind, user);
         let hidden = |mask: &Mask| {
-            let paths = entities.spec(kind).map_or(&[][..], |spec| &spec.version_paths);
-            paths.iter().any(|path| mask.hides(path))
+            entities.spec(kind).is_some_and(|spec| spec.version_paths.iter().any(|path| mask.hides(path)))
         };
         let without_version = sight.as_ref().and_then(Sight::mask).is_some_and(|mask| hidden(mask));
         Self { sight, without_version, asked: None }
@@ -74,6 +73,16 @@ impl Lens {
             return Ok(());
         }
         let detail = format!("{field:.80} is hidden from you, so nothing can be filtered by it");
+        Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "hidden_field", detail))
+    }
+
+    /// # Errors
+    /// 403 when something hidden stands in the field: whatever words are found would tell of it.
+    pub(super) fn may_search(&self, field: &str) -> Result<(), Problem> {
+        if self.mask().is_none_or(|mask| mask.within(field).is_none()) {
+            return self.may_filter(field);
+        }
+        let detail = format!("something in {field:.80} is hidden from you, so it is not searched");
         Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "hidden_field", detail))
     }
 

@@ -10,18 +10,19 @@
 use dzvin_actors::platform::ports::StoreError;
 use dzvin_protocols::{
     channels::{Epoch, Position},
-    entities::{By, Filter, Order, Place, SortAs},
+    entities::{By, Filter, Order, Place, SortAs, Words},
     platform::Kind,
 };
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
 use time::OffsetDateTime;
 
 use super::{
-    Entities, EntityRow,
+    Entities, EntityRow, KindSpec,
     log::{bigint, number},
     queries::{anchors, push_condition, push_ranges},
     query::INLINE,
     seen::{push_anchors, push_seen},
+    sorts::WORDS_INDEX,
 };
 use crate::platform::db::store_error;
 
@@ -32,7 +33,7 @@ pub type Filters = serde_json::Map<String, serde_json::Value>;
 /// empty and still not be the last.
 pub const SCAN_ROWS: i64 = 10_000;
 /// The same of a list that leaves out no more than the trash: the statement is planned for so many, and most of them are wanted.
-const SCAN_PRESENT: i64 = 1_000;
+pub(super) const SCAN_PRESENT: i64 = 1_000;
 
 /// Whether a list shows what is in the trash.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +47,22 @@ pub enum Trash {
     Only,
 }
 
+/// Words that are looked for in the texts of a kind.
+#[derive(Debug, Clone)]
+pub struct Search {
+    /// A `tsquery`.
+    query: String,
+    /// By which name words are derived.
+    derived: String,
+}
+
+impl Search {
+    /// `None` where the kind has no texts.
+    pub(super) fn of(spec: &KindSpec, words: &Words) -> Option<Self> {
+        Some(Self { query: words.query(&spec.kind), derived: spec.words()? })
+    }
+}
+
 /// What is asked of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct Listing<'a> {
@@ -55,6 +72,8 @@ pub struct Listing<'a> {
     pub filter: Option<&'a Filter>,
     /// Only those that meet it as well: what the caller sees.
     pub rows: Option<&'a Filter>,
+    /// Only those that have these words.
+    pub search: Option<&'a Search>,
     /// Whether the trash is shown.
     pub trash: Trash,
     /// In which order. A field must be one that the kind is [sorted](super::KindSpec::sorts) by.
@@ -72,11 +91,11 @@ impl Listing<'_> {
     #[must_use]
     pub fn newest(filters: &Filters, limit: u16) -> Listing<'_> {
         let (trash, order) = (Trash::Exclude, &Order::NEWEST);
-        Listing { filters, filter: None, rows: None, trash, order, after: None, limit, total: false }
+        Listing { filters, filter: None, rows: None, search: None, trash, order, after: None, limit, total: false }
     }
 
     fn scan(&self) -> i64 {
-        if self.filter.is_none() && self.rows.is_none() { SCAN_PRESENT } else { SCAN_ROWS }
+        if self.filter.is_none() && self.rows.is_none() && self.search.is_none() { SCAN_PRESENT } else { SCAN_ROWS }
     }
 
     /// The filter of which the index of declared fields finds something. What is seen comes first: it is not the asker's to choose.
@@ -87,7 +106,8 @@ impl Listing<'_> {
     /// Declared fields that must be derived of every entity, or rows would be missing.
     fn fields(&self) -> impl Iterator<Item = &str> {
         let filters = [self.filter, self.rows].into_iter().flatten().flat_map(Filter::fields);
-        self.filters.keys().map(String::as_str).chain(filters).chain(self.order.field())
+        let words = self.search.map(|search| search.derived.as_str());
+        self.filters.keys().map(String::as_str).chain(filters).chain(self.order.field()).chain(words)
     }
 }
 
@@ -165,14 +185,17 @@ impl Entities {
     /// # Errors
     /// The database is away.
     pub async fn list(&self, kind: &Kind, asked: Listing<'_>) -> Result<Option<ListPage>, StoreError> {
+        if asked.is_newest()
+            && let Some(page) = self.newest(kind, &asked).await?
+        {
+            return Ok(Some(page));
+        }
         let doing = "listing entities";
         let mut lent = self.database.lend().await.map_err(store_error(doing))?;
         let mut tx = lent.begin().await.map_err(store_error(doing))?;
-        if let By::Field(field, sort) = &asked.order.by
-            && !is_sorted(&mut tx, kind, field, *sort).await.map_err(store_error(doing))?
-        {
-            // Without the index each page would sort the whole kind.
-            let pending = vec![field.clone()];
+        if let Some(without) = not_indexed(&mut tx, kind, &asked).await.map_err(store_error(doing))? {
+            // Without the index each page would sort, or search, the whole kind.
+            let pending = vec![without];
             let position = Position { epoch: Epoch::new(""), offset: 0 };
             return Ok(Some(ListPage { rows: Vec::new(), position, total: None, pending, next: None }));
         }
@@ -180,7 +203,7 @@ impl Entities {
         let mut sql = QueryBuilder::new("");
         push_list(&mut sql, kind, &asked);
         // Of filters there are as many texts as people think of.
-        let persistent = asked.filter.is_none() && asked.rows.is_none();
+        let persistent = asked.filter.is_none() && asked.rows.is_none() && asked.search.is_none();
         let rows: Vec<PageRow> =
             sql.build_query_as().persistent(persistent).fetch_all(&mut *tx).await.map_err(store_error(doing))?;
         tx.commit().await.map_err(store_error(doing))?;
@@ -208,7 +231,8 @@ impl Entities {
 /// are walks along the field's index and never sorts: the planner takes those without the field for a few, whatever they are. What it
 /// then thinks of the last sort, that of the page, would have it compile the statement, which takes longer than to do it.
 async fn plan_for(on: &mut PgConnection, asked: &Listing<'_>) -> Result<(), sqlx::Error> {
-    let others = !asked.filters.is_empty() || asked.trash == Trash::Only || asked.anchored().is_some();
+    let found = asked.anchored().is_some() || asked.search.is_some();
+    let others = !asked.filters.is_empty() || asked.trash == Trash::Only || found;
     let sorts = if asked.order.field().is_some() && !others { "off" } else { "on" };
     sqlx::query!(
         "SELECT set_config('plan_cache_mode', 'force_custom_plan', true) AS plans, set_config('enable_sort', $1, true) AS sort,
@@ -220,12 +244,26 @@ async fn plan_for(on: &mut PgConnection, asked: &Listing<'_>) -> Result<(), sqlx
     .map(drop)
 }
 
-async fn is_sorted(on: &mut PgConnection, kind: &Kind, field: &str, sort: SortAs) -> Result<bool, sqlx::Error> {
+/// What the page would need an index for that is not there yet.
+async fn not_indexed(on: &mut PgConnection, kind: &Kind, asked: &Listing<'_>) -> Result<Option<String>, sqlx::Error> {
+    if let By::Field(field, sort) = &asked.order.by {
+        let name =
+            sqlx::query_scalar!(r#"SELECT sort_index($1, $2, $3) AS "name!""#, kind.as_str(), field, sort.as_str());
+        let name = name.fetch_one(&mut *on).await?;
+        if !is_whole(on, &name).await? {
+            return Ok(Some(field.clone()));
+        }
+    }
+    match asked.search {
+        Some(search) if !is_whole(on, WORDS_INDEX).await? => Ok(Some(search.derived.clone())),
+        _ => Ok(None),
+    }
+}
+
+async fn is_whole(on: &mut PgConnection, index: &str) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar!(
-        r#"SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass(sort_index($1, $2, $3)) AND indisvalid) AS "is!""#,
-        kind.as_str(),
-        field,
-        sort.as_str()
+        r#"SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND indisvalid) AS "is!""#,
+        index
     )
     .fetch_one(on)
     .await
@@ -396,6 +434,9 @@ fn push_found(to: &mut Sql, kind: &Kind, asked: &Listing<'_>) {
     }
     if asked.trash == Trash::Only {
         to.push(" AND e.trashed_at IS NOT NULL");
+    }
+    if let Some(search) = asked.search {
+        to.push(" AND e.words @@ ").push_bind(search.query.clone()).push("::text::tsquery");
     }
     if let Some(filter) = asked.anchored() {
         push_anchors(to, filter);

@@ -8,22 +8,21 @@ use std::{future::Future, time::Duration};
 use rand::Rng;
 use sqlx::postgres::PgListener;
 
-use super::NOTIFY_CHANNEL;
-use crate::platform::db::Database;
+use super::{Entities, NOTIFY_CHANNEL, declare::DECLARED};
 
 /// First and longest pause between tries.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Listens and wakes whoever waits on [`Database::commits`].
+/// Listens and wakes whoever waits on [`Database::commits`](crate::platform::db::Database::commits), or for a kind to be declared.
 pub struct ChangeListener {
-    database: Database,
+    entities: Entities,
 }
 
 impl ChangeListener {
     /// A listener that does nothing yet.
     #[must_use]
-    pub fn new(database: Database) -> Self {
-        Self { database }
+    pub fn new(entities: Entities) -> Self {
+        Self { entities }
     }
 
     /// Listens until `stop` is done.
@@ -34,14 +33,24 @@ impl ChangeListener {
         }
     }
 
+    /// Whether it may be of a commit that this node does not know of.
+    fn is_foreign(&self, payload: &str) -> bool {
+        if payload.starts_with(DECLARED) {
+            self.entities.told_of_kinds.notify_one();
+            return false;
+        }
+        payload != self.entities.database().node()
+    }
+
     async fn listen(&self) {
-        let pool = self.database.listen_pool();
+        let database = self.entities.database();
+        let pool = database.listen_pool();
         let mut pause = BACKOFF.0;
         loop {
             let heard = async {
                 let mut listener = PgListener::connect_with(&pool).await?;
                 listener.listen(NOTIFY_CHANNEL).await?;
-                self.database.heard();
+                database.heard();
                 pause = BACKOFF.0;
                 loop {
                     // `None`: the connection was lost and is made again with the next call.
@@ -49,12 +58,12 @@ impl ChangeListener {
                     if told.is_none() {
                         tracing::warn!("the listening connection was lost");
                     }
-                    let mut foreign = told.is_none_or(|told| told.payload() != self.database.node());
+                    let mut foreign = told.is_none_or(|told| self.is_foreign(told.payload()));
                     while let Some(told) = listener.next_buffered() {
-                        foreign |= told.payload() != self.database.node();
+                        foreign |= self.is_foreign(told.payload());
                     }
                     if foreign {
-                        self.database.heard();
+                        database.heard();
                     }
                 }
             };

@@ -115,7 +115,7 @@ impl From<MirrorOp> for EntityOp {
 }
 
 pub(super) fn derive(spec: &KindSpec, doc: &RawValue) -> Derived {
-    Derived::of(doc, &spec.fields, &spec.version_paths)
+    Derived::of(doc, spec.fields(), &spec.version_paths)
 }
 
 /// An operation that was checked, with what is derived from what it brings.

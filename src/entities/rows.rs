@@ -111,18 +111,21 @@ impl Place {
     /// The rows of the log as a reader would find them, with the epoch of their stream.
     pub(super) fn committed(self, spec: &KindSpec, author: Author<'_>, rows: Vec<NewChange>) -> (Epoch, Vec<Change>) {
         let (by, trace): (Arc<str>, Option<Arc<str>>) = (author.by.into(), author.trace.map(Into::into));
-        let change = |(row, offset): (NewChange, u64)| Change {
-            kind: spec.kind.clone(),
-            doc: row.doc.filter(|doc| doc.text().len() <= INLINE_DOC_LIMIT).and_then(Doc::into_raw),
-            id: row.id,
-            revision: number(row.revision),
-            offset,
-            op: row.op,
-            at: self.at,
-            by: Arc::clone(&by),
-            changed: row.changed,
-            trace: trace.clone(),
-            fields: row.fields.map(Into::into),
+        let change = |(row, offset): (NewChange, u64)| {
+            let (by, trace) = row.by.map_or_else(|| (Arc::clone(&by), trace.clone()), |of| (of.by, of.trace));
+            Change {
+                kind: spec.kind.clone(),
+                doc: row.doc.filter(|doc| doc.text().len() <= INLINE_DOC_LIMIT).and_then(Doc::into_raw),
+                id: row.id,
+                revision: number(row.revision),
+                offset,
+                op: row.op,
+                at: self.at,
+                by,
+                changed: row.changed,
+                trace,
+                fields: row.fields.map(Into::into),
+            }
         };
         (self.epoch, rows.into_iter().zip(number(self.base) + 1..).map(change).collect())
     }
@@ -187,18 +190,20 @@ async fn store_silently(tx: &mut PgConnection, spec: &KindSpec, rows: &[&NewStat
              WHERE kind = $1 AND declared <> $7
          )
          INSERT INTO entities AS e
-             (kind, id, revision, "offset", op, at, by, version, doc, size, fields, created_at, updated_at)
-         SELECT $1, i.id, 0, 0, '', now(), '', i.version, i.doc, i.size, i.fields::jsonb, now(), now()
-         FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int4[], $6::text[]) AS i (id, version, doc, size, fields)
+             (kind, id, revision, "offset", op, at, by, version, doc, size, fields, words, created_at, updated_at)
+         SELECT $1, i.id, 0, 0, '', now(), '', i.version, i.doc, i.size, i.fields::jsonb, i.words::tsvector, now(), now()
+         FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int4[], $6::text[], $8::text[])
+             AS i (id, version, doc, size, fields, words)
          ON CONFLICT (kind, id) DO UPDATE SET version = excluded.version, doc = excluded.doc, size = excluded.size,
-             fields = excluded.fields, updated_at = now()"#,
+             fields = excluded.fields, words = excluded.words, updated_at = now()"#,
         spec.kind.as_str(),
         &column(rows, |row| row.id.as_str()) as &[&str],
         &column(rows, |row| row.version.as_deref()) as &[Option<&str>],
         &column(rows, |row| text(row.doc.as_ref())) as &[Option<&str>],
         &column(rows, |row| size(row.size)),
         &column(rows, |row| fields(row)) as &[&str],
-        &spec.fields
+        &*spec.derives(),
+        &column(rows, |row| row.words.as_deref()) as &[Option<&str>]
     )
     .execute(tx)
     .await
@@ -256,7 +261,8 @@ impl<'a> Line<'a> {
 /// Moves the stream, writes the log and the entities. A row that was not there when we looked and is there now is left
 /// alone: its count is missing, and the batch is repeated. `-infinity` marks the rows that were there: locked by us, they
 /// are updated and never inserted, so it is never stored. Where another node declares other fields of the kind, `stray` tells
-/// it that these rows carry ours (see `derive`).
+/// it that these rows carry ours (see `derive`). Who writes by a declaration that is no longer the kind's writes nothing: the
+/// stream's row was waited for, so its version is looked at as it is then.
 async fn store_changes(
     tx: &mut PgConnection,
     spec: &KindSpec,
@@ -270,30 +276,33 @@ async fn store_changes(
     let done = sqlx::query!(
         r#"WITH s AS (
              UPDATE streams SET top = top + $3::int8, at = GREATEST(at, clock_timestamp())
-             WHERE name = $1 RETURNING epoch, top - $3::int8 AS base, at
+             WHERE name = $1 AND declaration IS NOT DISTINCT FROM $27 RETURNING epoch, top - $3::int8 AS base, at
          ), r AS (
              SELECT s.base + r.n AS "offset", s.at, r.* FROM s, UNNEST($6::text[], $7::int8[], $8::text[], $9::text[],
                  $10::text[], $11::text[], $12::bool[], $13::bool[], $14::text[], $15::bytea[], $16::text[], $17::bool[],
-                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[], $25::text[]) WITH ORDINALITY
+                 $18::int4[], $19::text[], $20::text[], $21::bool[], $22::bool[], $23::bool[], $25::text[], $28::text[], $29::text[],
+                 $30::text[]) WITH ORDINALITY
                  AS r (id, revision, op, changed, before, doc, inline, last, version, hash, later, stores, size, fields, key,
-                     trashed, missing, fresh, told, n)
+                     trashed, missing, fresh, told, words, by, trace, n)
          ), logged AS (
              INSERT INTO changes (kind, "offset", day, id, revision, op, at, by, changed, before, doc, size, trace, fields,
                  large)
-             SELECT $2, "offset", (at AT TIME ZONE 'UTC')::date, id, revision, op, at, $4, changed::text[], before::json,
-                 CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END, $5, told,
+             SELECT $2, "offset", (at AT TIME ZONE 'UTC')::date, id, revision, op, at, COALESCE(by, $4), changed::text[],
+                 before::json, CASE WHEN inline THEN doc END, CASE WHEN inline THEN octet_length(doc) ELSE 0 END,
+                 CASE WHEN by IS NULL THEN $5 ELSE trace END, told,
                  CASE WHEN $26 AND stores AND NOT inline THEN COALESCE(later, doc) END FROM r
          ), held AS (
-             INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, key,
-                 trashed_at, missing_since, created_at, updated_at)
-             SELECT $2, id, revision, "offset", op, at, $4, version, hash, CASE WHEN stores THEN COALESCE(later, doc) END,
-                 size, fields::jsonb, key, CASE WHEN trashed THEN at END, CASE WHEN missing THEN at END,
+             INSERT INTO entities AS e (kind, id, revision, "offset", op, at, by, version, hash, doc, size, fields, words,
+                 key, trashed_at, missing_since, created_at, updated_at)
+             SELECT $2, id, revision, "offset", op, at, COALESCE(by, $4), version, hash, CASE WHEN stores THEN COALESCE(later, doc) END,
+                 size, fields::jsonb, words::tsvector, key, CASE WHEN trashed THEN at END, CASE WHEN missing THEN at END,
                  CASE WHEN fresh THEN at ELSE '-infinity' END, at FROM r WHERE last
              ON CONFLICT (kind, id) DO UPDATE SET
                  revision = excluded.revision, "offset" = excluded."offset", op = excluded.op, at = excluded.at,
                  by = excluded.by, version = excluded.version, hash = excluded.hash, size = excluded.size,
                  doc = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.doc ELSE excluded.doc END,
                  fields = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.fields ELSE excluded.fields END,
+                 words = CASE WHEN excluded.doc IS NULL AND excluded.op <> 'purge' THEN e.words ELSE excluded.words END,
                  trashed_at = CASE WHEN excluded.trashed_at IS NULL THEN NULL WHEN excluded.op = 'trash' THEN excluded.at
                      ELSE COALESCE(e.trashed_at, excluded.at) END,
                  missing_since = CASE WHEN excluded.missing_since IS NOT NULL THEN COALESCE(e.missing_since, excluded.at) END,
@@ -328,13 +337,20 @@ async fn store_changes(
         &column(&lines, |line| row(line, |row| row.trashed)),
         &column(&lines, |line| row(line, |row| row.missing)),
         &column(&lines, |line| row(line, |row| row.fresh)),
-        &spec.fields,
+        &*spec.derives(),
         &column(&lines, |line| line.change.fields.as_deref()) as &[Option<&str>],
-        spec.source == Source::Local
+        spec.source == Source::Local,
+        spec.version,
+        &column(&lines, |line| line.last?.words.as_deref()) as &[Option<&str>],
+        &column(&lines, |line| line.change.by.as_ref().map(|of| &*of.by)) as &[Option<&str>],
+        &column(&lines, |line| line.change.by.as_ref()?.trace.as_deref()) as &[Option<&str>]
     )
-    .fetch_one(tx)
+    .fetch_optional(tx)
     .await
     .map_err(write_error)?;
+    let Some(done) = done else {
+        return Err(WriteError::Redeclared);
+    };
     if done.rows != rows as i64 {
         return Err(WriteError::Raced);
     }

@@ -1,5 +1,5 @@
 //! The indexes of sorted fields: one for each that a kind declares, made and dropped in the background without standing in the way of
-//! writers; and that of the trash, which came when there were large tables already.
+//! writers; and those of the trash and of words, which came when there were large tables already.
 //!
 //! Invariants: what is wanted is what the `kinds` table says, so nodes with different configurations do not undo each other's
 //! work: who started last has the say; one node works at a time; a list is sorted by a field only when its index is whole.
@@ -13,8 +13,8 @@ use sqlx::{Connection, PgConnection};
 use super::Entities;
 use crate::platform::db::{MIGRATING, store_error};
 
-/// Most sorted fields of a kind: each is an index, and every change of an entity of the kind writes to it.
-pub const MAX_SORTS: usize = 8;
+/// The index of the words of declared texts, of all kinds.
+pub(super) const WORDS_INDEX: &str = "entities_words";
 /// Between two looks: other nodes may start with other declarations.
 const EVERY: Duration = Duration::from_secs(30);
 
@@ -28,11 +28,12 @@ impl Entities {
     /// Makes what is declared and drops what is not, now and whenever there is something, until `stop` is done.
     pub async fn keep_sorted(self, stop: impl Future<Output = ()>) {
         let work = async {
+            let mut redeclared = self.redeclared();
             loop {
                 if let Err(error) = self.index_sorts().await {
                     tracing::warn!(%error, "indexes of sorted fields are not as declared; tried again");
                 }
-                tokio::time::sleep(EVERY).await;
+                redeclared.within(EVERY).await;
             }
         };
         tokio::select! {
@@ -74,21 +75,22 @@ async fn tasks(on: &mut PgConnection) -> Result<Vec<Task>, sqlx::Error> {
         Task,
         r#"WITH wanted AS (
              SELECT sort_index(k.name, s.key, s.value) AS name,
-                 format('(%s), id) WHERE kind = %L', CASE s.value
+                 format('((%s), id) WHERE kind = %L', CASE s.value
                      WHEN 'text' THEN format('sort_text(fields ->> %L) COLLATE "C"', s.key)
                      WHEN 'number' THEN format('filter_number(fields ->> %L)', s.key)
                      WHEN 'time' THEN format('filter_time(fields ->> %L)', s.key) END, k.name) AS of
              FROM kinds k CROSS JOIN LATERAL json_each_text(k.sorts) s WHERE s.value IN ('text', 'number', 'time')
-             UNION ALL SELECT 'entities_trashed', 'kind, "offset" DESC) WHERE trashed_at IS NOT NULL'
+             UNION ALL SELECT 'entities_trashed', '(kind, "offset" DESC) WHERE trashed_at IS NOT NULL'
+             UNION ALL SELECT 'entities_words', 'USING gin (words) WHERE words IS NOT NULL'
          ), present AS (
              SELECT c.relname::text AS name, i.indisvalid AS whole
              FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-             WHERE i.indrelid = 'entities'::regclass AND c.relname ~ '^entities_(by_[0-9a-f]{16}|trashed)$'
+             WHERE i.indrelid = 'entities'::regclass AND c.relname ~ '^entities_(by_[0-9a-f]{16}|trashed|words)$'
          )
          SELECT p.name AS "name!", format('DROP INDEX CONCURRENTLY IF EXISTS %I', p.name) AS "sql!"
          FROM present p LEFT JOIN wanted w ON w.name = p.name WHERE w.name IS NULL OR NOT p.whole
          UNION ALL
-         SELECT w.name, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON entities (%s', w.name, w.of)
+         SELECT w.name, format('CREATE INDEX CONCURRENTLY IF NOT EXISTS %I ON entities %s', w.name, w.of)
          FROM wanted w LEFT JOIN present p ON p.name = w.name WHERE p.name IS NULL OR NOT p.whole"#
     )
     .fetch_all(on)

@@ -26,7 +26,7 @@ impl Entities {
     /// The database is away; what was done stays done.
     pub async fn empty_trash(&self, now: OffsetDateTime) -> Result<usize, StoreError> {
         let mut purged = 0;
-        for (kind, kept) in self.kinds.values().filter_map(|spec| Some((&spec.kind, kept(spec)?))) {
+        for (kind, kept) in self.specs().iter().filter_map(|spec| Some((&spec.kind, kept(spec)?))) {
             loop {
                 let found = self.trashed_before(kind, now - kept).await?;
                 let full = found.len() as i64 == AT_ONCE;
@@ -58,7 +58,7 @@ impl Entities {
         let sees = Arc::new(Sees::default());
         let edit = |(id, revision)| {
             let expected = Expect::OneOf(vec![Expected { revision, epoch: None }]);
-            Edit { id, action: EditAction::Purge, expected, sees: Arc::clone(&sees) }
+            Edit { id, action: EditAction::Purge, expected, sees: Arc::clone(&sees), by: None }
         };
         let edits =
             Edits { edits: found.into_iter().map(edit).collect(), atomic: false, key: None, who: RETENTION.into() };
@@ -73,5 +73,6 @@ impl Entities {
 
 /// How long a kind keeps its trash; `None`: for good.
 fn kept(spec: &KindSpec) -> Option<Duration> {
-    (spec.source == Source::Local && !spec.trash_retention.is_zero()).then_some(spec.trash_retention)
+    let kept = spec.declaration.trash_retention;
+    (spec.source == Source::Local && !kept.is_zero()).then_some(kept)
 }

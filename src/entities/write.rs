@@ -20,8 +20,9 @@ use sqlx::{Connection, PgConnection, Postgres, Transaction};
 use tokio::task::JoinError;
 
 use super::{
-    Entities, KindSpec, NOTIFY_CHANNEL,
+    Entities, EntityRow, KindSpec, NOTIFY_CHANNEL,
     edit::{EditAction, Outcome, Refused},
+    editing::{MAX_TOGETHER, as_they_are},
     fold::{Folded, Stored, fold},
     op::{EntityOp, Prepared, prepare},
     recent::Logged,
@@ -57,6 +58,8 @@ pub struct Written {
     pub edited: usize,
     /// The stream's behind the last change, if there was one.
     pub position: Option<Position>,
+    /// Of each edit that has changed something, where they are few, the entity as it is then, with its tag.
+    pub(super) rows: Vec<Option<(EntityRow, String)>>,
     /// The rows of the log, turn by turn: for the relay, once the transaction is committed.
     pub(crate) logged: Logged,
 }
@@ -79,6 +82,9 @@ pub enum WriteError {
     /// Another writer created the entity between our look and our write: repeat the transaction.
     #[error("another writer came between")]
     Raced,
+    /// The kind was declared anew meanwhile: look how, and repeat the transaction.
+    #[error("the kind was declared anew")]
+    Redeclared,
     /// The data itself was refused: repeat with [`Refusal::Quarantines`].
     #[error("the database refused a record")]
     Data(#[source] sqlx::Error),
@@ -125,13 +131,13 @@ impl Entities {
         let mut written = Written::default();
         match refusal {
             Refusal::Fails | Refusal::Stops => {
-                write_run(tx, spec, author, ops, refusal == Refusal::Stops, &mut written).await?;
+                write_run(tx, &spec, author, ops, refusal == Refusal::Stops, &mut written).await?;
             }
             Refusal::Quarantines => {
                 // In one order, as every writer, before the stream is held.
                 lock_rows(tx, kind, &ops.iter().map(EntityOp::id).collect(), false).await?;
                 for op in ops {
-                    self.write_carefully(tx, spec, author, op, &mut written).await?;
+                    self.write_carefully(tx, &spec, author, op, &mut written).await?;
                 }
             }
         }
@@ -174,6 +180,9 @@ impl Entities {
         let mut attempt = Attempt::default();
         loop {
             let result = self.try_commit(kind, author, ops, attempt.refusal).await;
+            if matches!(result, Err(WriteError::Redeclared)) {
+                self.refresh_kinds().await?;
+            }
             if let Some(result) = attempt.next(self, result) {
                 return result;
             }
@@ -278,11 +287,10 @@ impl Attempt {
                 None
             }
             Err(WriteError::Data(error)) => Some(Err(StoreError::Unfit { doing, source: Box::new(error) })),
-            Err(WriteError::Raced) => {
+            Err(raced @ (WriteError::Raced | WriteError::Redeclared)) => {
                 entities.database.metrics().raced.inc();
                 self.races += 1;
-                (self.races >= MAX_RACES)
-                    .then(|| Err(StoreError::Unavailable { doing, source: Box::new(WriteError::Raced) }))
+                (self.races >= MAX_RACES).then(|| Err(StoreError::Unavailable { doing, source: Box::new(raced) }))
             }
         }
     }
@@ -297,6 +305,7 @@ impl Written {
         self.edits.extend(other.edits);
         self.edited += other.edited;
         self.position = other.position.or(self.position.take());
+        self.rows.extend(other.rows);
         self.logged.append(other.logged);
     }
 
@@ -379,7 +388,7 @@ async fn write_turn(
     stored.retain(|id, _| now.contains(id));
 
     let ours = Arc::clone(spec);
-    let folded = if work(&ops, &stored) < OFFLOAD_BYTES {
+    let folded = if work(spec, &ops, &stored) < OFFLOAD_BYTES {
         fold(&ours, stored, ops)
     } else {
         joined(tokio::task::spawn_blocking(move || fold(&ours, stored, ops)).await)?
@@ -394,21 +403,27 @@ async fn write_turn(
         written.logged.forget(&purge.id);
     }
     let position = place.as_ref().map(|place| place.behind(changes.len()));
+    let mut rows = vec![None; edits.len()];
     if let Some(place) = place {
+        let sizes: Vec<_> = changes.iter().map(|change| change.told).collect();
         let (epoch, changes) = place.committed(spec, author, changes);
+        if edits.len() <= MAX_TOGETHER {
+            rows = as_they_are(&epoch, &edits, &changes, &sizes);
+        }
         written.logged.add(epoch, changes);
     }
-    written.add(Written { applied, quarantined, created, newest, edits, edited, position, ..Written::default() });
+    written.add(Written { applied, quarantined, created, newest, edits, edited, position, rows, ..Written::default() });
     left.extend(rest);
     Ok(left)
 }
 
 /// Bytes that the fold has to walk through. What others than edits bring is checked and hashed already; of those each may meet what all
 /// before it have made of the document, and a patch may make much of little.
-fn work(ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> usize {
+fn work(spec: &KindSpec, ops: &[Prepared], stored: &HashMap<EntityId, Stored>) -> usize {
     let held = stored.values().filter_map(|row| row.doc.as_ref()).map(|doc| doc.text().len());
     let edits = || ops.iter().filter_map(|it| if let EntityOp::Edit(edit) = &it.op { Some(edit) } else { None });
-    if edits().any(|edit| matches!(edit.action, EditAction::Patch(_))) {
+    // A patch may make much of little, and a schema may look at it often.
+    if spec.schema.is_some() || edits().any(|edit| matches!(edit.action, EditAction::Patch(_))) {
         return OFFLOAD_BYTES;
     }
     let brought: usize = edits().filter_map(|edit| Some(edit.raw()?.get().len())).sum();

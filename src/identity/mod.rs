@@ -29,6 +29,6 @@ pub(crate) use fetch::is_allowed as may_be_fetched;
 pub use keys::SigningKey;
 pub use metrics::IdentityMetrics;
 pub use origin::Origin;
-pub use setup::{Setup, verifier};
+pub use setup::{Grants, Setup, verifier};
 pub use tokens::{IdentityError, MAX_KEYS, MAX_TOKEN, MIN_KEY, TokenRules, Verifier};
 pub use views::{RoleViews, ViewError};

@@ -1,5 +1,7 @@
 //! From the configuration's words to keys and rules.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{
     guard::GuardRules,
     issuer::Pace,
@@ -7,6 +9,9 @@ use super::{
     tokens::{IdentityError, TokenRules, Verifier},
 };
 use crate::platform::config::{IdentityConfig, IssuerConfig, KeyConfig};
+
+/// Permissions that roles have beside those of the rules, by role.
+pub type Grants = BTreeMap<String, BTreeSet<String>>;
 
 /// Keys and rules, for [`Verifier::of`] and [`Verifier::replace_all`].
 #[derive(Debug, Clone)]
@@ -28,6 +33,14 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// The same, with these.
+    pub(super) fn granting(mut self, grants: &Grants) -> Self {
+        for (role, permissions) in grants {
+            self.rules.roles.entry(role.clone()).or_default().extend(permissions.iter().cloned());
+        }
+        self
+    }
+
     /// Keys of ours and nothing else.
     #[must_use]
     pub fn of_keys(keys: Vec<SigningKey>, rules: TokenRules) -> Self {

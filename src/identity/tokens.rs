@@ -13,7 +13,7 @@ mod rules;
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use dzvin_actors::platform::ports::{
@@ -34,7 +34,7 @@ use super::{
     keys::SigningKey,
     metrics::IdentityMetrics,
     revocations::Revocations,
-    setup::Setup,
+    setup::{Grants, Setup},
 };
 
 use crate::platform::http::chain;
@@ -47,6 +47,8 @@ pub(super) const LEEWAY_SECONDS: i64 = 5;
 /// Signs and verifies. Cheap to share by `Arc`; [`Verifier::replace`] changes keys and rules without a restart.
 pub struct Verifier {
     inner: watch::Sender<Arc<Inner>>,
+    /// What it was made of: a change of either begins with both.
+    given: Mutex<(Setup, Grants)>,
     revocations: Revocations,
     /// Where API tokens are looked for, once there is a database.
     accounts: OnceLock<Accounts>,
@@ -77,10 +79,11 @@ impl Verifier {
     pub fn of(setup: Setup) -> Result<Self, IdentityError> {
         let guard = Guard::default();
         guard.replace(setup.guard);
-        let (inner, metrics) = (Inner::new(setup, &[])?, IdentityMetrics::default());
+        let (inner, metrics) = (Inner::new(setup.clone(), &[])?, IdentityMetrics::default());
         metrics.masks(&inner.views);
+        let given = Mutex::new((setup, Grants::new()));
         let (inner, revocations) = (watch::Sender::new(Arc::new(inner)), Revocations::default());
-        Ok(Self { inner, revocations, accounts: OnceLock::new(), guard, metrics })
+        Ok(Self { inner, given, revocations, accounts: OnceLock::new(), guard, metrics })
     }
 
     /// Puts new keys and rules into force for the next token.
@@ -96,12 +99,28 @@ impl Verifier {
     /// # Errors
     /// Unusable keys or rules; then the old ones stay.
     pub fn replace_all(&self, setup: Setup) -> Result<(), IdentityError> {
-        let rules = setup.guard;
-        let inner = Inner::new(setup, &self.inner().issuers)?;
-        self.guard.replace(rules);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = Inner::new(setup.clone().granting(&given.1), &self.inner().issuers)?;
+        self.guard.replace(setup.guard);
         self.metrics.masks(&inner.views);
         self.inner.send_replace(Arc::new(inner));
+        given.0 = setup;
         Ok(())
+    }
+
+    /// Grants roles these beside what the rules grant them, in place of what was granted so before; answers whether that is something else.
+    ///
+    /// # Errors
+    /// A role would have more permissions than a token may carry; then nothing changes.
+    pub fn take_grants(&self, grants: Grants) -> Result<bool, IdentityError> {
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.1 == grants {
+            return Ok(false);
+        }
+        let inner = Inner::new(given.0.clone().granting(&grants), &self.inner().issuers)?;
+        self.inner.send_replace(Arc::new(inner));
+        given.1 = grants;
+        Ok(true)
     }
 
     /// What is revoked; the store of revocations fills it.

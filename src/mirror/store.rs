@@ -55,7 +55,7 @@ impl Mirrors {
     /// Declared fields of a kind; none of an unknown one.
     #[must_use]
     pub fn fields(&self, kind: &Kind) -> Arc<[String]> {
-        self.entities.spec(kind).map(|spec| spec.fields.clone().into()).unwrap_or_default()
+        self.entities.spec(kind).map(|spec| spec.fields().into()).unwrap_or_default()
     }
 
     /// Every Mirror, by name.

@@ -1,6 +1,6 @@
 //! Permissions: `{area}:{action}:{object}`, where the object may end with `*`, which stands for any ending; `*` alone is everything.
 //!
-//! Known today: `entities:{read, create, update, trash, restore, purge}:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
+//! Known today: `entities:{read, create, update, trash, restore, purge}:{kind}`, `kinds:declare:{kind}`, `mirrors:read:*`, `mirrors:operate:*`, `channels:subscribe:{channel}`,
 //! `channels:publish:{channel}`, `channels:operate:*`, `identity:revoke:*`,
 //! `identity:accounts:{service account}`, `identity:grant:{role}`,
 //! `trace:user:{user}`, `trace:channel:{channel}`.
@@ -39,11 +39,23 @@ impl Permissions {
     /// # Errors
     /// The first that is not of the form, or the first above [`MAX_PERMISSIONS`].
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, PermissionError> {
+        Self::parse_up_to(MAX_PERMISSIONS, texts)
+    }
+
+    /// The same of what roles grant, which no token carries: there may be any number.
+    ///
+    /// # Errors
+    /// The first that is not of the form.
+    pub fn granted<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, PermissionError> {
+        Self::parse_up_to(usize::MAX, texts)
+    }
+
+    fn parse_up_to<'a>(most: usize, texts: impl IntoIterator<Item = &'a str>) -> Result<Self, PermissionError> {
         let mut all = BTreeSet::new();
         for text in texts {
             let parts: Vec<&str> = text.split(':').collect();
             let formed = text == "*" || (parts.len() == 3 && parts.iter().all(|p| !p.is_empty() && p.len() <= 64));
-            if !formed || all.len() >= MAX_PERMISSIONS {
+            if !formed || all.len() >= most {
                 return Err(PermissionError(text.chars().take(80).collect()));
             }
             all.insert(text.to_owned());

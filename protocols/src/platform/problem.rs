@@ -29,6 +29,20 @@ pub struct ProblemDetails {
     /// Which of several things that were asked for is meant, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<u64>,
+    /// What is wrong with single values of a document: [`ProblemValue`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<ProblemValue>,
+}
+
+/// What is wrong with one value of a document, as RFC 9457 lists such.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemValue {
+    /// Where: a JSON Pointer (RFC 6901).
+    pub pointer: String,
+    /// For people; never the value itself.
+    pub detail: String,
+    /// The word of the JSON Schema that it breaks.
+    pub keyword: String,
 }
 
 impl ProblemDetails {
@@ -43,6 +57,7 @@ impl ProblemDetails {
             code: code.into(),
             revision: None,
             item: None,
+            errors: Vec::new(),
         }
     }
 }

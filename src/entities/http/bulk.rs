@@ -18,7 +18,7 @@ use super::{
     writer::{Asked, Writer, mark_replayed, status_of},
 };
 use crate::{
-    entities::{Edit, EditAction, Edited, Expect, MAX_EDITS, Told},
+    entities::{Edit, EditAction, Edited, Expect, MAX_EDITS, Told, ToldRefusal, Violation},
     identity::audit::Slot,
     platform::http::Problem,
 };
@@ -159,6 +159,8 @@ struct BulkItem {
     code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Violation>,
 }
 
 impl From<Told> for BulkItem {
@@ -169,9 +171,13 @@ impl From<Told> for BulkItem {
             (None, true) => StatusCode::CREATED,
             (None, false) => StatusCode::OK,
         };
-        let (code, detail) = refused.map(|refused| (refused.code, refused.detail)).unzip();
-        let detail = detail.filter(|detail| !detail.is_empty());
-        Self { id, status: status.as_u16(), revision, code, detail }
+        let (code, detail, errors) = match refused {
+            Some(ToldRefusal { code, detail, errors }) => {
+                (Some(code), Some(detail).filter(|detail| !detail.is_empty()), errors)
+            }
+            None => (None, None, Vec::new()),
+        };
+        Self { id, status: status.as_u16(), revision, code, detail, errors }
     }
 }
 

@@ -184,7 +184,7 @@ impl Export {
         if let Some(named) = &self.asked.named {
             return named.clone();
         }
-        let declared = self.entities.spec(&self.kind).map(|spec| spec.fields.clone()).unwrap_or_default();
+        let declared = self.entities.spec(&self.kind).map(|spec| spec.fields().to_vec()).unwrap_or_default();
         declared.into_iter().filter(|field| self.lens.shows(field)).collect()
     }
 }

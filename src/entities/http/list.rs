@@ -9,19 +9,20 @@ use axum::{
 };
 use dzvin_protocols::{
     channels::Position,
-    entities::{Filter, Order, Projection},
+    entities::{Filter, MAX_SOUGHT, Order, Projection, Words},
     platform::Kind,
 };
 use serde::Serialize;
 
 use super::{
     DEFAULT_LIMIT, Pairs, Served, bad,
+    expand::Expansion,
     export::{Export, Format},
     json, limit, readable, unknown_kind, write_item,
 };
 use crate::{
     entities::{
-        Entities, EntityRow, Filters, ListPage, Listing, Trash,
+        Entities, EntityRow, Filters, ListPage, Listing, MAX_EXPANDED, Search, Trash,
         cursor::{Cursor, Cursors},
         lens::Lens,
         query::INLINE,
@@ -50,13 +51,16 @@ pub(super) async fn list(
     let kind = readable(&caller, &kind)?;
     let lens = Lens::of(&caller, &entities, &kind);
     let mut asked = ListQuery::parse(&entities, &kind, pairs, &lens, Format::accepted(&headers))?;
+    let expand =
+        asked.expand.take().map(|names| Expansion::parse(&entities, &kind, &names, &lens, &caller)).transpose()?;
     let lens = lens.asking(asked.fields.take());
     if let Some(format) = asked.format {
         let user = Arc::clone(&caller.user);
         return Export { entities, kind, lens, asked, format, token, user }.start(&exports, room).await;
     }
     // What it may come to; what it has come to is held from then on.
-    let room = room.take(usize::from(asked.limit) * INLINE as usize).await?;
+    let others = if expand.is_some() { MAX_EXPANDED } else { 0 };
+    let room = room.take((usize::from(asked.limit) + others) * INLINE as usize).await?;
     let page = asked.page(&entities, &kind, &lens).await?;
     // Over pages the first one's position counts: what changed since is told to whoever attaches there.
     let position = asked.cursor.map_or_else(|| lens.position(page.position), |cursor| cursor.position);
@@ -71,6 +75,11 @@ pub(super) async fn list(
         write_item(&mut out, &kind, row, &lens);
     }
     out.extend_from_slice(b"],");
+    if let Some(expand) = expand {
+        out.extend_from_slice(b"\"expanded\":");
+        out.extend(expand.of(&entities, &caller, &lens, &page.rows).await?);
+        out.push(b',');
+    }
     let foot = Foot { next, position, channel: kind.stream().to_string(), total: page.total };
     out.extend_from_slice(serde_json::to_vec(&foot).unwrap_or_default().get(1..).unwrap_or_default());
     Ok(json(room.lend(out)))
@@ -90,6 +99,9 @@ pub(super) struct ListQuery {
     /// The same, as they were named.
     pub(super) named: Option<Vec<String>>,
     format: Option<Format>,
+    /// Which references are followed.
+    expand: Option<String>,
+    search: Option<Search>,
 }
 
 impl ListQuery {
@@ -112,6 +124,8 @@ impl ListQuery {
             fields: None,
             named: None,
             format: accepted,
+            expand: None,
+            search: None,
         };
         let (mut cursor, mut sort) = (None, None);
         for (name, value) in pairs {
@@ -126,6 +140,8 @@ impl ListQuery {
                     asked.fields = Some(Projection::parse(&value).ok_or_else(|| bad("fields", &value))?);
                     asked.named = Some(value.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect());
                 }
+                "q" => asked.search = Some(search(entities, kind, &value, lens)?),
+                "expand" => asked.expand = Some(value),
                 "format" => asked.format = Format::parse(&value)?,
                 _ => asked.equal(entities, kind, name, value, lens)?,
             }
@@ -177,6 +193,7 @@ impl ListQuery {
             filters: &self.filters,
             filter: self.filter.as_ref(),
             rows: lens.rows(),
+            search: self.search.as_ref(),
             trash: self.trash,
             order: &self.order,
             after: self.cursor.as_ref().map(|cursor| &cursor.place),
@@ -186,7 +203,8 @@ impl ListQuery {
         let page = entities.list(kind, listing).await?.ok_or_else(|| unknown_kind(kind))?;
         if let Some(field) = page.pending.first() {
             // A field of the row filter may be hidden itself.
-            let field = if lens.shows(field) { field.as_str() } else { "a field" };
+            let plain = lens.shows(field) && !field.contains(char::is_control);
+            let field = if plain { field.as_str() } else { "a field" };
             let detail = format!("{field} was declared lately and is being derived from the documents; try again");
             return Err(Problem::conflict("field_pending", detail));
         }
@@ -219,9 +237,22 @@ fn filter(entities: &Entities, kind: &Kind, text: &str, lens: &Lens) -> Result<F
 }
 
 /// # Errors
+/// 400 `unknown_search` where nothing is searched, 403 `hidden_field` where something hidden would be.
+fn search(entities: &Entities, kind: &Kind, text: &str, lens: &Lens) -> Result<Search, Problem> {
+    let unknown = |detail: String| Problem::bad_request("unknown_search", detail);
+    let spec = entities.spec(kind);
+    let texts = spec.as_ref().map(|spec| spec.declaration.text.as_slice()).unwrap_or_default();
+    texts.iter().try_for_each(|field| lens.may_search(field))?;
+    let words = Words::parse(text).ok_or_else(|| unknown(format!("q has 1 to {MAX_SOUGHT} words")))?;
+    let search = spec.and_then(|spec| Search::of(&spec, &words));
+    search.ok_or_else(|| unknown(format!("no texts of {kind} are declared, so nothing is searched by words")))
+}
+
+/// # Errors
 /// 400 `unknown_field` for what is not declared, 403 `hidden_field` for what is hidden.
 fn may_ask(entities: &Entities, kind: &Kind, field: &str, lens: &Lens) -> Result<(), Problem> {
-    let declared = entities.spec(kind).map(|spec| spec.fields.as_slice()).unwrap_or_default();
+    let spec = entities.spec(kind);
+    let declared = spec.as_ref().map(|spec| spec.fields()).unwrap_or_default();
     if declared.iter().any(|it| it == field) {
         return lens.may_filter(field);
     }
@@ -232,9 +263,9 @@ fn may_ask(entities: &Entities, kind: &Kind, field: &str, lens: &Lens) -> Result
 
 fn order(entities: &Entities, kind: &Kind, text: &str, lens: &Lens) -> Result<Order, Problem> {
     let spec = entities.spec(kind);
-    let sorts = |field: &str| spec.and_then(|spec| spec.sorts.get(field)).copied();
-    let Some(order) = Order::parse(text, sorts) else {
-        let fields = spec.map(|spec| spec.sorts.keys()).into_iter().flatten().map(String::as_str);
+    let sorts = spec.as_ref().map(|spec| &spec.declaration.sorts);
+    let Some(order) = Order::parse(text, |field| sorts.and_then(|sorts| sorts.get(field)).copied()) else {
+        let fields = sorts.into_iter().flat_map(|sorts| sorts.keys()).map(String::as_str);
         let all: Vec<&str> = Order::BUILT_IN.into_iter().chain(fields.filter(|field| lens.shows(field))).collect();
         let detail =
             format!("{kind} is not sorted by {text:.80}, but by: {}; with - before it descending", all.join(", "));

@@ -15,9 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Editor, INLINE, MAX_TAGS, entity_id, find, history, readable, tags, unknown_entity, unknown_kind, write_item,
-};
+use super::{Editor, INLINE, MAX_TAGS, entity_id, find, history, readable, tags, unknown_kind, write_item};
 use crate::{
     entities::{
         Author, Edit, EditAction, EditError, Edited, Edits, EntityRow, Expect, Expected, IdempotencyKey,
@@ -97,7 +95,7 @@ impl Asked {
         }
         actions.iter().try_for_each(|action| caller.require("entities", action, kind.as_str()))?;
         caller.require_user("in whose name something could be changed")?;
-        let (lens, demanding) = (Lens::of(&caller, &editor.0, &kind), spec.require_if_match);
+        let (lens, demanding) = (Lens::of(&caller, &editor.0, &kind), spec.declaration.require_if_match);
         let sees = Arc::new(Sees { rows: lens.rows().cloned(), mask: lens.mask().cloned() });
         let key = idempotency_key(&headers)?.map(|key| {
             // Whoever sees less is not told what was answered to who saw more.
@@ -159,7 +157,7 @@ impl Writer {
 
     /// An edit in the name of this writer.
     pub(super) fn of(&self, id: EntityId, action: EditAction, expected: Expect) -> Edit {
-        Edit { id, action, expected, sees: Arc::clone(&self.sees) }
+        Edit { id, action, expected, sees: Arc::clone(&self.sees), by: None }
     }
 
     /// Edits one entity and tells it.
@@ -170,19 +168,14 @@ impl Writer {
             return Err(Problem::internal("an edit was answered by nothing"));
         };
         let there = match row {
-            None if replayed => {
-                find(&self.editor.0.for_readers(), &self.lens, &self.kind, &told.id, &[], INLINE).await?
-            }
-            row => row,
+            None => find(&self.editor.0.for_readers(), &self.lens, &self.kind, &told.id, &[], INLINE).await?,
+            told => told,
         };
         let mut response = match there {
             Some((row, tag)) => self.told(&row, &tag)?,
             // It was done, whatever became of the entity since.
-            None if replayed => {
-                axum::Json(serde_json::json!({"kind": self.kind, "id": told.id, "revision": told.revision}))
-                    .into_response()
-            }
-            None => return Err(unknown_entity(&self.kind)),
+            None => axum::Json(serde_json::json!({"kind": self.kind, "id": told.id, "revision": told.revision}))
+                .into_response(),
         };
         if told.created {
             *response.status_mut() = StatusCode::CREATED;
@@ -241,6 +234,7 @@ pub(super) fn mark_replayed(response: &mut Response, replayed: bool) {
 
 fn refusal(refused: &Refused) -> Problem {
     let problem = Problem::new(status_of(refused.code()), refused.code(), refused.to_string());
+    let problem = problem.with_errors(refused.violations().to_vec());
     match refused.revision() {
         Some(revision) => problem.with_revision(revision),
         None => problem,
@@ -253,7 +247,7 @@ pub(super) fn status_of(code: &str) -> StatusCode {
         "unknown_entity" => StatusCode::NOT_FOUND,
         "entity_exists" | "revision_conflict" => StatusCode::PRECONDITION_FAILED,
         "hidden_field" | "out_of_sight" => StatusCode::FORBIDDEN,
-        "unfit_document" => StatusCode::UNPROCESSABLE_ENTITY,
+        "unfit_document" | "schema_mismatch" => StatusCode::UNPROCESSABLE_ENTITY,
         "document_too_large" | "bulk_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "bad_patch" => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,

@@ -124,7 +124,7 @@ impl StoredQueries {
     pub async fn make(&self, kind: &Kind, filter: &str, who: &Who) -> Result<Arc<Query>, QueryRefusal> {
         let spec = self.entities.spec(kind).ok_or(QueryRefusal::UnknownKind)?;
         let filter = Filter::parse(filter)?;
-        check_fields(spec, &filter)?;
+        check_fields(&spec, &filter)?;
         // The one spelling is what counts, on every node.
         let spelling = filter.to_string();
         let query = Query { id: QueryId::of(kind, &filter), kind: kind.clone(), filter: Filter::parse(&spelling)? };
@@ -193,7 +193,7 @@ impl StoredQueries {
         };
         let query = row.and_then(|(kind, filter, derived)| {
             let (kind, bytes, filter) = (Kind::new(&kind).ok()?, filter.len(), Filter::parse(&filter).ok()?);
-            check_fields(self.entities.spec(&kind)?, &filter).ok()?;
+            check_fields(&*self.entities.spec(&kind)?, &filter).ok()?;
             let carried = filter.fields().into_iter().all(|field| derived.iter().any(|it| it == field));
             carried.then(|| (Query { id: id.clone(), kind, filter }, bytes))
         });
@@ -269,10 +269,10 @@ impl StoredQueries {
 
 /// Whether a query of the kind may speak of these fields.
 fn check_fields(spec: &KindSpec, filter: &Filter) -> Result<(), QueryRefusal> {
-    let declared: BTreeSet<&str> = spec.fields.iter().map(String::as_str).collect();
+    let declared: BTreeSet<&str> = spec.fields().iter().map(String::as_str).collect();
     for field in filter.fields() {
         if !declared.contains(field) {
-            let declared = spec.fields.join(", ");
+            let declared = spec.fields().join(", ");
             return Err(QueryRefusal::UnknownField { field: field.to_owned(), declared });
         }
         // An upstream may move a version without a change: rows would come into a query that nobody is told of.

@@ -9,7 +9,8 @@ pub(super) const BULK: &str = "entities.bulk";
 pub(super) fn of(method: &Method, route: &str, query: &str) -> Option<&'static str> {
     let reads = method == Method::GET || method == Method::HEAD;
     let (read, write) = match route {
-        "/api/v1/kinds" => ("kinds.read", ""),
+        "/api/v1/kinds" | "/api/v1/kinds/{kind}/versions" => ("kinds.read", ""),
+        "/api/v1/kinds/{kind}" => ("kinds.read", "kinds.declare"),
         "/api/v1/entities/{kind}" => ("entities.read", "entities.create"),
         "/api/v1/entities/{kind}/{id}" => ("entities.read", entity(method, query)),
         "/api/v1/entities/{kind}/{id}/restore" => ("", "entities.restore"),

@@ -23,7 +23,7 @@ use axum::http::Extensions;
 pub use http::router;
 pub use layer::{Slot, note};
 pub use notes::Notes;
-pub use store::{AuditStore, Deed, write};
+pub use store::{AuditStore, Deed, write, write_of_each};
 
 use crate::platform::http::{ClientAddress, TraceContext};
 

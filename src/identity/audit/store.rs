@@ -40,19 +40,36 @@ fn number(status: u16) -> i16 {
 /// # Errors
 /// Those of the statement; the transaction is to be rolled back.
 pub async fn write(tx: &mut PgConnection, node: &str, who: &Who, deeds: &[Deed]) -> Result<(), sqlx::Error> {
-    let actions: Vec<String> = deeds.iter().map(|deed| deed.action.to_owned()).collect();
-    let objects: Vec<String> = deeds.iter().map(|deed| clean(&deed.object, MAX_OBJECT).into_owned()).collect();
-    let statuses: Vec<i16> = deeds.iter().map(|deed| number(deed.status)).collect();
-    let revisions: Vec<Option<i64>> = deeds.iter().map(|deed| deed.revision).collect();
+    let all: Vec<_> = deeds.iter().map(|deed| (who, deed)).collect();
+    write_of_each(tx, node, &all).await
+}
+
+/// The same of several people.
+///
+/// # Errors
+/// Those of the statement; the transaction is to be rolled back.
+pub async fn write_of_each(tx: &mut PgConnection, node: &str, all: &[(&Who, &Deed)]) -> Result<(), sqlx::Error> {
+    let deeds = || all.iter().map(|(_, deed)| deed);
+    let who = || all.iter().map(|(who, _)| who);
+    let requests: Vec<Option<&str>> = who().map(|who| who.request.as_deref()).collect();
+    let addresses: Vec<Option<String>> = who().map(|who| who.address.map(|address| address.to_string())).collect();
+    let users: Vec<String> = who().map(|who| clean(&who.user, MAX_NAME).into_owned()).collect();
+    let tokens: Vec<Option<String>> =
+        who().map(|who| who.token.as_deref().map(|token| clean(token, MAX_NAME).into_owned())).collect();
+    let actions: Vec<String> = deeds().map(|deed| deed.action.to_owned()).collect();
+    let objects: Vec<String> = deeds().map(|deed| clean(&deed.object, MAX_OBJECT).into_owned()).collect();
+    let statuses: Vec<i16> = deeds().map(|deed| number(deed.status)).collect();
+    let revisions: Vec<Option<i64>> = deeds().map(|deed| deed.revision).collect();
     sqlx::query!(
         r#"INSERT INTO audit (node, request, address, "user", token, action, object, outcome, status, revision)
-           SELECT $1, $2, $3, $4, $5, d.action, d.object, 'done', d.status, d.revision
-           FROM UNNEST($6::text[], $7::text[], $8::int2[], $9::int8[]) AS d (action, object, status, revision)"#,
+           SELECT $1, d.request, d.address, d."user", d.token, d.action, d.object, 'done', d.status, d.revision
+           FROM UNNEST($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int2[], $9::int8[])
+               AS d (request, address, "user", token, action, object, status, revision)"#,
         node,
-        who.request.as_deref(),
-        who.address.map(|address| address.to_string()),
-        &*clean(&who.user, MAX_NAME),
-        who.token.as_deref().map(|token| clean(token, MAX_NAME).into_owned()),
+        &requests as &[Option<&str>],
+        &addresses as &[Option<String>],
+        &users,
+        &tokens as &[Option<String>],
         &actions,
         &objects,
         &statuses,

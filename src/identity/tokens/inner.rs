@@ -78,7 +78,7 @@ impl Inner {
             return Err(IdentityError::Keys);
         }
         let role = |role: &str, all: &[String]| {
-            Permissions::parse(all.iter().map(String::as_str))
+            Permissions::granted(all.iter().map(String::as_str))
                 .map_err(|source| IdentityError::Role { role: role.to_owned(), source })
         };
         for (name, all) in &rules.roles {
@@ -237,11 +237,13 @@ impl Inner {
     fn permissions(&self, claims: &Claims) -> Result<Permissions, PermissionError> {
         let of_roles =
             claims.roles.iter().take(MAX_PERMISSIONS).filter_map(|role| self.rules.roles.get(role)).flatten();
-        let all = Permissions::parse(of_roles.chain(&claims.permissions).map(String::as_str))?;
+        // Those of the token itself are counted; what roles grant is ours to say.
+        Permissions::parse(claims.permissions.iter().map(String::as_str))?;
+        let all = Permissions::granted(of_roles.chain(&claims.permissions).map(String::as_str))?;
         if self.views.are_none() {
             return Ok(all);
         }
-        let of = |granted: &[String]| Permissions::parse(granted.iter().map(String::as_str));
+        let of = |granted: &[String]| Permissions::granted(granted.iter().map(String::as_str));
         let mut grants = vec![(None, of(&claims.permissions)?)];
         for role in claims.roles.iter().take(MAX_PERMISSIONS) {
             if let Some(granted) = self.rules.roles.get(role) {

@@ -6,6 +6,7 @@
 mod check;
 mod dev;
 mod exit;
+mod kinds;
 mod outside;
 mod revoke;
 mod serve;
@@ -63,6 +64,34 @@ enum Command {
     Check,
     /// Print a token.
     Token(Box<TokenArgs>),
+    /// List the kinds, show one, or declare them from files.
+    Kinds {
+        #[command(subcommand)]
+        action: KindsAction,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum KindsAction {
+    /// Every kind: its name, who owns it, who has the say, its version and its declared fields.
+    List,
+    /// What is declared of a kind, as a file has it.
+    Show {
+        /// Its name.
+        kind: String,
+    },
+    /// Declare kinds, each by a file that is called as the kind is: customer.json.
+    Apply {
+        /// Only say what would come of it.
+        #[arg(long)]
+        dry_run: bool,
+        /// Let entities that do not fit be as they are.
+        #[arg(long)]
+        force: bool,
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +198,7 @@ fn work(cli: Cli) -> Result<(), Failure> {
             Command::Serve { migrate } => serve::run(&config, file, migrate).await,
             Command::Migrate => serve::migrate(&config).await,
             Command::Check => check::run(&config, file.as_deref()).await,
+            Command::Kinds { action } => kinds::run(&config, &action).await,
             Command::Token(args) => match args.action {
                 Some(TokenAction::Revoke(_)) if args.sub.is_some() => {
                     Err(Failure::new(Exit::Usage, "revoke takes --user or --jti; --sub is for a new token"))
@@ -270,7 +300,17 @@ mod tests {
         ] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
-        for bad in ["dzvin", "dzvin sereve", "dzvin token", "dzvin token --sub a --ttl 1", "dzvin serve --x"] {
+        assert!(
+            parsed("dzvin kinds apply --dry-run customer.json deal.json").is_ok() && parsed("dzvin kinds list").is_ok()
+        );
+        for bad in [
+            "dzvin",
+            "dzvin kinds apply",
+            "dzvin sereve",
+            "dzvin token",
+            "dzvin token --sub a --ttl 1",
+            "dzvin serve --x",
+        ] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dzvin_protocols::identity::{Claims, Permissions, SubscriptionClaims, SubscriptionOptions};
+use dzvin_protocols::{
+    identity::{Claims, Permissions, SubscriptionClaims, SubscriptionOptions},
+    platform::units::parse_duration,
+};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 
@@ -17,13 +20,13 @@ const MAX_TTL: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// `30m`, `1h`, `7d`.
 pub(super) fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = crate::platform::config::parse_duration(text).filter(|ttl| !ttl.is_zero() && *ttl <= MAX_TTL);
+    let ttl = parse_duration(text).filter(|ttl| !ttl.is_zero() && *ttl <= MAX_TTL);
     ttl.ok_or_else(|| "expected up to a year, such as 30m, 1h or 7d".to_owned())
 }
 
 /// The same, for as long as one likes.
 pub(super) fn lasting(text: &str) -> Result<Duration, String> {
-    let lasting = crate::platform::config::parse_duration(text).filter(|lasting| !lasting.is_zero());
+    let lasting = parse_duration(text).filter(|lasting| !lasting.is_zero());
     lasting.ok_or_else(|| "expected a time such as 12h or 30d".to_owned())
 }
 

@@ -18,4 +18,4 @@ pub use sections::{
     PublisherConfig, Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent, Reconcile, RecoveryConfig, Redis,
     Shutdown, Tap, Tls, ViewConfig, ViewsConfig,
 };
-pub use values::{Network, Secret, SecretUrl, parse_duration};
+pub use values::{Network, Secret, SecretUrl};

@@ -227,7 +227,7 @@ fn contradictions_are_found() {
         ),
         ("[identity]\nanonymous_role = 'nobody'", "there is no role \"nobody\""),
         ("[kinds.lot]\n[identity.views.nobody.lot]\nmask = ['a']", "identity.views.nobody: there is no such role"),
-        ("[identity.views.viewer.lot]\nmask = ['a']", "identity.views.viewer.lot: there is no such kind"),
+        ("[identity.views.viewer.lot]\nrows = '{}'", "identity.views.viewer.lot.rows: there is no such kind"),
         (
             "[kinds.lot]\n[identity.views.viewer.lot]\nmask = ['a.0']",
             "identity.views.viewer.lot.mask: \"a.0\" names a place",
@@ -341,7 +341,7 @@ fn contradictions_are_found() {
         ("[kinds.lot]\nfields = ['total']", "kinds.lot.fields: \"total\""),
         ("[kinds.lot]\nfields = ['cursor']", "kinds.lot.fields: \"cursor\""),
         ("[kinds.lot]\ntrash_retention = '30d'", "kinds.lot.trash_retention: what is mirrored"),
-        ("[kinds.lot]\nsorts = { sum = 'number' }", "kinds.lot.sorts: \"sum\" is not in kinds.lot.fields"),
+        ("[kinds.lot]\nsorts = { sum = 'number' }", "kinds.lot.sorts: \"sum\" is not in fields"),
         ("[kinds.lot]\nfields = ['id']\nsorts = { id = 'text' }", "kinds.lot.sorts: \"id\" is what every list"),
         ("[kinds.lot]\nfields = ['a']\nsorts = { a = 'date' }", "kinds.lot.sorts.a"),
     ] {

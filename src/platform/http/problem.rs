@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dzvin_actors::platform::ports::{BusError, StoreError};
-use dzvin_protocols::platform::problem::{MEDIA_TYPE, ProblemDetails};
+use dzvin_protocols::platform::problem::{MEDIA_TYPE, ProblemDetails, ProblemValue};
 
 /// How long a client should wait when a dependency is away: longer than a failover's first retry, shorter than patience.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
@@ -38,6 +38,7 @@ struct Extra {
     retry_after: Option<Duration>,
     revision: Option<u64>,
     item: Option<u64>,
+    errors: Vec<ProblemValue>,
     /// Those that its status asks for.
     headers: HeaderMap,
     source: Option<Box<dyn Error + Send + Sync>>,
@@ -151,6 +152,13 @@ impl Problem {
         self
     }
 
+    /// Adds what is wrong with single values of a document.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<ProblemValue>) -> Self {
+        self.extra.errors = errors;
+        self
+    }
+
     /// Adds a header that the status asks for.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -212,7 +220,7 @@ impl IntoResponse for Problem {
         self.log();
         let title = self.status.canonical_reason().unwrap_or("Error");
         let mut body = ProblemDetails::new(self.status.as_u16(), title, self.code, self.detail);
-        (body.revision, body.item) = (self.extra.revision, self.extra.item);
+        (body.revision, body.item, body.errors) = (self.extra.revision, self.extra.item, self.extra.errors);
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let mut response = (self.status, [(header::CONTENT_TYPE, MEDIA_TYPE)], json).into_response();
         response.extensions_mut().insert(ProblemCode(self.code));

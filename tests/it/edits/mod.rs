@@ -2,12 +2,16 @@
 
 mod bulk;
 mod conflicts;
+mod expand;
 mod exports;
 mod hammer;
+mod kinds;
 mod lists;
 mod matrix;
 mod past;
 mod rights;
+mod search;
+mod together;
 
 use dzvin::identity::{SigningKey, TokenRules, Verifier};
 use dzvin_protocols::identity::Claims;

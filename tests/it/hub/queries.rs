@@ -2,7 +2,7 @@
 //! nobody listens to what somebody else asked.
 
 use dzvin::{
-    entities::{Author, Entities, EntityOp, KindSpec, Source},
+    entities::{Author, Entities, EntityOp},
     platform::db::{Database, DbOptions},
 };
 use dzvin_protocols::platform::{EntityId, Kind};
@@ -15,6 +15,7 @@ use crate::support::{
     eventually::{eventually, patience},
     front::Front,
     hub::{Hub, World},
+    kinds,
     node::Script,
     session::Client,
 };
@@ -35,16 +36,7 @@ impl Writer {
             .mirrors
             .push_str("[kinds.deal]\nsource = \"local\"\nfields = [\"status\", \"amount\", \"ends\", \"owner\"]\n");
         let kind = Kind::new(KIND).expect("kind");
-        let spec = KindSpec {
-            kind: kind.clone(),
-            source: Source::Local,
-            mirror: None,
-            fields: ["status", "amount", "ends", "owner"].map(str::to_owned).to_vec(),
-            sorts: std::collections::BTreeMap::new(),
-            version_paths: Vec::new(),
-            require_if_match: false,
-            trash_retention: std::time::Duration::ZERO,
-        };
+        let spec = kinds::local(&kind, &["status", "amount", "ends", "owner"]);
         let options = DbOptions::new(&world.db.url()).expect("options");
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");
         Self { entities, kind, random: 0x9e37_79b9_7f4a_7c15, version: 0 }

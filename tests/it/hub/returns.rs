@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use dzvin::{
-    entities::{Author, Entities, EntityOp, KindSpec, Source},
+    entities::{Author, Entities, EntityOp},
     platform::db::{Database, DbOptions},
 };
 use dzvin_protocols::platform::{EntityId, Kind};
@@ -19,6 +19,7 @@ use crate::{
         eventually::eventually,
         front::Front,
         hub::{Hub, World},
+        kinds,
         node::Followers,
     },
 };
@@ -38,16 +39,7 @@ impl Writer {
     pub async fn new(world: &mut World) -> Self {
         world.mirrors.push_str("[kinds.note]\nsource = \"local\"\n");
         let kind = Kind::new("note").expect("kind");
-        let spec = KindSpec {
-            kind: kind.clone(),
-            source: Source::Local,
-            mirror: None,
-            fields: Vec::new(),
-            sorts: std::collections::BTreeMap::new(),
-            version_paths: Vec::new(),
-            require_if_match: false,
-            trash_retention: std::time::Duration::ZERO,
-        };
+        let spec = kinds::local(&kind, &[]);
         let mut options = DbOptions::new(&world.db.url()).expect("options");
         options.notify = true;
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");

@@ -10,7 +10,7 @@ mod ways;
 use std::collections::VecDeque;
 
 use dzvin::{
-    entities::{Author, Entities, EntityOp, KindSpec, Source},
+    entities::{Author, Entities, EntityOp},
     identity::{SigningKey, TokenRules, Verifier},
     platform::db::{Database, DbOptions},
 };
@@ -27,6 +27,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 use crate::support::{
     eventually::patience,
     hub::{Hub, KEY, World},
+    kinds,
 };
 
 const KIND: &str = "deal";
@@ -72,18 +73,7 @@ impl Deals {
         let mut world = World::new(0, false).await;
         world.mirrors.push_str(VIEWS);
         let kind = Kind::new(KIND).expect("kind");
-        let fields = ["status", "owner", "phone", "contacts.0.email"].map(str::to_owned).to_vec();
-        let (source, mirror, version_paths) = (Source::Local, None, Vec::new());
-        let spec = KindSpec {
-            kind: kind.clone(),
-            source,
-            mirror,
-            fields,
-            sorts: std::collections::BTreeMap::new(),
-            version_paths,
-            require_if_match: false,
-            trash_retention: std::time::Duration::ZERO,
-        };
+        let spec = kinds::local(&kind, &["status", "owner", "phone", "contacts.0.email"]);
         let options = DbOptions::new(&world.db.url()).expect("options");
         let entities = Entities::open(Database::new(options), vec![spec]).await.expect("opens");
         Self { world, entities, kind, version: 0 }

@@ -1,5 +1,7 @@
 //! A field that is declared when there are entities already: a filter on it finds all or is refused, never something between.
 
+use std::sync::Arc;
+
 use dzvin::entities::Entities;
 
 use super::{Store, kind, raw, rest::Api, spec, upsert, upsert_raw};
@@ -10,7 +12,7 @@ const ROWS: usize = 1_100;
 /// The store as a node with these declared fields sees it.
 async fn node(store: &Store, fields: &[&str]) -> (Entities, Api) {
     let mut declared = spec(kind());
-    declared.fields = fields.iter().map(ToString::to_string).collect();
+    Arc::make_mut(&mut declared.declaration).fields = fields.iter().map(ToString::to_string).collect();
     let entities = Entities::open(store.database.clone(), vec![declared]).await.expect("opens");
     let api = Api::over(&entities, store);
     (entities, api)

@@ -198,7 +198,8 @@ async fn commits_wake_this_node_and_others() {
     let store = Store::new().await;
     let elsewhere = store.db.database();
     let (mut here, mut there) = (store.database.commits(), elsewhere.commits());
-    let listener = tokio::spawn(ChangeListener::new(elsewhere).run(std::future::pending()));
+    let listening = Entities::open(elsewhere, Vec::new()).await.expect("opens");
+    let listener = tokio::spawn(ChangeListener::new(listening).run(std::future::pending()));
     there.changed().await.expect("listening");
     store.apply(vec![upsert("a", "1", "x")]).await;
     here.changed().await.expect("here");

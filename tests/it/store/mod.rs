@@ -24,7 +24,7 @@ use dzvin_protocols::{
 };
 use serde_json::value::RawValue;
 
-use crate::support::postgres::TestDb;
+use crate::support::{kinds, postgres::TestDb};
 
 pub const ALL: ReadLimit = ReadLimit { count: 100_000, bytes: usize::MAX };
 
@@ -40,17 +40,10 @@ pub fn raw(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).expect("json")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is made for it everywhere")]
 pub fn spec(kind: Kind) -> KindSpec {
-    KindSpec {
-        kind,
-        source: Source::Mirrored,
-        mirror: Some("m".into()),
-        fields: vec!["status".into(), "value.amount".into()],
-        sorts: std::collections::BTreeMap::new(),
-        version_paths: vec!["dateModified".into()],
-        require_if_match: false,
-        trash_retention: std::time::Duration::ZERO,
-    }
+    let spec = kinds::local(&kind, &["status", "value.amount"]);
+    KindSpec { source: Source::Mirrored, mirror: Some("m".into()), version_paths: vec!["dateModified".into()], ..spec }
 }
 
 /// A document of the kind: status, amount, version.

@@ -1,7 +1,7 @@
 //! Every statement that reads entities or changes finds its rows by an index: read from the committed cache of queries, so a
 //! new query is covered by being written.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dzvin::{
     entities::{Entities, Filters, Listing, Trash},
@@ -92,10 +92,13 @@ async fn each_order_has_its_index() {
     let mut connection = store.db.raw().await;
     connection.execute(fill).await.expect("fill");
     let mut sorted = spec(kind());
-    sorted.sorts = [("status".to_owned(), SortAs::Text), ("value.amount".to_owned(), SortAs::Number)].into();
+    let sorts = [("status".to_owned(), SortAs::Text), ("value.amount".to_owned(), SortAs::Number)].into();
+    Arc::make_mut(&mut sorted.declaration).sorts = sorts;
+    let declared = Arc::clone(&sorted.declaration);
     let entities = Entities::open(store.database.clone(), vec![sorted.clone()]).await.expect("opens");
-    let (filters, by) =
-        (Filters::new(), |text: &str| Order::parse(text, |field| sorted.sorts.get(field).copied()).expect("an order"));
+    let (filters, by) = (Filters::new(), |text: &str| {
+        Order::parse(text, |field| declared.sorts.get(field).copied()).expect("an order")
+    });
     let newest = Listing::newest(&filters, 50);
     let pending =
         entities.list(&kind(), Listing { order: &by("status"), ..newest }).await.expect("listed").expect("known");
@@ -136,7 +139,7 @@ async fn each_order_has_its_index() {
 
     // What is no longer declared goes; one that was cut off in the middle is made anew.
     connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(sort_index('procedure', 'status', 'text'))").await.expect("broken");
-    sorted.sorts.remove("value.amount");
+    Arc::make_mut(&mut sorted.declaration).sorts.remove("value.amount");
     let entities = Entities::open(store.database.clone(), vec![sorted.clone()]).await.expect("opens");
     entities.index_sorts().await.expect("indexed");
     let left = "SELECT count(*) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname LIKE 'entities\\_by\\_%' AND i.indisvalid";

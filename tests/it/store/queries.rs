@@ -1,7 +1,10 @@
 //! Queries on a real PostgreSQL: a filter means the same there and here, the log alone tells what a change is to a query,
 //! and what REST gives of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dzvin::entities::{
     Author, EntityOp, SCAN_ROWS,
@@ -269,7 +272,7 @@ async fn what_cannot_be_followed_is_refused() {
 
     // A version moves without a change.
     let mut declared = super::spec(kind());
-    declared.fields.extend(["dateModified".to_owned(), "region".to_owned()]);
+    Arc::make_mut(&mut declared.declaration).fields.extend(["dateModified".to_owned(), "region".to_owned()]);
     store.apply(vec![upsert("e", "1", "x")]).await;
     let entities = dzvin::entities::Entities::open(store.database.clone(), vec![declared]).await.expect("opens");
     let api = Api::over(&entities, &store);

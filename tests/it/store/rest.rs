@@ -178,6 +178,7 @@ async fn wrong_questions_are_problems() {
     assert_eq!(
         kinds["items"][0],
         serde_json::json!({"kind": "registry-object", "source": "mirrored", "mirror": "m", "fields": ["status", "value.amount"], "sorts": {}, "pending": [],
+            "text": [], "title": {}, "display": [], "references": {}, "may": ["read"], "declared": "configuration", "version": 1,
             "channel": "entities.registry-object", "readable": true})
     );
     let nobody = api.ask("GET", "/api/v1/kinds", &["mirrors:read:*"], None).await.json();

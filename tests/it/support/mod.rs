@@ -4,6 +4,7 @@
 pub mod eventually;
 pub mod front;
 pub mod hub;
+pub mod kinds;
 pub mod node;
 pub mod plans;
 pub mod ports;

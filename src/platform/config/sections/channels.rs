@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use dzvin_protocols::channels::MAX_CHANNEL;
+use dzvin_protocols::{
+    channels::MAX_CHANNEL,
+    platform::units::{duration, size},
+};
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{duration, size};
 use crate::channels::bus::MAX_KEYS;
 
 /// `[channels]`

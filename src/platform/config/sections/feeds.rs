@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dzvin_protocols::{entities::SortAs, platform::Kind};
+use dzvin_protocols::{
+    entities::{Declaration, SortAs},
+    platform::{Kind, units::duration},
+};
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{Secret, SecretUrl, duration};
+use super::super::values::{Secret, SecretUrl};
 
 /// `[kinds.NAME]`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -13,10 +16,20 @@ use super::super::values::{Secret, SecretUrl, duration};
 pub struct KindConfig {
     /// Who owns its entities.
     pub source: KindSource,
+    /// What people call it, by language.
+    pub title: BTreeMap<String, String>,
+    /// A file with a JSON Schema of its documents. Of a local kind only.
+    pub schema_file: Option<PathBuf>,
     /// Declared fields as dotted paths: filters may name them, and changes keep their earlier values.
     pub fields: Vec<String>,
     /// Those of them by which lists are sorted, and as what they are read. Each is an index.
     pub sorts: BTreeMap<String, SortAs>,
+    /// Dotted paths of texts by whose words entities are found.
+    pub text: Vec<String>,
+    /// What stands for an entity where there is little room: the first is its name.
+    pub display: Vec<String>,
+    /// Which fields hold the id of an entity of another kind.
+    pub references: BTreeMap<String, Kind>,
     /// Whoever changes an entity must name the revision that they have seen (`If-Match`); else 428.
     pub require_if_match: bool,
     /// Of a local kind: what has been in the trash for so long is purged; 0: it stays.
@@ -27,6 +40,29 @@ pub struct KindConfig {
     pub hold: Duration,
     /// Changes of one entity go out as one then.
     pub conflate: bool,
+}
+
+impl KindConfig {
+    /// What is declared of the kind, but for its schema.
+    #[must_use]
+    pub fn declaration(&self) -> Declaration {
+        let Self { title, fields, sorts, text, display, references, require_if_match, trash_retention, .. } =
+            self.clone();
+        // What roles may do is said with the roles.
+        let (schema, grants) = (None, BTreeMap::new());
+        Declaration {
+            title,
+            schema,
+            fields,
+            sorts,
+            text,
+            display,
+            references,
+            grants,
+            require_if_match,
+            trash_retention,
+        }
+    }
 }
 
 /// Who owns the entities of a kind.

@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use dzvin_protocols::platform::units::{duration, size};
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{Network, duration, size};
+use super::super::values::Network;
 
 /// `[http]`
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dzvin_protocols::{identity::Algorithm, platform::Kind};
+use dzvin_protocols::{
+    identity::Algorithm,
+    platform::{Kind, units::duration},
+};
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{Secret, SecretUrl, duration};
+use super::super::values::{Secret, SecretUrl};
 use crate::identity::{TokenRules, guard::GuardRules};
 
 /// `[identity]`

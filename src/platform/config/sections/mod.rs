@@ -8,7 +8,7 @@ mod pusher;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use dzvin_protocols::platform::Kind;
+use dzvin_protocols::platform::{Kind, units::duration};
 use serde::{Deserialize, Serialize};
 
 pub use channels::{
@@ -23,7 +23,7 @@ pub use identity::{
 };
 pub use pusher::{Pusher, PusherApp, PusherKey, PusherWebhook, PusherWebhookEvent};
 
-use super::values::{SecretUrl, duration};
+use super::values::SecretUrl;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use dzvin_protocols::platform::units::{duration, size};
 use serde::{Deserialize, Serialize};
 
-use super::super::values::{Secret, SecretUrl, duration, size};
+use super::super::values::{Secret, SecretUrl};
 
 /// `[pusher]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
