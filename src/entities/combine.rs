@@ -36,27 +36,34 @@ const MAX_WAITING_BYTES: usize = 8 * TURN_BYTES;
 const PATIENCE: Duration = Duration::from_secs(20);
 const DOING: &str = "editing entities";
 
-impl Waiting {
-    fn bytes(&self) -> usize {
-        self.edit.raw().map_or(0, |raw| raw.get().len())
-    }
-}
-
 struct Waiting {
     edit: Edit,
     who: Who,
     tell: oneshot::Sender<Result<Edited, EditError>>,
 }
 
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.edit.raw().map_or(0, |raw| raw.get().len())
+    }
+}
+
+/// Those of one kind, and the bytes that they bring.
+#[derive(Default)]
+struct Queue {
+    edits: VecDeque<Waiting>,
+    bytes: usize,
+}
+
 /// The edits that wait, by kind; a kind that is there has somebody at work.
 #[derive(Default)]
 pub(super) struct Combined {
-    queues: Mutex<HashMap<Kind, VecDeque<Waiting>>>,
+    queues: Mutex<HashMap<Kind, Queue>>,
     waiting: Gauge<i64, AtomicI64>,
 }
 
 impl Combined {
-    fn queues(&self) -> MutexGuard<'_, HashMap<Kind, VecDeque<Waiting>>> {
+    fn queues(&self) -> MutexGuard<'_, HashMap<Kind, Queue>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,11 +77,11 @@ impl Combined {
         let mut queues = self.queues();
         let idle = !queues.contains_key(kind);
         let queue = queues.entry(kind.clone()).or_default();
-        let bytes: usize = queue.iter().map(Waiting::bytes).sum();
-        if queue.len() >= MAX_WAITING || bytes > MAX_WAITING_BYTES {
+        if queue.edits.len() >= MAX_WAITING || queue.bytes > MAX_WAITING_BYTES {
             return None;
         }
-        queue.push_back(one);
+        queue.bytes += one.bytes();
+        queue.edits.push_back(one);
         self.waiting.inc();
         Some(idle)
     }
@@ -84,26 +91,26 @@ impl Combined {
         let mut queues = self.queues();
         let Some(queue) = queues.get_mut(kind) else { return Vec::new() };
         // Whoever has been told that it takes too long, or has gone, may have asked again: of what is not begun nothing is done.
-        let before = queue.len();
-        queue.retain(|one| !one.tell.is_closed());
-        self.waiting.dec_by(signed(before - queue.len()));
+        let before = queue.edits.len();
+        queue.edits.retain(|one| !one.tell.is_closed());
         let mut bytes = 0;
-        let fitting = queue.iter().take(MAX_TOGETHER).take_while(|one| {
+        let fitting = queue.edits.iter().take(MAX_TOGETHER).take_while(|one| {
             bytes += one.bytes();
             bytes <= TURN_BYTES
         });
-        let count = fitting.count().max(1).min(queue.len());
-        let next: Vec<_> = queue.drain(..count).collect();
+        let count = fitting.count().max(1).min(queue.edits.len());
+        let next: Vec<_> = queue.edits.drain(..count).collect();
+        queue.bytes = queue.edits.iter().map(Waiting::bytes).sum();
+        self.waiting.dec_by(signed(before - queue.edits.len()));
         if next.is_empty() {
             queues.remove(kind);
         }
-        self.waiting.dec_by(signed(next.len()));
         next
     }
 
     fn forget(&self, kind: &Kind) {
         let left = self.queues().remove(kind);
-        self.waiting.dec_by(left.map_or(0, |queue| signed(queue.len())));
+        self.waiting.dec_by(left.map_or(0, |queue| signed(queue.edits.len())));
     }
 }
 
@@ -163,7 +170,10 @@ impl Entities {
             who.push(one.who);
             tells.push(one.tell);
         }
-        match self.run_in_turn(&Run { kind, author, edits: &edits, who: &who, atomic: false, key: None }).await {
+        match self
+            .run_in_turn(&Run { kind, author, edits: &edits, who: &who, atomic: false, key: None, shows: true })
+            .await
+        {
             Ok(ran) => answer_each(ran, tells),
             Err(EditError::Store(StoreError::Unavailable { source, .. })) => {
                 let why = source.to_string();
@@ -177,7 +187,10 @@ impl Entities {
                 let open = edits.iter().zip(&who).zip(tells).filter(|(_, tell)| !tell.is_closed());
                 for ((edit, who), tell) in open {
                     let (edits, who) = (std::slice::from_ref(edit), std::slice::from_ref(who));
-                    match self.run_in_turn(&Run { kind, author, edits, who, atomic: false, key: None }).await {
+                    match self
+                        .run_in_turn(&Run { kind, author, edits, who, atomic: false, key: None, shows: true })
+                        .await
+                    {
                         Ok(ran) => answer_each(ran, vec![tell]),
                         Err(error) => drop(tell.send(Err(error))),
                     }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::{
     Entities, KindSpec, NOTIFY_CHANNEL, TURN_BYTES, Violation,
-    kinds::{KindRow, MAX_KINDS, Origin, Source, derives, json},
+    kinds::{KindRow, MAX_KINDS, Origin, Source, derives, json, make_stream},
     log::{bigint, number},
     schema::{Schema, SchemaError},
 };
@@ -83,8 +83,6 @@ pub struct Declared {
     pub version: u64,
     /// Whether it is another one.
     pub changed: bool,
-    /// What the entities said.
-    pub examined: Examined,
 }
 
 /// Why a kind is not declared.
@@ -135,7 +133,7 @@ impl Entities {
         let spec = self.judged(asked).await?;
         let row = self.declared(asked).await?;
         if let Some(row) = row.as_ref().filter(|row| is_the_same(row, &spec)) {
-            return Ok(Declared { version: row.version, changed: false, examined: Examined::default() });
+            return Ok(Declared { version: row.version, changed: false });
         }
         let until = Instant::now() + asked.within;
         let (mut examined, mut top) = self.look(&spec, row.as_ref(), until).await?;
@@ -161,11 +159,11 @@ impl Entities {
             let version = self.commit_declaration(tx, &spec, row.as_ref().map_or(0, |row| row.version), who).await?;
             tracing::info!(kind = %spec.kind, version, by = &*who.user, "a kind was declared");
             self.take_kinds(vec![Arc::new(KindSpec { version: Some(bigint(version)), ..spec })]);
-            return Ok(Declared { version, changed: true, examined });
+            return Ok(Declared { version, changed: true });
         }
     }
 
-    /// The versions of a kind's declaration, newest first, as `(version, when, who, declaration)`.
+    /// The versions of a kind's declaration, newest first, below one.
     ///
     /// # Errors
     /// The database is away.
@@ -376,9 +374,8 @@ fn is_the_same(row: &KindRow, spec: &KindSpec) -> bool {
 
 /// Makes the kind's stream, if there is none, and holds it: nobody writes the kind from here to the end of the transaction.
 async fn hold(tx: &mut PgConnection, kind: &Kind) -> Result<(), sqlx::Error> {
+    make_stream(tx, kind).await?;
     let stream = kind.stream();
-    let made = sqlx::query!("INSERT INTO streams (name) VALUES ($1) ON CONFLICT DO NOTHING", stream.as_str());
-    made.execute(&mut *tx).await?;
     let held = sqlx::query!("SELECT top FROM streams WHERE name = $1 FOR UPDATE", stream.as_str());
     held.fetch_one(tx).await.map(drop)
 }

@@ -87,6 +87,8 @@ pub(super) struct Run<'a> {
     pub(super) who: &'a [Who],
     pub(super) atomic: bool,
     pub(super) key: Option<&'a IdempotencyKey>,
+    /// Whether somebody wants to see the entities as they are then; up to [`MAX_TOGETHER`].
+    pub(super) shows: bool,
 }
 
 /// What came of a run.
@@ -94,7 +96,7 @@ pub(super) struct Ran {
     pub(super) answer: Answer,
     /// Of each edit, the refusal in full, where it is one.
     pub(super) came: Vec<Result<Outcome, Refused>>,
-    /// Of each edit that was done, where they are few, the entity as it is then, with its tag.
+    /// Of each edit that was done, where somebody wants to see it, the entity as it is then, with its tag.
     pub(super) rows: Vec<Option<(EntityRow, String)>>,
     pub(super) replayed: bool,
 }
@@ -129,9 +131,9 @@ impl Entities {
     async fn edit_in_turn(&self, kind: &Kind, author: Author<'_>, edits: &Edits) -> Result<Edited, EditError> {
         let Edits { edits, atomic, key, who } = edits;
         let (key, who) = (key.as_ref(), std::slice::from_ref(who));
-        let ran = self.run_in_turn(&Run { kind, author, edits, who, atomic: *atomic, key }).await?;
-        let row = if edits.len() == 1 { ran.rows.into_iter().next().flatten() } else { None };
-        Ok(Edited { answer: ran.answer, row, replayed: ran.replayed })
+        let (atomic, shows) = (*atomic, edits.len() == 1);
+        let ran = self.run_in_turn(&Run { kind, author, edits, who, atomic, key, shows }).await?;
+        Ok(Edited { answer: ran.answer, row: ran.rows.into_iter().next().flatten(), replayed: ran.replayed })
     }
 
     /// Runs edits when it is their turn, and again where somebody came between.
@@ -154,7 +156,7 @@ impl Entities {
     }
 
     async fn try_run(&self, run: &Run<'_>) -> Result<Result<Ran, EditError>, WriteError> {
-        let Run { kind, author, edits, who, atomic, key } = run;
+        let Run { kind, author, edits, who, atomic, key, shows } = run;
         let mut lent = self.database.lend().await.map_err(write_error)?;
         let mut tx = lent.begin().await.map_err(write_error)?;
         if let Some(key) = key {
@@ -183,7 +185,8 @@ impl Entities {
         if edits.iter().zip(&came).any(of_another) {
             return Err(WriteError::Raced);
         }
-        let rows = rows(&mut tx, kind, &edits, &came, std::mem::take(&mut written.rows)).await?;
+        let told = std::mem::take(&mut written.rows);
+        let rows = if *shows { rows(&mut tx, kind, &edits, &came, told).await? } else { Vec::new() };
         let items = edits.iter().zip(&came).map(|(edit, came)| Told::of(&edit.id, came)).collect();
         let answer = Answer { items, position };
         let key = key.filter(|_| came.iter().any(Result::is_ok));
@@ -221,7 +224,7 @@ impl Entities {
     }
 }
 
-/// The entities as they are after a few edits: those that are not told by their change alone are read.
+/// The entities as they are after edits: those that are not told by their change alone are read.
 async fn rows(
     tx: &mut PgConnection,
     kind: &Kind,
@@ -229,9 +232,6 @@ async fn rows(
     came: &[Result<Outcome, Refused>],
     mut rows: Vec<Option<(EntityRow, String)>>,
 ) -> Result<Vec<Option<(EntityRow, String)>>, WriteError> {
-    if edits.len() > MAX_TOGETHER {
-        return Ok(Vec::new());
-    }
     for ((edit, came), row) in edits.iter().zip(came).zip(&mut rows) {
         if let (Ok(done), None) = (came, &row) {
             let found = read_one(&mut *tx, kind, &edit.id, &[], INLINE).await.map_err(write_error)?;

@@ -343,9 +343,8 @@ async fn ready(kind: Kind, declaration: String, version: i64) -> Option<KindSpec
 /// Declares a kind of the configuration, whoever had the say before.
 async fn configure(tx: &mut PgConnection, spec: &KindSpec) -> Result<(), sqlx::Error> {
     // The stream first, as with those who write; and held only where there is something to be changed.
+    make_stream(tx, &spec.kind).await?;
     let stream = spec.kind.stream();
-    let made = sqlx::query!("INSERT INTO streams (name) VALUES ($1) ON CONFLICT DO NOTHING", stream.as_str());
-    made.execute(&mut *tx).await?;
     sqlx::query!("UPDATE streams SET declaration = NULL WHERE name = $1 AND declaration IS NOT NULL", stream.as_str())
         .execute(&mut *tx)
         .await?;
@@ -374,6 +373,13 @@ async fn configure(tx: &mut PgConnection, spec: &KindSpec) -> Result<(), sqlx::E
     .execute(&mut *tx)
     .await?;
     derives(tx, spec).await
+}
+
+/// Makes the kind's stream, if there is none.
+pub(super) async fn make_stream(tx: &mut PgConnection, kind: &Kind) -> Result<(), sqlx::Error> {
+    let stream = kind.stream();
+    let made = sqlx::query!("INSERT INTO streams (name) VALUES ($1) ON CONFLICT DO NOTHING", stream.as_str());
+    made.execute(tx).await.map(drop)
 }
 
 /// Says which fields are declared. Of a kind without rows all of them are derived; of another only what was.

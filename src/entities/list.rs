@@ -14,13 +14,12 @@ use dzvin_protocols::{
     platform::Kind,
 };
 use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder};
-use time::OffsetDateTime;
 
 use super::{
     Entities, EntityRow, KindSpec,
     log::{bigint, number},
     queries::{anchors, push_condition, push_ranges},
-    query::INLINE,
+    query::{Found, INLINE},
     seen::{push_anchors, push_seen},
     sorts::WORDS_INDEX,
 };
@@ -94,8 +93,13 @@ impl Listing<'_> {
         Listing { filters, filter: None, rows: None, search: None, trash, order, after: None, limit, total: false }
     }
 
+    /// Whether more of it is asked for than equality: filters and words, of which there are as many as people think of.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.filter.is_some() || self.rows.is_some() || self.search.is_some()
+    }
+
     fn scan(&self) -> i64 {
-        if self.filter.is_none() && self.rows.is_none() && self.search.is_none() { SCAN_PRESENT } else { SCAN_ROWS }
+        if self.is_narrowed() { SCAN_ROWS } else { SCAN_PRESENT }
     }
 
     /// The filter of which the index of declared fields finds something. What is seen comes first: it is not the asker's to choose.
@@ -133,42 +137,13 @@ struct PageRow {
     top: i64,
     derived: Option<Vec<String>>,
     total: Option<i64>,
-    id: Option<String>,
-    revision: Option<i64>,
-    offset: Option<i64>,
-    op: Option<String>,
-    at: Option<OffsetDateTime>,
-    by: Option<String>,
-    version: Option<String>,
-    trashed_at: Option<OffsetDateTime>,
-    missing_since: Option<OffsetDateTime>,
-    purged: Option<bool>,
-    size: Option<i32>,
-    doc: Option<String>,
+    #[sqlx(flatten)]
+    found: Found,
     /// By what it is sorted, as text.
     sort_key: Option<String>,
     /// The last row that was looked at, where the page ended because it had looked at enough.
     end_id: Option<String>,
     end_key: Option<String>,
-}
-
-impl PageRow {
-    fn entity(self) -> Option<EntityRow> {
-        Some(EntityRow {
-            id: self.id?,
-            revision: self.revision?,
-            offset: self.offset?,
-            op: self.op?,
-            at: self.at?,
-            by: self.by?,
-            version: self.version,
-            trashed_at: self.trashed_at,
-            missing_since: self.missing_since,
-            purged: self.purged.unwrap_or_default(),
-            size: self.size?,
-            doc: self.doc,
-        })
-    }
 }
 
 fn place(by: &By, key: Option<String>, id: String) -> Place {
@@ -203,7 +178,7 @@ impl Entities {
         let mut sql = QueryBuilder::new("");
         push_list(&mut sql, kind, &asked);
         // Of filters there are as many texts as people think of.
-        let persistent = asked.filter.is_none() && asked.rows.is_none() && asked.search.is_none();
+        let persistent = !asked.is_narrowed();
         let rows: Vec<PageRow> =
             sql.build_query_as().persistent(persistent).fetch_all(&mut *tx).await.map_err(store_error(doing))?;
         tx.commit().await.map_err(store_error(doing))?;
@@ -279,11 +254,11 @@ fn page(rows: Vec<PageRow>, asked: &Listing<'_>) -> Option<ListPage> {
     // One more than was asked for tells that there is more.
     let next = if rows.len() > limit {
         let last = limit.checked_sub(1).and_then(|last| rows.get(last));
-        last.and_then(|last| Some(place(by, last.sort_key.clone(), last.id.clone()?)))
+        last.and_then(|last| Some(place(by, last.sort_key.clone(), last.found.id.clone()?)))
     } else {
         first.end_id.clone().map(|id| place(by, first.end_key.clone(), id))
     };
-    let rows = rows.into_iter().filter_map(PageRow::entity).take(limit).collect();
+    let rows = rows.into_iter().filter_map(|row| row.found.entity()).take(limit).collect();
     Some(ListPage { rows, position, total, pending, next })
 }
 

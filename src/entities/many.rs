@@ -9,47 +9,22 @@ use dzvin_protocols::{
     platform::Kind,
 };
 use sqlx::{FromRow, Postgres, QueryBuilder};
-use time::OffsetDateTime;
 
-use super::{Entities, EntityRow, log::number, query::INLINE, seen::push_seen};
+use super::{
+    Entities, EntityRow,
+    log::number,
+    query::{Found, INLINE},
+    seen::push_seen,
+};
 use crate::platform::db::store_error;
 
-/// One of them, with what holds for all: one without an entity where there is none.
+/// One of them, with what holds for all.
 #[derive(FromRow)]
 struct ManyRow {
     epoch: String,
     top: i64,
-    id: Option<String>,
-    revision: Option<i64>,
-    offset: Option<i64>,
-    op: Option<String>,
-    at: Option<OffsetDateTime>,
-    by: Option<String>,
-    version: Option<String>,
-    trashed_at: Option<OffsetDateTime>,
-    missing_since: Option<OffsetDateTime>,
-    size: Option<i32>,
-    doc: Option<String>,
-}
-
-impl ManyRow {
-    fn entity(self) -> Option<EntityRow> {
-        Some(EntityRow {
-            id: self.id?,
-            revision: self.revision?,
-            offset: self.offset?,
-            op: self.op?,
-            at: self.at?,
-            by: self.by?,
-            version: self.version,
-            trashed_at: self.trashed_at,
-            missing_since: self.missing_since,
-            // Those are left out.
-            purged: false,
-            size: self.size?,
-            doc: self.doc,
-        })
-    }
+    #[sqlx(flatten)]
+    found: Found,
 }
 
 impl Entities {
@@ -80,6 +55,6 @@ impl Entities {
             sql.build_query_as().persistent(rows.is_none()).fetch_all(self.database.pool()).await;
         let found = found.map_err(store_error("reading what is referred to"))?;
         let position = found.first().map(|row| Position { epoch: Epoch::new(&row.epoch), offset: number(row.top) });
-        Ok(position.map(|position| (found.into_iter().filter_map(ManyRow::entity).collect(), position)))
+        Ok(position.map(|position| (found.into_iter().filter_map(|row| row.found.entity()).collect(), position)))
     }
 }

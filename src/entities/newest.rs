@@ -10,13 +10,12 @@ use dzvin_protocols::{
     platform::Kind,
 };
 use sqlx::{FromRow, Postgres, QueryBuilder};
-use time::OffsetDateTime;
 
 use super::{
     Entities, EntityRow, ListPage, Listing, Trash,
     list::SCAN_PRESENT,
     log::{bigint, number},
-    query::INLINE,
+    query::{Found, INLINE},
 };
 use crate::platform::db::store_error;
 
@@ -24,22 +23,18 @@ use crate::platform::db::store_error;
 struct Row {
     epoch: String,
     top: i64,
-    id: String,
-    revision: i64,
-    offset: i64,
-    op: String,
-    at: OffsetDateTime,
-    by: String,
-    version: Option<String>,
-    size: i32,
-    doc: Option<String>,
+    #[sqlx(flatten)]
+    found: Found,
 }
 
 impl Listing<'_> {
     /// Whether it is this one.
     pub(super) fn is_newest(&self) -> bool {
-        let all = self.filters.is_empty() && self.filter.is_none() && self.rows.is_none() && self.search.is_none();
-        all && self.trash == Trash::Exclude && !self.total && *self.order == Order::NEWEST
+        self.filters.is_empty()
+            && !self.is_narrowed()
+            && self.trash == Trash::Exclude
+            && !self.total
+            && *self.order == Order::NEWEST
     }
 }
 
@@ -67,23 +62,16 @@ impl Entities {
         sql.push(") w WHERE w.doc IS NOT NULL AND w.trashed_at IS NULL AND w.missing_since IS NULL LIMIT ");
         sql.push(wanted as u64).push(") e WHERE s.name = ").push_bind(kind.stream().to_string());
         let rows: Result<Vec<Row>, _> = sql.build_query_as().fetch_all(self.database().pool()).await;
-        let mut rows = rows.map_err(store_error("listing entities"))?;
+        let rows = rows.map_err(store_error("listing entities"))?;
         if rows.len() < wanted {
             return Ok(None);
         }
+        let position = rows.first().map(|row| Position { epoch: Epoch::new(&row.epoch), offset: number(row.top) });
+        let mut rows: Vec<EntityRow> = rows.into_iter().filter_map(|row| row.found.entity()).collect();
         // They come in this order, though nothing promises it.
         rows.sort_by_key(|row| std::cmp::Reverse(row.offset));
-        let position = rows.first().map(|row| Position { epoch: Epoch::new(&row.epoch), offset: number(row.top) });
-        let rows: Vec<_> = rows.into_iter().take(wanted - 1).map(EntityRow::from).collect();
+        rows.truncate(wanted - 1);
         let next = rows.last().map(|row| Place::Offset(number(row.offset)));
         Ok(position.map(|position| ListPage { rows, position, total: None, pending: Vec::new(), next }))
-    }
-}
-
-impl From<Row> for EntityRow {
-    fn from(row: Row) -> Self {
-        let Row { id, revision, offset, op, at, by, version, size, doc, .. } = row;
-        let (trashed_at, missing_since, purged) = (None, None, false);
-        Self { id, revision, offset, op, at, by, version, trashed_at, missing_since, purged, size, doc }
     }
 }

@@ -64,6 +64,47 @@ pub struct HistoryRow {
     pub kept: bool,
 }
 
+/// An entity as a statement finds it that answers a row even where there is none. What a statement leaves out, for its rows have nothing there,
+/// is nothing.
+#[derive(FromRow)]
+pub(super) struct Found {
+    pub(super) id: Option<String>,
+    revision: Option<i64>,
+    offset: Option<i64>,
+    op: Option<String>,
+    at: Option<OffsetDateTime>,
+    by: Option<String>,
+    version: Option<String>,
+    #[sqlx(default)]
+    trashed_at: Option<OffsetDateTime>,
+    #[sqlx(default)]
+    missing_since: Option<OffsetDateTime>,
+    #[sqlx(default)]
+    purged: Option<bool>,
+    size: Option<i32>,
+    doc: Option<String>,
+}
+
+impl Found {
+    /// `None`: there is none.
+    pub(super) fn entity(self) -> Option<EntityRow> {
+        Some(EntityRow {
+            id: self.id?,
+            revision: self.revision?,
+            offset: self.offset?,
+            op: self.op?,
+            at: self.at?,
+            by: self.by?,
+            version: self.version,
+            trashed_at: self.trashed_at,
+            missing_since: self.missing_since,
+            purged: self.purged.unwrap_or_default(),
+            size: self.size?,
+            doc: self.doc,
+        })
+    }
+}
+
 /// One entity with its tag.
 #[derive(FromRow)]
 pub(super) struct OneRow {

@@ -111,7 +111,7 @@ impl Verifier {
     /// Grants roles these beside what the rules grant them, in place of what was granted so before; answers whether that is something else.
     ///
     /// # Errors
-    /// A role would have more permissions than a token may carry; then nothing changes.
+    /// One that is malformed; then nothing changes.
     pub fn take_grants(&self, grants: Grants) -> Result<bool, IdentityError> {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if given.1 == grants {

@@ -184,7 +184,7 @@ pub(super) async fn declare(
         let examined = entities.examine(&asked).await.map_err(|error| refusal(error, shown))?;
         return Ok(axum::Json(shown(examined)).into_response());
     }
-    let Declared { version, changed, .. } =
+    let Declared { version, changed } =
         entities.declare(&asked, &caller.who).await.map_err(|error| refusal(error, shown))?;
     let row = entities.kind(&asked.kind).await?.ok_or_else(|| unknown_kind(&asked.kind))?;
     let mut response = whole(&entities, &caller, row)?;
